@@ -1,1 +1,14 @@
+//! What both programs must agree on: how a webhook body is read ([`webhook`]), the keys and
+//! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]), and the plumbing
+//! that both start with ([`config`], [`redis`], [`telemetry`], [`admin`]).
 
+pub mod webhook;
+
+pub mod entry;
+pub mod keys;
+
+pub mod redis;
+
+pub mod admin;
+pub mod config;
+pub mod telemetry;

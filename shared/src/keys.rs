@@ -1,0 +1,101 @@
+//! Names of the keys in Redis, and which partition an account belongs to. `{p}` in a name is a hash
+//! tag: all keys of a partition lie in one slot of a Redis Cluster.
+
+use sha2::{Digest, Sha256};
+
+/// Consumer group of the workers on every stream.
+pub const GROUP: &str = "workers";
+/// The one consumer name of the group. Who may read is decided by the lease, so that a takeover
+/// finds everything pending in one place.
+pub const CONSUMER: &str = "worker";
+
+/// Names of the keys of one deployment.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: String,
+    partitions: u16,
+}
+
+impl Keys {
+    pub fn new(prefix: impl Into<String>, partitions: u16) -> Self {
+        Self {
+            prefix: prefix.into(),
+            partitions,
+        }
+    }
+
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// The partition of a business account: the first bytes of its id's SHA-256, modulo the count.
+    pub fn partition_of(&self, waba_id: &str) -> u16 {
+        let hash = Sha256::digest(waba_id.as_bytes());
+        let head = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        (head % u32::from(self.partitions)) as u16
+    }
+
+    /// String: the partition count of the deployment.
+    pub fn partition_count(&self) -> String {
+        format!("{}:partitions", self.prefix)
+    }
+
+    /// Sorted set: live workers by expiry (ms).
+    pub fn workers(&self) -> String {
+        format!("{}:workers", self.prefix)
+    }
+
+    /// Stream: accepted webhooks, deleted when done.
+    pub fn stream(&self, partition: u16) -> String {
+        self.of(partition, "stream")
+    }
+
+    /// Prefix of the hashes of dedup marks; `:<generation>:<bucket>` follows.
+    pub fn seen(&self, partition: u16) -> String {
+        self.of(partition, "seen")
+    }
+
+    /// Prefix of the rate limit's windows; `:<waba>` follows.
+    pub fn rate(&self, partition: u16) -> String {
+        self.of(partition, "rate")
+    }
+
+    /// String: the owner's token, with expiry.
+    pub fn lease(&self, partition: u16) -> String {
+        self.of(partition, "lease")
+    }
+
+    /// String: token of the last owner that hasn't released cleanly.
+    pub fn owner(&self, partition: u16) -> String {
+        self.of(partition, "owner")
+    }
+
+    /// Hash: entry id → numbers of its items already confirmed.
+    pub fn progress(&self, partition: u16) -> String {
+        self.of(partition, "progress")
+    }
+
+    /// Hash: entry id → crashes it was pending at.
+    pub fn suspects(&self, partition: u16) -> String {
+        self.of(partition, "suspects")
+    }
+
+    /// Hash: entry id → deaths of its own.
+    pub fn deaths(&self, partition: u16) -> String {
+        self.of(partition, "deaths")
+    }
+
+    /// String: the suspected entry that is in work alone.
+    pub fn alone(&self, partition: u16) -> String {
+        self.of(partition, "alone")
+    }
+
+    /// Stream: what acknowledged entries still owe.
+    pub fn later(&self, partition: u16) -> String {
+        self.of(partition, "later")
+    }
+
+    fn of(&self, partition: u16, what: &str) -> String {
+        format!("{}:{{{partition}}}:{what}", self.prefix)
+    }
+}

@@ -1,0 +1,562 @@
+//! Reads the envelope of a webhook body: which business accounts, which items, and what each item's
+//! identity is. The items themselves stay raw JSON, so an odd one costs nobody else anything.
+//!
+//! Both programs number the items of a body by this walk: ingress writes the numbers of the fresh
+//! ones into the stream entry, the worker picks these out again. ingress has a faster walk for
+//! everyday bodies; its result must equal this one's.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+/// The `object` that Meta puts into every WhatsApp webhook.
+pub const OBJECT: &str = "whatsapp_business_account";
+
+/// The account of a body that names none (`"entry":[]`); Meta's dashboard sends it too.
+pub const NO_WABA: &str = "0";
+
+/// Why a body can't be taken apart. It is stored whole and set aside, never dropped.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Unreadable {
+    #[error("not JSON")]
+    NotJson,
+    #[error("`object` is not {OBJECT}")]
+    OtherObject,
+    #[error("not the shape of a webhook: {0}")]
+    Shape(&'static str),
+}
+
+/// A body, taken apart as far as its items.
+#[derive(Debug)]
+pub struct Webhook<'a> {
+    pub entries: Vec<Entry<'a>>,
+}
+
+/// One element of `entry[]`: updates of one business account.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// The account's id, or [`NO_WABA`].
+    pub waba_id: Cow<'a, str>,
+    /// The element's bytes as they came.
+    pub raw: &'a RawValue,
+    pub items: Vec<Item<'a>>,
+}
+
+/// Where an item stood. Array path and field are part of an item's identity: the same message id
+/// in two places is two items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    Message,
+    Status,
+    UserAction,
+    /// Value-level `errors[]` with nothing beside them: one item, its JSON is the value.
+    ValueErrors,
+    StandbyMessage,
+    StandbyStatus,
+    StandbyEcho,
+    Echo,
+    HistoryThreadMessage,
+    HistoryMessage,
+    HistoryEcho,
+    Call,
+    CallStatus,
+    /// Every other field: the change is one item, its JSON is the value.
+    Change,
+}
+
+impl Place {
+    /// Path of the array inside `value`; empty where the value itself is the item.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Message | Self::HistoryMessage => "messages",
+            Self::Status | Self::CallStatus => "statuses",
+            Self::UserAction => "user_actions",
+            Self::ValueErrors => "errors",
+            Self::StandbyMessage => "standby.messages",
+            Self::StandbyStatus => "standby.statuses",
+            Self::StandbyEcho => "standby.message_echoes",
+            Self::Echo | Self::HistoryEcho => "message_echoes",
+            Self::HistoryThreadMessage => "history.threads.messages",
+            Self::Call => "calls",
+            Self::Change => "",
+        }
+    }
+}
+
+/// One thing that happened: one event.
+#[derive(Debug, Clone)]
+pub struct Item<'a> {
+    pub place: Place,
+    /// `changes[].field`, empty where it is missing.
+    pub field: Cow<'a, str>,
+    /// The item's JSON as it came.
+    pub raw: &'a RawValue,
+    /// The change's whole `value`, of which the item is a part.
+    pub value: &'a RawValue,
+    pub phone_number_id: Option<Cow<'a, str>>,
+    /// `id` of a message, status or call.
+    pub id: Option<Cow<'a, str>>,
+    pub identity: Identity,
+}
+
+/// SHA-256 over the length-prefixed parts that make an item itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity(pub [u8; 32]);
+
+impl Identity {
+    /// Hashes `parts`, each behind its length, so that no two lists of parts read alike.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut sha = Sha256::new();
+        for part in parts {
+            sha.update((part.len() as u64).to_le_bytes());
+            sha.update(part);
+        }
+        Self(sha.finalize().into())
+    }
+
+    /// Identity of a body without items, or one that can't be read.
+    pub fn of_body(body: &[u8]) -> Self {
+        Self::of(&[b"body", body])
+    }
+
+    /// Eight hex digits, to tell two objects in the store apart.
+    pub fn short(&self) -> String {
+        let [a, b, c, d, ..] = self.0;
+        format!("{a:02x}{b:02x}{c:02x}{d:02x}")
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.short())
+    }
+}
+
+/// What of an item makes its identity, besides where it stood.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct IdentityParts<'a> {
+    pub id: Option<Cow<'a, str>>,
+    pub status: Option<Cow<'a, str>>,
+    pub event: Option<Cow<'a, str>>,
+    pub participant: Option<Cow<'a, str>>,
+    /// A `type` member is there at all: a status with one is a payment or a call.
+    pub has_type: bool,
+}
+
+/// Identity of an item: field and path, number (else account), then what names an item of its kind;
+/// where nothing does, its JSON and the entry's time.
+pub fn identity(
+    place: Place,
+    field: &str,
+    number_or_waba: &str,
+    parts: &IdentityParts<'_>,
+    raw: &[u8],
+    entry_time: &[u8],
+) -> Identity {
+    let head = [
+        field.as_bytes(),
+        place.path().as_bytes(),
+        number_or_waba.as_bytes(),
+    ];
+    let [field, path, number] = head;
+    let by_json = || Identity::of(&[b"json", field, path, number, raw, entry_time]);
+    let Some(id) = parts.id.as_deref().filter(|id| !id.is_empty()) else {
+        return by_json();
+    };
+    let id = id.as_bytes();
+    match place {
+        Place::Message
+        | Place::StandbyMessage
+        | Place::StandbyEcho
+        | Place::Echo
+        | Place::HistoryThreadMessage
+        | Place::HistoryMessage
+        | Place::HistoryEcho => Identity::of(&[b"id", field, path, number, id]),
+        Place::Status | Place::StandbyStatus => match &parts.status {
+            Some(status) if !parts.has_type => Identity::of(&[
+                b"status",
+                field,
+                path,
+                number,
+                id,
+                status.as_bytes(),
+                parts.participant.as_deref().unwrap_or_default().as_bytes(),
+            ]),
+            Some(_) | None => by_json(),
+        },
+        Place::Call => match &parts.event {
+            Some(event) => {
+                Identity::of(&[b"call", field, path, number, id, event.as_bytes()])
+            }
+            None => by_json(),
+        },
+        Place::CallStatus | Place::UserAction | Place::ValueErrors | Place::Change => by_json(),
+    }
+}
+
+/// Takes a body apart.
+///
+/// # Errors
+/// [`Unreadable`] if it isn't JSON (UTF-8), is another product's, or `entry` and `changes` are not
+/// arrays of objects. Anything odd below that is an item.
+pub fn read(body: &[u8]) -> Result<Webhook<'_>, Unreadable> {
+    let top: &RawValue = serde_json::from_slice(body).map_err(|_| Unreadable::NotJson)?;
+    let [object, entries] = members(top, ["object", "entry"])
+        .ok_or(Unreadable::Shape("the body is not an object"))?;
+    match object.map(string) {
+        None => {}
+        Some(Some(object)) if object == OBJECT => {}
+        Some(_) => return Err(Unreadable::OtherObject),
+    }
+    let entries = elements(entries.ok_or(Unreadable::Shape("`entry` is missing"))?)
+        .ok_or(Unreadable::Shape("`entry` is not an array"))?;
+    let entries = entries
+        .into_iter()
+        .map(read_entry)
+        .collect::<Result<_, _>>()?;
+    Ok(Webhook { entries })
+}
+
+fn read_entry(raw: &RawValue) -> Result<Entry<'_>, Unreadable> {
+    let [id, time, changes, entry_field] = members(raw, ["id", "time", "changes", "field"])
+        .ok_or(Unreadable::Shape("an element of `entry` is not an object"))?;
+    let changes = match changes {
+        None => Vec::new(),
+        Some(changes) if changes.get() == "null" => Vec::new(),
+        Some(changes) => {
+            elements(changes).ok_or(Unreadable::Shape("`changes` is not an array"))?
+        }
+    };
+    let changes = changes
+        .into_iter()
+        .map(|change| {
+            members(change, ["field", "value"])
+                .ok_or(Unreadable::Shape("an element of `changes` is not an object"))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let waba_id = changes
+        .iter()
+        .find_map(|[_, value]| portfolio_waba((*value)?))
+        .or_else(|| id.and_then(scalar))
+        .filter(|id| !id.is_empty())
+        .unwrap_or(Cow::Borrowed(NO_WABA));
+    let entry_time = time.map_or("", RawValue::get).as_bytes();
+    let mut items = Vec::new();
+    for [field, value] in changes {
+        // Two of Meta's published examples carry `field` beside `changes`.
+        let field = field
+            .and_then(string)
+            .or_else(|| entry_field.and_then(string))
+            .unwrap_or_default();
+        if let Some(value) = value {
+            Change {
+                field,
+                value,
+                waba_id: &waba_id,
+                entry_time,
+            }
+            .read(&mut items);
+        }
+    }
+    Ok(Entry {
+        waba_id,
+        raw,
+        items,
+    })
+}
+
+/// `value.waba_info.waba_id`: there where `entry[].id` is a business portfolio's.
+fn portfolio_waba(value: &RawValue) -> Option<Cow<'_, str>> {
+    let [info] = members(value, ["waba_info"])?;
+    let [waba_id] = members(info?, ["waba_id"])?;
+    scalar(waba_id?).filter(|id| !id.is_empty())
+}
+
+struct Change<'a, 'w> {
+    field: Cow<'a, str>,
+    value: &'a RawValue,
+    waba_id: &'w str,
+    entry_time: &'a [u8],
+}
+
+impl<'a> Change<'a, '_> {
+    fn read(self, items: &mut Vec<Item<'a>>) {
+        let before = items.len();
+        let phone_number_id = members(self.value, ["metadata"])
+            .and_then(|[metadata]| members(metadata?, ["phone_number_id"]))
+            .and_then(|[id]| scalar(id?));
+        let mut take = |place, raw| items.push(self.item(place, raw, phone_number_id.clone()));
+        match &*self.field {
+            "messages" => {
+                let [messages, statuses, user_actions] =
+                    members(self.value, ["messages", "statuses", "user_actions"])
+                        .unwrap_or_default();
+                list(messages).for_each(|raw| take(Place::Message, raw));
+                list(statuses).for_each(|raw| take(Place::Status, raw));
+                list(user_actions).for_each(|raw| take(Place::UserAction, raw));
+            }
+            "standby" => {
+                let [standby] = members(self.value, ["standby"]).unwrap_or_default();
+                let [messages, statuses, echoes] = standby
+                    .and_then(|standby| {
+                        members(standby, ["messages", "statuses", "message_echoes"])
+                    })
+                    .unwrap_or_default();
+                list(messages).for_each(|raw| take(Place::StandbyMessage, raw));
+                list(statuses).for_each(|raw| take(Place::StandbyStatus, raw));
+                list(echoes).for_each(|raw| take(Place::StandbyEcho, raw));
+            }
+            "smb_message_echoes" | "message_echoes" => {
+                let [echoes] = members(self.value, ["message_echoes"]).unwrap_or_default();
+                list(echoes).for_each(|raw| take(Place::Echo, raw));
+            }
+            "history" => {
+                let [history, messages, echoes] =
+                    members(self.value, ["history", "messages", "message_echoes"])
+                        .unwrap_or_default();
+                list(history)
+                    .filter_map(|chunk| members(chunk, ["threads"]))
+                    .flat_map(|[threads]| list(threads))
+                    .filter_map(|thread| members(thread, ["messages"]))
+                    .flat_map(|[messages]| list(messages))
+                    .for_each(|raw| take(Place::HistoryThreadMessage, raw));
+                list(messages).for_each(|raw| take(Place::HistoryMessage, raw));
+                list(echoes).for_each(|raw| take(Place::HistoryEcho, raw));
+            }
+            "calls" => {
+                let [calls, statuses] =
+                    members(self.value, ["calls", "statuses"]).unwrap_or_default();
+                list(calls).for_each(|raw| take(Place::Call, raw));
+                list(statuses).for_each(|raw| take(Place::CallStatus, raw));
+            }
+            _ => {}
+        }
+        if items.len() == before
+            && let Some(place) = whole_value(&self.field, self.value)
+        {
+            items.push(self.item(place, self.value, phone_number_id));
+        }
+    }
+
+    fn item(
+        &self,
+        place: Place,
+        raw: &'a RawValue,
+        phone_number_id: Option<Cow<'a, str>>,
+    ) -> Item<'a> {
+        let parts = identity_parts(raw);
+        let number = phone_number_id.as_deref().unwrap_or(self.waba_id);
+        Item {
+            place,
+            identity: identity(
+                place,
+                &self.field,
+                number,
+                &parts,
+                raw.get().as_bytes(),
+                self.entry_time,
+            ),
+            field: self.field.clone(),
+            raw,
+            value: self.value,
+            phone_number_id,
+            id: parts.id,
+        }
+    }
+}
+
+/// What a value without listed items is: nothing, or one item. Of the fields that list their items
+/// only the envelope (`messaging_product`, `metadata`, `contacts`) and empty members are nothing.
+fn whole_value(field: &str, value: &RawValue) -> Option<Place> {
+    let lists_items = matches!(
+        field,
+        "messages" | "standby" | "smb_message_echoes" | "message_echoes" | "history" | "calls"
+    );
+    let Some(map) = all_members(value) else {
+        return (value.get() != "null").then_some(Place::Change);
+    };
+    let mut content = map
+        .iter()
+        .filter(|(name, value)| {
+            !lists_items
+                || !(matches!(&**name, "messaging_product" | "metadata" | "contacts")
+                    || is_empty(value))
+        })
+        .peekable();
+    content.peek()?;
+    if field == "messages" && content.all(|(name, _)| name == "errors") {
+        Some(Place::ValueErrors)
+    } else {
+        Some(Place::Change)
+    }
+}
+
+/// `null`, `[]`, `{}`, and arrays or objects of only such.
+fn is_empty(value: &RawValue) -> bool {
+    value
+        .get()
+        .bytes()
+        .all(|byte| matches!(byte, b'[' | b']' | b'{' | b'}' | b',') || byte.is_ascii_whitespace())
+        || value.get() == "null"
+}
+
+/// The members of an item that its identity may need. An item that is no object has none.
+pub fn identity_parts(raw: &RawValue) -> IdentityParts<'_> {
+    let Some(
+        [id, status, event, kind, participant, participant_old, participant_user],
+    ) = members(
+        raw,
+        [
+            "id",
+            "status",
+            "event",
+            "type",
+            // Meta documents two spellings, and the business-scoped id where the phone is withheld.
+            "recipient_participant_id",
+            "participant_recipient_id",
+            "recipient_participant_user_id",
+        ],
+    )
+    else {
+        return IdentityParts::default();
+    };
+    IdentityParts {
+        id: id.and_then(string),
+        status: status.and_then(string),
+        event: event.and_then(string),
+        participant: participant
+            .and_then(string)
+            .or_else(|| participant_old.and_then(string))
+            .or_else(|| participant_user.and_then(string)),
+        has_type: kind.is_some(),
+    }
+}
+
+/// The elements of an array; of anything else: none.
+fn list(raw: Option<&RawValue>) -> impl Iterator<Item = &RawValue> {
+    raw.and_then(elements).unwrap_or_default().into_iter()
+}
+
+/// A string, or a number as it is written (ids come as both).
+pub fn scalar(raw: &RawValue) -> Option<Cow<'_, str>> {
+    string(raw).or_else(|| {
+        raw.get()
+            .starts_with(|first: char| first.is_ascii_digit() || first == '-')
+            .then(|| Cow::Borrowed(raw.get()))
+    })
+}
+
+/// A string's text; `None` for anything else, and for one with a lone surrogate.
+pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+    struct Text;
+    impl<'de> Visitor<'de> for Text {
+        type Value = Cow<'de, str>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+        fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+            Ok(Cow::Borrowed(text))
+        }
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Cow::Owned(text.to_owned()))
+        }
+    }
+    serde_json::Deserializer::from_str(raw.get())
+        .deserialize_str(Text)
+        .ok()
+}
+
+/// The elements of an array, or `None` if it is none.
+pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
+    struct Elements;
+    impl<'de> Visitor<'de> for Elements {
+        type Value = Vec<&'de RawValue>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = seq.next_element()? {
+                elements.push(element);
+            }
+            Ok(elements)
+        }
+    }
+    serde_json::Deserializer::from_str(raw.get())
+        .deserialize_seq(Elements)
+        .ok()
+}
+
+/// The named members of an object, in the order asked for, or `None` if it is no object. Of a name
+/// that stands twice the last counts, as in most readers of JSON.
+pub fn members<'a, const N: usize>(
+    raw: &'a RawValue,
+    names: [&str; N],
+) -> Option<[Option<&'a RawValue>; N]> {
+    struct Members<'n, const N: usize>([&'n str; N]);
+    impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
+        type Value = [Option<&'de RawValue>; N];
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = [None; N];
+            while let Some(Name(name)) = map.next_key()? {
+                match self.0.iter().position(|wanted| *wanted == name) {
+                    Some(at) => found[at] = Some(map.next_value()?),
+                    None => drop(map.next_value::<IgnoredAny>()?),
+                }
+            }
+            Ok(found)
+        }
+    }
+    serde_json::Deserializer::from_str(raw.get())
+        .deserialize_map(Members(names))
+        .ok()
+}
+
+/// Every member of an object, or `None` if it is no object.
+pub fn all_members(raw: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+    struct All;
+    impl<'de> Visitor<'de> for All {
+        type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::new();
+            while let Some(Name(name)) = map.next_key()? {
+                members.push((name, map.next_value()?));
+            }
+            Ok(members)
+        }
+    }
+    serde_json::Deserializer::from_str(raw.get())
+        .deserialize_map(All)
+        .ok()
+}
+
+/// A member's name, borrowed where it has no escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> serde::Deserialize<'de> for Name<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Key;
+        impl<'de> Visitor<'de> for Key {
+            type Value = Cow<'de, str>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a member's name")
+            }
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(name))
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(name.to_owned()))
+            }
+        }
+        deserializer.deserialize_str(Key).map(Name)
+    }
+}
