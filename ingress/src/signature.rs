@@ -1,0 +1,107 @@
+//! `X-Hub-Signature-256`: HMAC-SHA256 over the raw body, keyed with the app secret's text. Checked
+//! before anything looks into the body.
+
+use hmac::{Hmac, KeyInit, Mac};
+use hyper::HeaderMap;
+use sha2::Sha256;
+use shared::config::Secret;
+
+/// The header Meta signs with. The older SHA-1 header is ignored.
+pub const HEADER: &str = "x-hub-signature-256";
+
+/// Secrets any of which may have signed: several apps, or one app in rotation.
+pub struct Verifier {
+    keys: Vec<Hmac<Sha256>>,
+}
+
+/// No signature, more than one, a malformed one, or one by a key we don't have.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the signature is missing or wrong")]
+pub struct Refused;
+
+impl Verifier {
+    /// A verifier that knows `secrets`; with none it refuses everything.
+    pub fn new(secrets: &[Secret]) -> Self {
+        let keys = secrets
+            .iter()
+            .filter_map(|secret| Hmac::new_from_slice(secret.expose().as_bytes()).ok())
+            .collect();
+        Self { keys }
+    }
+
+    /// Checks the one signature header against `body`.
+    ///
+    /// # Errors
+    /// [`Refused`], for whatever reason: the answer must not help to forge one.
+    pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Refused> {
+        let mut values = headers.get_all(HEADER).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(Refused);
+        };
+        let signature = decode(value.as_bytes()).ok_or(Refused)?;
+        self.keys
+            .iter()
+            .any(|key| {
+                let mut mac = key.clone();
+                mac.update(body);
+                mac.verify_slice(&signature).is_ok()
+            })
+            .then_some(())
+            .ok_or(Refused)
+    }
+}
+
+/// `sha256=` and 64 lowercase hex digits, as Meta writes it and nothing else.
+fn decode(value: &[u8]) -> Option<[u8; 32]> {
+    let hex = value.strip_prefix(b"sha256=")?;
+    if hex.len() != 64 {
+        return None;
+    }
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(HEADER, value.parse().expect("a header value"));
+        }
+        headers
+    }
+
+    /// The example of RFC 4231, test case 2.
+    const JEFE: &str = "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+
+    #[test]
+    fn only_the_exact_header_passes() {
+        let verifier = Verifier::new(&["other".parse().expect("a secret"), "Jefe".parse().expect("a secret")]);
+        let body = b"what do ya want for nothing?";
+        assert_eq!(verifier.verify(&headers(&[JEFE]), body), Ok(()));
+        for wrong in [
+            vec![],
+            vec![JEFE, JEFE],
+            vec!["sha256="],
+            vec![&JEFE[..70]],
+            vec![&JEFE.replace("sha256", "SHA256")],
+            vec![&JEFE.replace('c', "C")],
+            vec![&JEFE.replace("5b", "5c")],
+            vec![&format!(" {JEFE}")],
+        ] {
+            assert_eq!(verifier.verify(&headers(&wrong), body), Err(Refused), "{wrong:?}");
+        }
+        assert_eq!(verifier.verify(&headers(&[JEFE]), b"something else"), Err(Refused));
+        assert_eq!(Verifier::new(&[]).verify(&headers(&[JEFE]), body), Err(Refused));
+    }
+}

@@ -1,0 +1,175 @@
+//! `/health`, `/ready` and `/metrics`. Readiness is what background probes last saw, so an answer
+//! never waits for a server.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What the probes last saw of each server.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Seen>>>);
+
+#[derive(Debug, Clone)]
+struct Seen {
+    problem: Option<String>,
+    notes: Vec<String>,
+    at: Instant,
+}
+
+impl Readiness {
+    /// Servers that must be well before the program is ready; none has been seen yet.
+    pub fn of(servers: impl IntoIterator<Item = &'static str>) -> Self {
+        let readiness = Self::default();
+        for server in servers {
+            readiness.set(server, Some("not probed yet".to_owned()));
+        }
+        readiness
+    }
+
+    /// Records what a probe saw: `None` is well.
+    pub fn set(&self, server: &'static str, problem: Option<String>) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let notes = seen
+            .remove(server)
+            .map(|before| before.notes)
+            .unwrap_or_default();
+        let at = Instant::now();
+        seen.insert(server, Seen { problem, notes, at });
+    }
+
+    /// Remarks on a server that don't make it unready, such as unsafe settings.
+    pub fn note(&self, server: &'static str, notes: Vec<String>) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = seen.get_mut(server) {
+            seen.notes = notes;
+        }
+    }
+
+    /// Whether all servers are well, and the report.
+    pub fn report(&self) -> (bool, serde_json::Value) {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = seen.values().all(|seen| seen.problem.is_none());
+        let servers: serde_json::Map<_, _> = seen
+            .iter()
+            .map(|(server, seen)| {
+                let report = serde_json::json!({
+                    "ok": seen.problem.is_none(),
+                    "problem": seen.problem,
+                    "warnings": seen.notes,
+                    "ageMs": seen.at.elapsed().as_millis() as u64,
+                });
+                ((*server).to_owned(), report)
+            })
+            .collect();
+        (ready, serde_json::json!({"ready": ready, "servers": servers}))
+    }
+}
+
+/// What the admin routes show.
+#[derive(Clone)]
+pub struct Admin {
+    pub readiness: Readiness,
+    pub registry: Arc<Registry>,
+}
+
+impl Admin {
+    /// `/health` and `/ready`, which the public listener has too; `None` for other paths.
+    pub fn probe(&self, path: &str) -> Option<Response<Full<Bytes>>> {
+        match path {
+            "/health" => Some(json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
+            "/ready" => {
+                let (ready, report) = self.readiness.report();
+                let status = if ready {
+                    StatusCode::OK
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                };
+                Some(json(status, &report))
+            }
+            _ => None,
+        }
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if method != Method::GET {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+        }
+        if path == "/metrics" {
+            let mut text = String::new();
+            return match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+                Ok(()) => body(
+                    StatusCode::OK,
+                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                    text,
+                ),
+                Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be written\n"),
+            };
+        }
+        self.probe(path)
+            .unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "/metrics, /health, /ready\n"))
+    }
+
+    /// Serves until `shutdown`.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+        let tracker = TaskTracker::new();
+        loop {
+            let stream = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "admin listener can't accept");
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+            };
+            let admin = self.clone();
+            let shutdown = shutdown.clone();
+            tracker.spawn(async move {
+                let service = service_fn(|request: Request<hyper::body::Incoming>| {
+                    let response = admin.answer(request.method(), request.uri().path());
+                    std::future::ready(Ok::<_, std::convert::Infallible>(response))
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(std::time::Duration::from_secs(5))
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    served = connection => drop(served),
+                    () = shutdown.cancelled() => {}
+                }
+            });
+        }
+        tracker.close();
+        tracker.wait().await;
+    }
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    body(status, "application/json", value.to_string())
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    body(status, "text/plain; charset=utf-8", text.to_owned())
+}
+
+fn body(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
