@@ -1,0 +1,248 @@
+//! Takes a body apart into deliveries, one per business account, with the identity of each item.
+//!
+//! Everyday bodies (messages and statuses of one account) go through simd-json's tape; whatever
+//! isn't everyday goes through [`shared::webhook::read`], whose result the fast path must equal.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use shared::webhook::{
+    self, Identity, IdentityParts, NO_WABA, OBJECT, Place, Unreadable, identity,
+};
+use simd_json::prelude::*;
+use simd_json::tape::{Array, Object};
+
+use crate::intake::Delivery;
+
+/// The deliveries of a body: one per account, in the order in which the accounts first stand in it.
+///
+/// # Errors
+/// [`Unreadable`] as [`shared::webhook::read`] has it.
+pub fn deliveries(body: &Bytes) -> Result<Vec<Delivery>, Unreadable> {
+    match everyday(body) {
+        Some(delivery) => Ok(vec![delivery]),
+        None => by_account(body),
+    }
+}
+
+/// The delivery that keeps a body which can't be read.
+pub fn unreadable(body: &Bytes, reason: &Unreadable) -> Delivery {
+    Delivery {
+        unreadable: Some(reason.to_string()),
+        ..without_items(NO_WABA, body.clone())
+    }
+}
+
+fn without_items(waba_id: &str, body: Bytes) -> Delivery {
+    Delivery {
+        waba_id: waba_id.to_owned(),
+        identities: vec![Identity::of_body(&body)],
+        body,
+        whole_body: true,
+        unreadable: None,
+    }
+}
+
+fn by_account(body: &Bytes) -> Result<Vec<Delivery>, Unreadable> {
+    let webhook = webhook::read(body)?;
+    let mut accounts: Vec<(&str, Vec<&webhook::Entry<'_>>)> = Vec::new();
+    for entry in &webhook.entries {
+        match accounts.iter_mut().find(|(id, _)| *id == entry.waba_id) {
+            Some((_, entries)) => entries.push(entry),
+            None => accounts.push((&entry.waba_id, vec![entry])),
+        }
+    }
+    let [] = accounts[..] else {
+        let alone = accounts.len() == 1;
+        return Ok(accounts
+            .into_iter()
+            .map(|(waba_id, entries)| {
+                let body = if alone { body.clone() } else { body_of(&entries) };
+                let identities: Vec<_> = entries
+                    .iter()
+                    .flat_map(|entry| entry.items.iter().map(|item| item.identity))
+                    .collect();
+                if identities.is_empty() {
+                    without_items(waba_id, body)
+                } else {
+                    Delivery {
+                        waba_id: waba_id.to_owned(),
+                        body,
+                        identities,
+                        whole_body: false,
+                        unreadable: None,
+                    }
+                }
+            })
+            .collect());
+    };
+    Ok(vec![without_items(NO_WABA, body.clone())])
+}
+
+/// A body of one account out of a mixed one, each entry's bytes untouched.
+fn body_of(entries: &[&webhook::Entry<'_>]) -> Bytes {
+    let raws: Vec<_> = entries.iter().map(|entry| entry.raw.get()).collect();
+    format!(r#"{{"object":"{OBJECT}","entry":[{}]}}"#, raws.join(",")).into()
+}
+
+/// The delivery of an everyday body, or `None` for any other.
+fn everyday(body: &Bytes) -> Option<Delivery> {
+    let mut scratch = body.to_vec();
+    let tape = simd_json::to_tape(&mut scratch).ok()?;
+    let top = tape.as_value().as_object()?;
+    let (mut object, mut entries) = (None, None);
+    for (name, value) in &top {
+        match name {
+            "object" => object = Some(value),
+            "entry" => entries = Some(value),
+            _ => {}
+        }
+    }
+    if object?.as_str()? != OBJECT {
+        return None;
+    }
+    let mut waba_id = None;
+    let mut identities = Vec::new();
+    for entry in &entries?.as_array()? {
+        let id = read_entry(&entry.as_object()?, &mut identities)?;
+        if *waba_id.get_or_insert(id) != id {
+            return None;
+        }
+    }
+    (!identities.is_empty()).then_some(())?;
+    Some(Delivery {
+        waba_id: waba_id?.to_owned(),
+        body: body.clone(),
+        identities,
+        whole_body: false,
+        unreadable: None,
+    })
+}
+
+fn read_entry<'i>(entry: &Object<'_, 'i>, identities: &mut Vec<Identity>) -> Option<&'i str> {
+    let (mut id, mut changes) = (None, None);
+    for (name, value) in entry {
+        match name {
+            "id" => id = Some(value),
+            "changes" => changes = Some(value),
+            _ => {}
+        }
+    }
+    let id = id?.into_string().filter(|id: &&str| !id.is_empty())?;
+    for change in &changes?.as_array()? {
+        let (mut field, mut value) = (None, None);
+        for (name, member) in &change.as_object()? {
+            match name {
+                "field" => field = Some(member),
+                "value" => value = Some(member),
+                _ => {}
+            }
+        }
+        if field?.as_str()? != "messages" {
+            return None;
+        }
+        read_value(&value?.as_object()?, identities)?;
+    }
+    Some(id)
+}
+
+fn read_value(value: &Object<'_, '_>, identities: &mut Vec<Identity>) -> Option<()> {
+    let (mut metadata, mut messages, mut statuses) = (None, None, None);
+    for (name, member) in value {
+        match name {
+            "metadata" => metadata = Some(member),
+            "messages" => messages = Some(member),
+            "statuses" => statuses = Some(member),
+            "contacts" | "messaging_product" | "errors" | "conversation_context" => {}
+            _ => return None,
+        }
+    }
+    let mut number = None;
+    for (name, member) in &metadata?.as_object()? {
+        if name == "phone_number_id" {
+            number = Some(member);
+        }
+    }
+    let number = number?.into_string()?;
+    let before = identities.len();
+    if let Some(messages) = messages {
+        read_items(Place::Message, &messages.as_array()?, number, identities)?;
+    }
+    if let Some(statuses) = statuses {
+        read_items(Place::Status, &statuses.as_array()?, number, identities)?;
+    }
+    (identities.len() > before).then_some(())
+}
+
+fn read_items(
+    place: Place,
+    items: &Array<'_, '_>,
+    number: &str,
+    identities: &mut Vec<Identity>,
+) -> Option<()> {
+    for item in items {
+        let (mut id, mut status, mut participants) = (None, None, [None; 3]);
+        for (name, member) in &item.as_object()? {
+            let text = member.into_string();
+            match (name, place) {
+                ("id", _) => id = text,
+                // A status with a type is a payment or a call.
+                ("type", Place::Status) => return None,
+                ("status", Place::Status) => status = text,
+                ("recipient_participant_id", Place::Status) => participants[0] = text,
+                ("participant_recipient_id", Place::Status) => participants[1] = text,
+                ("recipient_participant_user_id", Place::Status) => participants[2] = text,
+                _ => {}
+            }
+        }
+        let parts = IdentityParts {
+            id: Some(Cow::Borrowed(id.filter(|id: &&str| !id.is_empty())?)),
+            status: status.map(Cow::Borrowed),
+            participant: participants.into_iter().flatten().next().map(Cow::Borrowed),
+            event: None,
+            has_type: false,
+        };
+        if place == Place::Status && parts.status.is_none() {
+            return None;
+        }
+        identities.push(identity(place, "messages", number, &parts, b"", b""));
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"{"object":"whatsapp_business_account","entry":[{"id":"7","changes":[{"value":{
+        "messaging_product":"whatsapp","metadata":{"display_phone_number":"1","phone_number_id":"n"},
+        "messages":[{"from":"2","id":"a\/b","timestamp":"1","type":"text","text":{"body":"x"}}],
+        "statuses":[{"id":"s","status":"sent","recipient_participant_id":"p"},{"id":"s","status":"sent"}]
+        },"field":"messages"}]}]}"#;
+
+    #[test]
+    fn the_fast_walk_finds_what_the_plain_one_finds() {
+        let body = Bytes::from_static(TEXT.as_bytes());
+        let fast = everyday(&body).expect("an everyday body");
+        let plain = by_account(&body).expect("a readable body");
+        assert_eq!(fast.identities, plain[0].identities);
+        assert_eq!(fast.identities.len(), 3);
+        assert_eq!(fast.waba_id, plain[0].waba_id);
+    }
+
+    #[test]
+    fn a_mixed_body_is_split_with_each_entry_untouched() {
+        let body = Bytes::from_static(
+            br#"{"object":"whatsapp_business_account","entry":[{ "id":"1","changes":[] },{"id":"2"},{"id":"1","x":1.0}]}"#,
+        );
+        let deliveries = deliveries(&body).expect("a readable body");
+        let bodies: Vec<_> = deliveries.iter().map(|d| (&*d.waba_id, &d.body[..])).collect();
+        assert_eq!(
+            bodies,
+            [
+                ("1", &br#"{"object":"whatsapp_business_account","entry":[{ "id":"1","changes":[] },{"id":"1","x":1.0}]}"#[..]),
+                ("2", &br#"{"object":"whatsapp_business_account","entry":[{"id":"2"}]}"#[..]),
+            ]
+        );
+    }
+}
