@@ -57,7 +57,11 @@ fn by_account(body: &Bytes) -> Result<Vec<Delivery>, Unreadable> {
         return Ok(accounts
             .into_iter()
             .map(|(waba_id, entries)| {
-                let body = if alone { body.clone() } else { body_of(&entries) };
+                let body = if alone {
+                    body.clone()
+                } else {
+                    body_of(&entries)
+                };
                 let identities: Vec<_> = entries
                     .iter()
                     .flat_map(|entry| entry.items.iter().map(|item| item.identity))
@@ -236,7 +240,10 @@ mod tests {
             br#"{"object":"whatsapp_business_account","entry":[{ "id":"1","changes":[] },{"id":"2"},{"id":"1","x":1.0}]}"#,
         );
         let deliveries = deliveries(&body).expect("a readable body");
-        let bodies: Vec<_> = deliveries.iter().map(|d| (&*d.waba_id, &d.body[..])).collect();
+        let bodies: Vec<_> = deliveries
+            .iter()
+            .map(|d| (&*d.waba_id, &d.body[..]))
+            .collect();
         assert_eq!(
             bodies,
             [

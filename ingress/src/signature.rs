@@ -86,22 +86,35 @@ mod tests {
 
     #[test]
     fn only_the_exact_header_passes() {
-        let verifier = Verifier::new(&["other".parse().expect("a secret"), "Jefe".parse().expect("a secret")]);
+        let verifier = Verifier::new(&[
+            "other".parse().expect("a secret"),
+            "Jefe".parse().expect("a secret"),
+        ]);
         let body = b"what do ya want for nothing?";
         assert_eq!(verifier.verify(&headers(&[JEFE]), body), Ok(()));
         for wrong in [
             vec![],
             vec![JEFE, JEFE],
             vec!["sha256="],
-            vec![&JEFE[..70]],
+            vec![JEFE.trim_end_matches("43")],
             vec![&JEFE.replace("sha256", "SHA256")],
             vec![&JEFE.replace('c', "C")],
             vec![&JEFE.replace("5b", "5c")],
             vec![&format!(" {JEFE}")],
         ] {
-            assert_eq!(verifier.verify(&headers(&wrong), body), Err(Refused), "{wrong:?}");
+            assert_eq!(
+                verifier.verify(&headers(&wrong), body),
+                Err(Refused),
+                "{wrong:?}"
+            );
         }
-        assert_eq!(verifier.verify(&headers(&[JEFE]), b"something else"), Err(Refused));
-        assert_eq!(Verifier::new(&[]).verify(&headers(&[JEFE]), body), Err(Refused));
+        assert_eq!(
+            verifier.verify(&headers(&[JEFE]), b"something else"),
+            Err(Refused)
+        );
+        assert_eq!(
+            Verifier::new(&[]).verify(&headers(&[JEFE]), body),
+            Err(Refused)
+        );
     }
 }

@@ -72,7 +72,10 @@ impl Readiness {
                 ((*server).to_owned(), report)
             })
             .collect();
-        (ready, serde_json::json!({"ready": ready, "servers": servers}))
+        (
+            ready,
+            serde_json::json!({"ready": ready, "servers": servers}),
+        )
     }
 }
 
@@ -113,7 +116,10 @@ impl Admin {
                     "application/openmetrics-text; version=1.0.0; charset=utf-8",
                     text,
                 ),
-                Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be written\n"),
+                Err(_) => plain(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "metrics can't be written\n",
+                ),
             };
         }
         self.probe(path)

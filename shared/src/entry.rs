@@ -124,7 +124,10 @@ mod tests {
     #[test]
     fn numbers_survive_their_text() {
         for numbers in [vec![], vec![3], vec![0, 1, 2], vec![0, 2, 3, 9]] {
-            assert_eq!(parse_numbers(&format_numbers(numbers.clone())), Some(numbers));
+            assert_eq!(
+                parse_numbers(&format_numbers(numbers.clone())),
+                Some(numbers)
+            );
         }
         assert_eq!(format_numbers([0, 1, 2, 5]), "0-2,5");
         assert_eq!(parse_numbers("0-99999999999"), None);

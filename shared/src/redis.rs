@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncConnectionConfig, Client};
+use redis::{AsyncConnectionConfig, Client, RedisResult};
 
 use crate::config::RedisArgs;
 use crate::keys::Keys;
@@ -52,7 +52,7 @@ pub fn shared_connection(
 pub async fn own_connection(
     client: &Client,
     response_timeout: Duration,
-) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+) -> RedisResult<redis::aio::MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(response_timeout));
@@ -61,43 +61,77 @@ pub async fn own_connection(
         .await
 }
 
-/// Writes the deployment's partition count if there is none, and refuses another.
+/// What both programs check before they rely on this Redis.
+pub struct StartCheck {
+    pub connection: ConnectionManager,
+    pub keys: Keys,
+    /// Refuse a Redis that may lose what it acknowledged.
+    pub required: bool,
+}
+
+impl StartCheck {
+    /// Writes the deployment's partition count if there is none, compares it, reads the durability
+    /// settings. The inner result is `Err` while Redis is away, else what is unsafe about it.
+    ///
+    /// # Errors
+    /// Why this program must not run: another partition count, or unsafe settings while safe ones
+    /// are required.
+    pub async fn run(&mut self) -> anyhow::Result<RedisResult<Vec<String>>> {
+        let wanted = self.keys.partitions();
+        let stored = match self.partition_count(wanted).await {
+            Ok(stored) => stored,
+            Err(error) => return Ok(Err(error)),
+        };
+        if stored != wanted {
+            bail!(
+                "STREAM_PARTITIONS (--stream-partitions) is {wanted}, but this deployment was \
+                 created with {stored}: set it to {stored}"
+            );
+        }
+        let problems = match durability_problems(&mut self.connection).await {
+            Ok(problems) => problems,
+            Err(error) => return Ok(Err(error)),
+        };
+        if self.required && !problems.is_empty() {
+            bail!(
+                "REQUIRE_DURABLE_REDIS is set, but this Redis may lose what it acknowledged: {}",
+                problems.join("; ")
+            );
+        }
+        for problem in &problems {
+            tracing::warn!(problem, "Redis may lose what it acknowledged");
+        }
+        Ok(Ok(problems))
+    }
+
+    async fn partition_count(&mut self, wanted: u16) -> RedisResult<u16> {
+        let key = self.keys.partition_count();
+        redis::cmd("SET")
+            .arg(&key)
+            .arg(wanted)
+            .arg("NX")
+            .query_async::<()>(&mut self.connection)
+            .await?;
+        redis::cmd("GET")
+            .arg(&key)
+            .query_async(&mut self.connection)
+            .await
+    }
+}
+
+/// Whether Redis answers.
 ///
 /// # Errors
-/// Redis is away, or the count differs.
-pub async fn check_partitions(
-    connection: &mut ConnectionManager,
-    keys: &Keys,
-) -> anyhow::Result<()> {
-    let wanted = keys.partitions();
-    redis::cmd("SET")
-        .arg(keys.partition_count())
-        .arg(wanted)
-        .arg("NX")
-        .query_async::<()>(connection)
-        .await
-        .context("Redis could not be asked for the partition count")?;
-    let stored: u16 = redis::cmd("GET")
-        .arg(keys.partition_count())
-        .query_async(connection)
-        .await
-        .context("Redis could not be asked for the partition count")?;
-    if stored != wanted {
-        bail!(
-            "STREAM_PARTITIONS (--stream-partitions) is {wanted}, but this deployment was created \
-             with {stored}: set it to {stored}"
-        );
-    }
-    Ok(())
+/// It doesn't, or not yet (`LOADING`).
+pub async fn ping(connection: &mut ConnectionManager) -> RedisResult<()> {
+    redis::cmd("PING").query_async(connection).await
 }
 
 /// What makes this Redis lose what it acknowledged, one sentence each; empty if nothing.
 ///
 /// # Errors
 /// Redis is away. A server that forbids CONFIG is no error: it is one of the sentences.
-pub async fn durability_problems(
-    connection: &mut ConnectionManager,
-) -> redis::RedisResult<Vec<String>> {
+pub async fn durability_problems(connection: &mut ConnectionManager) -> RedisResult<Vec<String>> {
     let mut problems = Vec::new();
     let mut config = HashMap::new();
     for name in [
@@ -107,7 +141,7 @@ pub async fn durability_problems(
         "maxmemory",
         "maxmemory-policy",
     ] {
-        let reply: redis::RedisResult<HashMap<String, String>> = redis::cmd("CONFIG")
+        let reply: RedisResult<HashMap<String, String>> = redis::cmd("CONFIG")
             .arg("GET")
             .arg(name)
             .query_async(connection)
@@ -116,7 +150,8 @@ pub async fn durability_problems(
             Ok(reply) => config.extend(reply),
             Err(error) if error.is_io_error() || error.is_timeout() => return Err(error),
             Err(_) => {
-                problems.push("unknown: CONFIG GET is forbidden, settings can't be read".to_owned());
+                problems
+                    .push("unknown: CONFIG GET is forbidden, settings can't be read".to_owned());
                 return Ok(problems);
             }
         }
@@ -136,29 +171,6 @@ pub async fn durability_problems(
     }
     if config.get("maxmemory").is_some_and(|bytes| bytes == "0") {
         problems.push("maxmemory is 0, should be a limit such as 4gb".to_owned());
-    }
-    Ok(problems)
-}
-
-/// Reports unsafe settings, or refuses them.
-///
-/// # Errors
-/// Redis is away, or `required` and a setting is unsafe.
-pub async fn check_durability(
-    connection: &mut ConnectionManager,
-    required: bool,
-) -> anyhow::Result<Vec<String>> {
-    let problems = durability_problems(connection)
-        .await
-        .context("Redis could not be asked for its settings")?;
-    if required && !problems.is_empty() {
-        bail!(
-            "REQUIRE_DURABLE_REDIS is set, but this Redis may lose what it acknowledged: {}",
-            problems.join("; ")
-        );
-    }
-    for problem in &problems {
-        tracing::warn!(problem, "Redis may lose what it acknowledged");
     }
     Ok(problems)
 }

@@ -1,6 +1,8 @@
-//! Logs of both programs, to standard error.
+//! Logs of both programs, to standard error, and the signals that end them.
 
 use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogArgs, LogFormat};
@@ -21,4 +23,26 @@ pub fn init(args: &LogArgs) -> anyhow::Result<()> {
     };
     drop(installed);
     Ok(())
+}
+
+/// A token that SIGTERM or SIGINT cancels.
+///
+/// # Errors
+/// The handlers can't be installed.
+pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate()).context("SIGTERM handler")?,
+        signal(SignalKind::interrupt()).context("SIGINT handler")?,
+    );
+    let told = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to stop");
+        told.cancel();
+    });
+    Ok(shutdown)
 }

@@ -188,9 +188,7 @@ pub fn identity(
             Some(_) | None => by_json(),
         },
         Place::Call => match &parts.event {
-            Some(event) => {
-                Identity::of(&[b"call", field, path, number, id, event.as_bytes()])
-            }
+            Some(event) => Identity::of(&[b"call", field, path, number, id, event.as_bytes()]),
             None => by_json(),
         },
         Place::CallStatus | Place::UserAction | Place::ValueErrors | Place::Change => by_json(),
@@ -204,8 +202,8 @@ pub fn identity(
 /// arrays of objects. Anything odd below that is an item.
 pub fn read(body: &[u8]) -> Result<Webhook<'_>, Unreadable> {
     let top: &RawValue = serde_json::from_slice(body).map_err(|_| Unreadable::NotJson)?;
-    let [object, entries] = members(top, ["object", "entry"])
-        .ok_or(Unreadable::Shape("the body is not an object"))?;
+    let [object, entries] =
+        members(top, ["object", "entry"]).ok_or(Unreadable::Shape("the body is not an object"))?;
     match object.map(string) {
         None => {}
         Some(Some(object)) if object == OBJECT => {}
@@ -226,15 +224,14 @@ fn read_entry(raw: &RawValue) -> Result<Entry<'_>, Unreadable> {
     let changes = match changes {
         None => Vec::new(),
         Some(changes) if changes.get() == "null" => Vec::new(),
-        Some(changes) => {
-            elements(changes).ok_or(Unreadable::Shape("`changes` is not an array"))?
-        }
+        Some(changes) => elements(changes).ok_or(Unreadable::Shape("`changes` is not an array"))?,
     };
     let changes = changes
         .into_iter()
         .map(|change| {
-            members(change, ["field", "value"])
-                .ok_or(Unreadable::Shape("an element of `changes` is not an object"))
+            members(change, ["field", "value"]).ok_or(Unreadable::Shape(
+                "an element of `changes` is not an object",
+            ))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let waba_id = changes
@@ -406,7 +403,15 @@ fn is_empty(value: &RawValue) -> bool {
 /// The members of an item that its identity may need. An item that is no object has none.
 pub fn identity_parts(raw: &RawValue) -> IdentityParts<'_> {
     let Some(
-        [id, status, event, kind, participant, participant_old, participant_user],
+        [
+            id,
+            status,
+            event,
+            kind,
+            participant,
+            participant_old,
+            participant_user,
+        ],
     ) = members(
         raw,
         [

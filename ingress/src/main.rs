@@ -1,0 +1,22 @@
+//! `ingress`: reads its settings, binds, runs until told to stop.
+
+use clap::Parser;
+use ingress::config::Config;
+use ingress::server::{self, Listeners};
+
+fn main() -> anyhow::Result<()> {
+    // An error means that a provider is installed already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let config = Config::parse();
+    shared::telemetry::init(&config.log)?;
+    config.check()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.threads {
+        runtime.worker_threads(threads);
+    }
+    runtime.enable_all().build()?.block_on(async {
+        let listeners = Listeners::bind(&config).await?;
+        let shutdown = shared::telemetry::shutdown_on_signal()?;
+        server::run(config, listeners, shutdown).await
+    })
+}
