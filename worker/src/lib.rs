@@ -1,1 +1,34 @@
+//! The way out: turns stored webhooks into events.
+//!
+//! [`leases`] says which partitions are ours; [`partition`] owns one: it reads through [`stream`],
+//! lets [`lanes`] say what may run, takes the body apart ([`payload`], [`customer`]), asks whose it
+//! is ([`tenants`]), makes the [`event`], and hands it to the [`publisher`]; the raw body goes to the
+//! [`store`]. What is acknowledged and still owed, [`later`] does. [`error`] decides what becomes of
+//! what fails.
 
+pub mod config;
+pub mod run;
+
+pub mod leases;
+pub mod partition;
+
+pub mod stream;
+
+pub mod lanes;
+
+pub mod customer;
+pub mod payload;
+
+pub mod tenants;
+
+pub mod event;
+
+pub mod publisher;
+pub mod topology;
+
+pub mod later;
+pub mod store;
+
+pub mod error;
+pub mod metrics;
+pub mod retry;

@@ -1,0 +1,34 @@
+#!lua flags=allow-oom
+-- The one place that acknowledges: what is still owed goes to the later-list, and the entry and
+-- everything noted about it goes away, together or not at all.
+--
+-- KEYS: lease, stream, later, progress, suspects, deaths, alone
+-- ARGV: token, group, entry id, then for each object that is owed: key, attributes, body (empty: the
+--       entry's own)
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return redis.error_reply('NOTOWNER the lease is not this worker\'s')
+end
+local own
+for i = 4, #ARGV, 3 do
+  local body = ARGV[i + 2]
+  if body == '' then
+    if not own then
+      own = ''
+      local entry = redis.call('XRANGE', KEYS[2], ARGV[3], ARGV[3])[1]
+      for f = 1, entry and #entry[2] or 0, 2 do
+        if entry[2][f] == 'b' then own = entry[2][f + 1] end
+      end
+    end
+    body = own
+  end
+  redis.call('XADD', KEYS[3], '*', 'k', 'put', 'o', ARGV[i], 'm', ARGV[i + 1], 'b', body)
+end
+redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
+redis.call('XDEL', KEYS[2], ARGV[3])
+for i = 4, 6 do
+  redis.call('HDEL', KEYS[i], ARGV[3])
+end
+if redis.call('GET', KEYS[7]) == ARGV[3] then
+  redis.call('DEL', KEYS[7])
+end
+return 1

@@ -1,0 +1,7 @@
+#!lua flags=allow-oom
+-- KEYS: lease; ARGV: token, ttl (ms). Returns 1 if the lease is still this token's.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1

@@ -1,0 +1,125 @@
+//! Metrics of the worker.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::publisher::NotPublished;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum PublishStatus {
+    Confirmed,
+    Unroutable,
+    Refused,
+    LeaseLost,
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Publish {
+    status: PublishStatus,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SetAside {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Partition {
+    partition: u16,
+}
+
+/// What the worker counts.
+#[derive(Clone, Default)]
+pub struct Metrics {
+    published: Family<Publish, Counter>,
+    publish_failures: Counter,
+    set_aside: Family<SetAside, Counter>,
+    pub archived: Counter,
+    pub owned: Gauge,
+    stream_length: Family<Partition, Gauge>,
+    later_length: Family<Partition, Gauge>,
+}
+
+impl Metrics {
+    /// Registers all metrics.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "rabbitmq_publish",
+            "Publications by outcome",
+            metrics.published.clone(),
+        );
+        registry.register(
+            "rabbitmq_publish_failures",
+            "Publications that were not confirmed",
+            metrics.publish_failures.clone(),
+        );
+        registry.register(
+            "webhook_set_aside",
+            "Items that went to the failed store, by reason",
+            metrics.set_aside.clone(),
+        );
+        registry.register(
+            "archived",
+            "Raw payloads written to the archive",
+            metrics.archived.clone(),
+        );
+        registry.register(
+            "partitions_owned",
+            "Partitions this worker owns",
+            metrics.owned.clone(),
+        );
+        registry.register(
+            "stream_length",
+            "Entries in the stream of an owned partition",
+            metrics.stream_length.clone(),
+        );
+        registry.register(
+            "later_length",
+            "Pieces in the later-list of an owned partition",
+            metrics.later_length.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn published(&self, outcome: Result<(), NotPublished>) {
+        let status = match outcome {
+            Ok(()) => PublishStatus::Confirmed,
+            Err(NotPublished::Unroutable) => PublishStatus::Unroutable,
+            Err(NotPublished::Refused) => PublishStatus::Refused,
+            Err(NotPublished::LeaseLost) => PublishStatus::LeaseLost,
+        };
+        self.count(status);
+    }
+
+    pub(crate) fn unknown_outcome(&self) {
+        self.count(PublishStatus::Unknown);
+    }
+
+    fn count(&self, status: PublishStatus) {
+        self.published.get_or_create(&Publish { status }).inc();
+        if status != PublishStatus::Confirmed {
+            self.publish_failures.inc();
+        }
+    }
+
+    pub(crate) fn set_aside(&self, reason: &'static str) {
+        self.set_aside.get_or_create(&SetAside { reason }).inc();
+    }
+
+    pub(crate) fn lengths(&self, partition: u16, stream: u64, later: u64) {
+        let label = Partition { partition };
+        self.stream_length.get_or_create(&label).set(stream as i64);
+        self.later_length.get_or_create(&label).set(later as i64);
+    }
+
+    pub(crate) fn left(&self, partition: u16) {
+        let label = Partition { partition };
+        self.stream_length.remove(&label);
+        self.later_length.remove(&label);
+    }
+}

@@ -1,0 +1,974 @@
+//! One owned partition: what was pending first, then what is new. Everything that waits is a future
+//! in one set, so that this file's loop is the only one that changes the partition's state.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use shared::entry::{StreamEntry, format_numbers, parse_numbers};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use crate::customer::Customer;
+use crate::error::{Decision, Failure};
+use crate::event::{self, RawObject};
+use crate::lanes::{LaneHasher, Lanes};
+use crate::later;
+use crate::leases::Tenure;
+use crate::metrics::Metrics;
+use crate::payload::Payload;
+use crate::publisher::Publisher;
+use crate::retry::Backoff;
+use crate::store::{self, Described, Store};
+use crate::stream::{Notes, Owed, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
+use crate::tenants::{Tenant, Tenants, Verdict};
+
+/// Bodies of one read, so that a script stays short.
+const BYTES_PER_READ: usize = 1_048_576;
+/// Entries and items known at once; those that can't run yet are kept without their bodies.
+const MOST_ENTRIES: usize = 20_000;
+const MOST_ITEMS: usize = 50_000;
+/// An acknowledgement waits this long for the archive; then the archive is owed.
+const ARCHIVE_PATIENCE: Duration = Duration::from_secs(2);
+/// After a failure the archive is owed at once for this long.
+const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
+/// Entries with several items remember which are done this often.
+const NOTE_INTERVAL: Duration = Duration::from_millis(200);
+/// From this many crashes on an entry is processed alone.
+const CRASHES_OF_A_SUSPECT: usize = 3;
+/// Handing over waits this long for what is in work.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// What all partitions of a worker use.
+pub struct Work {
+    pub stream: Stream,
+    pub tenants: Arc<Tenants>,
+    pub publisher: Publisher,
+    pub store: Arc<Store>,
+    pub metrics: Metrics,
+    pub hasher: LaneHasher,
+    /// One permit per conversation in work.
+    pub permits: Arc<Semaphore>,
+    /// Bound on a partition's bodies in memory.
+    pub read_bytes: usize,
+    pub max_deliveries: usize,
+}
+
+/// Owns a partition until the tenure is lost, or it is told to drain and has.
+pub async fn own(work: Arc<Work>, tenure: Arc<Tenure>) {
+    let owed = Arc::new(Notify::new());
+    let partition = Partition::new(work.clone(), tenure.clone(), owed.clone());
+    tokio::select! {
+        () = Box::pin(partition.run()) => {}
+        () = later::work_off(work.clone(), tenure.clone(), owed) => {}
+    }
+    work.metrics.left(tenure.partition);
+}
+
+/// An entry between its read and its acknowledgement.
+struct Entry {
+    id: String,
+    bytes: usize,
+    head: Head,
+    /// `None` while nothing of it can run and memory is short.
+    payload: Option<Arc<Payload>>,
+    verdict: Option<Verdict>,
+    items: usize,
+    open: BTreeSet<usize>,
+    /// Open, and not behind any other item.
+    ready: Vec<usize>,
+    running: usize,
+    published: Vec<usize>,
+    noted: usize,
+    /// What the failed store gets instead of the entry's body.
+    failed_body: Vec<u8>,
+    /// By reason: the items, and what the failed object is called.
+    set_aside: BTreeMap<&'static str, (Vec<usize>, String)>,
+    archive: Archive,
+    acknowledging: bool,
+}
+
+/// What of an entry is needed after its body is gone.
+struct Head {
+    waba_id: String,
+    received_at_ms: i64,
+    described: Described,
+    /// What the raw object is called.
+    name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Archive {
+    Due,
+    Running(String),
+    Owed(String),
+    Done,
+}
+
+/// A future of the partition came to its end.
+enum Done {
+    Read(ReadFrom, Result<Read, StreamError>),
+    Slept(Box<Sleeper>),
+    Announced(Result<(), StreamError>),
+    Loaded(u64, Option<RawEntry>),
+    Tenant(String, Verdict),
+    Item(u64, usize, Result<(), Decision>),
+    Archived(u64, bool),
+    Acknowledged(u64, Result<(), StreamError>),
+    Noted(Result<(), StreamError>),
+}
+
+struct Partition {
+    work: Arc<Work>,
+    tenure: Arc<Tenure>,
+    owed: Arc<Notify>,
+    notes: Notes,
+    futures: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// What is read next.
+    from: ReadFrom,
+    reading: bool,
+    /// The last entry read; after a read whose answer got lost, what follows it is read again.
+    last_read: String,
+    sleeper: Option<Box<Sleeper>>,
+    /// Read, not yet taken in.
+    backlog: VecDeque<RawEntry>,
+    /// A suspect is in work, or being announced: nothing else is begun.
+    alone: Option<String>,
+    window: BTreeMap<u64, Entry>,
+    ids: HashSet<String>,
+    next: u64,
+    loaded_bytes: usize,
+    to_load: VecDeque<u64>,
+    lanes: Lanes,
+    waiting_for_tenant: HashMap<String, BTreeSet<u64>>,
+    archive_pause: Option<Instant>,
+    draining: bool,
+}
+
+impl Partition {
+    fn new(work: Arc<Work>, tenure: Arc<Tenure>, owed: Arc<Notify>) -> Self {
+        let sleeper = Some(Box::new(work.stream.sleeper(tenure.partition)));
+        Self {
+            work,
+            tenure,
+            owed,
+            notes: Notes::default(),
+            futures: FuturesUnordered::new(),
+            from: ReadFrom::Pending("0-0".to_owned()),
+            reading: false,
+            last_read: "0-0".to_owned(),
+            sleeper,
+            backlog: VecDeque::new(),
+            alone: None,
+            window: BTreeMap::new(),
+            ids: HashSet::new(),
+            next: 0,
+            loaded_bytes: 0,
+            to_load: VecDeque::new(),
+            lanes: Lanes::default(),
+            waiting_for_tenant: HashMap::new(),
+            archive_pause: None,
+            draining: false,
+        }
+    }
+
+    async fn run(mut self) {
+        tokio::select! {
+            notes = read_notes(&self.work, &self.tenure) => self.notes = notes,
+            () = self.tenure.lost.cancelled() => return,
+            () = self.tenure.drain.cancelled() => return,
+        }
+        let mut note = tokio::time::interval(NOTE_INTERVAL);
+        let mut drained_by = None;
+        loop {
+            self.take_in();
+            self.load_more();
+            self.read_more();
+            if self.draining && self.idle() {
+                break;
+            }
+            let tenure = self.tenure.clone();
+            let lease_ends = tenure.good_until();
+            tokio::select! {
+                Some(done) = self.futures.next() => self.take(done),
+                () = tenure.lost.cancelled() => break,
+                () = tokio::time::sleep_until(lease_ends) => {
+                    // Renewed in the meantime, or over by this machine's clock.
+                    if !tenure.holds() {
+                        tracing::warn!(partition = tenure.partition, "a lease could not be renewed in time");
+                        tenure.lost.cancel();
+                    }
+                }
+                () = tenure.drain.cancelled(), if !self.draining => {
+                    self.draining = true;
+                    drained_by = Some(Instant::now() + DRAIN_TIME);
+                }
+                () = tokio::time::sleep_until(drained_by.unwrap_or(lease_ends)), if drained_by.is_some() => break,
+                _ = note.tick() => self.note_progress(),
+            }
+        }
+        if let (true, Some(id)) = (self.tenure.lost.is_cancelled(), &self.alone) {
+            // Whoever took over counted this as a death, but we live.
+            let taking_back = self.work.stream.take_back_death(&self.tenure, id);
+            if !matches!(timeout(DRAIN_TIME, taking_back).await, Ok(Ok(()))) {
+                tracing::warn!(entry = id, "a death may have been counted that was none");
+            }
+        }
+    }
+
+    /// Nothing is in work that this worker could still finish.
+    fn idle(&self) -> bool {
+        self.window
+            .values()
+            .all(|entry| entry.running == 0 && !entry.acknowledging && !entry.archiving())
+    }
+
+    fn push(&self, future: impl Future<Output = Done> + Send + 'static) {
+        self.futures.push(Box::pin(future));
+    }
+
+    fn lose(&self) {
+        tracing::warn!(partition = self.tenure.partition, "lost a partition");
+        self.tenure.lost.cancel();
+    }
+
+    fn take(&mut self, done: Done) {
+        match done {
+            Done::Read(from, read) => self.was_read(from, read),
+            Done::Slept(sleeper) => {
+                self.sleeper = Some(sleeper);
+                self.reading = false;
+            }
+            Done::Announced(Ok(())) => self.take_in_alone(),
+            Done::Loaded(seq, raw) => self.was_loaded(seq, raw),
+            Done::Tenant(waba_id, verdict) => {
+                for seq in self.waiting_for_tenant.remove(&waba_id).unwrap_or_default() {
+                    if let Some(entry) = self.window.get_mut(&seq) {
+                        entry.verdict = Some(verdict.clone());
+                    }
+                    self.start(seq);
+                }
+            }
+            Done::Item(seq, n, outcome) => self.item_ended(seq, n, outcome),
+            Done::Archived(seq, archived) => {
+                if archived {
+                    self.work.metrics.archived.inc();
+                } else {
+                    self.archive_pause = Some(Instant::now() + ARCHIVE_PAUSE);
+                }
+                if let Some(entry) = self.window.get_mut(&seq)
+                    && let Archive::Running(key) = &entry.archive
+                {
+                    entry.archive = if archived {
+                        Archive::Done
+                    } else {
+                        Archive::Owed(key.clone())
+                    };
+                }
+                self.finish(seq);
+            }
+            Done::Acknowledged(seq, Ok(())) => {
+                if let Some(entry) = self.window.remove(&seq) {
+                    if entry.payload.is_some() {
+                        self.loaded_bytes -= entry.bytes;
+                    }
+                    if self.alone.as_ref() == Some(&entry.id) {
+                        self.alone = None;
+                    }
+                    self.ids.remove(&entry.id);
+                }
+            }
+            Done::Noted(Ok(())) => {}
+            Done::Announced(Err(_)) | Done::Acknowledged(_, Err(_)) | Done::Noted(Err(_)) => {
+                self.lose();
+            }
+        }
+    }
+
+    // Reading
+
+    fn read_more(&mut self) {
+        if self.reading
+            || self.draining
+            || !self.backlog.is_empty()
+            || !self.to_load.is_empty()
+            || self.loaded_bytes >= self.work.read_bytes
+            || self.window.len() >= MOST_ENTRIES
+            || self.lanes.len() >= MOST_ITEMS
+        {
+            return;
+        }
+        self.reading = true;
+        let bytes = BYTES_PER_READ.min(self.work.read_bytes - self.loaded_bytes);
+        let (work, tenure, from) = (self.work.clone(), self.tenure.clone(), self.from.clone());
+        self.push(async move {
+            let read = work.stream.read(&tenure, &from, bytes).await;
+            if let Err(StreamError::Redis(error)) = &read {
+                tracing::warn!(%error, "Redis is away");
+                Backoff::for_server().wait().await;
+            }
+            Done::Read(from, read)
+        });
+    }
+
+    fn was_read(&mut self, from: ReadFrom, read: Result<Read, StreamError>) {
+        self.reading = false;
+        let read = match read {
+            Ok(read) => read,
+            Err(StreamError::NotOwner) => return self.lose(),
+            Err(StreamError::Redis(_)) => {
+                // The answer may be lost while the read was done: what it took is pending now.
+                if from == ReadFrom::New {
+                    self.from = ReadFrom::Pending(self.last_read.clone());
+                }
+                return;
+            }
+        };
+        match (read.entries.last(), from) {
+            (Some(last), from) => {
+                self.last_read.clone_from(&last.id);
+                if let ReadFrom::Pending(_) = from {
+                    self.from = ReadFrom::Pending(last.id.clone());
+                }
+            }
+            (None, ReadFrom::Pending(_)) => self.from = ReadFrom::New,
+            (None, ReadFrom::New) if read.pending > self.window.len() => {
+                // Something is pending that never arrived here: a late read of a lost connection.
+                self.from = ReadFrom::Pending("0-0".to_owned());
+            }
+            (None, ReadFrom::New) => self.sleep(read.last_delivered),
+        }
+        let known = &self.ids;
+        self.backlog.extend(
+            read.entries
+                .into_iter()
+                .filter(|entry| !known.contains(&entry.id)),
+        );
+    }
+
+    fn sleep(&mut self, last: String) {
+        let Some(mut sleeper) = self.sleeper.take() else {
+            return;
+        };
+        self.reading = true;
+        self.push(async move {
+            if let Err(error) = sleeper.sleep(&last).await {
+                tracing::debug!(%error, "waiting for new entries failed");
+                Backoff::for_server().wait().await;
+            }
+            Done::Slept(sleeper)
+        });
+    }
+
+    /// Takes in what was read, in order. A suspect waits until everything before it is finished,
+    /// and everything behind it waits for the suspect.
+    fn take_in(&mut self) {
+        while self.alone.is_none() && !self.draining {
+            let Some(entry) = self.backlog.pop_front() else {
+                return;
+            };
+            let crashes = self.notes.suspects.get(&entry.id).copied().unwrap_or(0);
+            if crashes < CRASHES_OF_A_SUSPECT {
+                self.admit(entry);
+                continue;
+            }
+            let id = entry.id.clone();
+            self.backlog.push_front(entry);
+            if !self.window.is_empty() {
+                return;
+            }
+            tracing::warn!(entry = id, crashes, "a suspect is processed alone");
+            self.alone = Some(id.clone());
+            let (work, tenure) = (self.work.clone(), self.tenure.clone());
+            self.push(async move {
+                Done::Announced(persist(&tenure, || work.stream.announce_alone(&tenure, &id)).await)
+            });
+        }
+    }
+
+    fn take_in_alone(&mut self) {
+        if let Some(entry) = self.backlog.pop_front() {
+            self.admit(entry);
+        }
+    }
+
+    fn admit(&mut self, raw: RawEntry) {
+        let Some(fields) = &raw.fields else {
+            tracing::error!(
+                entry = raw.id,
+                "a pending entry was deleted by somebody else"
+            );
+            let head = Head::nobody(&raw.id);
+            self.insert(Entry::new(raw.id, 0, head));
+            return self.finish(self.next - 1);
+        };
+        let bytes = fields.values().map(Vec::len).sum();
+        let entry = match StreamEntry::decode(fields) {
+            Ok(entry) => entry,
+            Err(error) => {
+                tracing::error!(entry = raw.id, %error, "an entry can't be decoded");
+                let mut broken = Entry::new(raw.id.clone(), bytes, Head::nobody(&raw.id));
+                broken.failed_body = dump(fields);
+                broken.give_up("undecodable", raw.id);
+                self.insert(broken);
+                return self.finish(self.next - 1);
+            }
+        };
+        let done: BTreeSet<usize> = self
+            .notes
+            .progress
+            .remove(&raw.id)
+            .and_then(|numbers| parse_numbers(&numbers))
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        let deaths = self.notes.deaths.get(&raw.id).copied().unwrap_or(0);
+        let name = store::body_name(&entry.body);
+        let mut admitted = Entry::new(raw.id, bytes, Head::of(&entry, name.clone()));
+        if deaths >= self.work.max_deliveries {
+            admitted.give_up("crashes", name);
+            self.insert(admitted);
+            return self.finish(self.next - 1);
+        }
+        let payload = match entry.unreadable.clone() {
+            Some(reason) => Err(reason),
+            None => Payload::open(entry).map_err(|reason| reason.to_string()),
+        };
+        let payload = match payload {
+            Ok(payload) => Arc::new(payload),
+            Err(reason) => {
+                tracing::warn!(entry = admitted.id, reason, "a body can't be read");
+                admitted.head.described.insert("detail", reason);
+                admitted.give_up("unreadable", name);
+                self.insert(admitted);
+                return self.finish(self.next - 1);
+            }
+        };
+        let seq = self.next;
+        let fresh = &payload.entry.fresh;
+        admitted.items = fresh.len();
+        if let Some(item) = fresh.first().and_then(|n| payload.items.get(*n)) {
+            admitted.head.name = store::item_name(item);
+        }
+        if self.work.store.archives() {
+            admitted.archive = Archive::Due;
+        }
+        for n in fresh.iter().copied() {
+            if done.contains(&n) {
+                admitted.published.push(n);
+                continue;
+            }
+            admitted.open.insert(n);
+            let keys = match payload.items.get(n) {
+                Some(item) => {
+                    Customer::of(&payload, item).lane_keys(&self.work.hasher, &payload, item)
+                }
+                None => Vec::new(),
+            };
+            if self.lanes.add((seq, n), keys) {
+                admitted.ready.push(n);
+            }
+        }
+        admitted.noted = admitted.published.len();
+        // What can't run yet and finds memory short is read again when it can.
+        let waits = admitted.ready.is_empty() && admitted.items > 0;
+        if !(waits && self.loaded_bytes > self.work.read_bytes / 2) {
+            admitted.payload = Some(payload);
+            self.loaded_bytes += bytes;
+        }
+        self.insert(admitted);
+        self.start(seq);
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        self.ids.insert(entry.id.clone());
+        self.window.insert(self.next, entry);
+        self.next += 1;
+    }
+
+    // Running
+
+    /// Starts what of an entry can run: it needs its tenant and its body.
+    fn start(&mut self, seq: u64) {
+        let Some(entry) = self.window.get_mut(&seq) else {
+            return;
+        };
+        let nothing_to_do = entry.ready.is_empty() && entry.items > 0;
+        if self.draining || nothing_to_do || entry.acknowledging {
+            return;
+        }
+        if entry.verdict.is_none() {
+            entry.verdict = self.work.tenants.remembered(&entry.head.waba_id);
+        }
+        let Some(verdict) = entry.verdict.clone() else {
+            return self.ask_for_tenant(seq);
+        };
+        let Some(payload) = entry.payload.clone() else {
+            self.to_load.push_back(seq);
+            return;
+        };
+        let tenant = match &verdict {
+            Verdict::Active(tenant) => Some(tenant.clone()),
+            Verdict::Suspended(_) | Verdict::Unknown => None,
+        };
+        if tenant.is_some() || entry.items == 0 {
+            self.archive(seq, &payload, &verdict);
+        }
+        let Some(entry) = self.window.get_mut(&seq) else {
+            return;
+        };
+        if tenant.is_none() && entry.items > 0 {
+            // The failed object is the raw one.
+            entry.archive = Archive::Done;
+        }
+        let raw_object = entry
+            .archive_key()
+            .map(|key| self.work.store.raw_object(key));
+        let ready = std::mem::take(&mut entry.ready);
+        entry.running += ready.len();
+        for n in ready {
+            let Some(tenant) = tenant.clone() else {
+                let decision = Failure::Tenant(verdict.clone()).decide();
+                self.push(async move { Done::Item(seq, n, Err(decision)) });
+                continue;
+            };
+            let item = RunningItem {
+                work: self.work.clone(),
+                tenure: self.tenure.clone(),
+                payload: payload.clone(),
+                raw_object: raw_object.clone(),
+                tenant,
+                n,
+            };
+            self.push(async move { Done::Item(seq, n, item.run().await) });
+        }
+        self.finish(seq);
+    }
+
+    fn ask_for_tenant(&mut self, seq: u64) {
+        let Some(entry) = self.window.get(&seq) else {
+            return;
+        };
+        let waba_id = entry.head.waba_id.clone();
+        let waiting = self.waiting_for_tenant.entry(waba_id.clone()).or_default();
+        let asked = !waiting.is_empty();
+        waiting.insert(seq);
+        if !asked {
+            let tenants = self.work.tenants.clone();
+            self.push(async move {
+                let verdict = tenants.resolve(&waba_id).await;
+                Done::Tenant(waba_id, verdict)
+            });
+        }
+        self.forget_body(seq);
+    }
+
+    /// Drops the body of an entry of which nothing runs, if memory is short.
+    fn forget_body(&mut self, seq: u64) {
+        let short = self.loaded_bytes > self.work.read_bytes / 2;
+        if let Some(entry) = self.window.get_mut(&seq)
+            && short
+            && entry.running == 0
+            && !entry.open.is_empty()
+            && !entry.archiving()
+            && entry.payload.take().is_some()
+        {
+            self.loaded_bytes -= entry.bytes;
+        }
+    }
+
+    fn load_more(&mut self) {
+        while self.loaded_bytes < self.work.read_bytes
+            && let Some(seq) = self.to_load.pop_front()
+        {
+            let Some(entry) = self
+                .window
+                .get(&seq)
+                .filter(|entry| entry.payload.is_none())
+            else {
+                continue;
+            };
+            // Counted from here on, so that not all are loaded at once.
+            self.loaded_bytes += entry.bytes;
+            let (work, tenure, id) = (self.work.clone(), self.tenure.clone(), entry.id.clone());
+            self.push(async move {
+                let mut backoff = Backoff::for_server();
+                loop {
+                    match work.stream.fetch(&tenure, &id).await {
+                        Ok(raw) => return Done::Loaded(seq, raw),
+                        Err(error) => tracing::warn!(%error, "Redis is away"),
+                    }
+                    backoff.wait().await;
+                }
+            });
+        }
+    }
+
+    fn was_loaded(&mut self, seq: u64, raw: Option<RawEntry>) {
+        let payload = raw
+            .and_then(|raw| StreamEntry::decode(&raw.fields?).ok())
+            .and_then(|entry| Payload::open(entry).ok());
+        let Some(entry) = self.window.get_mut(&seq) else {
+            return;
+        };
+        if entry.payload.is_some() {
+            self.loaded_bytes -= entry.bytes;
+            return self.start(seq);
+        }
+        match payload {
+            Some(payload) => {
+                entry.payload = Some(Arc::new(payload));
+                self.start(seq);
+            }
+            None => {
+                self.loaded_bytes -= entry.bytes;
+                // Only somebody else's XDEL can do this; what is left of it is acknowledged.
+                tracing::error!(
+                    entry = entry.id,
+                    "a pending entry was deleted by somebody else"
+                );
+                let ready = std::mem::take(&mut entry.ready);
+                entry.running += ready.len();
+                entry.archive = Archive::Done;
+                for n in ready {
+                    self.push(async move { Done::Item(seq, n, Ok(())) });
+                }
+                self.finish(seq);
+            }
+        }
+    }
+
+    fn archive(&mut self, seq: u64, payload: &Arc<Payload>, verdict: &Verdict) {
+        let Some(entry) = self.window.get_mut(&seq) else {
+            return;
+        };
+        if entry.archive != Archive::Due {
+            return;
+        }
+        let head = &entry.head;
+        let folder = store::folder(verdict.tenant_id(), &head.waba_id);
+        let key = store::archive_key(&folder, head.received_at_ms, &head.name);
+        if self
+            .archive_pause
+            .is_some_and(|until| Instant::now() < until)
+        {
+            entry.archive = Archive::Owed(key);
+            return;
+        }
+        entry.archive = Archive::Running(key.clone());
+        let described = head.described(&payload.entry.fresh);
+        let (store, payload) = (self.work.store.clone(), payload.clone());
+        self.push(async move {
+            let body = bytes::Bytes::copy_from_slice(&payload.entry.body);
+            let put = timeout(ARCHIVE_PATIENCE, store.put(&key, &described, body)).await;
+            match put {
+                Ok(Ok(())) => {
+                    tracing::debug!(key, "archived");
+                    Done::Archived(seq, true)
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "an archive write is owed");
+                    Done::Archived(seq, false)
+                }
+                Err(_) => {
+                    tracing::warn!("an archive write took too long and is owed");
+                    Done::Archived(seq, false)
+                }
+            }
+        });
+    }
+
+    fn item_ended(&mut self, seq: u64, n: usize, outcome: Result<(), Decision>) {
+        let Some(entry) = self.window.get_mut(&seq) else {
+            return;
+        };
+        entry.running -= 1;
+        match outcome {
+            Ok(()) => entry.published.push(n),
+            Err(Decision::SetAside(reason)) => {
+                self.work.metrics.set_aside(reason);
+                let name = match entry.payload.as_ref().and_then(|p| p.items.get(n)) {
+                    Some(item) => store::item_name(item),
+                    None => format!("{}.{n}", entry.head.name),
+                };
+                entry
+                    .set_aside
+                    .entry(reason)
+                    .or_insert_with(|| (Vec::new(), name))
+                    .0
+                    .push(n);
+            }
+            // The lease is gone; the loop ends with it.
+            Err(Decision::Leave | Decision::Retry | Decision::GoOn) => return,
+        }
+        entry.open.remove(&n);
+        let ready = self.lanes.finish((seq, n));
+        self.finish(seq);
+        self.forget_body(seq);
+        let mut starting = BTreeSet::new();
+        for (seq, n) in ready {
+            if let Some(entry) = self.window.get_mut(&seq) {
+                entry.ready.push(n);
+                starting.insert(seq);
+            }
+        }
+        for seq in starting {
+            self.start(seq);
+        }
+    }
+
+    // Finishing
+
+    /// Acknowledges an entry if nothing of it is open any more.
+    fn finish(&mut self, seq: u64) {
+        let Some(entry) = self.window.get_mut(&seq) else {
+            return;
+        };
+        let unfinished = !entry.open.is_empty()
+            || entry.running > 0
+            || matches!(entry.archive, Archive::Due | Archive::Running(_));
+        if unfinished || entry.acknowledging {
+            return;
+        }
+        entry.acknowledging = true;
+        let owed = entry.owed();
+        let owes = !owed.is_empty();
+        let (work, tenure, id) = (self.work.clone(), self.tenure.clone(), entry.id.clone());
+        let notify = self.owed.clone();
+        self.push(async move {
+            let acknowledged =
+                persist(&tenure, || work.stream.acknowledge(&tenure, &id, &owed)).await;
+            if owes {
+                notify.notify_one();
+            }
+            Done::Acknowledged(seq, acknowledged)
+        });
+    }
+
+    fn note_progress(&mut self) {
+        let (work, tenure) = (&self.work, &self.tenure);
+        for entry in self.window.values_mut() {
+            if entry.items < 2 || entry.acknowledging || entry.noted == entry.published.len() {
+                continue;
+            }
+            entry.noted = entry.published.len();
+            entry.published.sort_unstable();
+            let done = format_numbers(entry.published.iter().copied());
+            let (work, tenure, id) = (work.clone(), tenure.clone(), entry.id.clone());
+            self.futures.push(Box::pin(async move {
+                Done::Noted(persist(&tenure, || work.stream.note(&tenure, &id, &done)).await)
+            }));
+        }
+    }
+}
+
+async fn read_notes(work: &Work, tenure: &Tenure) -> Notes {
+    let mut backoff = Backoff::for_server();
+    loop {
+        match work.stream.notes(tenure).await {
+            Ok(notes) => return notes,
+            Err(error) => tracing::warn!(%error, "Redis is away"),
+        }
+        backoff.wait().await;
+        if !tenure.holds() {
+            tenure.lost.cancel();
+        }
+    }
+}
+
+/// The fields of an entry that can't be decoded, as JSON; what isn't text is kept as bytes.
+fn dump(fields: &HashMap<String, Vec<u8>>) -> Vec<u8> {
+    let fields: BTreeMap<_, serde_json::Value> = fields
+        .iter()
+        .map(|(name, value)| match std::str::from_utf8(value) {
+            Ok(text) => (name, text.into()),
+            Err(_) => (name, value.clone().into()),
+        })
+        .collect();
+    serde_json::to_vec(&fields).unwrap_or_default()
+}
+
+/// Does something in Redis until it is done or the lease is gone.
+async fn persist<F>(tenure: &Tenure, mut attempt: impl FnMut() -> F) -> Result<(), StreamError>
+where
+    F: Future<Output = Result<(), StreamError>>,
+{
+    let mut backoff = Backoff::for_server();
+    loop {
+        match attempt().await {
+            Err(StreamError::Redis(error)) => {
+                tracing::warn!(%error, "Redis is away");
+                if !tenure.holds() {
+                    return Err(StreamError::NotOwner);
+                }
+                backoff.wait().await;
+            }
+            Ok(()) => return Ok(()),
+            Err(StreamError::NotOwner) => return Err(StreamError::NotOwner),
+        }
+    }
+}
+
+/// One item on its way out.
+struct RunningItem {
+    work: Arc<Work>,
+    tenure: Arc<Tenure>,
+    payload: Arc<Payload>,
+    tenant: Arc<Tenant>,
+    raw_object: Option<RawObject>,
+    n: usize,
+}
+
+impl RunningItem {
+    /// Publishes the item's event, again and again if need be; `Err` says what else becomes of it.
+    async fn run(self) -> Result<(), Decision> {
+        let mut backoff = Backoff::for_server();
+        loop {
+            let Err(failure) = self.once().await else {
+                return Ok(());
+            };
+            let decision = failure.decide();
+            match decision {
+                Decision::Retry => {
+                    tracing::warn!(error = %failure, "an event is published again later");
+                    backoff.wait().await;
+                }
+                Decision::SetAside(reason) => {
+                    tracing::error!(error = %failure, reason, "an item is set aside");
+                    return Err(decision);
+                }
+                Decision::Leave | Decision::GoOn => return Err(decision),
+            }
+        }
+    }
+
+    async fn once(&self) -> Result<(), Failure> {
+        let Ok(_permit) = self.work.permits.acquire().await else {
+            return Err(Failure::NotPublished(
+                crate::publisher::NotPublished::LeaseLost,
+            ));
+        };
+        let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
+        // An item that makes this code panic is one item's problem.
+        let event = catch_unwind(AssertUnwindSafe(|| {
+            event::event(&self.payload, item, &self.tenant, self.raw_object.as_ref())
+        }))
+        .map_err(|_| Failure::Panicked)??;
+        self.work
+            .publisher
+            .publish(event, self.tenure.clone())
+            .await?;
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn new(id: String, bytes: usize, head: Head) -> Self {
+        Self {
+            id,
+            bytes,
+            head,
+            payload: None,
+            verdict: None,
+            items: 0,
+            open: BTreeSet::new(),
+            ready: Vec::new(),
+            running: 0,
+            published: Vec::new(),
+            noted: 0,
+            failed_body: Vec::new(),
+            set_aside: BTreeMap::new(),
+            archive: Archive::Done,
+            acknowledging: false,
+        }
+    }
+
+    fn archiving(&self) -> bool {
+        matches!(self.archive, Archive::Running(_))
+    }
+
+    fn archive_key(&self) -> Option<&str> {
+        match &self.archive {
+            Archive::Running(key) | Archive::Owed(key) => Some(key),
+            Archive::Due | Archive::Done => None,
+        }
+    }
+
+    /// All of it goes to the failed store.
+    fn give_up(&mut self, reason: &'static str, name: String) {
+        self.set_aside.insert(reason, (Vec::new(), name));
+    }
+
+    /// What is left to do when it is acknowledged.
+    fn owed(&self) -> Vec<Owed> {
+        let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
+        let folder = store::folder(tenant_id, &self.head.waba_id);
+        let failed = self.set_aside.iter().map(|(reason, (items, name))| {
+            let mut described = self.head.described(items);
+            described.insert("reason".to_owned(), (*reason).to_owned());
+            (
+                store::failed_key(&folder, self.head.received_at_ms, name),
+                described,
+                self.failed_body.clone(),
+            )
+        });
+        let archive = match &self.archive {
+            Archive::Owed(key) => Some((key.clone(), self.head.described(&[]), Vec::new())),
+            Archive::Due | Archive::Running(_) | Archive::Done => None,
+        };
+        failed
+            .chain(archive)
+            .map(|(key, described, body)| Owed {
+                key,
+                attributes: serde_json::to_string(&described).unwrap_or_default(),
+                body,
+            })
+            .collect()
+    }
+}
+
+impl Head {
+    fn of(entry: &StreamEntry, name: String) -> Self {
+        Self {
+            waba_id: entry.waba_id.clone(),
+            received_at_ms: entry.received_at_ms,
+            described: Described::from([
+                ("correlation-id", entry.correlation_id.clone()),
+                ("signature", entry.signature.clone()),
+                ("waba-id", entry.waba_id.clone()),
+                ("received-at", entry.received_at_ms.to_string()),
+                ("traceparent", entry.traceparent.clone()),
+            ]),
+            name,
+        }
+    }
+
+    /// Of an entry that can't be decoded; its id in the stream says when it came.
+    fn nobody(id: &str) -> Self {
+        let ms = id.split_once('-').and_then(|(ms, _)| ms.parse().ok());
+        Self {
+            waba_id: shared::webhook::NO_WABA.to_owned(),
+            received_at_ms: ms.unwrap_or(0),
+            described: Described::from([("entry", id.to_owned())]),
+            name: id.to_owned(),
+        }
+    }
+
+    fn described(&self, items: &[usize]) -> BTreeMap<String, String> {
+        let mut described: BTreeMap<String, String> = self
+            .described
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        if !items.is_empty() {
+            let mut items = items.to_vec();
+            items.sort_unstable();
+            described.insert("items".to_owned(), format_numbers(items));
+        }
+        described
+    }
+}

@@ -1,0 +1,366 @@
+//! Events into RabbitMQ. Some tasks, each the only user of its own channel: it publishes a batch,
+//! awaits every confirm, and only then looks which messages came back as unroutable, by their
+//! `message_id` (lapin hands a return to whichever confirm resolves next).
+//!
+//! A broker that is away is waited for here, for ever; what can't be known (a time-out, a broken
+//! channel) is published again with the same `message_id`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use deadpool_lapin::{Object, Pool};
+use futures::future::join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation};
+use shared::admin::Readiness;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::AmqpArgs;
+use crate::event::{Event, SCHEMA_VERSION};
+use crate::leases::Tenure;
+use crate::metrics::Metrics;
+use crate::retry::Backoff;
+use crate::topology::{self, TopologyError};
+
+/// `delivery_mode` of a message that survives the broker.
+const PERSISTENT: u8 = 2;
+/// A blocked connection is looked at again this often.
+const BLOCKED_POLL: Duration = Duration::from_millis(100);
+
+/// Why an event is not in a queue, although the broker is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotPublished {
+    #[error("no queue is bound for its routing key")]
+    Unroutable,
+    #[error("the queue refused it")]
+    Refused,
+    #[error("the partition's lease is gone")]
+    LeaseLost,
+}
+
+struct Message {
+    event: Event,
+    tenure: Arc<Tenure>,
+    reply: oneshot::Sender<Result<(), NotPublished>>,
+}
+
+/// Hands events to the publishing tasks.
+pub struct Publisher {
+    tasks: Vec<mpsc::Sender<Message>>,
+    next: AtomicUsize,
+}
+
+impl Publisher {
+    /// Waits for the broker, sees to the topology and starts the tasks.
+    ///
+    /// # Errors
+    /// A URL that can't be used, or a topology that differs: the message names the difference.
+    pub async fn start(
+        args: &AmqpArgs,
+        metrics: &Metrics,
+        readiness: &Readiness,
+        tracker: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let config = deadpool_lapin::Config {
+            url: Some(args.amqp_url.expose().to_owned()),
+            pool: Some(deadpool_lapin::PoolConfig::new(usize::from(
+                args.amqp_channels,
+            ))),
+        };
+        let pool = config
+            .create_pool(
+                || {
+                    lapin::ConnectionProperties::default()
+                        .with_connection_name("whatsapp-worker".into())
+                },
+                deadpool_lapin::Runtime::Tokio1,
+            )
+            .context("AMQP_URL (--amqp-url)")?;
+        let link = |n| Link {
+            n,
+            pool: pool.clone(),
+            args: args.clone(),
+            readiness: readiness.clone(),
+            open: None,
+        };
+        let mut first = link(0);
+        let mut backoff = Backoff::for_server();
+        while let Err(error) = first.connect().await {
+            if let ConnectError::Topology(TopologyError::Refused(said)) = &error {
+                anyhow::bail!(
+                    "RabbitMQ refuses the topology: {said}. Delete or migrate what differs, or set \
+                     AMQP_DECLARE_TOPOLOGY=false if it is meant to be so"
+                );
+            }
+            tracing::warn!(%error, "RabbitMQ is away");
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = shutdown.cancelled() => anyhow::bail!("told to stop while RabbitMQ was away"),
+            }
+        }
+        let links = std::iter::once(first).chain((1..args.amqp_channels).map(link));
+        let tasks = links
+            .map(|link| {
+                let (send, receive) = mpsc::channel(usize::from(args.publish_batch));
+                tracker.spawn(link.publish(receive, metrics.clone()));
+                send
+            })
+            .collect();
+        Ok(Self {
+            tasks,
+            next: AtomicUsize::new(0),
+        })
+    }
+
+    /// Returns once the event lies in its queue, on the broker's disk.
+    ///
+    /// # Errors
+    /// [`NotPublished`]; a broker that is away is no error, it is waited for.
+    pub async fn publish(&self, event: Event, tenure: Arc<Tenure>) -> Result<(), NotPublished> {
+        let (reply, outcome) = oneshot::channel();
+        let message = Message {
+            event,
+            tenure,
+            reply,
+        };
+        let task = self.next.fetch_add(1, Ordering::Relaxed) % self.tasks.len();
+        if self.tasks[task].send(message).await.is_err() {
+            return Err(NotPublished::LeaseLost);
+        }
+        outcome.await.unwrap_or(Err(NotPublished::LeaseLost))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error(transparent)]
+    Pool(#[from] deadpool_lapin::PoolError),
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    #[error(transparent)]
+    Lapin(#[from] lapin::Error),
+    #[error("it took too long")]
+    Timeout,
+}
+
+/// One connection and its only channel.
+struct Link {
+    n: u16,
+    pool: Pool,
+    args: AmqpArgs,
+    readiness: Readiness,
+    open: Option<(Object, Channel)>,
+}
+
+/// What became of one message of a batch.
+enum Outcome {
+    Settled(Result<(), NotPublished>),
+    Unknown,
+}
+
+impl Link {
+    async fn connect(&mut self) -> Result<(), ConnectError> {
+        let opened = timeout(self.args.confirm_timeout, async {
+            let connection = self.pool.get().await?;
+            topology::ensure(&connection, &self.args).await?;
+            let channel = connection.create_channel().await?;
+            channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await?;
+            Ok::<_, ConnectError>((connection, channel))
+        })
+        .await
+        .unwrap_or(Err(ConnectError::Timeout));
+        let problem = opened.as_ref().err().map(ToString::to_string);
+        if self.n == 0 {
+            self.readiness.set("rabbitmq", problem);
+        }
+        self.open = Some(opened?);
+        Ok(())
+    }
+
+    /// Lets go of a connection that failed; the pool must not hand it out again.
+    fn disconnect(&mut self) {
+        if let Some((connection, _)) = self.open.take() {
+            drop(Object::take(connection));
+        }
+    }
+
+    async fn publish(mut self, mut messages: mpsc::Receiver<Message>, metrics: Metrics) {
+        let most = usize::from(self.args.publish_batch);
+        let mut batch = Vec::with_capacity(most);
+        let mut backoff = Backoff::for_server();
+        while messages.recv_many(&mut batch, most).await > 0 {
+            while !batch.is_empty() {
+                // Nobody waits for these any more, or the partition is another worker's.
+                batch.retain(|message: &Message| !message.reply.is_closed());
+                let (mine, lost): (Vec<_>, Vec<_>) =
+                    batch.drain(..).partition(|message| message.tenure.holds());
+                settle(lost, Err(NotPublished::LeaseLost));
+                batch = mine;
+                if self.open.is_none()
+                    && let Err(error) = self.connect().await
+                {
+                    tracing::warn!(channel = self.n, %error, "RabbitMQ is away");
+                    backoff.wait().await;
+                    continue;
+                }
+                let Some((connection, channel)) = &self.open else {
+                    continue;
+                };
+                if connection.status().blocked() {
+                    self.readiness
+                        .set("rabbitmq", Some("the broker blocks publishers".to_owned()));
+                    tokio::time::sleep(BLOCKED_POLL).await;
+                    continue;
+                }
+                let outcomes = publish_batch(channel, &batch, &self.args).await;
+                let mut sound = true;
+                for (message, outcome) in std::mem::take(&mut batch).into_iter().zip(outcomes) {
+                    match outcome {
+                        Outcome::Settled(result) => {
+                            metrics.published(result);
+                            // Declaring the topology again mends a queue that was deleted.
+                            sound &= result != Err(NotPublished::Unroutable);
+                            settle([message], result);
+                        }
+                        Outcome::Unknown => {
+                            metrics.unknown_outcome();
+                            sound = false;
+                            batch.push(message);
+                        }
+                    }
+                }
+                if !sound {
+                    self.disconnect();
+                }
+                if batch.is_empty() {
+                    backoff.reset();
+                    if self.n == 0 && sound {
+                        self.readiness.set("rabbitmq", None);
+                    }
+                } else {
+                    tracing::warn!(
+                        channel = self.n,
+                        again = batch.len(),
+                        "confirms are missing"
+                    );
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+}
+
+fn settle(messages: impl IntoIterator<Item = Message>, outcome: Result<(), NotPublished>) {
+    for message in messages {
+        if message.reply.send(outcome).is_err() {
+            // The partition is gone: the entry is pending, and the next owner's.
+            tracing::debug!(event = %message.event.id, "nobody waits for a confirm any more");
+        }
+    }
+}
+
+/// Publishes all, then awaits every confirm. As many outcomes as messages, in their order.
+async fn publish_batch(channel: &Channel, batch: &[Message], args: &AmqpArgs) -> Vec<Outcome> {
+    let confirms = timeout(args.confirm_timeout, async {
+        let mut confirms = Vec::with_capacity(batch.len());
+        for message in batch {
+            confirms.push(send(channel, &message.event, args).await?);
+        }
+        Ok::<_, lapin::Error>(join_all(confirms).await)
+    })
+    .await;
+    let confirms = match confirms {
+        Ok(Ok(confirms)) => confirms,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "publishing failed");
+            return batch.iter().map(|_| Outcome::Unknown).collect();
+        }
+        Err(_) => return batch.iter().map(|_| Outcome::Unknown).collect(),
+    };
+    let mut returned = HashSet::new();
+    let acknowledged: Vec<_> = confirms
+        .into_iter()
+        .map(|confirm| {
+            let (acknowledged, message) = match confirm {
+                Ok(Confirmation::Ack(message)) => (Some(true), message),
+                Ok(Confirmation::Nack(message)) => (Some(false), message),
+                // Not a success, even if it isn't an error to lapin.
+                Ok(Confirmation::NotRequested) | Err(_) => (None, None),
+            };
+            if let Some(id) = message.and_then(|m| m.delivery.properties.message_id().clone()) {
+                returned.insert(id.to_string());
+            }
+            acknowledged
+        })
+        .collect();
+    batch
+        .iter()
+        .zip(acknowledged)
+        .map(|(message, acknowledged)| match acknowledged {
+            _ if returned.contains(&message.event.id.to_string()) => {
+                Outcome::Settled(Err(NotPublished::Unroutable))
+            }
+            Some(true) => Outcome::Settled(Ok(())),
+            Some(false) => Outcome::Settled(Err(NotPublished::Refused)),
+            None => Outcome::Unknown,
+        })
+        .collect()
+}
+
+async fn send(
+    channel: &Channel,
+    event: &Event,
+    args: &AmqpArgs,
+) -> lapin::Result<lapin::PublisherConfirm> {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    channel
+        .basic_publish(
+            short(&args.amqp_exchange),
+            short(&event.routing_key),
+            options,
+            &event.body,
+            properties(event),
+        )
+        .await
+}
+
+fn properties(event: &Event) -> BasicProperties {
+    let id = event.id.to_string();
+    let mut headers = FieldTable::default();
+    let mut header = |name: &str, value: &str| {
+        headers.insert(short(name), AMQPValue::LongString(LongString::from(value)));
+    };
+    header("x-tenant-id", &event.tenant_id);
+    header("x-schema-version", SCHEMA_VERSION);
+    header("x-deduplication-header", &id);
+    if !event.traceparent.is_empty() {
+        header("traceparent", &event.traceparent);
+    }
+    BasicProperties::default()
+        .with_content_type(short("application/json"))
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(short(&id))
+        .with_correlation_id(short(&event.correlation_id))
+        .with_type(short(event.kind))
+        .with_timestamp(event.occurred_at)
+        .with_headers(headers)
+}
+
+/// AMQP's short strings have 255 bytes at most; lapin panics on a longer one. Ours are ids, and
+/// routing keys built of short words.
+fn short(text: &str) -> ShortString {
+    ShortString::try_new(text.to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,195 @@
+//! The whole program: checks its servers, starts the publishers, and owns partitions until told to
+//! stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use shared::admin::{Admin, Readiness};
+use shared::keys::Keys;
+use shared::redis::StartCheck;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::lanes::LaneHasher;
+use crate::leases::Leases;
+use crate::metrics::Metrics;
+use crate::partition::{self, Work};
+use crate::publisher::Publisher;
+use crate::retry::Backoff;
+use crate::store::Store;
+use crate::stream::Stream;
+use crate::tenants::Tenants;
+
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// Answer to any command but a blocking read. A stopped Redis shows by this.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Binds the admin listener.
+///
+/// # Errors
+/// An address that is taken or isn't this machine's.
+pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(config.admin_listen)
+        .await
+        .with_context(|| {
+            format!(
+                "WORKER_ADMIN_LISTEN (--admin-listen) {}",
+                config.admin_listen
+            )
+        })
+}
+
+/// Runs until `shutdown`, then finishes what is in work and hands its partitions over.
+///
+/// # Errors
+/// Settings that can't be used, a partition count that isn't the deployment's, a Redis that may lose
+/// what it acknowledged (if that is forbidden), or a topology that differs. Servers that are away
+/// are waited for.
+pub async fn run(
+    config: Config,
+    admin_listener: TcpListener,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    config.check()?;
+    let keys = Keys::new(
+        &config.redis.redis_key_prefix,
+        config.redis.stream_partitions,
+    );
+    let client = shared::redis::client(&config.redis)?;
+    let connection = shared::redis::shared_connection(&client, REDIS_TIMEOUT)?;
+    let store = Arc::new(Store::new(&config.store)?);
+    let tenants = Arc::new(Tenants::new(&config.tenants)?);
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
+    let admin = Admin {
+        readiness: readiness.clone(),
+        registry: Arc::new(registry),
+    };
+    let background = TaskTracker::new();
+    let stop_background = CancellationToken::new();
+    let _stop_on_return = stop_background.clone().drop_guard();
+    background.spawn(admin.serve(admin_listener, stop_background.clone()));
+
+    let check = StartCheck {
+        connection: connection.clone(),
+        keys: keys.clone(),
+        required: config.redis.require_durable_redis,
+    };
+    let probed = check.connection.clone();
+    tokio::select! {
+        checked = wait_for_redis(check, &readiness) => checked?,
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    background.spawn(probe_redis(
+        probed,
+        readiness.clone(),
+        stop_background.clone(),
+    ));
+    background.spawn(probe_store(
+        store.clone(),
+        readiness.clone(),
+        stop_background.clone(),
+    ));
+    let publisher =
+        Publisher::start(&config.amqp, &metrics, &readiness, &background, &shutdown).await?;
+
+    let work = Arc::new(Work {
+        stream: Stream::new(client, connection, keys.clone()),
+        tenants,
+        publisher,
+        store,
+        metrics: metrics.clone(),
+        hasher: LaneHasher::default(),
+        permits: Arc::new(Semaphore::new(config.concurrency)),
+        read_bytes: config.read_bytes,
+        max_deliveries: config.max_deliveries,
+    });
+    let pool = deadpool_redis::Config::from_url(config.redis.redis_url.expose())
+        .builder()
+        .context("REDIS_URL (--redis-url)")?
+        .max_size(usize::from(config.redis.stream_partitions).clamp(4, 16))
+        .wait_timeout(Some(config.lease_ttl / 4))
+        .create_timeout(Some(config.lease_ttl / 4))
+        .recycle_timeout(Some(config.lease_ttl / 4))
+        .runtime(deadpool_redis::Runtime::Tokio1)
+        .build()
+        .context("REDIS_URL (--redis-url)")?;
+    tracing::info!("worker is up");
+    let leases = Leases::new(pool, keys, config.lease_ttl);
+    let owning = leases.run(&metrics.owned, shutdown.clone(), move |tenure| {
+        partition::own(work.clone(), tenure)
+    });
+    let out_of_time = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(config.shutdown_grace).await;
+    };
+    tokio::select! {
+        () = owning => {}
+        () = out_of_time => tracing::warn!("the grace is over; leases run out by themselves"),
+    }
+    stop_background.cancel();
+    Ok(())
+}
+
+async fn wait_for_redis(mut check: StartCheck, readiness: &Readiness) -> anyhow::Result<()> {
+    let mut backoff = Backoff::for_server();
+    loop {
+        match check.run().await? {
+            Ok(warnings) => {
+                readiness.set("redis", None);
+                readiness.note("redis", warnings);
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Redis is away");
+                readiness.set("redis", Some(error.to_string()));
+                backoff.wait().await;
+            }
+        }
+    }
+}
+
+async fn probe_redis(
+    mut connection: redis::aio::ConnectionManager,
+    readiness: Readiness,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let seen = shared::redis::ping(&mut connection).await;
+        readiness.set("redis", seen.err().map(|error| error.to_string()));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(PROBE_INTERVAL) => {}
+        }
+    }
+}
+
+/// Creates the buckets once the store is there, then keeps `/ready` true. Events don't wait for it.
+async fn probe_store(store: Arc<Store>, readiness: Readiness, stop: CancellationToken) {
+    let mut created = false;
+    while !stop.is_cancelled() {
+        let problem = if created {
+            store.probe().await.err().map(|error| error.to_string())
+        } else {
+            let result = store.create_buckets().await;
+            created = result.is_ok();
+            result.err().map(|error| format!("{error:#}"))
+        };
+        if let Some(problem) = &problem {
+            tracing::warn!(problem, "the object store is away");
+        }
+        let well = problem.is_none();
+        readiness.set("minio", problem);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(if well { STORE_PROBE_INTERVAL } else { PROBE_INTERVAL }) => {}
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! A partition's stream as its owner sees it: fenced reads, the one acknowledgement, the
+//! later-list. Every script checks the lease, so a worker that lost it changes nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, MultiplexedConnection};
+use redis::streams::StreamRangeReply;
+use redis::{Client, FromRedisValue, RedisError, RedisResult, Script, Value};
+use shared::keys::{CONSUMER, GROUP, Keys};
+
+use crate::leases::Tenure;
+
+/// Most entries of one read.
+const READ_COUNT: usize = 256;
+/// Later-list entries worked off side by side; each may hold a body of some MB.
+const LATER_COUNT: usize = 8;
+/// How long a reader sleeps on an empty stream before it looks by itself.
+const BLOCK: Duration = Duration::from_secs(2);
+
+/// Why a script was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    #[error("the partition's lease is another worker's")]
+    NotOwner,
+    #[error(transparent)]
+    Redis(RedisError),
+}
+
+impl From<RedisError> for StreamError {
+    fn from(error: RedisError) -> Self {
+        if error.code() == Some("NOTOWNER") {
+            Self::NotOwner
+        } else {
+            Self::Redis(error)
+        }
+    }
+}
+
+/// An entry as it lies in the stream. `fields` is `None` if somebody deleted it while it was
+/// pending.
+#[derive(Debug)]
+pub struct RawEntry {
+    pub id: String,
+    pub fields: Option<HashMap<String, Vec<u8>>>,
+}
+
+impl FromRedisValue for RawEntry {
+    fn from_redis_value(value: Value) -> Result<Self, redis::ParsingError> {
+        let (id, fields) = redis::from_redis_value(value)?;
+        Ok(Self { id, fields })
+    }
+}
+
+/// What a read brought.
+#[derive(Debug)]
+pub struct Read {
+    pub entries: Vec<RawEntry>,
+    /// The last entry ever delivered to the group.
+    pub last_delivered: String,
+    /// How many entries are delivered and not acknowledged.
+    pub pending: usize,
+}
+
+/// What is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// Entries that were delivered and not acknowledged, after this id.
+    Pending(String),
+    New,
+}
+
+/// An object that an acknowledged entry still owes.
+#[derive(Debug, Clone)]
+pub struct Owed {
+    pub key: String,
+    /// Attributes of the object, as JSON.
+    pub attributes: String,
+    /// Empty: the entry's own body.
+    pub body: Vec<u8>,
+}
+
+/// One piece of the later-list.
+#[derive(Debug)]
+pub struct Later {
+    pub id: String,
+    pub owed: Owed,
+}
+
+/// What former tenures noted about pending entries.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Items already done, as [`shared::entry::parse_numbers`] reads them.
+    pub progress: HashMap<String, String>,
+    /// Crashes at which the entry was in work.
+    pub suspects: HashMap<String, usize>,
+    /// Crashes while the entry was in work alone.
+    pub deaths: HashMap<String, usize>,
+}
+
+struct Scripts {
+    read: Script,
+    acknowledge: Script,
+    note: Script,
+    announce: Script,
+    alive: Script,
+}
+
+/// The stream of one partition during one tenure.
+#[derive(Clone)]
+pub struct Stream {
+    client: Client,
+    connection: ConnectionManager,
+    keys: Keys,
+    scripts: Arc<Scripts>,
+}
+
+impl Stream {
+    pub fn new(client: Client, connection: ConnectionManager, keys: Keys) -> Self {
+        let scripts = Scripts {
+            read: Script::new(include_str!("lua/read.lua")),
+            acknowledge: Script::new(include_str!("lua/acknowledge.lua")),
+            note: Script::new(include_str!("lua/note.lua")),
+            announce: Script::new(include_str!("lua/announce.lua")),
+            alive: Script::new(include_str!("lua/alive.lua")),
+        };
+        Self {
+            client,
+            connection,
+            keys,
+            scripts: Arc::new(scripts),
+        }
+    }
+
+    /// Reads entries, about `bytes` at most (one entry more).
+    pub async fn read(
+        &self,
+        tenure: &Tenure,
+        from: &ReadFrom,
+        bytes: usize,
+    ) -> Result<Read, StreamError> {
+        let after = match from {
+            ReadFrom::Pending(after) => after,
+            ReadFrom::New => ">",
+        };
+        let (entries, last_delivered, pending) = self
+            .scripts
+            .read
+            .key(self.keys.lease(tenure.partition))
+            .key(self.keys.stream(tenure.partition))
+            .arg(&tenure.token)
+            .arg(GROUP)
+            .arg(CONSUMER)
+            .arg(after)
+            .arg(bytes)
+            .arg(READ_COUNT)
+            .invoke_async(&mut self.connection.clone())
+            .await?;
+        Ok(Read {
+            entries,
+            last_delivered,
+            pending,
+        })
+    }
+
+    /// One entry again, if it is still there.
+    pub async fn fetch(&self, tenure: &Tenure, id: &str) -> RedisResult<Option<RawEntry>> {
+        let entries: Vec<RawEntry> = redis::cmd("XRANGE")
+            .arg(self.keys.stream(tenure.partition))
+            .arg(id)
+            .arg(id)
+            .query_async(&mut self.connection.clone())
+            .await?;
+        Ok(entries.into_iter().next())
+    }
+
+    /// Acknowledges an entry and puts what it owes on the later-list, in one step.
+    pub async fn acknowledge(
+        &self,
+        tenure: &Tenure,
+        id: &str,
+        owed: &[Owed],
+    ) -> Result<(), StreamError> {
+        let partition = tenure.partition;
+        let mut call = self.scripts.acknowledge.key(self.keys.lease(partition));
+        call.key(self.keys.stream(partition))
+            .key(self.keys.later(partition))
+            .key(self.keys.progress(partition))
+            .key(self.keys.suspects(partition))
+            .key(self.keys.deaths(partition))
+            .key(self.keys.alone(partition))
+            .arg(&tenure.token)
+            .arg(GROUP)
+            .arg(id);
+        for owed in owed {
+            call.arg(&owed.key).arg(&owed.attributes).arg(&owed.body);
+        }
+        call.invoke_async::<()>(&mut self.connection.clone())
+            .await?;
+        Ok(())
+    }
+
+    /// Notes which items of an entry are done.
+    pub async fn note(&self, tenure: &Tenure, id: &str, done: &str) -> Result<(), StreamError> {
+        self.scripts
+            .note
+            .key(self.keys.lease(tenure.partition))
+            .key(self.keys.progress(tenure.partition))
+            .arg(&tenure.token)
+            .arg(id)
+            .arg(done)
+            .invoke_async::<()>(&mut self.connection.clone())
+            .await?;
+        Ok(())
+    }
+
+    /// Announces that a suspected entry is in work alone.
+    pub async fn announce_alone(&self, tenure: &Tenure, id: &str) -> Result<(), StreamError> {
+        self.scripts
+            .announce
+            .key(self.keys.lease(tenure.partition))
+            .key(self.keys.alone(tenure.partition))
+            .arg(&tenure.token)
+            .arg(id)
+            .invoke_async::<()>(&mut self.connection.clone())
+            .await?;
+        Ok(())
+    }
+
+    /// Takes back the death that was counted against `id` when this tenure was taken for dead.
+    pub async fn take_back_death(&self, tenure: &Tenure, id: &str) -> RedisResult<()> {
+        self.scripts
+            .alive
+            .key(self.keys.deaths(tenure.partition))
+            .arg(id)
+            .arg(&tenure.token)
+            .invoke_async(&mut self.connection.clone())
+            .await
+    }
+
+    /// What former tenures noted.
+    pub async fn notes(&self, tenure: &Tenure) -> RedisResult<Notes> {
+        let mut connection = self.connection.clone();
+        let mut all = async |key: String| -> RedisResult<HashMap<String, String>> {
+            redis::cmd("HGETALL")
+                .arg(key)
+                .query_async(&mut connection)
+                .await
+        };
+        let progress = all(self.keys.progress(tenure.partition)).await?;
+        let suspects = all(self.keys.suspects(tenure.partition)).await?;
+        let deaths = all(self.keys.deaths(tenure.partition)).await?;
+        Ok(Notes {
+            progress,
+            suspects: suspects
+                .into_iter()
+                .filter_map(|(id, crashes)| Some((id, crashes.parse().ok()?)))
+                .collect(),
+            deaths: deaths
+                .into_iter()
+                .map(|(id, tokens)| (id, tokens.matches(',').count()))
+                .collect(),
+        })
+    }
+
+    /// The next pieces of the later-list after `after`.
+    pub async fn later(&self, tenure: &Tenure, after: &str) -> RedisResult<Vec<Later>> {
+        let reply: StreamRangeReply = redis::cmd("XRANGE")
+            .arg(self.keys.later(tenure.partition))
+            .arg(format!("({after}"))
+            .arg("+")
+            .arg("COUNT")
+            .arg(LATER_COUNT)
+            .query_async(&mut self.connection.clone())
+            .await?;
+        Ok(reply
+            .ids
+            .into_iter()
+            .map(|piece| Later {
+                owed: Owed {
+                    key: piece.get("o").unwrap_or_default(),
+                    attributes: piece.get("m").unwrap_or_default(),
+                    body: piece.get("b").unwrap_or_default(),
+                },
+                id: piece.id,
+            })
+            .collect())
+    }
+
+    /// Pieces of the later-list are done. Doing one twice is harmless, so this needs no lease.
+    pub async fn later_done(&self, tenure: &Tenure, ids: &[String]) -> RedisResult<()> {
+        redis::cmd("XDEL")
+            .arg(self.keys.later(tenure.partition))
+            .arg(ids)
+            .query_async(&mut self.connection.clone())
+            .await
+    }
+
+    /// How many entries wait in the stream, and how many pieces in the later-list.
+    pub async fn lengths(&self, partition: u16) -> RedisResult<(u64, u64)> {
+        let mut connection = self.connection.clone();
+        let mut length = async |key: String| -> RedisResult<u64> {
+            redis::cmd("XLEN")
+                .arg(key)
+                .query_async(&mut connection)
+                .await
+        };
+        Ok((
+            length(self.keys.stream(partition)).await?,
+            length(self.keys.later(partition)).await?,
+        ))
+    }
+
+    /// A sleeper for the stream of `partition`.
+    pub fn sleeper(&self, partition: u16) -> Sleeper {
+        Sleeper {
+            client: self.client.clone(),
+            key: self.keys.stream(partition),
+            connection: None,
+        }
+    }
+}
+
+/// Sleeps until something is in the stream. It only wakes: what a blocked XREADGROUP of a stopped
+/// worker would take, nobody would see again until the next takeover.
+pub struct Sleeper {
+    client: Client,
+    key: String,
+    /// Its own, since a blocked command holds up all others of its connection.
+    connection: Option<MultiplexedConnection>,
+}
+
+impl Sleeper {
+    /// Returns when there is an entry after `last`, or after some seconds.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn sleep(&mut self, last: &str) -> RedisResult<()> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => shared::redis::own_connection(&self.client, BLOCK * 3).await?,
+        };
+        redis::cmd("XREAD")
+            .arg("COUNT")
+            .arg(1)
+            .arg("BLOCK")
+            .arg(BLOCK.as_millis() as u64)
+            .arg("STREAMS")
+            .arg(&self.key)
+            .arg(last)
+            .query_async::<Value>(&mut connection)
+            .await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
