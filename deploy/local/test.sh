@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs all tests against real servers, which are started for the run and gone afterwards. Arguments
+# go to cargo test: deploy/local/test.sh -p tests --test order
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+deploy/local/install.sh
+export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
+
+cargo build --locked --workspace --bins
+exec "${CARGO_TARGET_DIR:-target}/debug/lab" run -- cargo test --locked --workspace "$@"

@@ -1,0 +1,168 @@
+//! Private servers for a test run, and a demonstration of the whole service.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool"
+)]
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use tests::demo::Demo;
+use tests::output::Paint;
+use tests::process::{self, send_signal};
+use tests::servers::{RabbitMq, S3, Shared};
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Private servers that need no configuration and leave nothing behind.
+#[derive(Parser, Debug)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a command with a RabbitMQ and an S3, named in LAB_… variables; its exit code is ours
+    Run {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Send a conversation through the real programs and show what comes out
+    Demo {
+        /// Exit at once: 0 if everything came out, 1 if not
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run { command } => run(command).await,
+        Command::Demo { once } => demo(once).await,
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Waits for Ctrl-C or TERM; tells which.
+async fn told_to_stop() -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate()).context("TERM")?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed.map(|()| "INT").context("Ctrl-C"),
+        _ = terminate.recv() => Ok("TERM"),
+    }
+}
+
+async fn run(command: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    let starting = async { tokio::try_join!(RabbitMq::start(), S3::start()) };
+    // Dropping what has started so far stops it.
+    let (rabbitmq, s3) = tokio::select! {
+        servers = starting => servers?,
+        stop = told_to_stop() => bail!("stopped by {} while starting", stop?),
+    };
+    let shared = Shared {
+        broker: rabbitmq.broker(),
+        s3: s3.access().clone(),
+    };
+    run_with(command, &shared).await
+}
+
+async fn run_with(command: Vec<OsString>, shared: &Shared) -> anyhow::Result<ExitCode> {
+    let (program, arguments) = command.split_first().context("no command")?;
+    let mut command = tokio::process::Command::from(process::command(program));
+    command.args(arguments).envs(shared.to_env());
+    // With a terminal the command must stay in the group that may read from it, and Ctrl-C reaches
+    // it by itself. Without, a group of its own lets us stop its children too.
+    let grouped = !std::io::stdin().is_terminal();
+    if grouped {
+        command.process_group(0);
+    }
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("can't run {}", program.display()))?;
+    let id = child.id().context("the command has no process id")?;
+    let target = if grouped {
+        format!("-{id}")
+    } else {
+        id.to_string()
+    };
+    let status = tokio::select! {
+        status = child.wait() => status?,
+        stop = told_to_stop() => {
+            send_signal(stop?, &target);
+            end(&mut child, &target).await?
+        }
+    };
+    if grouped {
+        send_signal("KILL", &target);
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Gives the command five seconds to end.
+async fn end(child: &mut Child, target: &str) -> anyhow::Result<std::process::ExitStatus> {
+    match tokio::time::timeout(Duration::from_secs(5), child.wait()).await {
+        Ok(status) => Ok(status?),
+        Err(_) => {
+            send_signal("KILL", target);
+            Ok(child.wait().await?)
+        }
+    }
+}
+
+async fn demo(once: bool) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        outcome = show(once) => outcome,
+        stop = told_to_stop() => stop.map(|_| ExitCode::SUCCESS),
+    }
+}
+
+async fn show(once: bool) -> anyhow::Result<ExitCode> {
+    let paint = Paint::stdout();
+    println!(
+        "{}",
+        paint.quiet("starting Redis, RabbitMQ, S3, ingress and worker …")
+    );
+    let mut demo = Demo::start().await?;
+    demo.converse().await?;
+    let outcome = demo.outcome().await;
+    print!("{}", outcome.tables(paint));
+    let missing = outcome.missing();
+    let complete = outcome.is_complete();
+    if complete {
+        println!(
+            "\n{}",
+            paint.good("All came out, and every raw object is byte for byte what was sent.")
+        );
+    } else {
+        println!("\n{}\n{}", paint.bad(&missing.join("\n")), demo.logs());
+    }
+    if once {
+        demo.stop().await;
+    } else {
+        println!(
+            "\n{}\n{}",
+            demo.endpoints(),
+            paint.quiet("Further events (Ctrl-C ends):")
+        );
+        demo.follow(demo.event_count(), |line| println!("{line}"))
+            .await?;
+    }
+    Ok(if complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

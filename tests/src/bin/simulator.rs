@@ -1,0 +1,141 @@
+//! Plays Meta and the neighbours, to try the service by hand.
+
+#![allow(clippy::print_stdout, reason = "a command line tool")]
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tests::load::{self, Plan, Report};
+use tests::meta::Sender;
+use tests::neighbours::Neighbours;
+use tests::output::{Paint, column};
+
+/// Plays Meta and the services that a worker asks.
+#[derive(Parser, Debug)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Be the Tenant Service, State Manager and Graph API until Ctrl-C
+    Serve {
+        #[arg(long, default_value = "127.0.0.1:8090")]
+        listen: SocketAddr,
+    },
+    /// Post signed webhooks; each once, refused ones are not repeated
+    Send {
+        /// Where ingress takes webhooks
+        #[arg(long, default_value = "http://127.0.0.1:8080/webhook/meta")]
+        url: String,
+        /// App secret to sign with
+        #[arg(long, env = "META_APP_SECRETS", hide_env_values = true)]
+        secret: String,
+        #[command(flatten)]
+        plan: Plan,
+        /// Print nothing but the report, as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Serve { listen } => serve(listen).await,
+        Command::Send {
+            url,
+            secret,
+            plan,
+            json,
+        } => send(Sender::new(url, secret), plan, json).await,
+    }
+}
+
+async fn serve(listen: SocketAddr) -> anyhow::Result<ExitCode> {
+    let neighbours = Neighbours::listen(listen).await?;
+    let url = neighbours.url();
+    println!("Tenant Service, State Manager and Graph API at {url}");
+    println!("what they were asked, and their faults:  curl {url}/_control");
+    println!("make one misbehave:  curl -X POST '{url}/_control/tenants?fault=status:500'");
+    tokio::signal::ctrl_c()
+        .await
+        .context("waiting for Ctrl-C")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn send(sender: Sender, plan: Plan, json: bool) -> anyhow::Result<ExitCode> {
+    let paint = Paint::stdout();
+    let mut calls = 0_u32;
+    let report = load::run(&sender, &plan, |report| {
+        calls += 1;
+        // A terminal's line is rewritten; a pipe gets a line about every second.
+        if json || (!paint.is_terminal() && !calls.is_multiple_of(5)) {
+            return;
+        }
+        let (start, end) = if paint.is_terminal() {
+            ("\r", "")
+        } else {
+            ("", "\n")
+        };
+        print!("{start}{}{end}", progress(report, &plan));
+        // Only lost if nobody reads.
+        drop(std::io::stdout().flush());
+    })
+    .await;
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        if paint.is_terminal() {
+            print!("\r{:70}\r", "");
+        }
+        print!("{}", summary(&report, paint));
+    }
+    let all = report.accepted() == report.webhooks;
+    Ok(if all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn progress(report: &Report, plan: &Plan) -> String {
+    format!(
+        "{:>9} of {:<9} {:>8.0}/s   p99 {:>8.1} ms   not 200: {:<6}",
+        report.webhooks,
+        plan.count,
+        report.per_second,
+        report.p99_ms,
+        report.webhooks - report.accepted(),
+    )
+}
+
+fn summary(report: &Report, paint: Paint) -> String {
+    let line = |name: &str, value: String| format!("{}  {value}\n", column(name, 10));
+    let answers = report.answers.iter().map(|(answer, count)| {
+        let text = format!("{answer} × {count}");
+        match answer.as_str() {
+            "200" => paint.good(&text),
+            _ => paint.bad(&text),
+        }
+    });
+    let answers: Vec<String> = answers.collect();
+    let posted = format!(
+        "{} with {} items, {} of them repeated",
+        report.webhooks, report.items, report.duplicates
+    );
+    let time = format!("{:.2} s, {:.0}/s", report.seconds, report.per_second);
+    let latency = format!(
+        "median {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+        report.p50_ms, report.p99_ms, report.max_ms
+    );
+    line("webhooks", posted)
+        + &line("answers", answers.join("   "))
+        + &line("time", time)
+        + &line("latency", latency)
+}

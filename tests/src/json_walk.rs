@@ -1,0 +1,145 @@
+//! Counts the items of a body by its JSON tree alone. Deliberately shares nothing with the walk that
+//! the programs use, so that the two can be held against each other.
+
+use serde_json::Value;
+
+/// How many items, and so how many events, a webhook body has. A body of another shape has none.
+pub fn count_items(body: &Value) -> usize {
+    each(body, "entry")
+        .flat_map(|entry| each(entry, "changes").map(move |change| (entry, change)))
+        .map(|(entry, change)| {
+            // Two of Meta's published examples carry `field` beside `changes`.
+            let field = change["field"].as_str().or(entry["field"].as_str());
+            count_change(field.unwrap_or_default(), &change["value"])
+        })
+        .sum()
+}
+
+fn count_change(field: &str, value: &Value) -> usize {
+    let listed = match field {
+        "messages" => {
+            length(value, "messages") + length(value, "statuses") + length(value, "user_actions")
+        }
+        "standby" => {
+            let standby = &value["standby"];
+            length(standby, "messages")
+                + length(standby, "statuses")
+                + length(standby, "message_echoes")
+        }
+        "smb_message_echoes" | "message_echoes" => length(value, "message_echoes"),
+        "history" => {
+            let threads = each(value, "history").flat_map(|chunk| each(chunk, "threads"));
+            threads
+                .map(|thread| length(thread, "messages"))
+                .sum::<usize>()
+                + length(value, "messages")
+                + length(value, "message_echoes")
+        }
+        "calls" => length(value, "calls") + length(value, "statuses"),
+        _ => return usize::from(!is_nothing(value)),
+    };
+    // Nothing listed: what else the value holds, `errors` for example, is one item.
+    match value {
+        _ if listed > 0 => listed,
+        Value::Object(members) => usize::from(members.iter().any(|(name, member)| {
+            !matches!(name.as_str(), "messaging_product" | "metadata" | "contacts")
+                && !is_hollow(member)
+        })),
+        other => usize::from(!is_nothing(other)),
+    }
+}
+
+fn each<'a>(parent: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    parent[name].as_array().into_iter().flatten()
+}
+
+fn length(parent: &Value, name: &str) -> usize {
+    parent[name].as_array().map_or(0, Vec::len)
+}
+
+/// A value that says nothing: missing, `null`, or an object without members.
+fn is_nothing(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+/// Empty all the way down: `null`, `[]`, `{}`, `[{}]`. Of an object only one without members.
+fn is_hollow(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(elements) => elements
+            .iter()
+            .all(|element| !element.is_null() && is_hollow(element)),
+        Value::Object(members) => members.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn count(field: &str, value: Value) -> usize {
+        count_items(&json!({"entry": [{"changes": [{"field": field, "value": value}]}]}))
+    }
+
+    #[test]
+    fn every_listed_item_counts() {
+        let both = json!({"messages": [{}, {}], "statuses": [{}], "errors": [{"code": 1}]});
+        assert_eq!(count("messages", both), 3);
+        assert_eq!(count("messages", json!({"user_actions": [{}]})), 1);
+        assert_eq!(
+            count(
+                "standby",
+                json!({"standby": {"messages": [{}], "message_echoes": [{}]}})
+            ),
+            2
+        );
+        assert_eq!(
+            count("message_echoes", json!({"message_echoes": [{}, {}]})),
+            2
+        );
+        let history = json!({
+            "history": [{"threads": [{"messages": [{}, {}]}, {"messages": [{}]}]}],
+            "messages": [{}],
+        });
+        assert_eq!(count("history", history), 4);
+        assert_eq!(count("calls", json!({"calls": [{}], "statuses": [{}]})), 2);
+    }
+
+    #[test]
+    fn what_lists_nothing_is_one_item_or_none() {
+        assert_eq!(count("messages", json!({"errors": [{"code": 131035}]})), 1);
+        assert_eq!(
+            count(
+                "history",
+                json!({"history": [{"errors": [{"code": 2593109}]}]})
+            ),
+            1
+        );
+        assert_eq!(count("messages", json!({"polls": [{}], "news": 1})), 1);
+        assert_eq!(
+            count(
+                "account_update",
+                json!({"event": "X", "messages": [{}, {}]})
+            ),
+            1
+        );
+        assert_eq!(count("", json!("text")), 1);
+        let envelope =
+            json!({"messaging_product": "whatsapp", "metadata": {"a": 1}, "messages": []});
+        assert_eq!(count("messages", envelope), 0);
+        assert_eq!(count("standby", json!({"metadata": {}, "standby": {}})), 0);
+        assert_eq!(count("account_update", json!({})), 0);
+        assert_eq!(count("account_update", Value::Null), 0);
+    }
+
+    #[test]
+    fn all_entries_and_changes_count() {
+        let change = json!({"field": "messages", "value": {"messages": [{}]}});
+        let body = json!({"entry": [{"changes": [change, change]}, {"changes": [change]}, {}]});
+        assert_eq!(count_items(&body), 3);
+        assert_eq!(count_items(&json!([1])), 0);
+    }
+}

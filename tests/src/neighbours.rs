@@ -1,0 +1,558 @@
+//! The services that a worker asks, played over real HTTP on one listener: Tenant Service, State
+//! Manager, Graph API and the host that its media URLs point to.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /tenants/by-business-account/{waba}` | the tenant `tenant-<waba>`; every account is known |
+//! | `GET /state/mapping/{waId}` | `{"conversationId": "conversation-<waId>"}` |
+//! | `POST /state/message` | 204; remembered |
+//! | `GET /{version}/{media id}` | size, digest and URL of the media; any id of digits is known |
+//! | `GET /{version}/{phone number id}?fields=…` | the number; without the query too for those that tenants list |
+//! | `GET /_download/{media id}` | the bytes |
+//! | `GET /_control` | faults and counts, for people |
+//! | `POST /_control/{service}?fault=…` | sets a fault: `none`, `status:500`, `hang`, `slow:200ms`, `close` |
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::ports;
+
+/// How many requests are remembered with their headers and body.
+const REMEMBERED: usize = 10_000;
+
+/// One of the services; each has its own fault and its own count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {
+    Tenants,
+    State,
+    Graph,
+    Download,
+}
+
+impl Service {
+    pub const ALL: [Self; 4] = [Self::Tenants, Self::State, Self::Graph, Self::Download];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tenants => "tenants",
+            Self::State => "state",
+            Self::Graph => "graph",
+            Self::Download => "download",
+        }
+    }
+}
+
+/// How a service misbehaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fault {
+    #[default]
+    None,
+    /// Answers this status and an error body.
+    Status(u16),
+    /// Takes the request and never answers.
+    Hang,
+    /// Answers rightly, this much later.
+    Slow(Duration),
+    /// Closes the connection instead of answering.
+    Close,
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, detail) = text.split_once(':').unwrap_or((text, ""));
+        match kind {
+            "none" => Ok(Self::None),
+            "hang" => Ok(Self::Hang),
+            "close" => Ok(Self::Close),
+            "status" => match detail.parse() {
+                Ok(status @ 200..=599) => Ok(Self::Status(status)),
+                Ok(_) | Err(_) => Err(format!("no HTTP status: {detail}")),
+            },
+            "slow" => humantime::parse_duration(detail)
+                .map(Self::Slow)
+                .map_err(|error| format!("{error}; write slow:200ms")),
+            _ => Err("one of none, status:500, hang, slow:200ms, close".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Status(status) => write!(f, "status:{status}"),
+            Self::Hang => f.write_str("hang"),
+            Self::Slow(delay) => write!(f, "slow:{}", humantime::format_duration(*delay)),
+            Self::Close => f.write_str("close"),
+        }
+    }
+}
+
+/// What the Tenant Service says of an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Tenant {
+    #[default]
+    Active,
+    Suspended,
+    /// 404
+    Unknown,
+    /// Exactly this body
+    Custom(Value),
+}
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub service: Service,
+    pub method: Method,
+    /// With the query
+    pub path: String,
+    /// Names in lower case
+    pub headers: BTreeMap<String, String>,
+    /// `null` if there was none, or no JSON
+    pub body: Value,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    faults: HashMap<Service, Fault>,
+    counts: HashMap<Service, usize>,
+    received: VecDeque<Received>,
+    tenants: HashMap<String, Tenant>,
+    mappings: HashMap<String, Option<Value>>,
+    media: HashMap<String, Option<Media>>,
+}
+
+#[derive(Debug, Clone)]
+struct Media {
+    mime_type: String,
+    bytes: Bytes,
+}
+
+/// The services, listening. Dropping it closes everything.
+#[derive(Debug)]
+pub struct Neighbours {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    _stop: DropGuard,
+}
+
+impl Neighbours {
+    /// # Errors
+    /// It can't listen.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::listen((Ipv4Addr::LOCALHOST, ports::free()).into()).await
+    }
+
+    /// # Errors
+    /// It can't listen there.
+    pub async fn listen(address: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("can't listen on {address}"))?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(Mutex::new(State::default()));
+        let stop = CancellationToken::new();
+        let (serving, stopped) = (serve(listener, state.clone()), stop.clone());
+        tokio::spawn(async move { stopped.run_until_cancelled(serving).await });
+        Ok(Self {
+            address,
+            state,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://host:port`, the base URL of all of them.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn set_fault(&self, service: Service, fault: Fault) {
+        self.state().faults.insert(service, fault);
+    }
+
+    /// Requests that a service got, those answered with a fault included.
+    pub fn requests(&self, service: Service) -> usize {
+        self.state().counts.get(&service).copied().unwrap_or(0)
+    }
+
+    /// The last requests of a service, oldest first.
+    pub fn received(&self, service: Service) -> Vec<Received> {
+        let state = self.state();
+        let of_service = state.received.iter().filter(|one| one.service == service);
+        of_service.cloned().collect()
+    }
+
+    /// Bodies posted to the State Manager, those answered with a fault included.
+    pub fn state_posts(&self) -> Vec<Value> {
+        let state = self.received(Service::State).into_iter();
+        let posts = state.filter(|request| request.method == Method::POST);
+        posts.map(|request| request.body).collect()
+    }
+
+    pub fn set_tenant(&self, waba_id: &str, tenant: Tenant) {
+        self.state().tenants.insert(waba_id.to_owned(), tenant);
+    }
+
+    /// What the State Manager has for a customer; `None`: 404.
+    pub fn set_mapping(&self, wa_id: &str, mapping: Option<Value>) {
+        self.state().mappings.insert(wa_id.to_owned(), mapping);
+    }
+
+    /// Makes the Graph API know a media object.
+    pub fn set_media(&self, media_id: &str, mime_type: &str, bytes: impl Into<Bytes>) {
+        let media = Media {
+            mime_type: mime_type.to_owned(),
+            bytes: bytes.into(),
+        };
+        self.state().media.insert(media_id.to_owned(), Some(media));
+    }
+
+    /// Makes the Graph API answer as it does for an expired or foreign id.
+    pub fn forget_media(&self, media_id: &str) {
+        self.state().media.insert(media_id.to_owned(), None);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Dropping the returned future drops every connection with it.
+async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
+    let tracker = TaskTracker::new();
+    let all = CancellationToken::new();
+    let _close_all = all.clone().drop_guard();
+    let Ok(address) = listener.local_addr() else {
+        return;
+    };
+    let base_url = format!("http://{address}");
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        let connection = serve_connection(stream, state.clone(), base_url.clone());
+        let closed = all.clone();
+        tracker.spawn(async move { closed.run_until_cancelled(connection).await });
+    }
+}
+
+async fn serve_connection(stream: TcpStream, state: Arc<Mutex<State>>, base_url: String) {
+    let service = service_fn(|request| answer(request, &state, &base_url));
+    let served = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    // A client that hangs up and our own `Close` end here too.
+    drop(served);
+}
+
+/// Why a connection is closed without an answer.
+#[derive(Debug)]
+struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("closed on demand")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+type Reply = Response<Full<Bytes>>;
+
+async fn answer(
+    request: Request<Incoming>,
+    state: &Mutex<State>,
+    base_url: &str,
+) -> Result<Reply, Closed> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
+    let path = head.uri.path().to_owned();
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    if let ["_control", rest @ ..] = &segments[..] {
+        return Ok(control(
+            &head.method,
+            rest,
+            head.uri.query(),
+            &mut lock(state),
+        ));
+    }
+    let service = match segments[..] {
+        ["tenants", ..] => Service::Tenants,
+        ["state", ..] => Service::State,
+        ["_download", ..] => Service::Download,
+        _ => Service::Graph,
+    };
+    let (fault, reply) = {
+        let mut state = lock(state);
+        state.remember(service, &head, &body);
+        let authorized = head.headers.get(AUTHORIZATION).is_some();
+        let reply = match service {
+            Service::Tenants => state.tenant(&segments),
+            Service::State => state.conversation(&head.method, &segments),
+            Service::Graph | Service::Download if !authorized => unauthorized(),
+            Service::Graph => state.graph(&segments, head.uri.query(), base_url),
+            Service::Download => state.download(&segments),
+        };
+        let fault = state.faults.get(&service).copied();
+        (fault.unwrap_or_default(), reply)
+    };
+    match fault {
+        Fault::None => Ok(reply),
+        Fault::Status(status) => Ok(json_reply(
+            status,
+            &json!({"error": {"message": "on demand"}}),
+        )),
+        Fault::Hang => std::future::pending().await,
+        Fault::Slow(delay) => {
+            tokio::time::sleep(delay).await;
+            Ok(reply)
+        }
+        Fault::Close => Err(Closed),
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn remember(&mut self, service: Service, head: &hyper::http::request::Parts, body: &[u8]) {
+        *self.counts.entry(service).or_default() += 1;
+        if self.received.len() == REMEMBERED {
+            self.received.pop_front();
+        }
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = head.headers.iter();
+        self.received.push_back(Received {
+            service,
+            method: head.method.clone(),
+            path: head.uri.to_string(),
+            headers: headers
+                .map(|(name, value)| (name.to_string(), text(value)))
+                .collect(),
+            body: serde_json::from_slice(body).unwrap_or_default(),
+        });
+    }
+
+    fn tenant(&self, segments: &[&str]) -> Reply {
+        let ["tenants", "by-business-account", waba_id] = segments else {
+            return not_found();
+        };
+        let status = match self.tenants.get(*waba_id) {
+            None | Some(Tenant::Active) => "active",
+            Some(Tenant::Suspended) => "suspended",
+            Some(Tenant::Unknown) => return not_found(),
+            Some(Tenant::Custom(body)) => return json_reply(200, body),
+        };
+        let tenant = json!({
+            "tenantId": format!("tenant-{waba_id}"),
+            "name": format!("Tenant {waba_id}"),
+            "status": status,
+            "businessAccountId": waba_id,
+            "accessToken": format!("token-{waba_id}"),
+            "phoneNumberIds": [format!("7{waba_id}")],
+        });
+        json_reply(200, &tenant)
+    }
+
+    fn conversation(&self, method: &Method, segments: &[&str]) -> Reply {
+        match segments {
+            ["state", "message"] if method == Method::POST => {
+                reply(204, "application/json", Bytes::new())
+            }
+            ["state", "mapping", wa_id] => match self.mappings.get(*wa_id) {
+                Some(Some(mapping)) => json_reply(200, mapping),
+                Some(None) => not_found(),
+                None => {
+                    let conversation = format!("conversation-{wa_id}");
+                    json_reply(200, &json!({"conversationId": conversation}))
+                }
+            },
+            _ => not_found(),
+        }
+    }
+
+    fn graph(&self, segments: &[&str], query: Option<&str>, base_url: &str) -> Reply {
+        let [_version, id] = segments else {
+            return not_found();
+        };
+        let query = query.unwrap_or_default();
+        let asks_for_media = query.contains("phone_number_id=") || self.media.contains_key(*id);
+        // Without a query only the ids tell: the tenants' numbers are their account's id behind a 7.
+        let is_number = query.contains("fields=") || (id.len() > 15 && id.starts_with('7'));
+        if is_number && !asks_for_media {
+            return json_reply(200, &phone_number(id));
+        }
+        match self.media(id) {
+            Some(media) => json_reply(200, &describe(id, &media, base_url)),
+            None => unsupported_get(id),
+        }
+    }
+
+    fn download(&self, segments: &[&str]) -> Reply {
+        let media = segments.get(1).and_then(|id| self.media(id));
+        match media {
+            Some(media) => reply(200, &media.mime_type, media.bytes),
+            None => not_found(),
+        }
+    }
+
+    fn media(&self, id: &str) -> Option<Media> {
+        match self.media.get(id) {
+            Some(media) => media.clone(),
+            None if id.bytes().all(|byte| byte.is_ascii_digit()) => Some(Media {
+                mime_type: "image/jpeg".to_owned(),
+                bytes: format!("media {id}").into(),
+            }),
+            None => None,
+        }
+    }
+}
+
+fn describe(id: &str, media: &Media, base_url: &str) -> Value {
+    let digest = Sha256::digest(&media.bytes);
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({
+        "url": format!("{base_url}/_download/{id}"),
+        "mime_type": media.mime_type,
+        "sha256": digest,
+        "file_size": media.bytes.len(),
+        "id": id,
+        "messaging_product": "whatsapp",
+    })
+}
+
+fn phone_number(id: &str) -> Value {
+    json!({
+        "id": id,
+        "display_phone_number": "+1 555-078-3881",
+        "verified_name": "Lucky Shrub",
+        "quality_rating": "GREEN",
+        "code_verification_status": "NOT_VERIFIED",
+        "account_mode": "SANDBOX",
+        "status": "CONNECTED",
+    })
+}
+
+/// What the Graph API answers for an id that is unknown, expired or another number's.
+fn unsupported_get(id: &str) -> Reply {
+    let message = format!(
+        "Unsupported get request. Object with ID '{id}' does not exist, cannot be loaded due to \
+         missing permissions, or does not support this operation."
+    );
+    let error = json!({
+        "message": message,
+        "type": "GraphMethodException",
+        "code": 100,
+        "error_subcode": 33,
+        "fbtrace_id": "AfakeTrace",
+    });
+    json_reply(400, &json!({"error": error}))
+}
+
+fn unauthorized() -> Reply {
+    let error = json!({
+        "message": "An access token is required to request this resource.",
+        "type": "OAuthException",
+        "code": 190,
+        "fbtrace_id": "AfakeTrace",
+    });
+    json_reply(401, &json!({"error": error}))
+}
+
+fn control(method: &Method, path: &[&str], query: Option<&str>, state: &mut State) -> Reply {
+    let fault = query.and_then(|query| query.strip_prefix("fault="));
+    match (method, path, fault) {
+        (&Method::GET, [] | [""], _) => json_reply(200, &state.overview()),
+        (&Method::POST, [name], Some(fault)) => {
+            let service = Service::ALL.into_iter().find(|one| one.name() == *name);
+            let (Some(service), Ok(fault)) = (service, fault.parse()) else {
+                return usage();
+            };
+            state.faults.insert(service, fault);
+            json_reply(200, &state.overview())
+        }
+        _ => usage(),
+    }
+}
+
+impl State {
+    fn overview(&self) -> Value {
+        let services = Service::ALL.into_iter().map(|service| {
+            let fault = self.faults.get(&service).copied().unwrap_or_default();
+            let count = self.counts.get(&service).copied().unwrap_or(0);
+            let report = json!({"fault": fault.to_string(), "requests": count});
+            (service.name().to_owned(), report)
+        });
+        Value::Object(services.collect())
+    }
+}
+
+fn usage() -> Reply {
+    let text = "GET /_control\n\
+                POST /_control/{tenants|state|graph|download}?fault={none|status:500|hang|slow:200ms|close}\n";
+    reply(400, "text/plain; charset=utf-8", text.into())
+}
+
+fn not_found() -> Reply {
+    json_reply(404, &json!({"error": "not found"}))
+}
+
+fn json_reply(status: u16, body: &Value) -> Reply {
+    reply(status, "application/json", body.to_string().into())
+}
+
+fn reply(status: u16, content_type: &str, body: Bytes) -> Reply {
+    let mut reply = Response::new(Full::new(body));
+    *reply.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+        reply.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_survive_their_text() {
+        let slow = Fault::Slow(Duration::from_millis(200));
+        for fault in [
+            Fault::None,
+            Fault::Status(503),
+            Fault::Hang,
+            slow,
+            Fault::Close,
+        ] {
+            assert_eq!(fault.to_string().parse(), Ok(fault));
+        }
+        assert!("status:9".parse::<Fault>().is_err());
+        assert!("slow".parse::<Fault>().is_err());
+    }
+}

@@ -1,0 +1,70 @@
+//! What the tools write for people: colour on a terminal, plain text in a pipe.
+
+use std::io::IsTerminal;
+
+/// What standard output can show.
+#[derive(Debug, Clone, Copy)]
+pub struct Paint {
+    terminal: bool,
+    colour: bool,
+}
+
+impl Paint {
+    /// Colour if standard output is a terminal and `NO_COLOR` is not set.
+    pub fn stdout() -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let terminal = std::io::stdout().is_terminal();
+        Self {
+            terminal,
+            colour: wanted && terminal,
+        }
+    }
+
+    /// Whether a line can be written over.
+    pub fn is_terminal(self) -> bool {
+        self.terminal
+    }
+
+    pub fn good(self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    pub fn bad(self, text: &str) -> String {
+        self.wrap("31;1", text)
+    }
+
+    pub fn quiet(self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+
+    pub fn title(self, text: &str) -> String {
+        self.wrap("1", text)
+    }
+
+    fn wrap(self, code: &str, text: &str) -> String {
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Pads or cuts (with `…`) to a width in characters.
+pub fn column(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return format!("{text:width$}");
+    }
+    let cut = text.chars().take(width.saturating_sub(1));
+    cut.chain(std::iter::once('…')).collect()
+}
+
+/// The start and the end of a long id, which are what tells ids apart.
+pub fn short(id: &str) -> String {
+    let characters: Vec<char> = id.chars().collect();
+    if characters.len() <= 22 {
+        return id.to_owned();
+    }
+    let (start, end) = (&characters[..10], &characters[characters.len() - 10..]);
+    start.iter().chain(&['…']).chain(end).collect()
+}

@@ -1,0 +1,143 @@
+//! A private Redis that keeps what it acknowledges.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use tempfile::TempDir;
+
+use crate::ports;
+use crate::process::{Process, command};
+
+/// What a test may want differently.
+#[derive(Debug, Clone, Default)]
+pub struct RedisOptions {
+    /// `64mb` and the like; default `4gb`
+    pub maxmemory: Option<String>,
+    /// Further arguments of redis-server, such as `["--appendfsync", "no"]`; they win.
+    pub arguments: Vec<String>,
+}
+
+/// One redis-server: AOF with fsync on every write, no snapshots, no eviction.
+#[derive(Debug)]
+pub struct Redis {
+    pub port: u16,
+    options: RedisOptions,
+    folder: TempDir,
+    process: Process,
+}
+
+impl Redis {
+    /// Starts an empty server; ready when this returns (about 30 ms).
+    ///
+    /// # Errors
+    /// redis-server is not installed or does not become ready.
+    pub async fn start(options: RedisOptions) -> anyhow::Result<Self> {
+        let port = ports::free();
+        let folder = tempfile::tempdir().context("temporary folder")?;
+        let process = launch(port, &options, &folder)?;
+        let mut redis = Self {
+            port,
+            options,
+            folder,
+            process,
+        };
+        redis.ready().await?;
+        Ok(redis)
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `127.0.0.1:<port>`, for a proxy in front.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A connection for looking and for setting things up; answers may take 30 s.
+    ///
+    /// # Panics
+    /// If the server is away.
+    pub async fn connection(&self) -> MultiplexedConnection {
+        self.connect()
+            .await
+            .expect("a connection to the test's Redis")
+    }
+
+    /// Sends `TERM`, `STOP` (frozen: connections stay, nothing answers) or `CONT`.
+    pub fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    /// Orderly shutdown; what was written is kept for [`Redis::restart`].
+    pub async fn stop(&mut self) {
+        self.process.stop(Duration::from_secs(10)).await;
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts again on the same port and data; stops it first if it runs.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        if self.process.is_running() {
+            self.stop().await;
+        }
+        self.process = launch(self.port, &self.options, &self.folder)?;
+        self.ready().await
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(2)))
+            .set_response_timeout(Some(Duration::from_secs(30)));
+        redis::Client::open(self.url())?
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+    }
+
+    async fn ready(&mut self) -> anyhow::Result<()> {
+        let url = self.url();
+        self.process
+            .ready_when(Duration::from_secs(20), async || pings(&url).await.is_ok())
+            .await
+    }
+}
+
+async fn pings(url: &str) -> redis::RedisResult<()> {
+    let mut connection = redis::Client::open(url)?
+        .get_multiplexed_async_connection()
+        .await?;
+    // Answers an error while the AOF is being loaded.
+    redis::cmd("PING").query_async(&mut connection).await
+}
+
+fn launch(port: u16, options: &RedisOptions, folder: &TempDir) -> anyhow::Result<Process> {
+    let mut server = command("redis-server");
+    server
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .arg("--dir")
+        .arg(folder.path())
+        .args([
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--save",
+            "",
+        ])
+        .args(["--maxmemory-policy", "noeviction", "--maxmemory"])
+        .arg(options.maxmemory.as_deref().unwrap_or("4gb"))
+        .args(&options.arguments);
+    Process::spawn("redis", server, folder.path())
+}

@@ -1,0 +1,294 @@
+//! What ingress answers.
+
+use std::time::Duration;
+
+use redis::AsyncCommands;
+use serde_json::Value;
+use tests::Stage;
+use tests::meta::payload::{self, Number};
+use tests::meta::sign;
+use tests::programs::{APP_SECRET, Until};
+use tests::proxy::{Mode, Proxy};
+use tests::waiting::eventually;
+
+use crate::SOON;
+
+/// How many entries all streams of the deployment hold.
+async fn stored(stage: &Stage) -> u64 {
+    let mut connection = stage.redis.connection().await;
+    let mut length = 0;
+    for partition in 0..16 {
+        let key = format!("whatsapp:{{{partition}}}:stream");
+        length += connection.xlen::<_, u64>(key).await.expect("a length");
+    }
+    length
+}
+
+#[tokio::test]
+async fn only_what_is_signed_gets_in() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().env("META_APP_SECRETS", "old,app-secret").start().await;
+    let sender = stage.sender(&ingress);
+    let body = Number::fresh().message(payload::text("111111111", "x"));
+    let right = sign(APP_SECRET, &body);
+    let wrong = sign("guess", &body);
+    let cases: [(&str, &[(&str, &str)], u16); 4] = [
+        ("no signature", &[], 401),
+        ("a wrong one", &[("X-Hub-Signature-256", &wrong)], 401),
+        (
+            "two",
+            &[("X-Hub-Signature-256", &wrong), ("X-Hub-Signature-256", &right)],
+            401,
+        ),
+        ("the right one", &[("X-Hub-Signature-256", &right)], 200),
+    ];
+    for (case, headers, status) in cases {
+        let before = stored(&stage).await;
+        let answer = sender.post_with(body.clone(), headers).await.expect("an answer");
+        assert_eq!(answer.status, status, "{case}");
+        let correlation_id = answer.header("x-correlation-id").to_owned();
+        assert_eq!(correlation_id.len(), 36, "{case}");
+        if status != 200 {
+            assert_eq!(answer.header("content-type"), "application/problem+json");
+            let problem: Value = serde_json::from_str(&answer.body).expect("JSON");
+            assert_eq!(problem["correlationId"], correlation_id.as_str());
+            assert_eq!(stored(&stage).await, before, "{case}");
+        }
+    }
+    assert_eq!(stored(&stage).await, 1);
+}
+
+#[tokio::test]
+async fn each_case_has_its_answer() {
+    let stage = Stage::new().await;
+    let ingress = stage
+        .ingress()
+        .env("MAX_BODY_BYTES", 1000)
+        .env("BODY_TIMEOUT", "300ms")
+        .start()
+        .await;
+    let sender = stage.sender(&ingress);
+    let large = sender.post_once(vec![b'x'; 1001]).await.expect("an answer");
+    assert_eq!(large.status, 413);
+    let encoded = sender
+        .post_with("x", &[("Content-Encoding", "gzip")])
+        .await
+        .expect("an answer");
+    assert_eq!(encoded.status, 415);
+    let id = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+    let kept = sender.post_with("x", &[("X-Correlation-Id", id)]).await.expect("an answer");
+    assert_eq!(kept.header("x-correlation-id"), id);
+    let client = reqwest::Client::new();
+    let get = client.get(ingress.webhook_url()).send().await.expect("an answer");
+    assert_eq!((get.status().as_u16(), get.headers()["allow"].as_bytes()), (405, &b"POST"[..]));
+    let elsewhere = format!("http://{}/elsewhere", ingress.address());
+    let other = client.get(elsewhere).send().await.expect("an answer");
+    assert_eq!(other.status().as_u16(), 404);
+
+    // A body that never ends.
+    let (frames, body) = tokio::sync::mpsc::channel::<Result<&'static [u8], std::io::Error>>(1);
+    frames.send(Ok(b"{")).await.expect("a reader");
+    let stream = futures::stream::unfold(body, async |mut body| Some((body.recv().await?, body)));
+    let slow = client
+        .post(ingress.webhook_url())
+        .body(reqwest::Body::wrap_stream(stream))
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(slow.status().as_u16(), 408);
+    assert_eq!(stored(&stage).await, 0);
+}
+
+#[tokio::test]
+async fn unsigned_mode_takes_only_what_is_ours() {
+    let stage = Stage::new().await;
+    let refused = stage
+        .ingress()
+        .without_env("META_APP_SECRETS")
+        .try_start()
+        .await
+        .expect_err("it must not start");
+    assert!(format!("{refused:#}").contains("ALLOW_UNSIGNED"), "{refused:#}");
+    let ingress = stage
+        .ingress()
+        .without_env("META_APP_SECRETS")
+        .env("ALLOW_UNSIGNED", true)
+        .start()
+        .await;
+    let sender = stage.sender(&ingress);
+    for (body, status) in [
+        ("no json", 400),
+        (r#"{"object":"page","entry":[]}"#, 400),
+        (r#"{"entry":[{"id":"1","changes":[]}]}"#, 200),
+        (r#"{"object":"whatsapp_business_account","entry":5}"#, 200),
+    ] {
+        let answer = sender.post_with(body, &[]).await.expect("an answer");
+        assert_eq!(answer.status, status, "{body}");
+    }
+    assert_eq!(stored(&stage).await, 2);
+}
+
+#[tokio::test]
+async fn another_partition_count_refuses_to_start() {
+    let stage = Stage::new().await;
+    let _first = stage.ingress().start().await;
+    let ingress = stage.ingress().env("STREAM_PARTITIONS", 8).try_start().await;
+    let worker = stage.worker().env("STREAM_PARTITIONS", 8).try_start().await;
+    for refused in [ingress.err(), worker.err()] {
+        let refused = format!("{:#}", refused.expect("it must not start"));
+        assert!(refused.contains("STREAM_PARTITIONS") && refused.contains("16"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn an_unsafe_redis_is_reported_and_refused_if_asked() {
+    let stage = Stage::with(tests::StageOptions {
+        redis: tests::servers::RedisOptions {
+            arguments: vec!["--appendfsync".into(), "everysec".into()],
+            ..Default::default()
+        },
+        ..Default::default()
+    })
+    .await;
+    let ingress = stage.ingress().start().await;
+    let (_, report) = ingress.get("/ready").await.expect("an answer");
+    assert!(report.contains("appendfsync is everysec"), "{report}");
+    let refused = stage.ingress().env("REQUIRE_DURABLE_REDIS", true).try_start().await;
+    let refused = format!("{:#}", refused.expect_err("it must not start"));
+    assert!(refused.contains("appendfsync is everysec"), "{refused}");
+}
+
+#[tokio::test]
+async fn nothing_is_marked_that_is_not_stored() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().env("REDIS_PATIENCE", "100ms").start().await;
+    let sender = stage.sender(&ingress);
+    let number = Number::fresh();
+    let body = number.webhook([number.messages([payload::text("1111111111", "a"), payload::text("2222222222", "b")])]);
+    let mut connection = stage.redis.connection().await;
+    // XADD fails on each partition's stream, in the middle of the script.
+    for partition in 0..16 {
+        let key = format!("whatsapp:{{{partition}}}:stream");
+        connection.set::<_, _, ()>(key, "no stream").await.expect("SET");
+    }
+    let answer = sender.post_once(body.clone()).await.expect("an answer");
+    assert_eq!(answer.status, 503);
+    assert_ne!(answer.header("retry-after"), "");
+    for partition in 0..16 {
+        let key = format!("whatsapp:{{{partition}}}:stream");
+        connection.del::<_, ()>(key).await.expect("DEL");
+    }
+    let left: Vec<String> = connection.keys("whatsapp:*seen*").await.expect("KEYS");
+    assert_eq!(left, Vec::<String>::new());
+    sender.send(body).await;
+    assert_eq!(stored(&stage).await, 1);
+}
+
+#[tokio::test]
+async fn an_entry_names_its_fresh_items() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let sender = stage.sender(&ingress);
+    let number = Number::fresh();
+    let items: Vec<_> = (0..5).map(|n| payload::text("1111111111", &n.to_string())).collect();
+    sender.send(number.message(items[1].clone())).await;
+    sender.send(number.webhook([number.messages(items)])).await;
+    let mut connection = stage.redis.connection().await;
+    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
+    let entries: redis::streams::StreamRangeReply = connection
+        .xrange_all(format!("whatsapp:{{{partition}}}:stream"))
+        .await
+        .expect("XRANGE");
+    let fresh: Vec<String> = entries.ids.iter().filter_map(|entry| entry.get("n")).collect();
+    assert_eq!(fresh, ["0", "0,2-4"]);
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_redis_does_not_double() {
+    let stage = Stage::new().await;
+    let proxy = Proxy::start(stage.redis.address()).await.expect("a proxy");
+    let ingress = stage
+        .ingress()
+        .env("REDIS_URL", format!("redis://{}", proxy.address()))
+        .start()
+        .await;
+    let sender = stage.sender(&ingress);
+    let body = Number::fresh().message(payload::text("1111111111", "a"));
+    proxy.set(Mode::LoseAnswers);
+    let answer = sender.post_once(body.clone()).await.expect("an answer");
+    assert_eq!(answer.status, 503);
+    eventually(SOON, "the entry is there all the same", async || {
+        (stored(&stage).await == 1).then_some(())
+    })
+    .await;
+    proxy.set(Mode::Pass);
+    sender.send(body).await;
+    assert_eq!(stored(&stage).await, 1);
+}
+
+#[tokio::test]
+async fn while_redis_is_away_the_answer_is_503_and_health_is_well() {
+    let mut stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let sender = stage.sender(&ingress);
+    stage.redis.kill();
+    let body = Number::fresh().message(payload::text("1111111111", "a"));
+    let answer = sender.post_once(body.clone()).await.expect("an answer");
+    assert_eq!(answer.status, 503);
+    let (health, _) = ingress.get("/health").await.expect("an answer");
+    assert_eq!(health.as_u16(), 200);
+    eventually(SOON, "/ready says so", async || {
+        let (ready, _) = ingress.get("/ready").await.ok()?;
+        (ready.as_u16() == 503).then_some(())
+    })
+    .await;
+    stage.redis.restart().await.expect("Redis");
+    sender.send(body).await;
+    assert_eq!(stored(&stage).await, 1);
+}
+
+#[tokio::test]
+async fn told_to_stop_it_answers_what_is_in_work() {
+    let stage = Stage::new().await;
+    let proxy = Proxy::start(stage.redis.address()).await.expect("a proxy");
+    let mut ingress = stage
+        .ingress()
+        .env("REDIS_URL", format!("redis://{}", proxy.address()))
+        .start()
+        .await;
+    let sender = stage.sender(&ingress);
+    proxy.set(Mode::Slow(Duration::from_millis(400)));
+    let posts = (0..50).map(|n| {
+        let body = Number::fresh().message(payload::text("1111111111", &n.to_string()));
+        let sender = sender.clone();
+        tokio::spawn(async move { sender.post_once(body).await })
+    });
+    let posts: Vec<_> = posts.collect();
+    eventually(SOON, "all are in work", async || {
+        (ingress.metric("ingress_in_flight", "").await >= 50.0).then_some(())
+    })
+    .await;
+    ingress.signal("TERM");
+    for post in posts {
+        let answer = post.await.expect("no panic").expect("an answer");
+        assert_eq!(answer.status, 200);
+    }
+    assert!(ingress.stop(SOON).await, "it ends by itself");
+    assert_eq!(stored(&stage).await, 50);
+}
+
+/// A started program that is only spawned has nothing to wait for.
+#[tokio::test]
+async fn all_settings_that_are_wrong_are_named() {
+    let stage = Stage::new().await;
+    let mut ingress = stage
+        .ingress()
+        .without_env("META_APP_SECRETS")
+        .env("WEBHOOK_PATH", "nowhere")
+        .until(Until::Spawned)
+        .start()
+        .await;
+    eventually(SOON, "it ends", async || (!ingress.is_running()).then_some(())).await;
+    let log = ingress.log();
+    assert!(log.contains("META_APP_SECRETS") && log.contains("WEBHOOK_PATH"), "{log}");
+}
