@@ -27,24 +27,35 @@ async fn stored(stage: &Stage) -> u64 {
 #[tokio::test]
 async fn only_what_is_signed_gets_in() {
     let stage = Stage::new().await;
-    let ingress = stage.ingress().env("META_APP_SECRETS", "old,app-secret").start().await;
+    let ingress = stage
+        .ingress()
+        .env("META_APP_SECRETS", "old,app-secret")
+        .start()
+        .await;
     let sender = stage.sender(&ingress);
     let body = Number::fresh().message(payload::text("111111111", "x"));
     let right = sign(APP_SECRET, &body);
     let wrong = sign("guess", &body);
-    let cases: [(&str, &[(&str, &str)], u16); 4] = [
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
+    let cases: [Case<'_>; 4] = [
         ("no signature", &[], 401),
         ("a wrong one", &[("X-Hub-Signature-256", &wrong)], 401),
         (
             "two",
-            &[("X-Hub-Signature-256", &wrong), ("X-Hub-Signature-256", &right)],
+            &[
+                ("X-Hub-Signature-256", &wrong),
+                ("X-Hub-Signature-256", &right),
+            ],
             401,
         ),
         ("the right one", &[("X-Hub-Signature-256", &right)], 200),
     ];
     for (case, headers, status) in cases {
         let before = stored(&stage).await;
-        let answer = sender.post_with(body.clone(), headers).await.expect("an answer");
+        let answer = sender
+            .post_with(body.clone(), headers)
+            .await
+            .expect("an answer");
         assert_eq!(answer.status, status, "{case}");
         let correlation_id = answer.header("x-correlation-id").to_owned();
         assert_eq!(correlation_id.len(), 36, "{case}");
@@ -76,11 +87,21 @@ async fn each_case_has_its_answer() {
         .expect("an answer");
     assert_eq!(encoded.status, 415);
     let id = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
-    let kept = sender.post_with("x", &[("X-Correlation-Id", id)]).await.expect("an answer");
+    let kept = sender
+        .post_with("x", &[("X-Correlation-Id", id)])
+        .await
+        .expect("an answer");
     assert_eq!(kept.header("x-correlation-id"), id);
     let client = reqwest::Client::new();
-    let get = client.get(ingress.webhook_url()).send().await.expect("an answer");
-    assert_eq!((get.status().as_u16(), get.headers()["allow"].as_bytes()), (405, &b"POST"[..]));
+    let get = client
+        .get(ingress.webhook_url())
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(
+        (get.status().as_u16(), get.headers()["allow"].as_bytes()),
+        (405, &b"POST"[..])
+    );
     let elsewhere = format!("http://{}/elsewhere", ingress.address());
     let other = client.get(elsewhere).send().await.expect("an answer");
     assert_eq!(other.status().as_u16(), 404);
@@ -108,7 +129,10 @@ async fn unsigned_mode_takes_only_what_is_ours() {
         .try_start()
         .await
         .expect_err("it must not start");
-    assert!(format!("{refused:#}").contains("ALLOW_UNSIGNED"), "{refused:#}");
+    assert!(
+        format!("{refused:#}").contains("ALLOW_UNSIGNED"),
+        "{refused:#}"
+    );
     let ingress = stage
         .ingress()
         .without_env("META_APP_SECRETS")
@@ -132,11 +156,18 @@ async fn unsigned_mode_takes_only_what_is_ours() {
 async fn another_partition_count_refuses_to_start() {
     let stage = Stage::new().await;
     let _first = stage.ingress().start().await;
-    let ingress = stage.ingress().env("STREAM_PARTITIONS", 8).try_start().await;
+    let ingress = stage
+        .ingress()
+        .env("STREAM_PARTITIONS", 8)
+        .try_start()
+        .await;
     let worker = stage.worker().env("STREAM_PARTITIONS", 8).try_start().await;
     for refused in [ingress.err(), worker.err()] {
         let refused = format!("{:#}", refused.expect("it must not start"));
-        assert!(refused.contains("STREAM_PARTITIONS") && refused.contains("16"), "{refused}");
+        assert!(
+            refused.contains("STREAM_PARTITIONS") && refused.contains("16"),
+            "{refused}"
+        );
     }
 }
 
@@ -153,7 +184,11 @@ async fn an_unsafe_redis_is_reported_and_refused_if_asked() {
     let ingress = stage.ingress().start().await;
     let (_, report) = ingress.get("/ready").await.expect("an answer");
     assert!(report.contains("appendfsync is everysec"), "{report}");
-    let refused = stage.ingress().env("REQUIRE_DURABLE_REDIS", true).try_start().await;
+    let refused = stage
+        .ingress()
+        .env("REQUIRE_DURABLE_REDIS", true)
+        .try_start()
+        .await;
     let refused = format!("{:#}", refused.expect_err("it must not start"));
     assert!(refused.contains("appendfsync is everysec"), "{refused}");
 }
@@ -164,12 +199,18 @@ async fn nothing_is_marked_that_is_not_stored() {
     let ingress = stage.ingress().env("REDIS_PATIENCE", "100ms").start().await;
     let sender = stage.sender(&ingress);
     let number = Number::fresh();
-    let body = number.webhook([number.messages([payload::text("1111111111", "a"), payload::text("2222222222", "b")])]);
+    let body = number.webhook([number.messages([
+        payload::text("1111111111", "a"),
+        payload::text("2222222222", "b"),
+    ])]);
     let mut connection = stage.redis.connection().await;
     // XADD fails on each partition's stream, in the middle of the script.
     for partition in 0..16 {
         let key = format!("whatsapp:{{{partition}}}:stream");
-        connection.set::<_, _, ()>(key, "no stream").await.expect("SET");
+        connection
+            .set::<_, _, ()>(key, "no stream")
+            .await
+            .expect("SET");
     }
     let answer = sender.post_once(body.clone()).await.expect("an answer");
     assert_eq!(answer.status, 503);
@@ -190,7 +231,9 @@ async fn an_entry_names_its_fresh_items() {
     let ingress = stage.ingress().start().await;
     let sender = stage.sender(&ingress);
     let number = Number::fresh();
-    let items: Vec<_> = (0..5).map(|n| payload::text("1111111111", &n.to_string())).collect();
+    let items: Vec<_> = (0..5)
+        .map(|n| payload::text("1111111111", &n.to_string()))
+        .collect();
     sender.send(number.message(items[1].clone())).await;
     sender.send(number.webhook([number.messages(items)])).await;
     let mut connection = stage.redis.connection().await;
@@ -199,7 +242,11 @@ async fn an_entry_names_its_fresh_items() {
         .xrange_all(format!("whatsapp:{{{partition}}}:stream"))
         .await
         .expect("XRANGE");
-    let fresh: Vec<String> = entries.ids.iter().filter_map(|entry| entry.get("n")).collect();
+    let fresh: Vec<String> = entries
+        .ids
+        .iter()
+        .filter_map(|entry| entry.get("n"))
+        .collect();
     assert_eq!(fresh, ["0", "0,2-4"]);
 }
 
@@ -288,7 +335,13 @@ async fn all_settings_that_are_wrong_are_named() {
         .until(Until::Spawned)
         .start()
         .await;
-    eventually(SOON, "it ends", async || (!ingress.is_running()).then_some(())).await;
+    eventually(SOON, "it ends", async || {
+        (!ingress.is_running()).then_some(())
+    })
+    .await;
     let log = ingress.log();
-    assert!(log.contains("META_APP_SECRETS") && log.contains("WEBHOOK_PATH"), "{log}");
+    assert!(
+        log.contains("META_APP_SECRETS") && log.contains("WEBHOOK_PATH"),
+        "{log}"
+    );
 }

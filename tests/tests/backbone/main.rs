@@ -12,7 +12,9 @@ mod setting_aside;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tests::Stage;
 use tests::events::Event;
+use tests::waiting::eventually;
 
 /// Enough for anything that should happen soon, on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -36,4 +38,41 @@ fn first_texts(events: &[Event]) -> HashMap<String, Vec<String>> {
 fn repeats(events: &[Event]) -> usize {
     let ids: std::collections::HashSet<_> = events.iter().map(|event| &event.message_id).collect();
     events.len() - ids.len()
+}
+
+/// Entries delivered to the workers and not acknowledged.
+async fn pending(stage: &Stage) -> usize {
+    let mut redis = stage.redis.connection().await;
+    let mut pending = 0;
+    for partition in 0..16 {
+        let reply: redis::RedisResult<redis::streams::StreamPendingReply> = redis::cmd("XPENDING")
+            .arg(format!("whatsapp:{{{partition}}}:stream"))
+            .arg("workers")
+            .query_async(&mut redis)
+            .await;
+        // No group: nobody has read it yet.
+        pending += reply.map_or(0, |reply| reply.count());
+    }
+    pending
+}
+
+/// Waits until streams and later-lists are empty: all is published, archived and acknowledged.
+async fn drained(stage: &Stage) {
+    let mut redis = stage.redis.connection().await;
+    eventually(SOON * 2, "streams and later-lists are empty", async || {
+        for partition in 0..16 {
+            for what in ["stream", "later"] {
+                let length: u64 = redis::cmd("XLEN")
+                    .arg(format!("whatsapp:{{{partition}}}:{what}"))
+                    .query_async(&mut redis)
+                    .await
+                    .ok()?;
+                if length > 0 {
+                    return None;
+                }
+            }
+        }
+        Some(())
+    })
+    .await;
 }

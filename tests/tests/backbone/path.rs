@@ -20,7 +20,11 @@ async fn a_webhook_becomes_an_event() {
         number.message(payload::text("16505551234", "hello \u{1f600}")),
         number.message(payload::image("16505551234", "12345")),
         number.status(payload::status("wamid.out", "delivered", "16505551234")),
-        number.message(payload::message("16505551234", "hologram", json!({"depth": 3}))),
+        number.message(payload::message(
+            "16505551234",
+            "hologram",
+            json!({"depth": 3}),
+        )),
         number.webhook([payload::account_update()]),
     ];
     for body in &bodies {
@@ -59,9 +63,19 @@ async fn a_webhook_becomes_an_event() {
         })
         .await;
         assert!(bodies.contains(&object.bytes), "{key} is one of the bodies");
-        assert_eq!(object.metadata["correlation-id"], event.text("/correlationId"));
+        assert_eq!(
+            object.metadata["correlation-id"],
+            event.text("/correlationId")
+        );
     }
-    assert_eq!(store.list(&format!("{tenant}/")).await.expect("a list").len(), bodies.len());
+    assert_eq!(
+        store
+            .list(&format!("{tenant}/"))
+            .await
+            .expect("a list")
+            .len(),
+        bodies.len()
+    );
 }
 
 #[tokio::test]
@@ -71,18 +85,26 @@ async fn what_was_seen_before_does_not_come_out_again() {
     let events = stage.events();
     let sender = stage.sender(&ingress);
     let number = Number::fresh();
-    let (first, second) = (payload::text("111111111", "1"), payload::text("222222222", "2"));
+    let (first, second) = (
+        payload::text("111111111", "1"),
+        payload::text("222222222", "2"),
+    );
     let alone = number.message(first.clone());
     for _ in 0..3 {
         sender.send(alone.clone()).await;
     }
     // The same item in another batch; then one that tells that all before it is through.
-    sender.send(number.webhook([number.messages([first, second])])).await;
-    sender.send(number.message(payload::text("111111111", "3"))).await;
-    let seen = events
-        .wait_until(SOON, |seen| seen.len() >= 3)
+    sender
+        .send(number.webhook([number.messages([first, second])]))
         .await;
-    let mut texts: Vec<_> = seen.iter().map(|e| e.text("/message/content/body")).collect();
+    sender
+        .send(number.message(payload::text("111111111", "3")))
+        .await;
+    let seen = events.wait_until(SOON, |seen| seen.len() >= 3).await;
+    let mut texts: Vec<_> = seen
+        .iter()
+        .map(|e| e.text("/message/content/body"))
+        .collect();
     texts.sort_unstable();
     assert_eq!(texts, ["1", "2", "3"]);
 }
@@ -94,7 +116,10 @@ async fn a_body_of_two_accounts_is_split_with_its_entries_untouched() {
     let events = stage.events();
     let (one, two) = (Number::fresh(), Number::fresh());
     let entry = |number: &Number, text| {
-        payload::entry(&number.waba_id, [number.messages([payload::text("3333333333", text)])])
+        payload::entry(
+            &number.waba_id,
+            [number.messages([payload::text("3333333333", text)])],
+        )
     };
     let body = payload::webhook([entry(&one, "a"), entry(&two, "b"), entry(&one, "c")]);
     stage.sender(&ingress).send(body.clone()).await;
@@ -109,16 +134,26 @@ async fn a_body_of_two_accounts_is_split_with_its_entries_untouched() {
         })
         .await;
         assert_eq!(keys.len(), 1, "one body per account");
-        let stored = stage.webhooks().get(&keys[0]).await.expect("the store").expect("it");
+        let stored = stage
+            .webhooks()
+            .get(&keys[0])
+            .await
+            .expect("the store")
+            .expect("it");
         let stored: &serde_json::value::RawValue = serde_json::from_slice(&stored).expect("JSON");
         let [_, entry] = shared::webhook::members(stored, ["object", "entry"]).expect("an object");
         let elements = shared::webhook::elements(entry.expect("entry")).expect("an array");
         assert_eq!(elements.len(), entries);
         for element in elements {
-            assert!(whole.contains(element.get()), "the entry's bytes are untouched");
+            assert!(
+                whole.contains(element.get()),
+                "the entry's bytes are untouched"
+            );
             stored_entries += 1;
         }
-        let own = seen.iter().filter(|e| e.text("/channel/businessAccountId") == number.waba_id);
+        let own = seen
+            .iter()
+            .filter(|e| e.text("/channel/businessAccountId") == number.waba_id);
         assert_eq!(own.count(), entries);
     }
     assert_eq!(stored_entries, 3);
@@ -130,12 +165,19 @@ async fn a_thousand_items_of_one_body_come_out_once_each() {
     let (ingress, _worker) = (stage.ingress().start().await, stage.worker().start().await);
     let events = stage.events();
     let number = Number::fresh();
-    let messages = (0..1000).map(|n| payload::text(&format!("49170{:07}", n % 100), &n.to_string()));
-    stage.sender(&ingress).send(number.webhook([number.messages(messages)])).await;
+    let messages =
+        (0..1000).map(|n| payload::text(&format!("49170{:07}", n % 100), &n.to_string()));
+    stage
+        .sender(&ingress)
+        .send(number.webhook([number.messages(messages)]))
+        .await;
     let seen = events.wait_for(1000, SOON).await;
     assert_eq!((seen.len(), crate::repeats(&seen)), (1000, 0));
     for (customer, texts) in crate::first_texts(&seen) {
-        let numbers: Vec<u32> = texts.iter().map(|text| text.parse().expect("a number")).collect();
+        let numbers: Vec<u32> = texts
+            .iter()
+            .map(|text| text.parse().expect("a number"))
+            .collect();
         assert!(numbers.is_sorted(), "{customer}: {numbers:?}");
         assert_eq!(numbers.len(), 10);
     }
@@ -164,7 +206,12 @@ async fn one_person_by_phone_and_by_user_id_stays_in_order() {
     let seen = events.wait_for(60, SOON).await;
     let texts: Vec<u32> = seen
         .iter()
-        .map(|event| event.text("/message/content/body").parse().expect("a number"))
+        .map(|event| {
+            event
+                .text("/message/content/body")
+                .parse()
+                .expect("a number")
+        })
         .collect();
     assert_eq!(texts, (0..60).collect::<Vec<_>>());
 }

@@ -1,0 +1,130 @@
+//! Who owns which partition, and that nobody acknowledges what isn't theirs.
+
+use std::time::Duration;
+
+use tests::Stage;
+use tests::meta::payload::{self, Number};
+use tests::programs::Worker;
+use tests::proxy::{Mode, Proxy};
+use tests::waiting::eventually;
+
+use crate::{SOON, drained};
+
+async fn owned(worker: &Worker) -> u64 {
+    worker.metric("partitions_owned", "").await as u64
+}
+
+async fn all_owned(workers: &[&Worker], shares: &[u64]) {
+    eventually(SOON, &format!("shares of {shares:?}"), async || {
+        for (worker, share) in workers.iter().zip(shares) {
+            if owned(worker).await != *share {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn workers_share_rebalance_and_hand_over() {
+    let stage = Stage::new().await;
+    let mut first = stage.worker().start().await;
+    all_owned(&[&first], &[16]).await;
+    let mut second = stage.worker().start().await;
+    all_owned(&[&first, &second], &[8, 8]).await;
+    assert!(first.stop(SOON).await);
+    // Handed over, not waited for: well before a lease could run out.
+    let handed_over = Duration::from_secs(4);
+    eventually(handed_over, "the second has all", async || {
+        (owned(&second).await == 16).then_some(())
+    })
+    .await;
+    let third = stage.worker().start().await;
+    all_owned(&[&second, &third], &[8, 8]).await;
+    second.kill();
+    eventually(SOON, "the third has all", async || {
+        (owned(&third).await == 16).then_some(())
+    })
+    .await;
+}
+
+/// Sends 10 messages in each of 20 conversations.
+async fn converse(sender: &tests::meta::Sender, numbers: &[Number], from: u32) {
+    for n in from..from + 10 {
+        for (i, number) in numbers.iter().enumerate() {
+            let customer = format!("49151{i:07}");
+            sender
+                .send(number.message(payload::text(&customer, &n.to_string())))
+                .await;
+        }
+    }
+}
+
+fn assert_in_order(seen: &[tests::events::Event], numbers: usize, each: u32) {
+    let texts = crate::first_texts(seen);
+    assert_eq!(texts.len(), numbers);
+    for (customer, texts) in texts {
+        let expected: Vec<_> = (0..each).map(|n| n.to_string()).collect();
+        assert_eq!(texts, expected, "{customer}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_stopped_in_a_read_swallows_nothing() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let sleeper = stage.worker().env("LEASE_TTL", "1s").start().await;
+    let events = stage.events();
+    let sender = stage.sender(&ingress);
+    let numbers: Vec<_> = (0..20).map(|_| Number::fresh()).collect();
+    all_owned(&[&sleeper], &[16]).await;
+    sleeper.signal("STOP");
+    converse(&sender, &numbers, 0).await;
+    let other = stage.worker().env("LEASE_TTL", "1s").start().await;
+    events.wait_for(200, SOON).await;
+    sleeper.signal("CONT");
+    all_owned(&[&sleeper, &other], &[8, 8]).await;
+    converse(&sender, &numbers, 10).await;
+    let all = |seen: &[tests::events::Event]| seen.len() - crate::repeats(seen) >= 400;
+    let seen = events.wait_until(SOON, all).await;
+    assert_in_order(&seen, 20, 20);
+    drained(&stage).await;
+}
+
+#[tokio::test]
+async fn a_worker_stopped_with_unconfirmed_publications_acknowledges_nothing_of_others() {
+    let stage = Stage::new().await;
+    let broker = url::Url::parse(&stage.amqp_url).expect("a URL");
+    let upstream = format!("127.0.0.1:{}", broker.port().expect("a port"));
+    let proxy = Proxy::start(upstream).await.expect("a proxy");
+    let mut through = broker.clone();
+    through
+        .set_port(Some(proxy.address().port()))
+        .expect("a port");
+    let ingress = stage.ingress().start().await;
+    let stopped = stage
+        .worker()
+        .env("LEASE_TTL", "1s")
+        .env("AMQP_URL", through)
+        .start()
+        .await;
+    all_owned(&[&stopped], &[16]).await;
+    let sender = stage.sender(&ingress);
+    let numbers: Vec<_> = (0..20).map(|_| Number::fresh()).collect();
+    // Its publications get stuck on their way, then it does.
+    proxy.set(Mode::Blackhole);
+    converse(&sender, &numbers, 0).await;
+    stopped.signal("STOP");
+    let other = stage.worker().env("LEASE_TTL", "1s").start().await;
+    let events = stage.events();
+    all_owned(&[&other], &[16]).await;
+    events.wait_for(200, SOON).await;
+    proxy.set(Mode::Pass);
+    stopped.signal("CONT");
+    converse(&sender, &numbers, 10).await;
+    let all = |seen: &[tests::events::Event]| seen.len() - crate::repeats(seen) >= 400;
+    let seen = events.wait_until(SOON, all).await;
+    assert_in_order(&seen, 20, 20);
+    drained(&stage).await;
+}

@@ -1,0 +1,142 @@
+//! RabbitMQ: what isn't confirmed in a queue is not done.
+
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ConnectionProperties};
+use tests::Stage;
+use tests::events::MESSAGES;
+use tests::meta::payload::{self, Number};
+use tests::proxy::{Mode, Proxy};
+use tests::waiting::eventually;
+
+use crate::{SOON, drained, pending};
+
+async fn channel(url: &str) -> (Connection, Channel) {
+    let connection = Connection::connect(url, ConnectionProperties::default())
+        .await
+        .expect("RabbitMQ");
+    let channel = connection.create_channel().await.expect("a channel");
+    (connection, channel)
+}
+
+#[tokio::test]
+async fn an_unroutable_event_waits_until_a_queue_is_bound() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    // Declares the topology, and leaves.
+    assert!(stage.worker().start().await.stop(SOON).await);
+    let (_connection, channel) = channel(&stage.amqp_url).await;
+    let unbind = channel.queue_unbind(
+        MESSAGES.into(),
+        "whatsapp.inbound".into(),
+        "message.#".into(),
+        FieldTable::default(),
+    );
+    unbind.await.expect("unbound");
+    let worker = stage
+        .worker()
+        .env("AMQP_DECLARE_TOPOLOGY", false)
+        .start()
+        .await;
+    let events = stage.events();
+    let number = Number::fresh();
+    let sender = stage.sender(&ingress);
+    sender
+        .send(number.message(payload::text("1111111111", "a")))
+        .await;
+    sender
+        .send(number.status(payload::status("wamid.x", "read", "2222222222")))
+        .await;
+    // The status goes its way; the message is tried again and again.
+    events.wait_for(1, SOON).await;
+    eventually(SOON, "it is tried twice", async || {
+        let tried = worker
+            .metric("rabbitmq_publish_total", "status=\"Unroutable\"")
+            .await;
+        (tried >= 2.0).then_some(())
+    })
+    .await;
+    assert_eq!(pending(&stage).await, 1);
+    channel
+        .queue_bind(
+            MESSAGES.into(),
+            "whatsapp.inbound".into(),
+            "message.#".into(),
+            lapin::options::QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .expect("bound");
+    events.wait_for(2, SOON).await;
+    drained(&stage).await;
+}
+
+#[tokio::test]
+async fn a_queue_with_other_arguments_is_a_clear_error() {
+    let stage = Stage::new().await;
+    let (_connection, channel) = channel(&stage.amqp_url).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(5));
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    channel
+        .queue_declare(MESSAGES.into(), options, arguments)
+        .await
+        .expect("declared");
+    let refused = stage
+        .worker()
+        .try_start()
+        .await
+        .expect_err("it must not start");
+    let refused = format!("{refused:#}");
+    assert!(
+        refused.contains(MESSAGES) && refused.contains("inequivalent arg"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_confirm_repeats_with_the_same_id_and_never_loses() {
+    let stage = Stage::new().await;
+    let broker = url::Url::parse(&stage.amqp_url).expect("a URL");
+    let upstream = format!(
+        "{}:{}",
+        broker.host_str().expect("a host"),
+        broker.port().expect("a port")
+    );
+    let proxy = Proxy::start(upstream).await.expect("a proxy");
+    let mut through = broker.clone();
+    through
+        .set_port(Some(proxy.address().port()))
+        .expect("a port");
+    let ingress = stage.ingress().start().await;
+    let _worker = stage
+        .worker()
+        .env("AMQP_URL", through)
+        .env("CONFIRM_TIMEOUT", "1s")
+        .start()
+        .await;
+    let events = stage.events();
+    let sender = stage.sender(&ingress);
+    let number = Number::fresh();
+    proxy.set(Mode::LoseAnswers);
+    for n in 0..20 {
+        sender
+            .send(number.message(payload::text("1111111111", &n.to_string())))
+            .await;
+    }
+    events.wait_for(1, SOON).await;
+    proxy.set(Mode::Pass);
+    let all = |seen: &[tests::events::Event]| seen.len() - crate::repeats(seen) >= 20;
+    let seen = events.wait_until(SOON, all).await;
+    let texts = &crate::first_texts(&seen)["1111111111"];
+    assert_eq!(*texts, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
+    eventually(Duration::from_secs(30), "nothing is pending", async || {
+        (pending(&stage).await == 0).then_some(())
+    })
+    .await;
+}
