@@ -1,13 +1,18 @@
 //! `ingress`: reads its settings, binds, runs until told to stop.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use ingress::config::Config;
 use ingress::server::{self, Listeners};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    shared::telemetry::exit_code("ingress", &run(Config::parse()))
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let config = Config::parse();
     shared::telemetry::init(&config.log)?;
     config.check()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

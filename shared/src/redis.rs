@@ -106,6 +106,14 @@ impl StartCheck {
 
     async fn partition_count(&mut self, wanted: u16) -> RedisResult<u16> {
         let key = self.keys.partition_count();
+        // Asked first: a full Redis takes no SET, and must drain all the same.
+        let stored: Option<u16> = redis::cmd("GET")
+            .arg(&key)
+            .query_async(&mut self.connection)
+            .await?;
+        if let Some(stored) = stored {
+            return Ok(stored);
+        }
         redis::cmd("SET")
             .arg(&key)
             .arg(wanted)

@@ -1,5 +1,7 @@
 //! Logs of both programs, to standard error, and the signals that end them.
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,22 @@ pub fn init(args: &LogArgs) -> anyhow::Result<()> {
     };
     drop(installed);
     Ok(())
+}
+
+/// What a program ends with; why it failed goes to standard error, in one line and without a
+/// backtrace: it is for whoever has to mend a setting.
+pub fn exit_code(program: &str, ended: &anyhow::Result<()>) -> ExitCode {
+    let Err(error) = ended else {
+        return ExitCode::SUCCESS;
+    };
+    #[allow(
+        clippy::print_stderr,
+        reason = "logs may not be set up yet, or be filtered"
+    )]
+    {
+        eprintln!("{program}: {error:#}");
+    }
+    ExitCode::FAILURE
 }
 
 /// A token that SIGTERM or SIGINT cancels.

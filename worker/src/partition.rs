@@ -35,7 +35,8 @@ const MOST_ITEMS: usize = 50_000;
 const ARCHIVE_PATIENCE: Duration = Duration::from_secs(2);
 /// After a failure the archive is owed at once for this long.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
-/// Entries with several items remember which are done this often.
+/// What is published of entries that aren't acknowledged yet (several items, a slow archive) is
+/// noted this often, so that a crash repeats little.
 const NOTE_INTERVAL: Duration = Duration::from_millis(200);
 /// From this many crashes on an entry is processed alone.
 const CRASHES_OF_A_SUSPECT: usize = 3;
@@ -496,7 +497,7 @@ impl Partition {
         let Some(entry) = self.window.get_mut(&seq) else {
             return;
         };
-        let nothing_to_do = entry.ready.is_empty() && entry.items > 0;
+        let nothing_to_do = entry.ready.is_empty() && !entry.open.is_empty();
         if self.draining || nothing_to_do || entry.acknowledging {
             return;
         }
@@ -751,7 +752,7 @@ impl Partition {
     fn note_progress(&mut self) {
         let (work, tenure) = (&self.work, &self.tenure);
         for entry in self.window.values_mut() {
-            if entry.items < 2 || entry.acknowledging || entry.noted == entry.published.len() {
+            if entry.acknowledging || entry.noted == entry.published.len() {
                 continue;
             }
             entry.noted = entry.published.len();

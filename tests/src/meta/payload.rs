@@ -247,7 +247,7 @@ pub fn user_preferences(number: &Number, wa_id: &str) -> Value {
         "detail": "User requested to resume marketing messages",
         "category": "marketing_messages",
         "value": "resume",
-        "timestamp": 1_731_705_721 + rand::random_range(0..1_000_000_000),
+        "timestamp": 1_731_705_721_i64 + rand::random_range(0..1_000_000_000),
     });
     number.change(
         "user_preferences",
@@ -258,7 +258,7 @@ pub fn user_preferences(number: &Number, wa_id: &str) -> Value {
 /// A change of the field `account_update`.
 pub fn account_update() -> Value {
     let tier = json!({
-        "tier_update_time": 1_743_451_903 + rand::random_range(0..1_000_000_000),
+        "tier_update_time": 1_743_451_903_i64 + rand::random_range(0..1_000_000_000),
         "pricing_category": "UTILITY",
         "tier": "25000001:50000000",
         "effective_month": "2025-11",
