@@ -216,6 +216,8 @@ fn read_items(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const TEXT: &str = r#"{"object":"whatsapp_business_account","entry":[{"id":"7","changes":[{"value":{
@@ -251,5 +253,89 @@ mod tests {
                 ("2", &br#"{"object":"whatsapp_business_account","entry":[{"id":"2"}]}"#[..]),
             ]
         );
+    }
+
+    /// JSON of a member that may be odd: the value itself, escaped, of another type, twice, or gone.
+    fn member(name: &'static str, value: &'static str) -> impl Strategy<Value = String> {
+        prop_oneof![
+            8 => Just(format!(r#""{name}":"{value}","#)),
+            1 => Just(format!(r#""{name}":"\u0061\/{value}","#)),
+            1 => Just(format!(r#""{name}":"x","{name}":"{value}","#)),
+            1 => Just(format!(r#""{name}":7,"#)),
+            1 => Just(format!(r#""{name}":null,"#)),
+            1 => Just(format!(r#""{name}":"","#)),
+            1 => Just(String::new()),
+        ]
+    }
+
+    fn item() -> impl Strategy<Value = String> {
+        let members = (
+            prop_oneof![member("id", "a"), member("id", "b"), member("id", "c")],
+            prop_oneof![Just(String::new()), member("type", "text")],
+            prop_oneof![
+                member("status", "sent"),
+                member("status", "read"),
+                Just(String::new())
+            ],
+            prop_oneof![Just(String::new()), member("recipient_participant_id", "p")],
+            prop_oneof![
+                Just(String::new()),
+                member("recipient_participant_user_id", "q")
+            ],
+        );
+        let object = members.prop_map(|(id, kind, status, one, two)| {
+            format!(r#"{{{id}{kind}{status}{one}{two}"timestamp":"1"}}"#)
+        });
+        prop_oneof![20 => object, 1 => Just("5".to_owned()), 1 => Just("{}".to_owned())]
+    }
+
+    fn value() -> impl Strategy<Value = String> {
+        let list = |name: &'static str| {
+            prop::collection::vec(item(), 0..4).prop_map(move |items| match items.len() {
+                0 => String::new(),
+                _ => format!(r#""{name}":[{}],"#, items.join(",")),
+            })
+        };
+        let odd = prop_oneof![
+            6 => Just(""),
+            1 => Just(r#""user_actions":[{}],"#),
+            1 => Just(r#""errors":[{"code":1}],"#),
+            1 => Just(r#""waba_info":{"waba_id":"9"},"#),
+            1 => Just(r#""messages":null,"#),
+        ];
+        (
+            list("messages"),
+            list("statuses"),
+            odd,
+            member("phone_number_id", "n"),
+        )
+            .prop_map(|(messages, statuses, odd, number)| {
+                format!(r#"{{{messages}{statuses}{odd}"metadata":{{{number}"x":1}}}}"#)
+            })
+    }
+
+    proptest! {
+        /// Ingress numbers the items by the fast walk, the worker by the plain one.
+        #[test]
+        fn both_walks_find_the_same_items(
+            values in prop::collection::vec((value(), member("field", "messages")), 1..4),
+            waba_id in member("id", "1"),
+        ) {
+            let changes: Vec<_> = values
+                .iter()
+                .map(|(value, field)| format!(r#"{{{field}"value":{value}}}"#))
+                .collect();
+            let changes = changes.join(",");
+            let body = Bytes::from(format!(
+                r#"{{"object":"{OBJECT}","entry":[{{{waba_id}"changes":[{changes}]}}]}}"#
+            ));
+            if let Some(fast) = everyday(&body) {
+                let plain = by_account(&body).expect("what the fast walk reads");
+                prop_assert_eq!(plain.len(), 1);
+                prop_assert_eq!(&fast.identities, &plain[0].identities);
+                prop_assert_eq!(&fast.waba_id, &plain[0].waba_id);
+                prop_assert_eq!(fast.whole_body, plain[0].whole_body);
+            }
+        }
     }
 }
