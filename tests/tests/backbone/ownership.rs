@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redis::AsyncCommands;
 use tests::Stage;
 use tests::meta::payload::{self, Number};
 use tests::programs::Worker;
@@ -127,4 +128,52 @@ async fn a_worker_stopped_with_unconfirmed_publications_acknowledges_nothing_of_
     let seen = events.wait_until(SOON, all).await;
     assert_in_order(&seen, 20, 20);
     drained(&stage).await;
+}
+
+/// The fence itself: a worker can't be stopped from outside exactly between its last look at the
+/// lease and its script, so the scripts are asked directly.
+#[tokio::test]
+async fn without_the_lease_nothing_is_read_or_acknowledged() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let number = Number::fresh();
+    let sender = stage.sender(&ingress);
+    sender
+        .send(number.message(payload::text("1111111111", "a")))
+        .await;
+    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
+    let key = |what| format!("whatsapp:{{{partition}}}:{what}");
+    let mut redis = stage.redis.connection().await;
+    let read = redis::Script::new(include_str!("../../../worker/src/lua/read.lua"));
+    let acknowledge = redis::Script::new(include_str!("../../../worker/src/lua/acknowledge.lua"));
+    redis
+        .set::<_, _, ()>(key("lease"), "mine")
+        .await
+        .expect("SET");
+    let mut refused = Vec::new();
+    for token in ["theirs", "mine"] {
+        let read: redis::RedisResult<redis::Value> = read
+            .key(key("lease"))
+            .key(key("stream"))
+            .arg(&[token, "workers", "worker", ">", "1000", "10"])
+            .invoke_async(&mut redis)
+            .await;
+        refused.push(read.is_err());
+    }
+    let stream: redis::streams::StreamRangeReply =
+        redis.xrange_all(key("stream")).await.expect("XRANGE");
+    let id = &stream.ids[0].id;
+    for token in ["theirs", "mine"] {
+        let mut call = acknowledge.key(key("lease"));
+        for what in ["stream", "later", "progress", "suspects", "deaths", "alone"] {
+            call.key(key(what));
+        }
+        call.arg(&[token, "workers", id, "owed.json", "{}", ""]);
+        let done: redis::RedisResult<()> = call.invoke_async(&mut redis).await;
+        refused.push(done.is_err());
+        let left: u64 = redis.xlen(key("stream")).await.expect("XLEN");
+        let owed: u64 = redis.xlen(key("later")).await.expect("XLEN");
+        refused.push((left, owed) == (1, 0));
+    }
+    assert_eq!(refused, [true, false, true, true, false, false]);
 }
