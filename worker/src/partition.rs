@@ -702,8 +702,9 @@ impl Partition {
                     .0
                     .push(n);
             }
-            // The lease is gone; the loop ends with it.
-            Err(Decision::Leave | Decision::Retry | Decision::GoOn) => return,
+            // The lease was over when its turn came. It may have been renewed since, but this item
+            // would never be tried again: the next owner begins anew.
+            Err(Decision::Leave | Decision::Retry | Decision::GoOn) => return self.lose(),
         }
         entry.open.remove(&n);
         let ready = self.lanes.finish((seq, n));

@@ -216,6 +216,10 @@ impl Link {
                 let Some((connection, channel)) = &self.open else {
                     continue;
                 };
+                if !connection.status().connected() {
+                    self.disconnect();
+                    continue;
+                }
                 if connection.status().blocked() {
                     self.readiness
                         .set("rabbitmq", Some("the broker blocks publishers".to_owned()));
