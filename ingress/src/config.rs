@@ -29,7 +29,7 @@ pub struct Config {
     /// Largest body; Meta sends up to 3 MB
     #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 4_194_304)]
     pub max_body_bytes: usize,
-    /// Open connections; beyond, new ones wait to be accepted
+    /// Open connections; beyond, new ones are closed at once
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 10_000)]
     pub max_connections: usize,
     /// Webhooks in work at once; beyond: 503
