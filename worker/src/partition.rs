@@ -89,6 +89,8 @@ struct Entry {
     /// By reason: the items, and what the failed object is called.
     set_aside: BTreeMap<&'static str, (Vec<usize>, String)>,
     archive: Archive,
+    /// Where the raw object lies, or will.
+    object_key: Option<String>,
     acknowledging: bool,
 }
 
@@ -101,11 +103,11 @@ struct Head {
     name: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Archive {
     Due,
-    Running(String),
-    Owed(String),
+    Running,
+    Owed,
     Done,
 }
 
@@ -261,12 +263,12 @@ impl Partition {
                     self.archive_pause = Some(Instant::now() + ARCHIVE_PAUSE);
                 }
                 if let Some(entry) = self.window.get_mut(&seq)
-                    && let Archive::Running(key) = &entry.archive
+                    && entry.archiving()
                 {
                     entry.archive = if archived {
                         Archive::Done
                     } else {
-                        Archive::Owed(key.clone())
+                        Archive::Owed
                     };
                 }
                 self.finish(seq);
@@ -526,7 +528,8 @@ impl Partition {
             entry.archive = Archive::Done;
         }
         let raw_object = entry
-            .archive_key()
+            .object_key
+            .as_ref()
             .map(|key| self.work.store.raw_object(key));
         let ready = std::mem::take(&mut entry.ready);
         entry.running += ready.len();
@@ -652,14 +655,15 @@ impl Partition {
         let head = &entry.head;
         let folder = store::folder(verdict.tenant_id(), &head.waba_id);
         let key = store::archive_key(&folder, head.received_at_ms, &head.name);
+        entry.object_key = Some(key.clone());
         if self
             .archive_pause
             .is_some_and(|until| Instant::now() < until)
         {
-            entry.archive = Archive::Owed(key);
+            entry.archive = Archive::Owed;
             return;
         }
-        entry.archive = Archive::Running(key.clone());
+        entry.archive = Archive::Running;
         let described = head.described(&payload.entry.fresh);
         let (store, payload) = (self.work.store.clone(), payload.clone());
         self.push(async move {
@@ -731,7 +735,7 @@ impl Partition {
         };
         let unfinished = !entry.open.is_empty()
             || entry.running > 0
-            || matches!(entry.archive, Archive::Due | Archive::Running(_));
+            || matches!(entry.archive, Archive::Due | Archive::Running);
         if unfinished || entry.acknowledging {
             return;
         }
@@ -884,19 +888,13 @@ impl Entry {
             failed_body: Vec::new(),
             set_aside: BTreeMap::new(),
             archive: Archive::Done,
+            object_key: None,
             acknowledging: false,
         }
     }
 
     fn archiving(&self) -> bool {
-        matches!(self.archive, Archive::Running(_))
-    }
-
-    fn archive_key(&self) -> Option<&str> {
-        match &self.archive {
-            Archive::Running(key) | Archive::Owed(key) => Some(key),
-            Archive::Due | Archive::Done => None,
-        }
+        self.archive == Archive::Running
     }
 
     /// All of it goes to the failed store.
@@ -917,10 +915,11 @@ impl Entry {
                 self.failed_body.clone(),
             )
         });
-        let archive = match &self.archive {
-            Archive::Owed(key) => Some((key.clone(), self.head.described(&[]), Vec::new())),
-            Archive::Due | Archive::Running(_) | Archive::Done => None,
-        };
+        let archive = self
+            .object_key
+            .clone()
+            .filter(|_| self.archive == Archive::Owed)
+            .map(|key| (key, self.head.described(&[]), Vec::new()));
         failed
             .chain(archive)
             .map(|(key, described, body)| Owed {

@@ -173,6 +173,11 @@ async fn a_thousand_items_of_one_body_come_out_once_each() {
         .await;
     let seen = events.wait_for(1000, SOON).await;
     assert_eq!((seen.len(), crate::repeats(&seen)), (1000, 0));
+    let keys: std::collections::HashSet<_> = seen
+        .iter()
+        .map(|event| event.text("/rawObject/key"))
+        .collect();
+    assert_eq!(keys.len(), 1, "all name the one raw object");
     for (customer, texts) in crate::first_texts(&seen) {
         let numbers: Vec<u32> = texts
             .iter()
