@@ -11,6 +11,9 @@ use tests::waiting::eventually;
 
 use crate::{SOON, drained};
 
+/// How long a worker with a lease of one second stays stopped, at least: the length of the fault.
+const THREE_LEASES: Duration = Duration::from_secs(3);
+
 async fn owned(worker: &Worker) -> u64 {
     worker.metric("partitions_owned", "").await as u64
 }
@@ -84,6 +87,7 @@ async fn a_worker_stopped_in_a_read_swallows_nothing() {
     converse(&sender, &numbers, 0).await;
     let other = stage.worker().env("LEASE_TTL", "1s").start().await;
     events.wait_for(200, SOON).await;
+    tokio::time::sleep(THREE_LEASES).await;
     sleeper.signal("CONT");
     all_owned(&[&sleeper, &other], &[8, 8]).await;
     converse(&sender, &numbers, 10).await;
@@ -121,6 +125,7 @@ async fn a_worker_stopped_with_unconfirmed_publications_acknowledges_nothing_of_
     let events = stage.events();
     all_owned(&[&other], &[16]).await;
     events.wait_for(200, SOON).await;
+    tokio::time::sleep(THREE_LEASES).await;
     proxy.set(Mode::Pass);
     stopped.signal("CONT");
     converse(&sender, &numbers, 10).await;
