@@ -1,11 +1,17 @@
 //! Settings of ingress.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
-use clap::Parser;
-use shared::config::{LogArgs, RedisArgs, Secret, duration};
+use clap::{Parser, ValueEnum};
+use shared::config::{Check, LogArgs, RedisArgs, duration};
+use shared::redis::Redis;
+use shared::secrets::{Follow, Rotating, Secret};
+
+use crate::intake::Limit;
+use crate::signature::Verifier;
 
 /// Takes Meta's webhooks and makes each durable in a Redis Stream before it answers 200.
 #[derive(Parser, Debug, Clone)]
@@ -17,24 +23,36 @@ pub struct Config {
     /// /metrics, /health and /ready
     #[arg(long, env = "INGRESS_ADMIN_LISTEN", default_value = "0.0.0.0:9080")]
     pub admin_listen: SocketAddr,
-    /// Where Meta posts
+    /// Where Meta posts, and asks its challenge
     #[arg(long, env = "WEBHOOK_PATH", default_value = "/webhook/meta")]
     pub webhook_path: String,
     /// App secrets, comma-separated: several apps, or one in rotation; any may have signed
-    #[arg(long, env = "META_APP_SECRETS", value_delimiter = ',')]
-    pub app_secrets: Vec<Secret>,
+    #[arg(long, env = "META_APP_SECRETS", hide_env_values = true)]
+    pub app_secrets: Option<Secret>,
+    /// File that has them, read again when it changes
+    #[arg(long, env = "META_APP_SECRETS_FILE")]
+    pub app_secrets_file: Option<PathBuf>,
     /// Start without secrets, because a gateway in front checks signatures
     #[arg(long, env = "ALLOW_UNSIGNED", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub allow_unsigned: bool,
+    /// What Meta's challenge must bring; without it there is no GET on the webhook's path
+    #[arg(long, env = "META_VERIFY_TOKEN", hide_env_values = true)]
+    pub verify_token: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "META_VERIFY_TOKEN_FILE")]
+    pub verify_token_file: Option<PathBuf>,
     /// Largest body; Meta sends up to 3 MB
     #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 4_194_304)]
     pub max_body_bytes: usize,
-    /// Open connections; beyond, new ones are closed at once
+    /// Open connections; beyond: 503
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 10_000)]
     pub max_connections: usize,
-    /// Webhooks in work at once; beyond: 503
+    /// Webhooks being stored at once; beyond: 503
     #[arg(long, env = "MAX_IN_FLIGHT", default_value_t = 4096)]
     pub max_in_flight: usize,
+    /// Memory for bodies, and for their copies on the way to Redis; beyond: 503
+    #[arg(long, env = "MAX_IN_FLIGHT_BYTES", default_value_t = 67_108_864)]
+    pub max_in_flight_bytes: usize,
     /// Time for the headers of a request
     #[arg(long, env = "HEADER_TIMEOUT", default_value = "5s", value_parser = duration)]
     pub header_timeout: Duration,
@@ -50,6 +68,12 @@ pub struct Config {
     /// How long an item is remembered; Meta retries for up to 7 days
     #[arg(long, env = "DEDUP_TTL", default_value = "24h", value_parser = duration)]
     pub dedup_ttl: Duration,
+    /// Webhooks of one business account in any 60 seconds; 0: no limit
+    #[arg(long, env = "RATE_LIMIT_PER_MINUTE", default_value_t = 1000)]
+    pub rate_limit_per_minute: u32,
+    /// What happens beyond it
+    #[arg(long, env = "RATE_LIMIT_ACTION", value_enum, default_value_t = LimitAction::Reject)]
+    pub rate_limit_action: LimitAction,
     #[command(flatten)]
     pub redis: RedisArgs,
     /// How long a failing Redis is tried again before the answer is 503
@@ -62,28 +86,140 @@ pub struct Config {
     pub log: LogArgs,
 }
 
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitAction {
+    /// 429
+    Reject,
+    /// Count, log, tell in the headers, and store
+    Observe,
+}
+
+/// The secrets of the settings, which follow their files.
+pub struct Secrets {
+    /// `None` in unsigned mode.
+    pub verifier: Option<Arc<Rotating<Verifier>>>,
+    pub verify_token: Option<Arc<Rotating<Secret>>>,
+    pub redis: Redis,
+}
+
+impl Secrets {
+    /// All that may change while the program runs.
+    pub fn followed(&self) -> Vec<Arc<dyn Follow>> {
+        let mut all = vec![self.redis.follow()];
+        all.extend(self.verifier.clone().map(|it| it as Arc<dyn Follow>));
+        all.extend(self.verify_token.clone().map(|it| it as Arc<dyn Follow>));
+        all
+    }
+}
+
 impl Config {
-    /// Checks what clap can't: relations between settings.
+    pub fn limit(&self) -> Limit {
+        Limit {
+            per_minute: self.rate_limit_per_minute,
+            refuse: match self.rate_limit_action {
+                LimitAction::Reject => true,
+                LimitAction::Observe => false,
+            },
+        }
+    }
+
+    /// Reads the secrets.
     ///
     /// # Errors
-    /// All problems at once, each naming its variable and flag.
-    pub fn check(&self) -> anyhow::Result<()> {
-        let mut problems = Vec::new();
-        if self.app_secrets.is_empty() && !self.allow_unsigned {
-            problems.push(
+    /// What is wrong with any of them.
+    pub fn secrets(&self) -> Result<Secrets, Vec<String>> {
+        let verifier = Rotating::open(
+            "META_APP_SECRETS",
+            self.app_secrets.as_ref(),
+            self.app_secrets_file.as_deref(),
+            Verifier::parse,
+        );
+        let verify_token = Rotating::plain(
+            "META_VERIFY_TOKEN",
+            self.verify_token.as_ref(),
+            self.verify_token_file.as_deref(),
+        );
+        match (verifier, verify_token, Redis::new(&self.redis)) {
+            (Ok(verifier), Ok(verify_token), Ok(redis)) => Ok(Secrets {
+                verifier,
+                verify_token,
+                redis,
+            }),
+            (verifier, verify_token, redis) => {
+                Err([verifier.err(), verify_token.err(), redis.err()]
+                    .into_iter()
+                    .flatten()
+                    .collect())
+            }
+        }
+    }
+}
+
+impl Check for Config {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = match self.secrets() {
+            Ok(secrets) if secrets.verifier.is_none() && !self.allow_unsigned => vec![
                 "META_APP_SECRETS (--app-secrets) is not set: nothing could be verified. Set it, or \
-                 ALLOW_UNSIGNED=true (--allow-unsigned) if a gateway in front checks signatures",
-            );
+                 META_APP_SECRETS_FILE, or ALLOW_UNSIGNED=true (--allow-unsigned) if a gateway in \
+                 front checks signatures"
+                    .to_owned(),
+            ],
+            Ok(_) => Vec::new(),
+            Err(problems) => problems,
+        };
+        let mut must = |holds: bool, what: &str| {
+            if !holds {
+                problems.push(what.to_owned());
+            }
+        };
+        must(
+            self.webhook_path.starts_with('/') && !self.webhook_path.contains(['?', '#']),
+            "WEBHOOK_PATH (--webhook-path) must start with / and have no query",
+        );
+        must(
+            !matches!(self.webhook_path.as_str(), "/health" | "/ready"),
+            "WEBHOOK_PATH (--webhook-path) must not be /health or /ready, which answer probes",
+        );
+        must(
+            self.listen != self.admin_listen || self.listen.port() == 0,
+            "INGRESS_ADMIN_LISTEN (--admin-listen) must differ from INGRESS_LISTEN (--listen)",
+        );
+        must(
+            self.dedup_ttl >= Duration::from_secs(60),
+            "DEDUP_TTL (--dedup-ttl) must be at least 60s",
+        );
+        for (value, name) in [
+            (self.max_body_bytes, "MAX_BODY_BYTES (--max-body-bytes)"),
+            (self.max_connections, "MAX_CONNECTIONS (--max-connections)"),
+            (self.max_in_flight, "MAX_IN_FLIGHT (--max-in-flight)"),
+            (self.threads.unwrap_or(1), "THREADS (--threads)"),
+        ] {
+            must(value > 0, &format!("{name} must be at least 1"));
         }
-        if !self.webhook_path.starts_with('/') {
-            problems.push("WEBHOOK_PATH (--webhook-path) must start with /");
+        must(
+            self.max_in_flight_bytes / crate::budget::COPIES >= self.max_body_bytes,
+            "MAX_IN_FLIGHT_BYTES (--max-in-flight-bytes) must be at least three times \
+             MAX_BODY_BYTES (--max-body-bytes): storing a body takes two copies of it",
+        );
+        must(
+            u32::try_from(self.max_in_flight_bytes).is_ok(),
+            "MAX_IN_FLIGHT_BYTES (--max-in-flight-bytes) must be less than 4 GiB",
+        );
+        for (value, name) in [
+            (self.header_timeout, "HEADER_TIMEOUT (--header-timeout)"),
+            (self.body_timeout, "BODY_TIMEOUT (--body-timeout)"),
+            (
+                self.request_deadline,
+                "REQUEST_DEADLINE (--request-deadline)",
+            ),
+        ] {
+            must(!value.is_zero(), &format!("{name} must be longer than 0s"));
         }
-        if self.dedup_ttl < Duration::from_secs(1) {
-            problems.push("DEDUP_TTL (--dedup-ttl) must be at least 1s");
-        }
-        if !problems.is_empty() {
-            bail!("{}", problems.join("\n"));
-        }
-        Ok(())
+        must(
+            self.redis_patience < self.request_deadline,
+            "REDIS_PATIENCE (--redis-patience) must be shorter than REQUEST_DEADLINE \
+             (--request-deadline), or the deadline comes first",
+        );
+        problems
     }
 }

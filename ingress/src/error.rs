@@ -1,25 +1,34 @@
-//! The one place that turns what became of a request into an HTTP answer and a log level.
+//! The one place that turns what became of a request into an HTTP answer and a log line.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use hyper::{Response, StatusCode};
+use shared::telemetry::Sampled;
 use shared::webhook::Unreadable;
 
-use crate::intake::Unavailable;
-use crate::signature;
+use crate::intake::{NotStored, Window};
+use crate::{budget, challenge, signature};
 
 /// What became of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error(transparent)]
     Signature(#[from] signature::Refused),
+    #[error(transparent)]
+    Challenge(#[from] challenge::Refused),
     #[error("the body can't be read: {0}")]
     Unreadable(Unreadable),
     #[error("the body has more than {limit} bytes")]
     TooLarge { limit: usize },
+    #[error("the headers did not arrive in time")]
+    HeaderTimeout,
     #[error("the body did not arrive in time")]
     BodyTimeout,
     #[error("the body broke off")]
@@ -32,72 +41,134 @@ pub enum Refusal {
     Method { allowed: &'static str },
     #[error("Redis has not been seen yet")]
     Unchecked,
+    #[error("too many connections are open")]
+    TooManyConnections,
     #[error("too many webhooks are in work")]
     TooBusy,
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    #[error("{0}")]
+    NotStored(#[from] NotStored),
     #[error("storing took too long")]
     Deadline,
+    #[error("this request ran into a fault of ours")]
+    Panicked,
 }
 
-/// Seconds until a refused sender may well come again.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+impl From<budget::Spent> for Refusal {
+    fn from(_: budget::Spent) -> Self {
+        Self::TooBusy
+    }
+}
+
+/// Log lines about refusals, one a second for each status.
+pub struct Log(HashMap<StatusCode, Sampled>);
+
+impl Default for Log {
+    fn default() -> Self {
+        let statuses = [401, 403, 429, 500, 503];
+        let sampled = |status| Some((StatusCode::from_u16(status).ok()?, Sampled::default()));
+        Self(statuses.into_iter().filter_map(sampled).collect())
+    }
+}
+
+/// How loud a refusal is, and what of it the sender is told.
+enum Told {
+    /// Everyday, or the sender's own affair.
+    Quietly,
+    Loudly,
+    /// Loudly, and the sender learns this instead.
+    As(&'static str),
+}
 
 impl Refusal {
-    fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Signature(_) => StatusCode::UNAUTHORIZED,
-            Self::Unreadable(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::Challenge(challenge::Refused::Token) => StatusCode::FORBIDDEN,
+            Self::Challenge(challenge::Refused::Malformed)
+            | Self::Unreadable(_)
+            | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Unchecked | Self::TooBusy | Self::Unavailable(_) | Self::Deadline => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotStored(NotStored::Limited(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unchecked
+            | Self::TooManyConnections
+            | Self::TooBusy
+            | Self::NotStored(NotStored::Redis(_))
+            | Self::Deadline => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    fn log(&self, correlation_id: &str) {
+    fn told(&self) -> Told {
         match self {
-            Self::Signature(_) => {
-                tracing::warn!(correlation_id, "refused: {self}");
-            }
-            Self::Unavailable(_) | Self::Deadline => {
-                tracing::warn!(correlation_id, "not stored: {self}");
-            }
-            Self::Unreadable(_)
+            // What Redis said stays in the log.
+            Self::NotStored(NotStored::Redis(_)) => Told::As("the webhook can't be stored now"),
+            Self::Signature(_)
+            | Self::Challenge(challenge::Refused::Token)
+            | Self::NotStored(NotStored::Limited(_))
+            | Self::TooManyConnections
+            | Self::TooBusy
+            | Self::Deadline
+            | Self::Panicked => Told::Loudly,
+            Self::Challenge(challenge::Refused::Malformed)
+            | Self::Unreadable(_)
             | Self::TooLarge { .. }
+            | Self::HeaderTimeout
             | Self::BodyTimeout
             | Self::BodyBroken
             | Self::Encoded
             | Self::NotFound
             | Self::Method { .. }
-            | Self::Unchecked
-            | Self::TooBusy => tracing::debug!(correlation_id, "refused: {self}"),
+            | Self::Unchecked => Told::Quietly,
+        }
+    }
+
+    fn write_headers(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Method { allowed } => {
+                headers.insert(ALLOW, HeaderValue::from_static(allowed));
+            }
+            Self::NotStored(NotStored::Limited(window)) => {
+                window.write_headers(headers);
+                headers.insert(RETRY_AFTER, seconds(window.resets_in).into());
+            }
+            // Meta sends it again, soon and then ever later.
+            Self::Unchecked | Self::NotStored(NotStored::Redis(_)) | Self::Deadline => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::TooManyConnections | Self::TooBusy => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            // The rest of the request is not waited for, so the connection can't go on.
+            Self::TooLarge { .. }
+            | Self::HeaderTimeout
+            | Self::BodyTimeout
+            | Self::BodyBroken
+            | Self::Encoded
+            | Self::Panicked => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::Signature(_) | Self::Challenge(_) | Self::Unreadable(_) | Self::NotFound => {}
         }
     }
 
     /// The answer, as `application/problem+json` (RFC 9457).
-    pub fn answer(&self, correlation_id: &str) -> Response<Full<Bytes>> {
-        self.log(correlation_id);
-        let status = self.status();
-        // What Redis said stays in the log.
-        let detail = match self {
-            Self::Unavailable(_) => "the webhook can't be stored now".to_owned(),
-            Self::Signature(_)
-            | Self::Unreadable(_)
-            | Self::TooLarge { .. }
-            | Self::BodyTimeout
-            | Self::BodyBroken
-            | Self::Encoded
-            | Self::NotFound
-            | Self::Method { .. }
-            | Self::Unchecked
-            | Self::TooBusy
-            | Self::Deadline => self.to_string(),
+    pub fn answer(&self, correlation_id: &str, log: &Log) -> Response<Bytes> {
+        let (loud, detail) = match self.told() {
+            Told::Quietly => (false, self.to_string()),
+            Told::Loudly => (true, self.to_string()),
+            Told::As(detail) => (true, detail.to_owned()),
         };
+        let status = self.status();
+        match log.0.get(&status).filter(|_| loud).map(Sampled::pass) {
+            Some(Some(skipped)) => tracing::warn!(correlation_id, skipped, "refused: {self}"),
+            Some(None) => {}
+            None => tracing::debug!(correlation_id, "refused: {self}"),
+        }
         let problem = serde_json::json!({
             "type": "about:blank",
             "title": status.canonical_reason(),
@@ -105,26 +176,33 @@ impl Refusal {
             "detail": detail,
             "correlationId": correlation_id,
         });
-        let mut response = Response::new(Full::new(Bytes::from(problem.to_string())));
+        let mut response = Response::new(Bytes::from(problem.to_string()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        match self {
-            Self::Method { allowed } => {
-                headers.insert(ALLOW, HeaderValue::from_static(allowed));
-            }
-            Self::Unchecked | Self::TooBusy | Self::Unavailable(_) | Self::Deadline => {
-                headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
-            }
-            // The rest of the body is not waited for, so the connection can't go on.
-            Self::TooLarge { .. } | Self::BodyTimeout | Self::BodyBroken | Self::Encoded => {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Self::Signature(_) | Self::Unreadable(_) | Self::NotFound => {}
-        }
+        self.write_headers(headers);
         response
     }
+}
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+impl Window {
+    /// `X-RateLimit-Limit`, `-Remaining`, and `-Reset`: seconds since 1970.
+    pub fn write_headers(&self, headers: &mut HeaderMap) {
+        let reset = (SystemTime::now() + self.resets_in).duration_since(SystemTime::UNIX_EPOCH);
+        headers.insert(LIMIT, self.limit.into());
+        headers.insert(REMAINING, self.remaining.into());
+        headers.insert(RESET, seconds(reset.unwrap_or_default()).into());
+    }
+}
+
+/// Whole seconds, rounded up: what is told as over is over then.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

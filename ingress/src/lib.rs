@@ -1,12 +1,20 @@
 //! The door: takes Meta's webhooks and makes each durable before it says 200.
 //!
-//! A request comes in through [`server`], which bounds it; [`signature`] checks it before anything
-//! looks inside; [`ids`] takes it apart into one delivery per business account; [`intake`] writes
-//! each with one atomic script; [`error`] turns whatever happened into the answer.
+//! A connection comes in through [`connections`], which bounds what it may take; [`request`] leads
+//! each of its requests to an answer: [`challenge`] for Meta's GET, and for a webhook [`budget`] while
+//! its body comes in, [`signature`] before anything looks inside, [`ids`], which takes it apart into
+//! one delivery per business account, and [`intake`], which writes each with one atomic script.
+//! [`error`] turns whatever went wrong into the answer.
 
 pub mod config;
 pub mod server;
 
+mod connections;
+mod request;
+
+pub mod challenge;
+
+pub mod budget;
 pub mod signature;
 
 pub mod ids;

@@ -2,19 +2,17 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use ingress::config::Config;
 use ingress::server::{self, Listeners};
 
 fn main() -> ExitCode {
-    shared::telemetry::exit_code("ingress", &run(Config::parse()))
+    shared::telemetry::exit_code("ingress", &shared::config::parse().and_then(run))
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     shared::telemetry::init(&config.log)?;
-    config.check()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.threads {
         runtime.worker_threads(threads);

@@ -1,6 +1,7 @@
 //! Metrics of ingress. Handles are made once: a label set built per request costs more than the
 //! counting.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -8,78 +9,137 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
+use redis::RedisError;
+use shared::redis::Trouble;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Code {
     code: u16,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
 /// What ingress counts.
-#[derive(Clone)]
 pub struct Metrics {
     requests: Family<Code, Counter>,
     accepted: Counter,
     duration: Histogram,
     own_duration: Histogram,
-    pub in_flight: Gauge,
-    pub stored_items: Counter,
-    pub duplicates: Counter,
+    connections: Gauge,
+    pub(crate) turned_away: Counter,
+    in_flight: Gauge,
+    pub(crate) stored_items: Counter,
+    pub(crate) duplicates: Counter,
+    pub(crate) limited: Counter,
+    pub(crate) over_limit: Counter,
+    pub(crate) further_secret: Counter,
+    redis_errors: Family<Kind, Counter>,
+    pub(crate) redis_memory: Gauge<f64, AtomicU64>,
+}
+
+/// One more in a gauge, until it is dropped.
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    fn in_gauge(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
     /// Registers all metrics.
     pub fn new(registry: &mut Registry) -> Self {
-        let seconds = || {
-            Histogram::new([
-                0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,
-                0.5, 1.0, 2.5,
-            ])
-        };
+        let mut plain = |name, help| registered(registry, name, help, Counter::default());
+        let (turned_away, stored_items, duplicates, limited, over_limit, further_secret) = (
+            plain(
+                "ingress_connections_turned_away",
+                "Connections beyond the limit",
+            ),
+            plain("ingress_stored_items", "Fresh items stored"),
+            plain(
+                "ingress_dedup_hits",
+                "Deliveries of which every item had been stored before",
+            ),
+            plain(
+                "ingress_rate_limit_rejections",
+                "Deliveries refused beyond their account's limit",
+            ),
+            plain(
+                "ingress_rate_limit_exceeded",
+                "Deliveries stored beyond their account's limit, while it is only observed",
+            ),
+            plain(
+                "ingress_signed_by_further_secret",
+                "Webhooks signed with another than the first of the app secrets",
+            ),
+        );
         let requests = Family::<Code, Counter>::default();
         let accepted = requests.get_or_create(&Code { code: 200 }).clone();
-        let metrics = Self {
-            requests,
+        let redis_errors = Family::<Kind, Counter>::default();
+        for trouble in Trouble::ALL {
+            let kind = trouble.name();
+            drop(redis_errors.get_or_create(&Kind { kind }));
+        }
+        Self {
+            requests: registered(
+                registry,
+                "ingress_requests",
+                "Requests on the webhook path by status code",
+                requests,
+            ),
             accepted,
-            duration: seconds(),
-            own_duration: seconds(),
-            in_flight: Gauge::default(),
-            stored_items: Counter::default(),
-            duplicates: Counter::default(),
-        };
-        registry.register(
-            "ingress_requests",
-            "Requests on the webhook path by status code",
-            metrics.requests.clone(),
-        );
-        registry.register_with_unit(
-            "ingress_request_duration",
-            "From the last byte of the body to the answer, Redis included",
-            Unit::Seconds,
-            metrics.duration.clone(),
-        );
-        registry.register_with_unit(
-            "ingress_own_duration",
-            "The same without the time Redis took",
-            Unit::Seconds,
-            metrics.own_duration.clone(),
-        );
-        registry.register(
-            "ingress_in_flight",
-            "Webhooks in work",
-            metrics.in_flight.clone(),
-        );
-        registry.register(
-            "ingress_stored_items",
-            "Fresh items stored",
-            metrics.stored_items.clone(),
-        );
-        registry.register(
-            "ingress_dedup_hits",
-            "Deliveries of which every item had been stored before",
-            metrics.duplicates.clone(),
-        );
-        metrics
+            duration: histogram(
+                registry,
+                "ingress_request_duration",
+                "From the last byte of the body to the answer, Redis included",
+            ),
+            own_duration: histogram(
+                registry,
+                "ingress_own_duration",
+                "The same without the time Redis took",
+            ),
+            connections: registered(
+                registry,
+                "ingress_connections",
+                "Open connections",
+                Gauge::default(),
+            ),
+            turned_away,
+            in_flight: registered(
+                registry,
+                "ingress_in_flight",
+                "Webhooks being stored",
+                Gauge::default(),
+            ),
+            stored_items,
+            duplicates,
+            limited,
+            over_limit,
+            further_secret,
+            redis_errors: registered(
+                registry,
+                "ingress_redis_errors",
+                "Deliveries that Redis did not take, by what it said",
+                redis_errors,
+            ),
+            redis_memory: registered(
+                registry,
+                "ingress_redis_memory_ratio",
+                "Share of Redis' maxmemory in use; 0 without a limit",
+                Gauge::default(),
+            ),
+        }
     }
 
     pub(crate) fn answered(&self, code: u16) {
@@ -95,4 +155,31 @@ impl Metrics {
         self.own_duration
             .observe(whole.saturating_sub(redis).as_secs_f64());
     }
+
+    pub(crate) fn open_connection(&self) -> Counted {
+        Counted::in_gauge(&self.connections)
+    }
+
+    pub(crate) fn webhook_in_flight(&self) -> Counted {
+        Counted::in_gauge(&self.in_flight)
+    }
+
+    pub(crate) fn redis_failed(&self, error: &RedisError) {
+        let kind = Trouble::of(error).name();
+        self.redis_errors.get_or_create(&Kind { kind }).inc();
+    }
+}
+
+fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let metric = Histogram::new([
+        0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
+        2.5,
+    ]);
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
 }

@@ -4,7 +4,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use hyper::HeaderMap;
 use sha2::Sha256;
-use shared::config::Secret;
+use shared::secrets::Secret;
 
 /// The header Meta signs with. The older SHA-1 header is ignored.
 pub const HEADER: &str = "x-hub-signature-256";
@@ -20,20 +20,28 @@ pub struct Verifier {
 pub struct Refused;
 
 impl Verifier {
-    /// A verifier that knows `secrets`; with none it refuses everything.
-    pub fn new(secrets: &[Secret]) -> Self {
-        let keys = secrets
-            .iter()
-            .filter_map(|secret| Hmac::new_from_slice(secret.expose().as_bytes()).ok())
-            .collect();
-        Self { keys }
+    /// A verifier that knows the secrets in `text`, separated by commas or line ends.
+    ///
+    /// # Errors
+    /// An empty one: it would let in whoever signs with nothing.
+    pub fn parse(text: &Secret) -> Result<Self, String> {
+        let keys = text.expose().split([',', '\n']).map(|secret| {
+            let secret = secret.trim();
+            if secret.is_empty() {
+                return Err("one of the comma-separated secrets is empty".to_owned());
+            }
+            Hmac::new_from_slice(secret.as_bytes()).map_err(|error| error.to_string())
+        });
+        Ok(Self {
+            keys: keys.collect::<Result<_, _>>()?,
+        })
     }
 
-    /// Checks the one signature header against `body`.
+    /// Checks the one signature header against `body`. The answer tells which secret had signed.
     ///
     /// # Errors
     /// [`Refused`], for whatever reason: the answer must not help to forge one.
-    pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Refused> {
+    pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<usize, Refused> {
         let mut values = headers.get_all(HEADER).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
             return Err(Refused);
@@ -41,12 +49,11 @@ impl Verifier {
         let signature = decode(value.as_bytes()).ok_or(Refused)?;
         self.keys
             .iter()
-            .any(|key| {
+            .position(|key| {
                 let mut mac = key.clone();
                 mac.update(body);
                 mac.verify_slice(&signature).is_ok()
             })
-            .then_some(())
             .ok_or(Refused)
     }
 }
@@ -81,17 +88,23 @@ mod tests {
         headers
     }
 
+    #[test]
+    fn an_empty_secret_is_none() {
+        for text in ["a,,b", "a,", ","] {
+            let secrets = text.parse().expect("not all empty");
+            assert!(Verifier::parse(&secrets).is_err(), "{text}");
+        }
+    }
+
     /// The example of RFC 4231, test case 2.
     const JEFE: &str = "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
 
     #[test]
     fn only_the_exact_header_passes() {
-        let verifier = Verifier::new(&[
-            "other".parse().expect("a secret"),
-            "Jefe".parse().expect("a secret"),
-        ]);
+        let secrets = "other, Jefe".parse().expect("secrets");
+        let verifier = Verifier::parse(&secrets).expect("a verifier");
         let body = b"what do ya want for nothing?";
-        assert_eq!(verifier.verify(&headers(&[JEFE]), body), Ok(()));
+        assert_eq!(verifier.verify(&headers(&[JEFE]), body), Ok(1));
         for wrong in [
             vec![],
             vec![JEFE, JEFE],
@@ -110,10 +123,6 @@ mod tests {
         }
         assert_eq!(
             verifier.verify(&headers(&[JEFE]), b"something else"),
-            Err(Refused)
-        );
-        assert_eq!(
-            Verifier::new(&[]).verify(&headers(&[JEFE]), body),
             Err(Refused)
         );
     }

@@ -88,7 +88,7 @@ pub struct Admin {
 
 impl Admin {
     /// `/health` and `/ready`, which the public listener has too; `None` for other paths.
-    pub fn probe(&self, path: &str) -> Option<Response<Full<Bytes>>> {
+    pub fn probe(&self, path: &str) -> Option<Response<Bytes>> {
         match path {
             "/health" => Some(json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
             "/ready" => {
@@ -104,7 +104,7 @@ impl Admin {
         }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    fn answer(&self, method: &Method, path: &str) -> Response<Bytes> {
         if method != Method::GET {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         }
@@ -146,7 +146,7 @@ impl Admin {
             tracker.spawn(async move {
                 let service = service_fn(|request: Request<hyper::body::Incoming>| {
                     let response = admin.answer(request.method(), request.uri().path());
-                    std::future::ready(Ok::<_, std::convert::Infallible>(response))
+                    std::future::ready(Ok::<_, std::convert::Infallible>(response.map(Full::new)))
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -163,16 +163,16 @@ impl Admin {
     }
 }
 
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Bytes> {
     body(status, "application/json", value.to_string())
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+fn plain(status: StatusCode, text: &'static str) -> Response<Bytes> {
     body(status, "text/plain; charset=utf-8", text.to_owned())
 }
 
-fn body(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+fn body(status: StatusCode, content_type: &'static str, text: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(text));
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -1,36 +1,103 @@
 //! Settings that both programs have, and the types settings are made of.
 
-use std::fmt;
-use std::str::FromStr;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Command, Parser};
 
-/// A value that never prints.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+use tracing_subscriber::EnvFilter;
 
-impl Secret {
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
+use crate::secrets::Secret;
+
+/// Settings whose relations can be checked.
+pub trait Check: Parser {
+    /// What is wrong, one sentence each, naming the variable and its flag.
+    fn problems(&self) -> Vec<String>;
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl FromStr for Secret {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.trim() {
-            "" => Err("must not be empty"),
-            text => Ok(Self(text.to_owned())),
+/// Reads all settings of a program from its arguments and the environment. Ends it for `--help` and
+/// for arguments that aren't any.
+///
+/// # Errors
+/// Everything that is wrong, one line each.
+pub fn parse<C: Check>() -> anyhow::Result<C> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut command = C::command();
+    let mut problems = Vec::new();
+    let config = loop {
+        let read = command
+            .clone()
+            .try_get_matches_from(&arguments)
+            .and_then(|matches| C::from_arg_matches(&matches));
+        match read {
+            Ok(config) => break Some(config),
+            Err(error) => match without(command.clone(), &mut arguments, &error) {
+                Some((rest, problem)) => {
+                    command = rest;
+                    problems.push(problem);
+                }
+                None if problems.is_empty() => error.exit(),
+                None => break None,
+            },
         }
+    };
+    problems.extend(config.iter().flat_map(Check::problems));
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => anyhow::bail!("these settings can't be used:\n  {}", problems.join("\n  ")),
     }
+}
+
+/// The command without the setting that `error` is about, which then has its default, and what is
+/// wrong with it; `None` if it isn't about a setting's value.
+fn without(
+    command: Command,
+    arguments: &mut Vec<OsString>,
+    error: &clap::Error,
+) -> Option<(Command, String)> {
+    let (ErrorKind::ValueValidation | ErrorKind::InvalidValue) = error.kind() else {
+        return None;
+    };
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = named.split([' ', '=', '[']).next()?.to_owned();
+    let argument = command.get_arguments().find(|argument| {
+        argument
+            .get_long()
+            .is_some_and(|long| flag == format!("--{long}"))
+    })?;
+    let variable = argument
+        .get_env()
+        .map(|name| name.to_string_lossy().into_owned());
+    let why = match std::error::Error::source(error) {
+        Some(source) => source.to_string(),
+        None => match error.get(ContextKind::ValidValue) {
+            Some(ContextValue::Strings(valid)) => format!("must be one of {}", valid.join(", ")),
+            _ => "is not valid".to_owned(),
+        },
+    };
+    let name = match variable {
+        Some(variable) => format!("{variable} ({flag})"),
+        None => flag.clone(),
+    };
+    let id = argument.get_id().clone();
+    // A flag wins over its variable: it goes first, and the variable is looked at then.
+    let given = arguments
+        .iter()
+        .position(|argument| argument.to_string_lossy().split('=').next() == Some(&*flag));
+    let rest = match given {
+        Some(at) => {
+            let alone = !arguments[at].to_string_lossy().contains('=');
+            arguments.drain(at..(at + 1 + usize::from(alone)).min(arguments.len()));
+            command
+        }
+        None => command.mut_arg(id, |argument| argument.env(Resettable::Reset)),
+    };
+    Some((rest, format!("{name}: {why}")))
 }
 
 /// Reads `250ms`, `5s`, `24h`, `8d`.
@@ -42,14 +109,33 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; write it like 250ms, 5s, 24h or 8d"))
 }
 
+/// Braces would move the keys of a partition to different slots of a Redis Cluster.
+fn key_prefix(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.contains(|c: char| c == '{' || c == '}' || c.is_whitespace()) {
+        return Err("must not be empty, nor have braces or spaces");
+    }
+    Ok(text.to_owned())
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Where the stream lives.
 #[derive(Args, Debug, Clone)]
 pub struct RedisArgs {
-    /// `rediss://` for TLS
-    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379")]
-    pub redis_url: Secret,
+    /// `rediss://` for TLS; several, comma-separated: nodes of a Redis Cluster [default:
+    /// redis://127.0.0.1:6379]
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "REDIS_URL_FILE")]
+    pub redis_url_file: Option<PathBuf>,
     /// Prefix of every key
-    #[arg(long, env = "REDIS_KEY_PREFIX", default_value = "whatsapp")]
+    #[arg(long, env = "REDIS_KEY_PREFIX", default_value = "whatsapp", value_parser = key_prefix)]
     pub redis_key_prefix: String,
     /// Refuse to start unless Redis keeps what it acknowledged (AOF, fsync always, noeviction)
     #[arg(
@@ -68,7 +154,7 @@ pub struct RedisArgs {
 #[derive(Args, Debug, Clone)]
 pub struct LogArgs {
     /// error, warn, info, debug, trace, or a filter such as `info,worker=debug`
-    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_filter)]
     pub log_level: String,
     /// How lines look
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]

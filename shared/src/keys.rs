@@ -50,14 +50,26 @@ impl Keys {
         self.of(partition, "stream")
     }
 
-    /// Prefix of the hashes of dedup marks; `:<generation>:<bucket>` follows.
+    /// Hash: generation of dedup marks → its levels; and prefix of the hashes of the marks:
+    /// `:<generation>:<level>:<number>` follows.
     pub fn seen(&self, partition: u16) -> String {
         self.of(partition, "seen")
     }
 
-    /// Prefix of the rate limit's windows; `:<waba>` follows.
-    pub fn rate(&self, partition: u16) -> String {
-        self.of(partition, "rate")
+    /// List: times (ms) of an account's webhooks of the last minute.
+    pub fn rate(&self, partition: u16, waba_id: &str) -> String {
+        let plain = waba_id.len() <= 32 && waba_id.bytes().all(|byte| byte.is_ascii_digit());
+        let name = if plain {
+            waba_id.to_owned()
+        } else {
+            // Ids are digits; what else is sent as one must not make a key of any length.
+            let hash = Sha256::digest(waba_id.as_bytes());
+            hash.iter()
+                .take(12)
+                .map(|byte| format!("{byte:02x}"))
+                .collect()
+        };
+        format!("{}:{name}", self.of(partition, "rate"))
     }
 
     /// String: the owner's token, with expiry.

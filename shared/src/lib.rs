@@ -1,6 +1,6 @@
 //! What both programs must agree on: how a webhook body is read ([`webhook`]), the keys and
 //! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]), and the plumbing
-//! that both start with ([`config`], [`redis`], [`telemetry`], [`admin`]).
+//! that both start with ([`config`], [`secrets`], [`redis`], [`script`], [`telemetry`], [`admin`]).
 
 pub mod webhook;
 
@@ -8,7 +8,9 @@ pub mod entry;
 pub mod keys;
 
 pub mod redis;
+pub mod script;
 
 pub mod admin;
 pub mod config;
+pub mod secrets;
 pub mod telemetry;

@@ -1,69 +1,406 @@
-//! Connecting to Redis, and the two checks both programs make before they start: that the partition
-//! count is the deployment's, and that Redis keeps what it acknowledges.
+//! One Redis or a Redis Cluster: connecting, and the checks both programs make before they rely on
+//! it: that the partition count is the deployment's, and that it keeps what it acknowledges.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncConnectionConfig, Client, RedisResult};
+use anyhow::{bail, ensure};
+use arc_swap::ArcSwapOption;
+use futures::future::join_all;
+use redis::aio::{
+    ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection,
+};
+use redis::cluster::{ClusterClient, ClusterClientBuilder, ClusterConfig};
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+};
 
 use crate::config::RedisArgs;
 use crate::keys::Keys;
+use crate::secrets::{Follow, Rotating, Secret};
 
 /// How long a TCP connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The client's own retries in a cluster, for a slot that is moving. What is away for longer is
+/// tried again by whoever asked.
+const CLUSTER_RETRIES: u32 = 3;
+const CLUSTER_RETRY_MS: (u64, u64) = (5, 50);
 
-/// A client of the configured server.
-///
-/// # Errors
-/// A URL that can't be parsed; the message does not repeat it, since it may hold a password.
-pub fn client(args: &RedisArgs) -> anyhow::Result<Client> {
-    Client::open(args.redis_url.expose()).map_err(|error| {
-        anyhow::anyhow!("REDIS_URL (--redis-url) can't be used: {:?}", error.kind())
-    })
+/// Where the configured Redis is. Clones share it; when `REDIS_URL_FILE` changes, new connections
+/// and those handed out go to the new address with the new password.
+#[derive(Clone)]
+pub struct Redis(Arc<Rotating<Target>>);
+
+enum Target {
+    One(Client),
+    /// Some of its nodes.
+    Cluster(Vec<ConnectionInfo>),
 }
 
-/// A shared, pipelined connection that comes back by itself. Clones are cheap and share one socket.
-/// `response_timeout` must be longer than anything that is asked over it.
-///
-/// # Errors
-/// Only settings; a server that is away is found out by the first command.
-pub fn shared_connection(
-    client: &Client,
-    response_timeout: Duration,
-) -> anyhow::Result<ConnectionManager> {
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(response_timeout))
-        .set_number_of_retries(1)
-        .set_min_delay(Duration::from_millis(50))
-        .set_max_delay(Duration::from_millis(500))
-        .set_pipeline_buffer_size(1024);
-    ConnectionManager::new_lazy_with_config(client.clone(), config)
-        .context("Redis connection settings")
+impl Target {
+    /// The parser's own message would repeat the password, so only its kind is told.
+    fn parse(urls: &Secret) -> Result<Self, String> {
+        let nodes: Result<Vec<_>, _> = urls
+            .expose()
+            .split(',')
+            .map(|url| url.trim().into_connection_info())
+            .collect();
+        let nodes = nodes.map_err(|error| {
+            format!(
+                "is no redis:// or rediss:// URL ({:?}); several, comma-separated, are a Redis Cluster",
+                error.kind()
+            )
+        })?;
+        let unusable = |error: RedisError| format!("can't be used ({:?})", error.kind());
+        match <[ConnectionInfo; 1]>::try_from(nodes) {
+            Ok([node]) => Client::open(node).map(Self::One).map_err(unusable),
+            Err(nodes) => {
+                cluster(&nodes, CONNECT_TIMEOUT).map_err(unusable)?;
+                Ok(Self::Cluster(nodes))
+            }
+        }
+    }
 }
 
-/// A connection of one's own, for blocking reads. The time-out is longer than any block: a shorter
-/// one would give up on a reply that the server still sends.
-///
-/// # Errors
-/// Redis is away.
-pub async fn own_connection(
-    client: &Client,
+fn cluster(nodes: &[ConnectionInfo], response_timeout: Duration) -> RedisResult<ClusterClient> {
+    let (shortest, longest) = CLUSTER_RETRY_MS;
+    ClusterClientBuilder::new(nodes.to_vec())
+        .retries(CLUSTER_RETRIES)
+        .min_retry_wait(shortest)
+        .max_retry_wait(longest)
+        .connection_timeout(CONNECT_TIMEOUT.min(response_timeout))
+        .response_timeout(response_timeout)
+        .overall_response_timeout(Some(response_timeout))
+        .build()
+}
+
+impl Redis {
+    /// The Redis of the settings; nothing is connected yet.
+    ///
+    /// # Errors
+    /// What is wrong with `REDIS_URL` or its file, without repeating it.
+    pub fn new(args: &RedisArgs) -> Result<Self, String> {
+        let unset = args.redis_url.is_none() && args.redis_url_file.is_none();
+        let default = "redis://127.0.0.1:6379".parse().ok().filter(|_| unset);
+        let url = args.redis_url.as_ref().or(default.as_ref());
+        let file = args.redis_url_file.as_deref();
+        let target = Rotating::open("REDIS_URL", url, file, Target::parse)?;
+        target
+            .map(Self)
+            .ok_or_else(|| "REDIS_URL is not set".to_owned())
+    }
+
+    pub fn follow(&self) -> Arc<dyn Follow> {
+        self.0.clone()
+    }
+
+    /// Grows when the address or the password changes.
+    pub fn version(&self) -> u64 {
+        self.0.version()
+    }
+
+    /// The address of a single server; `None` for a cluster.
+    pub fn single(&self) -> Option<ConnectionInfo> {
+        match &**self.0.current() {
+            Target::One(client) => Some(client.get_connection_info().clone()),
+            Target::Cluster(_) => None,
+        }
+    }
+
+    /// A shared, pipelined connection that comes back by itself. `response_timeout` must be longer
+    /// than anything that is asked over it. It is made by the first command.
+    pub fn connection(&self, response_timeout: Duration) -> Connection {
+        Connection {
+            redis: self.clone(),
+            response_timeout,
+            link: Arc::default(),
+        }
+    }
+
+    /// A connection of one's own to the node that has `key`, for blocking reads. The time-out is
+    /// longer than any block: a shorter one would give up on a reply that the server still sends.
+    /// `asking` finds the node in a cluster.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn own_connection(
+        &self,
+        asking: &Connection,
+        key: &str,
+        response_timeout: Duration,
+    ) -> RedisResult<MultiplexedConnection> {
+        let like = match &**self.0.current() {
+            Target::One(client) => Ok(client.clone()),
+            Target::Cluster(nodes) => Err(nodes[0].clone()),
+        };
+        let client = match like {
+            Ok(client) => client,
+            Err(like) => {
+                let (host, port) = asking.node_of(key).await?;
+                let address = match like.addr() {
+                    ConnectionAddr::TcpTls {
+                        insecure,
+                        tls_params,
+                        ..
+                    } => ConnectionAddr::TcpTls {
+                        host,
+                        port,
+                        insecure: *insecure,
+                        tls_params: tls_params.clone(),
+                    },
+                    _ => ConnectionAddr::Tcp(host, port),
+                };
+                Client::open(like.set_addr(address))?
+            }
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(response_timeout));
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+    }
+}
+
+/// A shared connection to one Redis or to all nodes of a cluster. Clones are cheap and share it.
+#[derive(Clone)]
+pub struct Connection {
+    redis: Redis,
     response_timeout: Duration,
-) -> RedisResult<redis::aio::MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(response_timeout));
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
+    link: Arc<ArcSwapOption<Link>>,
+}
+
+struct Link {
+    /// Of the target that it was made for.
+    version: u64,
+    to: LinkTo,
+}
+
+#[derive(Clone)]
+enum LinkTo {
+    One(ConnectionManager),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    fn link(&self) -> RedisResult<LinkTo> {
+        let version = self.redis.version();
+        if let Some(link) = &*self.link.load()
+            && link.version == version
+        {
+            return Ok(link.to.clone());
+        }
+        let target = self.redis.0.current();
+        let to = match &**target {
+            Target::One(client) => {
+                let config = ConnectionManagerConfig::new()
+                    .set_connection_timeout(Some(CONNECT_TIMEOUT))
+                    .set_response_timeout(Some(self.response_timeout))
+                    .set_number_of_retries(1)
+                    .set_min_delay(Duration::from_millis(50))
+                    .set_max_delay(Duration::from_millis(500))
+                    .set_pipeline_buffer_size(1024);
+                LinkTo::One(ConnectionManager::new_lazy_with_config(
+                    client.clone(),
+                    config,
+                )?)
+            }
+            Target::Cluster(nodes) => {
+                let client = cluster(nodes, self.response_timeout)?;
+                // It would have none otherwise, whatever the client's is.
+                let config = ClusterConfig::new().set_response_timeout(self.response_timeout);
+                LinkTo::Cluster(client.get_pending_async_connection_with_config(config))
+            }
+        };
+        self.link.store(Some(Arc::new(Link {
+            version,
+            to: to.clone(),
+        })));
+        Ok(to)
+    }
+
+    /// Asks every primary, or the one server. A primary that is away is left out: the others go on
+    /// without it.
+    ///
+    /// # Errors
+    /// None of them answers.
+    pub async fn ask_all<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<Vec<T>> {
+        let cluster = match self.link()? {
+            LinkTo::One(mut one) => return Ok(vec![command.query_async(&mut one).await?]),
+            LinkTo::Cluster(cluster) => cluster,
+        };
+        let shards = shards(cluster.clone()).await?;
+        let primaries: BTreeSet<(String, u16)> = shards.into_iter().map(|(_, node)| node).collect();
+        let asked = primaries.into_iter().map(|(host, port)| {
+            let node = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host, port });
+            let mut cluster = cluster.clone();
+            async move {
+                let reply = cluster.route_command(command.clone(), node).await?;
+                redis::from_redis_value(reply).map_err(RedisError::from)
+            }
+        });
+        let (mut replies, mut failed) = (Vec::new(), None);
+        for reply in join_all(asked).await {
+            match reply {
+                Ok(reply) => replies.push(reply),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if replies.is_empty() => Err(error),
+            _ => Ok(replies),
+        }
+    }
+
+    /// Whether Redis answers: at least one primary of a cluster.
+    ///
+    /// # Errors
+    /// It doesn't, or not yet (`LOADING`).
+    pub async fn ping(&self) -> RedisResult<()> {
+        let _answers: Vec<String> = self.ask_all(&redis::cmd("PING")).await?;
+        Ok(())
+    }
+
+    async fn node_of(&self, key: &str) -> RedisResult<(String, u16)> {
+        let found = match self.link()? {
+            LinkTo::One(_) => None,
+            LinkTo::Cluster(cluster) => {
+                let mut command = redis::cmd("CLUSTER");
+                command.arg("KEYSLOT").arg(key);
+                let slot: u16 = command.query_async(&mut cluster.clone()).await?;
+                let shards = shards(cluster).await?;
+                shards.into_iter().find(|(slots, _)| slots.contains(&slot))
+            }
+        };
+        found.map(|(_, node)| node).ok_or_else(|| {
+            let what = "no node of the cluster has the slot";
+            RedisError::from((ErrorKind::ClusterConnectionNotFound, what))
+        })
+    }
+}
+
+/// Ranges of slots, each with the host and port of its primary.
+async fn shards(
+    mut cluster: ClusterConnection,
+) -> RedisResult<Vec<(RangeInclusive<u16>, (String, u16))>> {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg("SLOTS");
+    let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+    let reply = cluster.route_command(command, any).await?;
+    let shards: Vec<Vec<Value>> = redis::from_redis_value(reply)?;
+    let shard = |parts: Vec<Value>| {
+        let mut parts = parts.into_iter();
+        let first = redis::from_redis_value(parts.next()?).ok()?;
+        let last = redis::from_redis_value(parts.next()?).ok()?;
+        let primary: Vec<Value> = redis::from_redis_value(parts.next()?).ok()?;
+        let (slots, mut primary) = (first..=last, primary.into_iter());
+        let host: String = redis::from_redis_value(primary.next()?).ok()?;
+        let port = redis::from_redis_value(primary.next()?).ok()?;
+        (!host.is_empty()).then_some((slots, (host, port)))
+    };
+    Ok(shards.into_iter().filter_map(shard).collect())
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let reply = match self.link()? {
+                LinkTo::One(mut one) => one.req_packed_command(command).await,
+                LinkTo::Cluster(mut cluster) => cluster.req_packed_command(command).await,
+            };
+            if let Err(error) = &reply
+                && error.code() == Some("READONLY")
+            {
+                // It was demoted to a replica: its name may lead elsewhere by now.
+                self.link.store(None);
+            }
+            reply
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        commands: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            match self.link()? {
+                LinkTo::One(mut one) => one.req_packed_commands(commands, offset, count).await,
+                LinkTo::Cluster(mut cluster) => {
+                    cluster.req_packed_commands(commands, offset, count).await
+                }
+            }
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        0
+    }
+}
+
+/// What a failed command says about Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// No answer: down, cut off, or too slow. Whether the command was done is unknown.
+    Away,
+    /// It says itself that it will be back: loading its data, electing, moving a slot, in a script.
+    Soon,
+    /// Out of memory.
+    Full,
+    /// A replica, or one that lost its replicas or its disk: takes no writes.
+    ReadOnly,
+    /// Anything else: a wrong type at a key, a refused login. Somebody must mend it.
+    Broken,
+}
+
+impl Trouble {
+    pub const ALL: [Self; 5] = [
+        Self::Away,
+        Self::Soon,
+        Self::Full,
+        Self::ReadOnly,
+        Self::Broken,
+    ];
+
+    pub fn of(error: &RedisError) -> Self {
+        match error.code() {
+            Some("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN") => Self::Soon,
+            Some("OOM") => Self::Full,
+            Some("READONLY" | "NOREPLICAS" | "MISCONF") => Self::ReadOnly,
+            Some(_) => Self::Broken,
+            None if error.kind() == ErrorKind::AuthenticationFailed => Self::Broken,
+            None => Self::Away,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Soon => "soon",
+            Self::Full => "full",
+            Self::ReadOnly => "read_only",
+            Self::Broken => "broken",
+        }
+    }
+
+    /// Whether it may be over within a second.
+    pub fn passes(self) -> bool {
+        match self {
+            Self::Away | Self::Soon | Self::ReadOnly => true,
+            Self::Full | Self::Broken => false,
+        }
+    }
 }
 
 /// What both programs check before they rely on this Redis.
 pub struct StartCheck {
-    pub connection: ConnectionManager,
+    pub connection: Connection,
     pub keys: Keys,
     /// Refuse a Redis that may lose what it acknowledged.
     pub required: bool,
@@ -74,13 +411,20 @@ impl StartCheck {
     /// settings. The inner result is `Err` while Redis is away, else what is unsafe about it.
     ///
     /// # Errors
-    /// Why this program must not run: another partition count, or unsafe settings while safe ones
-    /// are required.
+    /// Why this program must not run: another partition count, a cluster named as a single server, or
+    /// unsafe settings while safe ones are required.
     pub async fn run(&mut self) -> anyhow::Result<RedisResult<Vec<String>>> {
         let wanted = self.keys.partitions();
         let stored = match self.partition_count(wanted).await {
             Ok(stored) => stored,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => {
+                ensure!(
+                    !matches!(error.code(), Some("MOVED" | "ASK")),
+                    "REDIS_URL (--redis-url) names one node of a Redis Cluster: name several of its \
+                     nodes, comma-separated"
+                );
+                return Ok(Err(error));
+            }
         };
         if stored != wanted {
             bail!(
@@ -88,7 +432,7 @@ impl StartCheck {
                  created with {stored}: set it to {stored}"
             );
         }
-        let problems = match durability_problems(&mut self.connection).await {
+        let problems = match durability_problems(&self.connection).await {
             Ok(problems) => problems,
             Err(error) => return Ok(Err(error)),
         };
@@ -127,58 +471,67 @@ impl StartCheck {
     }
 }
 
-/// Whether Redis answers.
-///
-/// # Errors
-/// It doesn't, or not yet (`LOADING`).
-pub async fn ping(connection: &mut ConnectionManager) -> RedisResult<()> {
-    redis::cmd("PING").query_async(connection).await
-}
-
 /// What makes this Redis lose what it acknowledged, one sentence each; empty if nothing.
 ///
 /// # Errors
 /// Redis is away. A server that forbids CONFIG is no error: it is one of the sentences.
-pub async fn durability_problems(connection: &mut ConnectionManager) -> RedisResult<Vec<String>> {
-    let mut problems = Vec::new();
-    let mut config = HashMap::new();
-    for name in [
-        "appendonly",
-        "appendfsync",
-        "no-appendfsync-on-rewrite",
-        "maxmemory",
-        "maxmemory-policy",
-    ] {
-        let reply: RedisResult<HashMap<String, String>> = redis::cmd("CONFIG")
-            .arg("GET")
-            .arg(name)
-            .query_async(connection)
-            .await;
-        match reply {
-            Ok(reply) => config.extend(reply),
-            Err(error) if error.is_io_error() || error.is_timeout() => return Err(error),
-            Err(_) => {
-                problems
-                    .push("unknown: CONFIG GET is forbidden, settings can't be read".to_owned());
-                return Ok(problems);
-            }
-        }
-    }
+pub async fn durability_problems(connection: &Connection) -> RedisResult<Vec<String>> {
     let wanted = [
         ("appendonly", "yes"),
         ("appendfsync", "always"),
         ("no-appendfsync-on-rewrite", "no"),
         ("maxmemory-policy", "noeviction"),
+        ("maxmemory", ""),
     ];
+    let mut problems = Vec::new();
     for (name, wanted) in wanted {
-        match config.get(name).map(String::as_str) {
-            Some(value) if value == wanted => {}
-            Some(value) => problems.push(format!("{name} is {value}, should be {wanted}")),
-            None => problems.push(format!("{name} is unknown, should be {wanted}")),
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg(name);
+        let servers: Vec<HashMap<String, String>> = match connection.ask_all(&command).await {
+            Ok(servers) => servers,
+            Err(error) if Trouble::of(&error).passes() => return Err(error),
+            Err(_) => {
+                problems
+                    .push("unknown: CONFIG GET is forbidden, settings can't be read".to_owned());
+                return Ok(problems);
+            }
+        };
+        for server in servers {
+            let problem = match (name, server.get(name).map(String::as_str)) {
+                ("maxmemory", Some("0")) => {
+                    "maxmemory is 0, should be a limit such as 4gb".to_owned()
+                }
+                ("maxmemory", _) => continue,
+                (_, Some(value)) if value == wanted => continue,
+                (_, Some(value)) => format!("{name} is {value}, should be {wanted}"),
+                (_, None) => format!("{name} is unknown, should be {wanted}"),
+            };
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
         }
     }
-    if config.get("maxmemory").is_some_and(|bytes| bytes == "0") {
-        problems.push("maxmemory is 0, should be a limit such as 4gb".to_owned());
-    }
     Ok(problems)
+}
+
+/// How full Redis is, as a share of its `maxmemory`: the fullest primary of a cluster. 0 where there
+/// is no limit.
+///
+/// # Errors
+/// Redis is away.
+pub async fn memory_used(connection: &Connection) -> RedisResult<f64> {
+    let mut command = redis::cmd("INFO");
+    command.arg("memory");
+    let servers: Vec<String> = connection.ask_all(&command).await?;
+    let shares = servers.iter().map(|info| {
+        let number = |name: &str| {
+            let line = info.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse::<f64>().ok())
+        };
+        match (number("used_memory:"), number("maxmemory:")) {
+            (Some(used), Some(most)) if most > 0.0 => used / most,
+            _ => 0.0,
+        }
+    });
+    Ok(shares.fold(0.0, f64::max))
 }

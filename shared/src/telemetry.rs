@@ -1,6 +1,8 @@
 //! Logs of both programs, to standard error, and the signals that end them.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +27,36 @@ pub fn init(args: &LogArgs) -> anyhow::Result<()> {
     };
     drop(installed);
     Ok(())
+}
+
+/// Lets one log line a second through, since some are written by whoever sends most.
+pub struct Sampled {
+    started: Instant,
+    /// Second of the last line, counted from 1.
+    last: AtomicU64,
+    skipped: AtomicU64,
+}
+
+impl Default for Sampled {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            last: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Sampled {
+    /// How many lines were skipped since the last one, if this one is to be written.
+    pub fn pass(&self) -> Option<u64> {
+        let second = self.started.elapsed().as_secs() + 1;
+        if self.last.swap(second, Ordering::Relaxed) == second {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.skipped.swap(0, Ordering::Relaxed))
+    }
 }
 
 /// What a program ends with; why it failed goes to standard error, in one line and without a

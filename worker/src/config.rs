@@ -1,12 +1,17 @@
 //! Settings of the worker.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use shared::config::{LogArgs, RedisArgs, Secret, duration};
+use shared::config::{Check, LogArgs, RedisArgs, duration};
+use shared::redis::Redis;
+use shared::secrets::{Follow, Rotating, Secret};
 use url::Url;
+
+use crate::publisher;
 
 /// Turns stored webhooks into events.
 #[derive(Parser, Debug, Clone)]
@@ -62,13 +67,12 @@ pub struct Config {
 /// Where events go.
 #[derive(Args, Debug, Clone)]
 pub struct AmqpArgs {
-    /// `amqps://` for TLS
-    #[arg(
-        long,
-        env = "AMQP_URL",
-        default_value = "amqp://guest:guest@127.0.0.1:5672/%2f"
-    )]
-    pub amqp_url: Secret,
+    /// `amqps://` for TLS [default: amqp://guest:guest@127.0.0.1:5672/%2f]
+    #[arg(long, env = "AMQP_URL", hide_env_values = true)]
+    pub amqp_url: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "AMQP_URL_FILE")]
+    pub amqp_url_file: Option<PathBuf>,
     /// Durable topic exchange
     #[arg(long, env = "AMQP_EXCHANGE", default_value = "whatsapp.inbound")]
     pub amqp_exchange: String,
@@ -101,10 +105,16 @@ pub struct StoreArgs {
     /// Any S3
     #[arg(long, env = "MINIO_ENDPOINT", default_value = "http://127.0.0.1:9000")]
     pub minio_endpoint: Url,
-    #[arg(long, env = "MINIO_ACCESS_KEY")]
+    #[arg(long, env = "MINIO_ACCESS_KEY", hide_env_values = true)]
     pub minio_access_key: Option<Secret>,
-    #[arg(long, env = "MINIO_SECRET_KEY")]
+    /// File that has it, read again when it changes
+    #[arg(long, env = "MINIO_ACCESS_KEY_FILE")]
+    pub minio_access_key_file: Option<PathBuf>,
+    #[arg(long, env = "MINIO_SECRET_KEY", hide_env_values = true)]
     pub minio_secret_key: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "MINIO_SECRET_KEY_FILE")]
+    pub minio_secret_key_file: Option<PathBuf>,
     #[arg(long, env = "MINIO_REGION", default_value = "us-east-1")]
     pub minio_region: String,
     /// Raw payloads; created if missing
@@ -128,41 +138,154 @@ pub struct TenantArgs {
     )]
     pub tenant_service_url: Url,
     /// Sent as a bearer token
-    #[arg(long, env = "TENANT_SERVICE_TOKEN")]
+    #[arg(long, env = "TENANT_SERVICE_TOKEN", hide_env_values = true)]
     pub tenant_service_token: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "TENANT_SERVICE_TOKEN_FILE")]
+    pub tenant_service_token_file: Option<PathBuf>,
     /// How long a tenant is remembered
     #[arg(long, env = "TENANT_CACHE_TTL", default_value = "1h", value_parser = duration)]
     pub tenant_cache_ttl: Duration,
 }
 
+/// The secrets of the settings, which follow their files.
+#[derive(Clone)]
+pub struct Secrets {
+    pub redis: Redis,
+    pub amqp: Arc<Rotating<Secret>>,
+    /// `None` where one is not set.
+    pub store: Option<StoreKeys>,
+    pub tenant_service_token: Option<Arc<Rotating<Secret>>>,
+}
+
+/// What signs requests to the object store.
+#[derive(Debug, Clone)]
+pub struct StoreKeys {
+    pub access: Arc<Rotating<Secret>>,
+    pub secret: Arc<Rotating<Secret>>,
+}
+
+impl Secrets {
+    /// All that may change while the program runs.
+    pub fn followed(&self) -> Vec<Arc<dyn Follow>> {
+        let mut all = vec![self.redis.follow(), self.amqp.clone()];
+        if let Some(StoreKeys { access, secret }) = self.store.clone() {
+            all.extend([access as Arc<dyn Follow>, secret]);
+        }
+        let token = self.tenant_service_token.clone();
+        all.extend(token.map(|it| it as Arc<dyn Follow>));
+        all
+    }
+}
+
 impl Config {
-    /// Checks what clap can't: relations between settings.
+    /// Reads the secrets.
     ///
     /// # Errors
-    /// All problems at once, each naming its variable and flag.
-    pub fn check(&self) -> anyhow::Result<()> {
-        let mut problems = Vec::new();
-        if self.store.minio_access_key.is_none() || self.store.minio_secret_key.is_none() {
-            problems.push(
+    /// What is wrong with any of them.
+    pub fn secrets(&self) -> Result<Secrets, Vec<String>> {
+        let (amqp, store, tenants) = (&self.amqp, &self.store, &self.tenants);
+        let default = "amqp://guest:guest@127.0.0.1:5672/%2f".parse().ok();
+        let default = default.filter(|_| amqp.amqp_url_file.is_none());
+        let opened = (
+            Redis::new(&self.redis),
+            Rotating::open(
+                "AMQP_URL",
+                amqp.amqp_url.as_ref().or(default.as_ref()),
+                amqp.amqp_url_file.as_deref(),
+                publisher::url,
+            ),
+            Rotating::plain(
+                "MINIO_ACCESS_KEY",
+                store.minio_access_key.as_ref(),
+                store.minio_access_key_file.as_deref(),
+            ),
+            Rotating::plain(
+                "MINIO_SECRET_KEY",
+                store.minio_secret_key.as_ref(),
+                store.minio_secret_key_file.as_deref(),
+            ),
+            Rotating::plain(
+                "TENANT_SERVICE_TOKEN",
+                tenants.tenant_service_token.as_ref(),
+                tenants.tenant_service_token_file.as_deref(),
+            ),
+        );
+        match opened {
+            (Ok(redis), Ok(Some(amqp)), Ok(access), Ok(secret), Ok(tenant_service_token)) => {
+                let keys = access.zip(secret);
+                Ok(Secrets {
+                    redis,
+                    amqp,
+                    store: keys.map(|(access, secret)| StoreKeys { access, secret }),
+                    tenant_service_token,
+                })
+            }
+            (redis, amqp, access, secret, token) => Err([
+                redis.err(),
+                amqp.err(),
+                access.err(),
+                secret.err(),
+                token.err(),
+            ]
+            .into_iter()
+            .flatten()
+            .collect()),
+        }
+    }
+}
+
+impl Check for Cli {
+    fn problems(&self) -> Vec<String> {
+        let config = &self.config;
+        let mut problems = match config.secrets() {
+            Ok(secrets) if secrets.store.is_none() => vec![
                 "MINIO_ACCESS_KEY (--minio-access-key) and MINIO_SECRET_KEY (--minio-secret-key) \
-                 must be set: failed webhooks and the archive need the object store",
+                 must be set, or their _FILEs: failed webhooks and the archive need the object store"
+                    .to_owned(),
+            ],
+            Ok(_) => Vec::new(),
+            Err(problems) => problems,
+        };
+        let mut must = |holds: bool, what: &str| {
+            if !holds {
+                problems.push(what.to_owned());
+            }
+        };
+        must(
+            config.lease_ttl >= Duration::from_millis(500),
+            "LEASE_TTL (--lease-ttl) must be at least 500ms",
+        );
+        must(
+            config.read_bytes >= 65_536,
+            "READ_BYTES (--read-bytes) must be at least 65536",
+        );
+        for (value, name) in [
+            (config.concurrency, "WORKER_CONCURRENCY (--concurrency)"),
+            (config.max_deliveries, "MAX_DELIVERIES (--max-deliveries)"),
+            (config.threads.unwrap_or(1), "THREADS (--threads)"),
+        ] {
+            must(value > 0, &format!("{name} must be at least 1"));
+        }
+        for (url, name) in [
+            (
+                &config.store.minio_endpoint,
+                "MINIO_ENDPOINT (--minio-endpoint)",
+            ),
+            (
+                &config.tenants.tenant_service_url,
+                "TENANT_SERVICE_URL (--tenant-service-url)",
+            ),
+        ] {
+            must(
+                matches!(url.scheme(), "http" | "https") && url.has_host(),
+                &format!("{name} must be an http:// or https:// URL"),
             );
         }
-        if self.lease_ttl < Duration::from_millis(500) {
-            problems.push("LEASE_TTL (--lease-ttl) must be at least 500ms");
-        }
-        if self.concurrency == 0 {
-            problems.push("WORKER_CONCURRENCY (--concurrency) must be at least 1");
-        }
-        if self.read_bytes < 65_536 {
-            problems.push("READ_BYTES (--read-bytes) must be at least 65536");
-        }
-        if self.max_deliveries == 0 {
-            problems.push("MAX_DELIVERIES (--max-deliveries) must be at least 1");
-        }
-        if !problems.is_empty() {
-            bail!("{}", problems.join("\n"));
-        }
-        Ok(())
+        must(
+            !config.amqp.confirm_timeout.is_zero(),
+            "CONFIRM_TIMEOUT (--confirm-timeout) must be longer than 0s",
+        );
+        problems
     }
 }

@@ -10,8 +10,11 @@ use anyhow::Context;
 use deadpool_redis::Pool;
 use futures::future::join_all;
 use rand::seq::SliceRandom;
-use redis::Script;
+use redis::FromRedisValue;
 use shared::keys::{GROUP, Keys};
+use shared::redis::{Connection, Redis};
+use shared::script::{Call, Script};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -72,9 +75,17 @@ struct Scripts {
     release: Script,
 }
 
+#[derive(Clone)]
+enum Link {
+    Pool(Pool),
+    /// Pooled connections know nothing of a cluster's dead nodes.
+    Cluster(Connection),
+}
+
 /// This worker's leases.
 pub struct Leases {
-    pool: Pool,
+    redis: Redis,
+    link: Mutex<Option<(u64, Link)>>,
     keys: Keys,
     worker: String,
     ttl: Duration,
@@ -82,7 +93,7 @@ pub struct Leases {
 }
 
 impl Leases {
-    pub fn new(pool: Pool, keys: Keys, ttl: Duration) -> Self {
+    pub fn new(redis: Redis, keys: Keys, ttl: Duration) -> Self {
         let scripts = Scripts {
             heartbeat: Script::new(include_str!("lua/heartbeat.lua")),
             acquire: Script::new(include_str!("lua/acquire.lua")),
@@ -90,7 +101,8 @@ impl Leases {
             release: Script::new(include_str!("lua/release.lua")),
         };
         Self {
-            pool,
+            redis,
+            link: Mutex::default(),
             keys,
             worker: Uuid::new_v4().to_string(),
             ttl,
@@ -172,59 +184,91 @@ impl Leases {
             .filter(|partition| !tenures.contains_key(partition))
             .collect();
         free.shuffle(&mut rand::rng());
-        for partition in free {
-            if missing == 0 {
-                break;
-            }
-            if let Some(tenure) = self.acquire(partition).await? {
-                tracing::info!(partition, "took a partition");
-                missing -= 1;
-                let tenure = Arc::new(tenure);
-                tenures.insert(partition, tenure.clone());
-                let owning = own(tenure.clone());
-                tasks.spawn(async move {
-                    owning.await;
-                    tenure
-                });
+        let mut trouble = None;
+        while missing > 0 && !free.is_empty() && trouble.is_none() {
+            // Side by side: those on a dead node of a cluster must not hold up the others.
+            let some = free.drain(..missing.min(free.len()));
+            for taken in join_all(some.map(|partition| self.acquire(partition))).await {
+                match taken {
+                    Ok(Some(tenure)) => {
+                        tracing::info!(partition = tenure.partition, "took a partition");
+                        missing -= 1;
+                        let tenure = Arc::new(tenure);
+                        tenures.insert(tenure.partition, tenure.clone());
+                        let owning = own(tenure.clone());
+                        tasks.spawn(async move {
+                            owning.await;
+                            tenure
+                        });
+                    }
+                    Ok(None) => {}
+                    Err(error) => trouble = Some(error),
+                }
             }
         }
-        Ok(())
+        trouble.map_or(Ok(()), Err)
     }
 
-    async fn connection(&self) -> anyhow::Result<deadpool_redis::Connection> {
-        self.pool.get().await.context("no connection to Redis")
+    /// Connections of their own: a lease must not wait behind webhooks.
+    async fn link(&self) -> anyhow::Result<Link> {
+        let version = self.redis.version();
+        let mut link = self.link.lock().await;
+        if let Some((made_for, link)) = &*link
+            && *made_for == version
+        {
+            return Ok(link.clone());
+        }
+        let patience = self.ttl / 4;
+        let made = match self.redis.single() {
+            None => Link::Cluster(self.redis.connection(patience)),
+            Some(server) => Link::Pool(
+                Pool::builder(deadpool_redis::Manager::new(server)?)
+                    .max_size(usize::from(self.keys.partitions()).clamp(4, 16))
+                    .wait_timeout(Some(patience))
+                    .create_timeout(Some(patience))
+                    .recycle_timeout(Some(patience))
+                    .runtime(deadpool_redis::Runtime::Tokio1)
+                    .build()?,
+            ),
+        };
+        *link = Some((version, made.clone()));
+        Ok(made)
+    }
+
+    async fn ask<T: FromRedisValue>(&self, call: Call<'_>) -> anyhow::Result<T> {
+        Ok(match self.link().await? {
+            Link::Pool(pool) => {
+                let mut connection = pool.get().await.context("no connection to Redis")?;
+                call.run(&mut connection).await?
+            }
+            Link::Cluster(mut connection) => call.run(&mut connection).await?,
+        })
     }
 
     /// Tells that this worker lives for `ttl` more (zero: leaves); the ids of all that live.
     async fn heartbeat(&self, ttl: Duration) -> anyhow::Result<Vec<String>> {
-        Ok(self
-            .scripts
-            .heartbeat
-            .key(self.keys.workers())
-            .arg(&self.worker)
-            .arg(ttl.as_millis() as u64)
-            .invoke_async(&mut self.connection().await?)
-            .await?)
+        let call = self.scripts.heartbeat.call([self.keys.workers()]);
+        self.ask(call.arg(&self.worker).arg(ttl.as_millis() as u64))
+            .await
     }
 
     async fn acquire(&self, partition: u16) -> anyhow::Result<Option<Tenure>> {
         let token = format!("{}:{}", self.worker, Uuid::new_v4());
         let asked = Instant::now();
-        let taken: bool = self
-            .scripts
-            .acquire
-            .key(self.keys.lease(partition))
-            .key(self.keys.owner(partition))
-            .key(self.keys.stream(partition))
-            .key(self.keys.suspects(partition))
-            .key(self.keys.deaths(partition))
-            .key(self.keys.alone(partition))
+        let call = self.scripts.acquire.call([
+            self.keys.lease(partition),
+            self.keys.owner(partition),
+            self.keys.stream(partition),
+            self.keys.suspects(partition),
+            self.keys.deaths(partition),
+            self.keys.alone(partition),
+        ]);
+        let call = call
             .arg(&token)
             .arg(self.ttl.as_millis() as u64)
             .arg(GROUP)
-            .arg(&self.worker)
-            .invoke_async(&mut self.connection().await?)
-            .await?;
+            .arg(&self.worker);
+        let taken: bool = self.ask(call).await?;
         Ok(taken.then(|| Tenure::new(partition, token, self.good_until(asked))))
     }
 
@@ -235,18 +279,9 @@ impl Leases {
 
     async fn renew(&self, tenure: &Tenure) {
         let asked = Instant::now();
-        let renewed: anyhow::Result<bool> = async {
-            Ok(self
-                .scripts
-                .renew
-                .key(self.keys.lease(tenure.partition))
-                .arg(&tenure.token)
-                .arg(self.ttl.as_millis() as u64)
-                .invoke_async(&mut self.connection().await?)
-                .await?)
-        }
-        .await;
-        match renewed {
+        let call = self.scripts.renew.call([self.keys.lease(tenure.partition)]);
+        let call = call.arg(&tenure.token).arg(self.ttl.as_millis() as u64);
+        match self.ask::<bool>(call).await {
             Ok(true) => tenure.extend(self.good_until(asked)),
             Ok(false) => {
                 tracing::warn!(partition = tenure.partition, "lost a partition");
@@ -260,18 +295,12 @@ impl Leases {
     }
 
     async fn release(&self, tenure: &Tenure) {
-        let released: anyhow::Result<bool> = async {
-            Ok(self
-                .scripts
-                .release
-                .key(self.keys.lease(tenure.partition))
-                .key(self.keys.owner(tenure.partition))
-                .key(self.keys.alone(tenure.partition))
-                .arg(&tenure.token)
-                .invoke_async(&mut self.connection().await?)
-                .await?)
-        }
-        .await;
+        let call = self.scripts.release.call([
+            self.keys.lease(tenure.partition),
+            self.keys.owner(tenure.partition),
+            self.keys.alone(tenure.partition),
+        ]);
+        let released: anyhow::Result<bool> = self.ask(call.arg(&tenure.token)).await;
         match released {
             Ok(_) => tracing::info!(partition = tenure.partition, "left a partition"),
             Err(error) => {

@@ -2,21 +2,18 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use worker::config::{Cli, Command, Config};
+use worker::config::{Cli, Command};
 use worker::run;
 
 fn main() -> ExitCode {
-    let Cli { command, config } = Cli::parse();
-    let Command::Run = command.unwrap_or(Command::Run);
-    shared::telemetry::exit_code("worker", &work(config))
+    shared::telemetry::exit_code("worker", &shared::config::parse().and_then(work))
 }
 
-fn work(config: Config) -> anyhow::Result<()> {
+fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
+    let Command::Run = command.unwrap_or(Command::Run);
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     shared::telemetry::init(&config.log)?;
-    config.check()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.threads {
         runtime.worker_threads(threads);

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
 use deadpool_lapin::{Object, Pool};
 use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation};
 use shared::admin::Readiness;
+use shared::secrets::{Rotating, Secret};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,17 @@ pub enum NotPublished {
     LeaseLost,
 }
 
+/// The URL, if it is one.
+///
+/// # Errors
+/// It isn't; the message does not repeat it.
+pub fn url(url: &Secret) -> Result<Secret, String> {
+    match url.expose().parse::<AMQPUri>() {
+        Ok(_) => Ok(url.clone()),
+        Err(_) => Err("is no amqp:// or amqps:// URL".to_owned()),
+    }
+}
+
 struct Message {
     event: Event,
     tenure: Arc<Tenure>,
@@ -64,29 +76,16 @@ impl Publisher {
     /// A URL that can't be used, or a topology that differs: the message names the difference.
     pub async fn start(
         args: &AmqpArgs,
+        url: &Arc<Rotating<Secret>>,
         metrics: &Metrics,
         readiness: &Readiness,
         tracker: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let config = deadpool_lapin::Config {
-            url: Some(args.amqp_url.expose().to_owned()),
-            pool: Some(deadpool_lapin::PoolConfig::new(usize::from(
-                args.amqp_channels,
-            ))),
-        };
-        let pool = config
-            .create_pool(
-                || {
-                    lapin::ConnectionProperties::default()
-                        .with_connection_name("whatsapp-worker".into())
-                },
-                deadpool_lapin::Runtime::Tokio1,
-            )
-            .context("AMQP_URL (--amqp-url)")?;
         let link = |n| Link {
             n,
-            pool: pool.clone(),
+            url: url.clone(),
+            pool: None,
             args: args.clone(),
             readiness: readiness.clone(),
             open: None,
@@ -144,6 +143,8 @@ enum ConnectError {
     #[error(transparent)]
     Pool(#[from] deadpool_lapin::PoolError),
     #[error(transparent)]
+    Url(#[from] deadpool_lapin::CreatePoolError),
+    #[error(transparent)]
     Topology(#[from] TopologyError),
     #[error(transparent)]
     Lapin(#[from] lapin::Error),
@@ -154,7 +155,9 @@ enum ConnectError {
 /// One connection and its only channel.
 struct Link {
     n: u16,
-    pool: Pool,
+    url: Arc<Rotating<Secret>>,
+    /// For the version of the URL that it was made of.
+    pool: Option<(u64, Pool)>,
     args: AmqpArgs,
     readiness: Readiness,
     open: Option<(Object, Channel)>,
@@ -167,9 +170,29 @@ enum Outcome {
 }
 
 impl Link {
+    fn pool(&mut self) -> Result<Pool, ConnectError> {
+        let version = self.url.version();
+        if let Some((made_for, pool)) = &self.pool
+            && *made_for == version
+        {
+            return Ok(pool.clone());
+        }
+        let config = deadpool_lapin::Config {
+            url: Some(self.url.current().expose().to_owned()),
+            pool: Some(deadpool_lapin::PoolConfig::new(1)),
+        };
+        let properties = || {
+            lapin::ConnectionProperties::default().with_connection_name("whatsapp-worker".into())
+        };
+        let pool = config.create_pool(properties, deadpool_lapin::Runtime::Tokio1)?;
+        self.pool = Some((version, pool.clone()));
+        Ok(pool)
+    }
+
     async fn connect(&mut self) -> Result<(), ConnectError> {
+        let pool = self.pool()?;
         let opened = timeout(self.args.confirm_timeout, async {
-            let connection = self.pool.get().await?;
+            let connection = pool.get().await?;
             topology::ensure(&connection, &self.args).await?;
             let channel = connection.create_channel().await?;
             channel

@@ -8,7 +8,7 @@ use anyhow::Context;
 use prometheus_client::registry::Registry;
 use shared::admin::{Admin, Readiness};
 use shared::keys::Keys;
-use shared::redis::StartCheck;
+use shared::redis::{Connection, StartCheck};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -56,15 +56,22 @@ pub async fn run(
     admin_listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    config.check()?;
+    let secrets = config
+        .secrets()
+        .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
+    let store_keys = secrets
+        .store
+        .clone()
+        .context("MINIO_ACCESS_KEY is not set")?;
     let keys = Keys::new(
         &config.redis.redis_key_prefix,
         config.redis.stream_partitions,
     );
-    let client = shared::redis::client(&config.redis)?;
-    let connection = shared::redis::shared_connection(&client, REDIS_TIMEOUT)?;
-    let store = Arc::new(Store::new(&config.store)?);
-    let tenants = Arc::new(Tenants::new(&config.tenants)?);
+    let redis = secrets.redis.clone();
+    let connection = redis.connection(REDIS_TIMEOUT);
+    let store = Arc::new(Store::new(&config.store, store_keys)?);
+    let tenants = Tenants::new(&config.tenants, secrets.tenant_service_token.clone())?;
+    let tenants = Arc::new(tenants);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
@@ -76,6 +83,10 @@ pub async fn run(
     let stop_background = CancellationToken::new();
     let _stop_on_return = stop_background.clone().drop_guard();
     background.spawn(admin.serve(admin_listener, stop_background.clone()));
+    background.spawn(shared::secrets::follow(
+        secrets.followed(),
+        stop_background.clone(),
+    ));
 
     let check = StartCheck {
         connection: connection.clone(),
@@ -97,11 +108,18 @@ pub async fn run(
         readiness.clone(),
         stop_background.clone(),
     ));
-    let publisher =
-        Publisher::start(&config.amqp, &metrics, &readiness, &background, &shutdown).await?;
+    let publisher = Publisher::start(
+        &config.amqp,
+        &secrets.amqp,
+        &metrics,
+        &readiness,
+        &background,
+        &shutdown,
+    )
+    .await?;
 
     let work = Arc::new(Work {
-        stream: Stream::new(client, connection, keys.clone()),
+        stream: Stream::new(redis.clone(), connection, keys.clone()),
         tenants,
         publisher,
         store,
@@ -111,18 +129,8 @@ pub async fn run(
         read_bytes: config.read_bytes,
         max_deliveries: config.max_deliveries,
     });
-    let pool = deadpool_redis::Config::from_url(config.redis.redis_url.expose())
-        .builder()
-        .context("REDIS_URL (--redis-url)")?
-        .max_size(usize::from(config.redis.stream_partitions).clamp(4, 16))
-        .wait_timeout(Some(config.lease_ttl / 4))
-        .create_timeout(Some(config.lease_ttl / 4))
-        .recycle_timeout(Some(config.lease_ttl / 4))
-        .runtime(deadpool_redis::Runtime::Tokio1)
-        .build()
-        .context("REDIS_URL (--redis-url)")?;
     tracing::info!("worker is up");
-    let leases = Leases::new(pool, keys, config.lease_ttl);
+    let leases = Leases::new(redis, keys, config.lease_ttl);
     let owning = leases.run(&metrics.owned, shutdown.clone(), move |tenure| {
         partition::own(work.clone(), tenure)
     });
@@ -156,13 +164,9 @@ async fn wait_for_redis(mut check: StartCheck, readiness: &Readiness) -> anyhow:
     }
 }
 
-async fn probe_redis(
-    mut connection: redis::aio::ConnectionManager,
-    readiness: Readiness,
-    stop: CancellationToken,
-) {
+async fn probe_redis(connection: Connection, readiness: Readiness, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let seen = shared::redis::ping(&mut connection).await;
+        let seen = connection.ping().await;
         readiness.set("redis", seen.err().map(|error| error.to_string()));
         tokio::select! {
             () = stop.cancelled() => {}

@@ -1,12 +1,15 @@
 //! The object store: raw archive and failed store.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer};
+use object_store::CredentialProvider;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredential};
 use object_store::client::{ClientOptions, HttpRequestBody};
 use object_store::path::Path;
 use object_store::{
@@ -18,7 +21,7 @@ use shared::webhook::{Identity, Place};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::config::StoreArgs;
+use crate::config::{StoreArgs, StoreKeys};
 use crate::event::RawObject;
 use crate::payload::PayloadItem;
 
@@ -31,6 +34,19 @@ const LONGEST_ID: usize = 200;
 /// An object's attributes: short texts by name.
 pub type Described = BTreeMap<&'static str, String>;
 
+#[async_trait]
+impl CredentialProvider for StoreKeys {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        Ok(Arc::new(AwsCredential {
+            key_id: self.access.current().expose().to_owned(),
+            secret_key: self.secret.current().expose().to_owned(),
+            token: None,
+        }))
+    }
+}
+
 /// The buckets.
 pub struct Store {
     webhooks: AmazonS3,
@@ -42,17 +58,12 @@ pub struct Store {
 impl Store {
     /// # Errors
     /// Settings that can't be used.
-    pub fn new(args: &StoreArgs) -> anyhow::Result<Self> {
-        let (Some(access_key), Some(secret_key)) = (&args.minio_access_key, &args.minio_secret_key)
-        else {
-            bail!("MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not set");
-        };
+    pub fn new(args: &StoreArgs, keys: StoreKeys) -> anyhow::Result<Self> {
         let webhooks = AmazonS3Builder::new()
             .with_endpoint(args.minio_endpoint.as_str().trim_end_matches('/'))
             .with_region(&args.minio_region)
             .with_bucket_name(&args.minio_webhook_bucket)
-            .with_access_key_id(access_key.expose())
-            .with_secret_access_key(secret_key.expose())
+            .with_credentials(Arc::new(keys))
             .with_virtual_hosted_style_request(false)
             .with_client_options(
                 ClientOptions::new()

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use redis::streams::StreamRangeReply;
-use redis::{Client, FromRedisValue, RedisError, RedisResult, Script, Value};
+use redis::{FromRedisValue, RedisError, RedisResult, Value};
 use shared::keys::{CONSUMER, GROUP, Keys};
+use shared::redis::{Connection, Redis};
+use shared::script::Script;
 
 use crate::leases::Tenure;
 
@@ -110,14 +112,14 @@ struct Scripts {
 /// The stream of one partition during one tenure.
 #[derive(Clone)]
 pub struct Stream {
-    client: Client,
-    connection: ConnectionManager,
+    redis: Redis,
+    connection: Connection,
     keys: Keys,
     scripts: Arc<Scripts>,
 }
 
 impl Stream {
-    pub fn new(client: Client, connection: ConnectionManager, keys: Keys) -> Self {
+    pub fn new(redis: Redis, connection: Connection, keys: Keys) -> Self {
         let scripts = Scripts {
             read: Script::new(include_str!("lua/read.lua")),
             acknowledge: Script::new(include_str!("lua/acknowledge.lua")),
@@ -126,7 +128,7 @@ impl Stream {
             alive: Script::new(include_str!("lua/alive.lua")),
         };
         Self {
-            client,
+            redis,
             connection,
             keys,
             scripts: Arc::new(scripts),
@@ -147,15 +149,17 @@ impl Stream {
         let (entries, last_delivered, pending) = self
             .scripts
             .read
-            .key(self.keys.lease(tenure.partition))
-            .key(self.keys.stream(tenure.partition))
+            .call([
+                self.keys.lease(tenure.partition),
+                self.keys.stream(tenure.partition),
+            ])
             .arg(&tenure.token)
             .arg(GROUP)
             .arg(CONSUMER)
             .arg(after)
             .arg(bytes)
             .arg(READ_COUNT)
-            .invoke_async(&mut self.connection.clone())
+            .run(&mut self.connection.clone())
             .await?;
         Ok(Read {
             entries,
@@ -183,20 +187,21 @@ impl Stream {
         owed: &[Owed],
     ) -> Result<(), StreamError> {
         let partition = tenure.partition;
-        let mut call = self.scripts.acknowledge.key(self.keys.lease(partition));
-        call.key(self.keys.stream(partition))
-            .key(self.keys.later(partition))
-            .key(self.keys.progress(partition))
-            .key(self.keys.suspects(partition))
-            .key(self.keys.deaths(partition))
-            .key(self.keys.alone(partition))
-            .arg(&tenure.token)
-            .arg(GROUP)
-            .arg(id);
-        for owed in owed {
-            call.arg(&owed.key).arg(&owed.attributes).arg(&owed.body);
-        }
-        call.invoke_async::<()>(&mut self.connection.clone())
+        let call = self.scripts.acknowledge.call([
+            self.keys.lease(partition),
+            self.keys.stream(partition),
+            self.keys.later(partition),
+            self.keys.progress(partition),
+            self.keys.suspects(partition),
+            self.keys.deaths(partition),
+            self.keys.alone(partition),
+        ]);
+        let call = call.arg(&tenure.token).arg(GROUP).arg(id);
+        owed.iter()
+            .fold(call, |call, owed| {
+                call.arg(&owed.key).arg(&owed.attributes).arg(&owed.body)
+            })
+            .run::<()>(&mut self.connection.clone())
             .await?;
         Ok(())
     }
@@ -205,12 +210,14 @@ impl Stream {
     pub async fn note(&self, tenure: &Tenure, id: &str, done: &str) -> Result<(), StreamError> {
         self.scripts
             .note
-            .key(self.keys.lease(tenure.partition))
-            .key(self.keys.progress(tenure.partition))
+            .call([
+                self.keys.lease(tenure.partition),
+                self.keys.progress(tenure.partition),
+            ])
             .arg(&tenure.token)
             .arg(id)
             .arg(done)
-            .invoke_async::<()>(&mut self.connection.clone())
+            .run::<()>(&mut self.connection.clone())
             .await?;
         Ok(())
     }
@@ -219,11 +226,13 @@ impl Stream {
     pub async fn announce_alone(&self, tenure: &Tenure, id: &str) -> Result<(), StreamError> {
         self.scripts
             .announce
-            .key(self.keys.lease(tenure.partition))
-            .key(self.keys.alone(tenure.partition))
+            .call([
+                self.keys.lease(tenure.partition),
+                self.keys.alone(tenure.partition),
+            ])
             .arg(&tenure.token)
             .arg(id)
-            .invoke_async::<()>(&mut self.connection.clone())
+            .run::<()>(&mut self.connection.clone())
             .await?;
         Ok(())
     }
@@ -232,10 +241,10 @@ impl Stream {
     pub async fn take_back_death(&self, tenure: &Tenure, id: &str) -> RedisResult<()> {
         self.scripts
             .alive
-            .key(self.keys.deaths(tenure.partition))
+            .call([self.keys.deaths(tenure.partition)])
             .arg(id)
             .arg(&tenure.token)
-            .invoke_async(&mut self.connection.clone())
+            .run(&mut self.connection.clone())
             .await
     }
 
@@ -315,7 +324,8 @@ impl Stream {
     /// A sleeper for the stream of `partition`.
     pub fn sleeper(&self, partition: u16) -> Sleeper {
         Sleeper {
-            client: self.client.clone(),
+            redis: self.redis.clone(),
+            asking: self.connection.clone(),
             key: self.keys.stream(partition),
             connection: None,
         }
@@ -325,7 +335,8 @@ impl Stream {
 /// Sleeps until something is in the stream. It only wakes: what a blocked XREADGROUP of a stopped
 /// worker would take, nobody would see again until the next takeover.
 pub struct Sleeper {
-    client: Client,
+    redis: Redis,
+    asking: Connection,
     key: String,
     /// Its own, since a blocked command holds up all others of its connection.
     connection: Option<MultiplexedConnection>,
@@ -339,7 +350,12 @@ impl Sleeper {
     pub async fn sleep(&mut self, last: &str) -> RedisResult<()> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => shared::redis::own_connection(&self.client, BLOCK * 3).await?,
+            None => {
+                let redis = &self.redis;
+                redis
+                    .own_connection(&self.asking, &self.key, BLOCK * 3)
+                    .await?
+            }
         };
         redis::cmd("XREAD")
             .arg("COUNT")

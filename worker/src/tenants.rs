@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
-use shared::config::Secret;
+use shared::secrets::{Rotating, Secret};
 use url::Url;
 
 use crate::config::TenantArgs;
@@ -70,7 +70,7 @@ pub enum Unavailable {
 pub struct Tenants {
     client: Client,
     url: Url,
-    token: Option<Secret>,
+    token: Option<Arc<Rotating<Secret>>>,
     ttl: Duration,
     remembered: Mutex<HashMap<String, (Verdict, Instant)>>,
 }
@@ -78,7 +78,7 @@ pub struct Tenants {
 impl Tenants {
     /// # Errors
     /// The HTTP client can't be built.
-    pub fn new(args: &TenantArgs) -> anyhow::Result<Self> {
+    pub fn new(args: &TenantArgs, token: Option<Arc<Rotating<Secret>>>) -> anyhow::Result<Self> {
         let client = Client::builder()
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
@@ -86,7 +86,7 @@ impl Tenants {
         Ok(Self {
             client,
             url: args.tenant_service_url.clone(),
-            token: args.tenant_service_token.clone(),
+            token,
             ttl: args.tenant_cache_ttl,
             remembered: Mutex::default(),
         })
@@ -149,7 +149,7 @@ impl Tenants {
             .extend(["tenants", "by-business-account", waba_id]);
         let mut request = self.client.get(url);
         if let Some(token) = &self.token {
-            request = request.bearer_auth(token.expose());
+            request = request.bearer_auth(token.current().expose());
         }
         let answer = request.send().await?;
         match answer.status() {

@@ -1,0 +1,234 @@
+//! Connections: how many there are, how long each may take, and how it ends.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http_body_util::Full;
+use hyper::Response;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::Refusal;
+use crate::request;
+use crate::server::Ingress;
+
+/// Meta sends about ten headers; more than this is not Meta.
+const MAX_HEADERS: usize = 64;
+/// Per connection; hyper's default would be 400 KB.
+const READ_BUFFER_BYTES: usize = 32 * 1024;
+/// A connection without a request is kept this long after its last one.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Whoever takes no answer for this long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A connection that ends takes what its client is still sending for this long: closed at once, it
+/// would be reset, and the answer with it.
+const LINGER: (Duration, usize) = (Duration::from_secs(1), 1024 * 1024);
+/// Connections beyond the limit that are told so at the same time; further ones are just closed.
+const MAX_TURNED_AWAY: usize = 256;
+/// File descriptors for everything but Meta's connections.
+const OTHER_FILES: u64 = 64;
+
+/// Accepts until `shutdown`, then until the open connections have finished.
+pub(crate) async fn accept(
+    ingress: Arc<Ingress>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) {
+    let connections = Arc::new(Semaphore::new(room(ingress.config.max_connections)));
+    let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, mostly: some close soon.
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        if let Ok(permit) = connections.clone().try_acquire_owned() {
+            tasks.spawn(serve(ingress.clone(), stream, shutdown.clone(), permit));
+        } else {
+            ingress.metrics.turned_away.inc();
+            if let Ok(permit) = turned_away.clone().try_acquire_owned() {
+                tasks.spawn(turn_away(ingress.clone(), stream, permit));
+            }
+        }
+    }
+    // New connections are refused while the open ones finish.
+    drop(listener);
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// How many of the wanted connections there are file descriptors for.
+fn room(wanted: usize) -> usize {
+    let limit = rlimit::increase_nofile_limit(wanted as u64 + OTHER_FILES);
+    let Ok(limit) = limit.inspect_err(|error| tracing::warn!(%error, "limit of open files")) else {
+        return wanted;
+    };
+    // A few are better than none, where the limit is absurd.
+    let room = limit.saturating_sub(OTHER_FILES).max(16) as usize;
+    if room < wanted {
+        tracing::warn!(
+            limit,
+            connections = room,
+            "MAX_CONNECTIONS (--max-connections) is {wanted}, but this process may open {limit} files: \
+             raise its limit (ulimit -n)"
+        );
+    }
+    room.min(wanted)
+}
+
+async fn turn_away(ingress: Arc<Ingress>, mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    let answer = request::refusal(&ingress, &Refusal::TooManyConnections);
+    end(&mut stream, Some(answer)).await;
+}
+
+/// What a connection has done; ms since it was accepted.
+struct Activity {
+    accepted: Instant,
+    last_answer_ms: AtomicU64,
+}
+
+impl Activity {
+    fn answered(&self) {
+        let ms = self.accepted.elapsed().as_millis() as u64;
+        self.last_answer_ms.store(ms.max(1), Ordering::Relaxed);
+    }
+
+    /// Since the last answer; `None` before the first.
+    fn idle(&self) -> Option<Duration> {
+        let answered = Duration::from_millis(self.last_answer_ms.load(Ordering::Relaxed));
+        (!answered.is_zero()).then(|| self.accepted.elapsed().saturating_sub(answered))
+    }
+}
+
+/// One connection, from accept to close. hyper's time-out for headers also runs while nothing is
+/// sent at all: a connection that was idle for so long is served on, one whose headers are on their
+/// way is answered 408, which hyper would not do.
+async fn serve(
+    ingress: Arc<Ingress>,
+    stream: TcpStream,
+    shutdown: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+) {
+    let socket = SockRef::from(&stream);
+    if let Err(error) = stream
+        .set_nodelay(true)
+        .and_then(|()| socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT)))
+    {
+        tracing::debug!(%error, "a connection without its options");
+    }
+    let _open = ingress.metrics.open_connection();
+    let header_timeout = ingress.config.header_timeout;
+    let mut http = Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(READ_BUFFER_BYTES);
+    let activity = Arc::new(Activity {
+        accepted: Instant::now(),
+        last_answer_ms: AtomicU64::new(0),
+    });
+    let mut io = TokioIo::new(stream);
+    loop {
+        let service = service_fn(|request| {
+            let (ingress, activity) = (ingress.clone(), activity.clone());
+            let answer: BoxFuture<'static, Result<_, Infallible>> = Box::pin(async move {
+                let response = request::answer(&ingress, request).await;
+                activity.answered();
+                Ok(response.map(Full::new))
+            });
+            answer
+        });
+        let mut connection = http.serve_connection(io, service);
+        let mut told_to_stop = std::pin::pin!(shutdown.cancelled());
+        let mut stopping = false;
+        let served = poll_fn(|context| {
+            if !stopping && told_to_stop.as_mut().poll(context).is_ready() {
+                stopping = true;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
+            connection.poll_without_shutdown(context)
+        })
+        .await;
+        let parts = connection.into_parts();
+        let started = !parts.read_buf.is_empty();
+        io = parts.io;
+        let late = served.as_ref().is_err_and(hyper::Error::is_timeout);
+        let idle = activity.idle();
+        if served.is_ok()
+            && !started
+            && !stopping
+            && idle.is_some_and(|idle| (header_timeout..KEEP_ALIVE).contains(&idle))
+        {
+            continue;
+        }
+        let late = late && started;
+        let answer = late.then(|| request::refusal(&ingress, &Refusal::HeaderTimeout));
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection ended early");
+        }
+        return end(io.inner_mut(), answer).await;
+    }
+}
+
+/// Writes a last answer, if there is one, and closes.
+async fn end(stream: &mut TcpStream, answer: Option<Response<Bytes>>) {
+    let (time, most) = LINGER;
+    let ending = async {
+        if let Some(answer) = answer {
+            stream.write_all(&plain(&answer)).await?;
+        }
+        stream.shutdown().await?;
+        let (mut buffer, mut taken) = ([0; 4096], 0);
+        while taken < most {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                length => taken += length,
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    if let Ok(Err(error)) = timeout(time, ending).await {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// An answer as bytes, for where hyper can't write it.
+fn plain(answer: &Response<Bytes>) -> Vec<u8> {
+    let mut bytes = format!(
+        "HTTP/1.1 {}\r\ncontent-length: {}\r\n",
+        answer.status(),
+        answer.body().len()
+    )
+    .into_bytes();
+    for (name, value) in answer.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(answer.body());
+    bytes
+}

@@ -1,0 +1,264 @@
+//! One request: where it goes, what it may take, and, for a webhook, the way from its headers to the
+//! moment it is durable.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use futures::future::{FutureExt, join_all};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response};
+use shared::webhook::Unreadable;
+use uuid::Uuid;
+
+use crate::budget::{COPIES, Taken};
+use crate::error::Refusal;
+use crate::intake::{Delivery, Envelope, NotStored, Stored, Window};
+use crate::server::Ingress;
+use crate::{challenge, ids, signature};
+
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const NO_SNIFFING: HeaderName = HeaderName::from_static("x-content-type-options");
+const TRACEPARENT: &str = "traceparent";
+/// Deliveries of one body that are stored side by side.
+const ACCOUNTS_AT_ONCE: usize = 64;
+
+/// Answers whatever comes.
+pub(crate) async fn answer(ingress: &Ingress, request: Request<Incoming>) -> Response<Bytes> {
+    let correlation_id = correlation_id(request.headers());
+    let routed = AssertUnwindSafe(route(ingress, request, &correlation_id));
+    let mut response = routed
+        .catch_unwind()
+        .await
+        .unwrap_or(Err(Refusal::Panicked))
+        .unwrap_or_else(|refusal| refusal.answer(&correlation_id, &ingress.refusals));
+    if let Ok(value) = HeaderValue::from_str(&correlation_id) {
+        response.headers_mut().insert(CORRELATION_ID, value);
+    }
+    response
+}
+
+/// The answer to what never became a request.
+pub(crate) fn refusal(ingress: &Ingress, refusal: &Refusal) -> Response<Bytes> {
+    let correlation_id = Uuid::new_v4().to_string();
+    ingress.metrics.answered(refusal.status().as_u16());
+    let mut response = refusal.answer(&correlation_id, &ingress.refusals);
+    if let Ok(value) = HeaderValue::from_str(&correlation_id) {
+        response.headers_mut().insert(CORRELATION_ID, value);
+    }
+    response
+}
+
+async fn route(
+    ingress: &Ingress,
+    request: Request<Incoming>,
+    correlation_id: &str,
+) -> Result<Response<Bytes>, Refusal> {
+    let path = request.uri().path();
+    if path != ingress.config.webhook_path {
+        let probe = ingress.admin.probe(path).ok_or(Refusal::NotFound)?;
+        return match *request.method() {
+            Method::GET => Ok(probe),
+            _ => Err(Refusal::Method { allowed: "GET" }),
+        };
+    }
+    let method = request.method();
+    let challenged = ingress.secrets.verify_token.as_ref();
+    let outcome = match (method, challenged) {
+        (&Method::POST, _) => webhook(ingress, request, correlation_id).await,
+        (&Method::GET, Some(token)) => {
+            let query = request.uri().query().unwrap_or_default();
+            let echo = challenge::answer(query, &token.current());
+            echo.map(echoed).map_err(Refusal::Challenge)
+        }
+        (&Method::GET, None) => Err(Refusal::NotFound),
+        (_, Some(_)) => Err(Refusal::Method {
+            allowed: "GET, POST",
+        }),
+        (_, None) => Err(Refusal::Method { allowed: "POST" }),
+    };
+    let code = match &outcome {
+        Ok(response) => response.status(),
+        Err(refusal) => refusal.status(),
+    };
+    ingress.metrics.answered(code.as_u16());
+    outcome
+}
+
+fn echoed(challenge: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(challenge));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(NO_SNIFFING, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// One webhook. The body's bytes are given back when it is answered.
+async fn webhook(
+    ingress: &Ingress,
+    request: Request<Incoming>,
+    correlation_id: &str,
+) -> Result<Response<Bytes>, Refusal> {
+    let (head, body) = request.into_parts();
+    if head.headers.contains_key(CONTENT_ENCODING) {
+        return Err(Refusal::Encoded);
+    }
+    if !ingress.checked.load(Ordering::Relaxed) {
+        return Err(Refusal::Unchecked);
+    }
+    let mut taken = ingress.budget.start();
+    let body = tokio::time::timeout(
+        // Around the whole body: hyper has no time-out for it, and a byte a second is a body too.
+        ingress.config.body_timeout,
+        collect(body, ingress.config.max_body_bytes, &mut taken),
+    )
+    .await
+    .map_err(|_| Refusal::BodyTimeout)??;
+    let arrived = Instant::now();
+    if let Some(verifier) = &ingress.secrets.verifier {
+        let signed_by = verifier.current().verify(&head.headers, &body)?;
+        if signed_by > 0 {
+            ingress.metrics.further_secret.inc();
+        }
+    }
+    taken.take(body.len() * (COPIES - 1))?;
+    let _in_flight = ingress
+        .in_flight
+        .try_acquire()
+        .map_err(|_| Refusal::TooBusy)?;
+    let _counted = ingress.metrics.webhook_in_flight();
+    let envelope = Envelope {
+        correlation_id: correlation_id.to_owned(),
+        signature: header(&head.headers, signature::HEADER, 71),
+        traceparent: header(&head.headers, TRACEPARENT, 55),
+        received_at: SystemTime::now(),
+    };
+    let deliveries = match ids::deliveries(&body) {
+        Ok(deliveries) => deliveries,
+        Err(reason @ (Unreadable::NotJson | Unreadable::OtherObject))
+            if ingress.secrets.verifier.is_none() =>
+        {
+            return Err(Refusal::Unreadable(reason));
+        }
+        Err(reason) => vec![ids::unreadable(&body, &reason)],
+    };
+    let asked = Instant::now();
+    let stored = tokio::time::timeout(
+        ingress.config.request_deadline,
+        store(ingress, &deliveries, &envelope),
+    )
+    .await
+    .map_err(|_| Refusal::Deadline)?;
+    ingress.metrics.took(arrived.elapsed(), asked.elapsed());
+    let mut response = Response::new(Bytes::new());
+    if let Some(window) = stored? {
+        window.write_headers(response.headers_mut());
+    }
+    Ok(response)
+}
+
+/// Stores all of them, or the sender must send the body again: what was stored is a duplicate then.
+/// Tells of the account that has least left in its minute.
+async fn store(
+    ingress: &Ingress,
+    deliveries: &[Delivery],
+    envelope: &Envelope,
+) -> Result<Option<Window>, Refusal> {
+    let mut least: Option<Window> = None;
+    let mut refused: Option<Window> = None;
+    for some in deliveries.chunks(ACCOUNTS_AT_ONCE) {
+        let stored = join_all(some.iter().map(|it| ingress.intake.store(it, envelope)));
+        for outcome in stored.await {
+            match outcome {
+                Ok(Stored::Fresh { items, window }) => {
+                    ingress.metrics.stored_items.inc_by(items as u64);
+                    if let Some(window) = window {
+                        note_over(ingress, &window);
+                        let less = least.filter(|it| it.remaining <= window.remaining);
+                        least = Some(less.unwrap_or(window));
+                    }
+                }
+                Ok(Stored::Duplicate) => drop(ingress.metrics.duplicates.inc()),
+                // The others are stored all the same.
+                Err(NotStored::Limited(window)) => {
+                    ingress.metrics.limited.inc();
+                    let longer = refused.filter(|it| it.resets_in >= window.resets_in);
+                    refused = Some(longer.unwrap_or(window));
+                }
+                Err(NotStored::Redis(error)) => {
+                    ingress.metrics.redis_failed(&error);
+                    return Err(NotStored::Redis(error).into());
+                }
+            }
+        }
+    }
+    match refused {
+        Some(window) => Err(NotStored::Limited(window).into()),
+        None => Ok(least),
+    }
+}
+
+fn note_over(ingress: &Ingress, window: &Window) {
+    if window.over {
+        ingress.metrics.over_limit.inc();
+        if let Some(skipped) = ingress.over_limit.pass() {
+            tracing::warn!(
+                limit = window.limit,
+                skipped,
+                "a webhook beyond its account's limit was stored"
+            );
+        }
+    }
+}
+
+/// The whole body. What comes in one piece is not copied.
+async fn collect(mut body: Incoming, limit: usize, taken: &mut Taken) -> Result<Bytes, Refusal> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Refusal::TooLarge { limit });
+    }
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::BodyBroken)?;
+        let Ok(piece) = frame.into_data() else {
+            continue;
+        };
+        if first.len() + all.len() + piece.len() > limit {
+            return Err(Refusal::TooLarge { limit });
+        }
+        taken.take(piece.len())?;
+        if first.is_empty() && all.is_empty() {
+            first = piece;
+            continue;
+        }
+        // Many small pieces kept as they are would each hold on to a whole read buffer.
+        all.extend_from_slice(&std::mem::take(&mut first));
+        all.extend_from_slice(&piece);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// The caller's, if it is a well-formed UUID v4, or a new one.
+fn correlation_id(headers: &HeaderMap) -> String {
+    headers
+        .get(CORRELATION_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| text.len() == 36)
+        .and_then(|text| Uuid::try_parse(text).ok())
+        .filter(|id| id.get_version_num() == 4)
+        .unwrap_or_else(Uuid::new_v4)
+        .to_string()
+}
+
+/// A header's text, empty if it is missing or longer than it can rightly be.
+fn header(headers: &HeaderMap, name: &str, longest: usize) -> String {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| text.len() <= longest)
+        .unwrap_or_default()
+        .to_owned()
+}
