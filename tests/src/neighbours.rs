@@ -10,7 +10,7 @@
 //! | `GET /{version}/{phone number id}?fields=…` | the number; without the query too for those that tenants list |
 //! | `GET /_download/{media id}` | the bytes |
 //! | `GET /_control` | faults and counts, for people |
-//! | `POST /_control/{service}?fault=…` | sets a fault: `none`, `status:500`, `hang`, `slow:200ms`, `close` |
+//! | `POST /_control/{service}?fault=…` | sets a fault: `none`, `status:500`, `hang`, `slow:200ms`, `close`, `cut:10`, `garbage` |
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -21,9 +21,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use futures::StreamExt;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -73,6 +75,10 @@ pub enum Fault {
     Slow(Duration),
     /// Closes the connection instead of answering.
     Close,
+    /// Promises the whole answer and closes the connection after so many bytes of it.
+    Cut(usize),
+    /// An answer of the right length and type, but of other bytes.
+    Garbage,
 }
 
 impl FromStr for Fault {
@@ -84,6 +90,11 @@ impl FromStr for Fault {
             "none" => Ok(Self::None),
             "hang" => Ok(Self::Hang),
             "close" => Ok(Self::Close),
+            "garbage" => Ok(Self::Garbage),
+            "cut" => detail
+                .parse()
+                .map(Self::Cut)
+                .map_err(|_| "write the bytes after which to cut: cut:10".to_owned()),
             "status" => match detail.parse() {
                 Ok(status @ 200..=599) => Ok(Self::Status(status)),
                 Ok(_) | Err(_) => Err(format!("no HTTP status: {detail}")),
@@ -91,7 +102,9 @@ impl FromStr for Fault {
             "slow" => humantime::parse_duration(detail)
                 .map(Self::Slow)
                 .map_err(|error| format!("{error}; write slow:200ms")),
-            _ => Err("one of none, status:500, hang, slow:200ms, close".to_owned()),
+            _ => {
+                Err("one of none, status:500, hang, slow:200ms, close, cut:10, garbage".to_owned())
+            }
         }
     }
 }
@@ -104,6 +117,8 @@ impl fmt::Display for Fault {
             Self::Hang => f.write_str("hang"),
             Self::Slow(delay) => write!(f, "slow:{}", humantime::format_duration(*delay)),
             Self::Close => f.write_str("close"),
+            Self::Cut(after) => write!(f, "cut:{after}"),
+            Self::Garbage => f.write_str("garbage"),
         }
     }
 }
@@ -288,18 +303,14 @@ async fn answer(
     request: Request<Incoming>,
     state: &Mutex<State>,
     base_url: &str,
-) -> Result<Reply, Closed> {
+) -> Result<Response<BoxBody<Bytes, Closed>>, Closed> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
     let path = head.uri.path().to_owned();
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     if let ["_control", rest @ ..] = &segments[..] {
-        return Ok(control(
-            &head.method,
-            rest,
-            head.uri.query(),
-            &mut lock(state),
-        ));
+        let query = head.uri.query();
+        return Ok(whole(control(&head.method, rest, query, &mut lock(state))));
     }
     let service = match segments[..] {
         ["tenants", ..] => Service::Tenants,
@@ -321,19 +332,44 @@ async fn answer(
         let fault = state.faults.get(&service).copied();
         (fault.unwrap_or_default(), reply)
     };
-    match fault {
-        Fault::None => Ok(reply),
-        Fault::Status(status) => Ok(json_reply(
-            status,
-            &json!({"error": {"message": "on demand"}}),
-        )),
+    let reply = match fault {
+        Fault::None => reply,
+        Fault::Status(status) => json_reply(status, &json!({"error": {"message": "on demand"}})),
         Fault::Hang => std::future::pending().await,
         Fault::Slow(delay) => {
             tokio::time::sleep(delay).await;
-            Ok(reply)
+            reply
         }
-        Fault::Close => Err(Closed),
-    }
+        Fault::Close => return Err(Closed),
+        Fault::Cut(after) => return Ok(cut(reply, after).await),
+        Fault::Garbage => {
+            let (head, body) = reply.into_parts();
+            let length = body.size_hint().exact().unwrap_or(0) as usize;
+            Response::from_parts(head, Full::from(vec![b'#'; length]))
+        }
+    };
+    Ok(whole(reply))
+}
+
+fn whole(reply: Reply) -> Response<BoxBody<Bytes, Closed>> {
+    reply.map(|body| body.map_err(|never| match never {}).boxed())
+}
+
+async fn cut(reply: Reply, after: usize) -> Response<BoxBody<Bytes, Closed>> {
+    let (mut head, body) = reply.into_parts();
+    let Ok(body) = body.collect().await;
+    let body = body.to_bytes();
+    head.headers.insert(CONTENT_LENGTH, body.len().into());
+    let pieces = [
+        Ok(Frame::data(body.slice(..after.min(body.len())))),
+        Err(Closed),
+    ];
+    // The first piece is written before the error closes the connection.
+    let pieces = futures::stream::iter(pieces).then(async |piece| {
+        tokio::task::yield_now().await;
+        piece
+    });
+    Response::from_parts(head, BodyExt::boxed(StreamBody::new(Box::pin(pieces))))
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -515,7 +551,7 @@ impl State {
 
 fn usage() -> Reply {
     let text = "GET /_control\n\
-                POST /_control/{tenants|state|graph|download}?fault={none|status:500|hang|slow:200ms|close}\n";
+                POST /_control/{tenants|state|graph|download}?fault={none|status:500|hang|slow:200ms|close|cut:10|garbage}\n";
     reply(400, "text/plain; charset=utf-8", text.into())
 }
 
@@ -549,10 +585,27 @@ mod tests {
             Fault::Hang,
             slow,
             Fault::Close,
+            Fault::Cut(10),
+            Fault::Garbage,
         ] {
             assert_eq!(fault.to_string().parse(), Ok(fault));
         }
         assert!("status:9".parse::<Fault>().is_err());
         assert!("slow".parse::<Fault>().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_cut_answer_breaks_off_and_garbage_is_none() {
+        crate::install_tls_provider();
+        let neighbours = Neighbours::start().await.expect("neighbours");
+        let url = format!("{}/state/mapping/1", neighbours.url());
+        let ask = async || reqwest::get(&url).await.expect("a head").bytes().await;
+        let right = ask().await.expect("a body");
+        neighbours.set_fault(Service::State, Fault::Cut(5));
+        assert!(ask().await.is_err());
+        neighbours.set_fault(Service::State, Fault::Garbage);
+        let garbage = ask().await.expect("a body");
+        assert_eq!(garbage.len(), right.len());
+        assert!(serde_json::from_slice::<Value>(&garbage).is_err());
     }
 }

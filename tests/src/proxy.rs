@@ -5,20 +5,22 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::ports;
 
 /// What the proxy does with connections, those that are open included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
     Pass,
     /// Closes every connection, new ones as soon as they are accepted.
     Refuse,
+    /// The same, by RST.
+    Reset,
     /// Keeps connections open (and accepts new ones) and forwards nothing, either way. What was
     /// held back is forwarded when the mode changes again.
     Blackhole,
@@ -27,6 +29,15 @@ pub enum Mode {
     LoseAnswers,
     /// Forwards each piece, either way, this much later.
     Slow(Duration),
+    /// Forwards one byte, either way, and then waits this long.
+    Drip(Duration),
+    /// Closes a connection after this many bytes of requests, counted from when it was made or,
+    /// if that was later, the mode set.
+    CutRequestsAfter(usize),
+    /// The same with answers.
+    CutAnswersAfter(usize),
+    /// Forwards nothing: whatever is asked is answered with these bytes.
+    Answer(&'static [u8]),
 }
 
 /// A proxy in front of one server. Dropping it closes everything.
@@ -97,15 +108,21 @@ async fn serve(listener: TcpListener, upstream: String, modes: watch::Receiver<M
 /// One connection, from accept to close. Errors on either side close both.
 async fn connect(client: TcpStream, upstream: String, mut modes: watch::Receiver<Mode>) {
     // A held-back connection is made when it may pass.
-    let Ok(Mode::Pass | Mode::Slow(_) | Mode::LoseAnswers | Mode::Refuse) = modes
-        .wait_for(|mode| *mode != Mode::Blackhole)
-        .await
-        .map(|mode| *mode)
-    else {
+    let held = modes.wait_for(|mode| *mode != Mode::Blackhole).await;
+    let Ok(mode) = held.map(|mode| mode.clone()) else {
         return;
     };
-    if *modes.borrow() == Mode::Refuse {
-        return;
+    match mode {
+        Mode::Refuse => return,
+        Mode::Reset => return reset(&client),
+        Mode::Pass
+        | Mode::Blackhole
+        | Mode::LoseAnswers
+        | Mode::Slow(_)
+        | Mode::Drip(_)
+        | Mode::CutRequestsAfter(_)
+        | Mode::CutAnswersAfter(_)
+        | Mode::Answer(_) => {}
     }
     let Ok(server) = TcpStream::connect(&upstream).await else {
         return;
@@ -114,19 +131,41 @@ async fn connect(client: TcpStream, upstream: String, mut modes: watch::Receiver
     if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
         return;
     }
-    let (client_reads, client_writes) = client.into_split();
-    let (server_reads, server_writes) = server.into_split();
-    let requests = forward(
-        client_reads,
-        server_writes,
-        modes.clone(),
-        Direction::Request,
-    );
-    let answers = forward(server_reads, client_writes, modes, Direction::Answer);
-    tokio::select! {
-        () = requests => {}
-        () = answers => {}
+    let (mut client, mut server) = (client, server);
+    let ended_by_reset = {
+        let (client_reads, client_writes) = client.split();
+        let (server_reads, server_writes) = server.split();
+        // Answers of the proxy itself go the way of the server's.
+        let client_writes = Mutex::new(client_writes);
+        let server_writes = Mutex::new(server_writes);
+        let requests = forward(
+            client_reads,
+            &server_writes,
+            &client_writes,
+            modes.clone(),
+            Direction::Request,
+        );
+        let answers = forward(
+            server_reads,
+            &client_writes,
+            &client_writes,
+            modes,
+            Direction::Answer,
+        );
+        tokio::select! {
+            reset = requests => reset,
+            reset = answers => reset,
+        }
+    };
+    if ended_by_reset {
+        reset(&client);
     }
+}
+
+/// Makes the end of a connection a RST.
+fn reset(stream: &TcpStream) {
+    // Only fails on a connection that is gone already.
+    drop(stream.set_zero_linger());
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,45 +174,139 @@ enum Direction {
     Answer,
 }
 
-/// Copies one direction until it ends or the mode closes it.
-async fn forward(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+/// Copies one direction until it ends or the mode closes it; whether by RST.
+async fn forward<'a>(
+    mut from: ReadHalf<'_>,
+    to: &Mutex<WriteHalf<'a>>,
+    client: &Mutex<WriteHalf<'a>>,
     mut modes: watch::Receiver<Mode>,
     direction: Direction,
-) {
+) -> bool {
     let mut buffer = vec![0; 64 * 1024];
     let mut lost = false;
+    let mut passed = 0;
     loop {
-        let mode = *modes.borrow_and_update();
-        let length = match mode {
-            Mode::Refuse => return,
+        let mode = modes.borrow_and_update().clone();
+        match mode {
+            Mode::Refuse => return false,
+            Mode::Reset => return true,
+            Mode::Pass | Mode::Slow(_) if lost => return false,
             Mode::Blackhole => match modes.changed().await {
                 Ok(()) => continue,
-                Err(_) => return,
+                Err(_) => return false,
             },
-            Mode::Pass | Mode::Slow(_) if lost => return,
-            Mode::Pass | Mode::Slow(_) | Mode::LoseAnswers => tokio::select! {
-                changed = modes.changed() => match changed {
-                    Ok(()) => continue,
-                    Err(_) => return,
-                },
-                read = from.read(&mut buffer) => match read {
-                    Ok(0) | Err(_) => return,
-                    Ok(length) => length,
-                },
+            Mode::Pass
+            | Mode::LoseAnswers
+            | Mode::Slow(_)
+            | Mode::Drip(_)
+            | Mode::CutRequestsAfter(_)
+            | Mode::CutAnswersAfter(_)
+            | Mode::Answer(_) => {}
+        }
+        let most = match (&mode, direction) {
+            (Mode::Drip(_), _) => 1,
+            (Mode::CutRequestsAfter(most), Direction::Request)
+            | (Mode::CutAnswersAfter(most), Direction::Answer) => most.saturating_sub(passed),
+            _ => buffer.len(),
+        };
+        if most == 0 {
+            return false;
+        }
+        let length = tokio::select! {
+            changed = modes.changed() => match changed {
+                Ok(()) => {
+                    passed = 0;
+                    continue;
+                }
+                Err(_) => return false,
+            },
+            read = from.read(&mut buffer[..most]) => match read {
+                Ok(0) | Err(_) => return false,
+                Ok(length) => length,
             },
         };
-        match mode {
-            Mode::Slow(delay) => tokio::time::sleep(delay).await,
-            Mode::LoseAnswers if direction == Direction::Answer => {
+        passed += length;
+        let (piece, to) = match (&mode, direction) {
+            (Mode::LoseAnswers | Mode::Answer(_), Direction::Answer) => {
                 lost = true;
                 continue;
             }
-            Mode::Pass | Mode::LoseAnswers | Mode::Refuse | Mode::Blackhole => {}
+            (Mode::Answer(bytes), Direction::Request) => (*bytes, client),
+            _ => (&buffer[..length], to),
+        };
+        if let Mode::Slow(pause) | Mode::Drip(pause) = &mode {
+            tokio::time::sleep(*pause).await;
         }
-        if to.write_all(&buffer[..length]).await.is_err() {
-            return;
+        if to.lock().await.write_all(piece).await.is_err() {
+            return false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An upstream that echoes, behind a proxy.
+    async fn echo() -> (Proxy, DropGuard) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, ports::free()))
+            .await
+            .expect("a listener");
+        let address = listener.local_addr().expect("an address").to_string();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let serving = async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut reads, mut writes) = stream.split();
+                    drop(tokio::io::copy(&mut reads, &mut writes).await);
+                });
+            }
+        };
+        tokio::spawn(async move { stopped.run_until_cancelled(serving).await });
+        (
+            Proxy::start(address).await.expect("a proxy"),
+            stop.drop_guard(),
+        )
+    }
+
+    async fn asked(stream: &mut TcpStream, request: &[u8]) -> std::io::Result<Vec<u8>> {
+        stream.write_all(request).await?;
+        let mut answer = vec![0; 100];
+        let length = stream.read(&mut answer).await?;
+        answer.truncate(length);
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn each_mode_does_what_it_says() {
+        let (proxy, _echo) = echo().await;
+        let connect = || TcpStream::connect(proxy.address());
+        let mut open = connect().await.expect("a connection");
+        assert_eq!(asked(&mut open, b"one").await.expect("an echo"), b"one");
+        proxy.set(Mode::Answer(b"-READONLY\r\n"));
+        assert_eq!(
+            asked(&mut open, b"two").await.expect("an answer"),
+            b"-READONLY\r\n"
+        );
+        proxy.set(Mode::Drip(Duration::from_millis(1)));
+        let mut slow = connect().await.expect("a connection");
+        assert_eq!(asked(&mut slow, b"three").await.expect("an echo"), b"t");
+        proxy.set(Mode::CutAnswersAfter(2));
+        let mut cut = connect().await.expect("a connection");
+        assert_eq!(asked(&mut cut, b"four").await.expect("an echo"), b"fo");
+        assert_eq!(asked(&mut cut, b"").await.expect("an end"), b"");
+        proxy.set(Mode::CutRequestsAfter(3));
+        let mut cut = connect().await.expect("a connection");
+        assert_eq!(
+            asked(&mut cut, b"five").await.unwrap_or_default().len() % 3,
+            0
+        );
+        proxy.set(Mode::Pass);
+        let mut reset = connect().await.expect("a connection");
+        assert_eq!(asked(&mut reset, b"six").await.expect("an echo"), b"six");
+        proxy.set(Mode::Reset);
+        let reset = asked(&mut reset, b"seven").await.map(|answer| answer.len());
+        assert!(reset.is_err(), "{reset:?}");
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tests::load::{self, Plan, Report};
 use tests::meta::Sender;
-use tests::neighbours::Neighbours;
+use tests::neighbours::{Fault, Neighbours, Service};
 use tests::output::{Paint, column};
 
 /// Plays Meta and the services that a worker asks.
@@ -27,6 +27,9 @@ enum Command {
     Serve {
         #[arg(long, default_value = "127.0.0.1:8090")]
         listen: SocketAddr,
+        /// Make a service misbehave from the start, such as tenants=status:500 or graph=slow:200ms
+        #[arg(long, value_parser = service_fault)]
+        fault: Vec<(Service, Fault)>,
     },
     /// Post signed webhooks; each once, refused ones are not repeated
     Send {
@@ -47,7 +50,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        Command::Serve { listen } => serve(listen).await,
+        Command::Serve { listen, fault } => serve(listen, fault).await,
         Command::Send {
             url,
             secret,
@@ -57,8 +60,20 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn serve(listen: SocketAddr) -> anyhow::Result<ExitCode> {
+fn service_fault(text: &str) -> Result<(Service, Fault), String> {
+    let (name, fault) = text
+        .split_once('=')
+        .ok_or("write it like tenants=status:500")?;
+    let service = Service::ALL.into_iter().find(|one| one.name() == name);
+    let service = service.ok_or("the services are tenants, state, graph and download")?;
+    Ok((service, fault.parse()?))
+}
+
+async fn serve(listen: SocketAddr, faults: Vec<(Service, Fault)>) -> anyhow::Result<ExitCode> {
     let neighbours = Neighbours::listen(listen).await?;
+    for (service, fault) in faults {
+        neighbours.set_fault(service, fault);
+    }
     let url = neighbours.url();
     println!("Tenant Service, State Manager and Graph API at {url}");
     println!("what they were asked, and their faults:  curl {url}/_control");

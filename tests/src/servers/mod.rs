@@ -1,12 +1,14 @@
 //! Private servers, each with its own folder and ports, gone when dropped; and [`Shared`], the ones
 //! that a whole test run has in common because they take seconds to start.
 
+pub mod cluster;
 pub mod rabbitmq;
 pub mod redis;
 pub mod s3;
 
 use std::env;
 
+pub use cluster::RedisCluster;
 pub use rabbitmq::{Broker, RabbitMq, Vhost};
 pub use redis::{Redis, RedisOptions};
 pub use s3::{S3, S3Access};

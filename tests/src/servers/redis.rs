@@ -61,7 +61,7 @@ impl Redis {
     /// # Panics
     /// If the server is away.
     pub async fn connection(&self) -> MultiplexedConnection {
-        self.connect()
+        self.try_connection()
             .await
             .expect("a connection to the test's Redis")
     }
@@ -97,7 +97,11 @@ impl Redis {
         self.process.log()
     }
 
-    async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
+    /// As [`Redis::connection`].
+    ///
+    /// # Errors
+    /// The server is away.
+    pub async fn try_connection(&self) -> redis::RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(2)))
             .set_response_timeout(Some(Duration::from_secs(30)));
