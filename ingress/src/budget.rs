@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How often a body is in memory while it is stored: itself, the command for Redis, and that command
-/// on its way into the socket.
-pub const COPIES: usize = 3;
+/// How often a body is in memory while it is stored: itself, the command for Redis, that command
+/// packed, and its way into the socket.
+pub const COPIES: usize = 4;
 
 /// Bytes that are free.
 #[derive(Clone)]

@@ -157,21 +157,18 @@ impl Config {
 
 impl Check for Config {
     fn problems(&self) -> Vec<String> {
-        let mut problems = match self.secrets() {
-            Ok(secrets) if secrets.verifier.is_none() && !self.allow_unsigned => vec![
-                "META_APP_SECRETS (--app-secrets) is not set: nothing could be verified. Set it, or \
-                 META_APP_SECRETS_FILE, or ALLOW_UNSIGNED=true (--allow-unsigned) if a gateway in \
-                 front checks signatures"
-                    .to_owned(),
-            ],
-            Ok(_) => Vec::new(),
-            Err(problems) => problems,
-        };
+        let mut problems = self.secrets().err().unwrap_or_default();
         let mut must = |holds: bool, what: &str| {
             if !holds {
                 problems.push(what.to_owned());
             }
         };
+        must(
+            self.app_secrets.is_some() || self.app_secrets_file.is_some() || self.allow_unsigned,
+            "META_APP_SECRETS (--app-secrets) is not set: nothing could be verified. Set it, or \
+             META_APP_SECRETS_FILE, or ALLOW_UNSIGNED=true (--allow-unsigned) if a gateway in front \
+             checks signatures",
+        );
         must(
             self.webhook_path.starts_with('/') && !self.webhook_path.contains(['?', '#']),
             "WEBHOOK_PATH (--webhook-path) must start with / and have no query",
@@ -185,8 +182,8 @@ impl Check for Config {
             "INGRESS_ADMIN_LISTEN (--admin-listen) must differ from INGRESS_LISTEN (--listen)",
         );
         must(
-            self.dedup_ttl >= Duration::from_secs(60),
-            "DEDUP_TTL (--dedup-ttl) must be at least 60s",
+            self.dedup_ttl >= Duration::from_secs(1),
+            "DEDUP_TTL (--dedup-ttl) must be at least 1s",
         );
         for (value, name) in [
             (self.max_body_bytes, "MAX_BODY_BYTES (--max-body-bytes)"),
@@ -198,8 +195,8 @@ impl Check for Config {
         }
         must(
             self.max_in_flight_bytes / crate::budget::COPIES >= self.max_body_bytes,
-            "MAX_IN_FLIGHT_BYTES (--max-in-flight-bytes) must be at least three times \
-             MAX_BODY_BYTES (--max-body-bytes): storing a body takes two copies of it",
+            "MAX_IN_FLIGHT_BYTES (--max-in-flight-bytes) must be at least four times \
+             MAX_BODY_BYTES (--max-body-bytes): storing a body takes three copies of it",
         );
         must(
             u32::try_from(self.max_in_flight_bytes).is_ok(),

@@ -176,7 +176,7 @@ async fn serve(
         io = parts.io;
         let late = served.as_ref().is_err_and(hyper::Error::is_timeout);
         let idle = activity.idle();
-        if served.is_ok()
+        if (served.is_ok() || late)
             && !started
             && !stopping
             && idle.is_some_and(|idle| (header_timeout..KEEP_ALIVE).contains(&idle))

@@ -29,16 +29,19 @@ const ACCOUNTS_AT_ONCE: usize = 64;
 /// Answers whatever comes.
 pub(crate) async fn answer(ingress: &Ingress, request: Request<Incoming>) -> Response<Bytes> {
     let correlation_id = correlation_id(request.headers());
-    let routed = AssertUnwindSafe(route(ingress, request, &correlation_id));
-    let mut response = routed
-        .catch_unwind()
+    let mut response = guarded(route(ingress, request, &correlation_id))
         .await
-        .unwrap_or(Err(Refusal::Panicked))
         .unwrap_or_else(|refusal| refusal.answer(&correlation_id, &ingress.refusals));
     if let Ok(value) = HeaderValue::from_str(&correlation_id) {
         response.headers_mut().insert(CORRELATION_ID, value);
     }
     response
+}
+
+/// A panic ends its request, and nothing else.
+async fn guarded<T>(handled: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    let handled = AssertUnwindSafe(handled).catch_unwind().await;
+    handled.unwrap_or(Err(Refusal::Panicked))
 }
 
 /// The answer to what never became a request.
@@ -216,11 +219,12 @@ fn note_over(ingress: &Ingress, window: &Window) {
 
 /// The whole body. What comes in one piece is not copied.
 async fn collect(mut body: Incoming, limit: usize, taken: &mut Taken) -> Result<Bytes, Refusal> {
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    if body.size_hint().lower() > limit as u64 {
+    let declared = body.size_hint().lower();
+    if declared > limit as u64 {
         return Err(Refusal::TooLarge { limit });
     }
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::BodyBroken)?;
         let Ok(piece) = frame.into_data() else {
@@ -234,7 +238,11 @@ async fn collect(mut body: Incoming, limit: usize, taken: &mut Taken) -> Result<
             first = piece;
             continue;
         }
-        // Many small pieces kept as they are would each hold on to a whole read buffer.
+        // Many small pieces kept as they are would each hold on to a whole read buffer. Memory that is
+        // only reserved takes none.
+        if all.is_empty() {
+            all.reserve(declared as usize);
+        }
         all.extend_from_slice(&std::mem::take(&mut first));
         all.extend_from_slice(&piece);
     }
@@ -261,4 +269,16 @@ fn header(headers: &HeaderMap, name: &str, longest: usize) -> String {
         .filter(|text| text.len() <= longest)
         .unwrap_or_default()
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_one_request_s_answer() {
+        let handled: Result<(), _> = guarded(async { panic!("a bug") }).await;
+        let refusal = handled.expect_err("a refusal");
+        assert_eq!(refusal.status(), 500);
+    }
 }

@@ -82,7 +82,8 @@ pub async fn run(
     let secrets = config
         .secrets()
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
-    let connection = secrets.redis.connection(config.request_deadline);
+    // Before the deadline, so that a connection that never answers is seen as such.
+    let connection = secrets.redis.connection(config.request_deadline * 4 / 5);
     let keys = Keys::new(
         &config.redis.redis_key_prefix,
         config.redis.stream_partitions,

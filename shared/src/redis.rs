@@ -17,7 +17,7 @@ use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
-    IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+    IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
 };
 
 use crate::config::RedisArgs;
@@ -189,11 +189,15 @@ enum LinkTo {
 
 impl Connection {
     fn link(&self) -> RedisResult<LinkTo> {
+        Ok(self.whole_link()?.to.clone())
+    }
+
+    fn whole_link(&self) -> RedisResult<Arc<Link>> {
         let version = self.redis.version();
         if let Some(link) = &*self.link.load()
             && link.version == version
         {
-            return Ok(link.to.clone());
+            return Ok(link.clone());
         }
         let target = self.redis.0.current();
         let to = match &**target {
@@ -217,11 +221,27 @@ impl Connection {
                 LinkTo::Cluster(client.get_pending_async_connection_with_config(config))
             }
         };
-        self.link.store(Some(Arc::new(Link {
-            version,
-            to: to.clone(),
-        })));
-        Ok(to)
+        let link = Arc::new(Link { version, to });
+        self.link.store(Some(link.clone()));
+        Ok(link)
+    }
+
+    /// Lets go of a link that is of no use any more, unless that was done already. The client itself
+    /// only sees connections that break: not one that never answers again, nor one on which an answer
+    /// broke off and whatever comes next is taken for the rest of it.
+    fn judge(&self, link: &Arc<Link>, error: &RedisError) {
+        let alone = matches!(link.to, LinkTo::One(_));
+        let useless = match error.kind() {
+            // Demoted to a replica: its name may lead elsewhere by now.
+            ErrorKind::Server(ServerErrorKind::ReadOnly) => true,
+            // A cluster's other nodes answer still.
+            ErrorKind::Io => alone && error.is_timeout(),
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => true,
+            _ => false,
+        };
+        if useless {
+            self.link.compare_and_swap(link, None);
+        }
     }
 
     /// Asks every primary, or the one server. A primary that is away is left out: the others go on
@@ -309,17 +329,12 @@ async fn shards(
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = match self.link()? {
+            let link = self.whole_link()?;
+            let reply = match link.to.clone() {
                 LinkTo::One(mut one) => one.req_packed_command(command).await,
                 LinkTo::Cluster(mut cluster) => cluster.req_packed_command(command).await,
             };
-            if let Err(error) = &reply
-                && error.code() == Some("READONLY")
-            {
-                // It was demoted to a replica: its name may lead elsewhere by now.
-                self.link.store(None);
-            }
-            reply
+            reply.inspect_err(|error| self.judge(&link, error))
         })
     }
 

@@ -1,10 +1,12 @@
 //! Everything around the programs that one test needs, apart from every other test.
 
+use redis::aio::MultiplexedConnection;
+
 use crate::events::Events;
 use crate::meta::Sender;
 use crate::neighbours::Neighbours;
 use crate::programs::{Builder, Ingress, Worker};
-use crate::servers::{Redis, RedisOptions, S3Access, Shared, Vhost};
+use crate::servers::{Redis, RedisCluster, RedisOptions, S3Access, Shared, Vhost};
 use crate::store::Store;
 
 /// What a stage is made of where the default won't do.
@@ -15,6 +17,8 @@ pub struct StageOptions {
     pub amqp_url: Option<String>,
     /// Instead of the test run's S3: one of one's own
     pub s3: Option<S3Access>,
+    /// Webhooks go through a Redis Cluster
+    pub cluster: Option<RedisCluster>,
 }
 
 /// A private Redis, a fresh vhost, buckets with names of their own, and the neighbours. To put a
@@ -23,6 +27,7 @@ pub struct StageOptions {
 #[derive(Debug)]
 pub struct Stage {
     pub redis: Redis,
+    pub cluster: Option<RedisCluster>,
     pub amqp_url: String,
     pub s3: S3Access,
     pub webhook_bucket: String,
@@ -51,6 +56,7 @@ impl Stage {
         let id = uuid::Uuid::new_v4().simple();
         Self {
             redis: Redis::start(options.redis).await.expect("a private Redis"),
+            cluster: options.cluster,
             amqp_url,
             s3: options.s3.unwrap_or_else(|| Shared::from_env().s3),
             webhook_bucket: format!("webhooks-{id}"),
@@ -60,15 +66,29 @@ impl Stage {
         }
     }
 
+    /// What `REDIS_URL` is.
+    pub fn redis_url(&self) -> String {
+        let cluster = self.cluster.as_ref().map(RedisCluster::url);
+        cluster.unwrap_or_else(|| self.redis.url())
+    }
+
+    /// A connection to where `key` lies.
+    pub async fn redis_for(&self, key: &str) -> MultiplexedConnection {
+        match &self.cluster {
+            Some(cluster) => cluster.connection_for(key).await,
+            None => self.redis.connection().await,
+        }
+    }
+
     /// An ingress on this stage; `.start().await` it.
     pub fn ingress(&self) -> Builder<Ingress> {
-        Ingress::builder(&self.redis.url())
+        Ingress::builder(&self.redis_url())
     }
 
     /// A worker on this stage; `.start().await` it, or several.
     pub fn worker(&self) -> Builder<Worker> {
         let neighbours = self.neighbours.url();
-        Worker::builder(&self.redis.url(), &self.amqp_url, &self.s3, &neighbours)
+        Worker::builder(&self.redis_url(), &self.amqp_url, &self.s3, &neighbours)
             .env("MINIO_WEBHOOK_BUCKET", &self.webhook_bucket)
             .env("MINIO_MEDIA_BUCKET", &self.media_bucket)
     }

@@ -238,20 +238,20 @@ impl Config {
 impl Check for Cli {
     fn problems(&self) -> Vec<String> {
         let config = &self.config;
-        let mut problems = match config.secrets() {
-            Ok(secrets) if secrets.store.is_none() => vec![
-                "MINIO_ACCESS_KEY (--minio-access-key) and MINIO_SECRET_KEY (--minio-secret-key) \
-                 must be set, or their _FILEs: failed webhooks and the archive need the object store"
-                    .to_owned(),
-            ],
-            Ok(_) => Vec::new(),
-            Err(problems) => problems,
-        };
+        let mut problems = config.secrets().err().unwrap_or_default();
+        let store = &config.store;
+        let access = store.minio_access_key.is_some() || store.minio_access_key_file.is_some();
+        let secret = store.minio_secret_key.is_some() || store.minio_secret_key_file.is_some();
         let mut must = |holds: bool, what: &str| {
             if !holds {
                 problems.push(what.to_owned());
             }
         };
+        must(
+            access && secret,
+            "MINIO_ACCESS_KEY (--minio-access-key) and MINIO_SECRET_KEY (--minio-secret-key) must be \
+             set, or their _FILEs: failed webhooks and the archive need the object store",
+        );
         must(
             config.lease_ttl >= Duration::from_millis(500),
             "LEASE_TTL (--lease-ttl) must be at least 500ms",

@@ -1,5 +1,6 @@
 //! A private Redis that keeps what it acknowledges.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,6 +18,8 @@ pub struct RedisOptions {
     pub maxmemory: Option<String>,
     /// Further arguments of redis-server, such as `["--appendfsync", "no"]`; they win.
     pub arguments: Vec<String>,
+    /// As if the disk were full when a file has so many bytes.
+    pub most_bytes_of_a_file: Option<u64>,
 }
 
 /// One redis-server: AOF with fsync on every write, no snapshots, no eviction.
@@ -93,6 +96,24 @@ impl Redis {
         self.ready().await
     }
 
+    /// From the next start on the disk has room.
+    pub fn give_room(&mut self) {
+        self.options.most_bytes_of_a_file = None;
+    }
+
+    /// The file that every write is appended to.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn append_only_file(&self) -> anyhow::Result<PathBuf> {
+        let folder = self.folder.path().join("appendonlydir");
+        let files = std::fs::read_dir(folder)?.flatten().map(|file| file.path());
+        files
+            .into_iter()
+            .find(|path| path.to_string_lossy().ends_with(".incr.aof"))
+            .context("an append-only file")
+    }
+
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -127,7 +148,14 @@ async fn pings(url: &str) -> redis::RedisResult<()> {
 }
 
 fn launch(port: u16, options: &RedisOptions, folder: &TempDir) -> anyhow::Result<Process> {
-    let mut server = command("redis-server");
+    let mut server = match options.most_bytes_of_a_file {
+        Some(bytes) => {
+            let mut limited = command("prlimit");
+            limited.arg(format!("--fsize={bytes}")).arg("redis-server");
+            limited
+        }
+        None => command("redis-server"),
+    };
     server
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .arg("--dir")

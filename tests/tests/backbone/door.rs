@@ -11,18 +11,7 @@ use tests::programs::{APP_SECRET, Until};
 use tests::proxy::{Mode, Proxy};
 use tests::waiting::eventually;
 
-use crate::SOON;
-
-/// How many entries all streams of the deployment hold.
-async fn stored(stage: &Stage) -> u64 {
-    let mut connection = stage.redis.connection().await;
-    let mut length = 0;
-    for partition in 0..16 {
-        let key = format!("whatsapp:{{{partition}}}:stream");
-        length += connection.xlen::<_, u64>(key).await.expect("a length");
-    }
-    length
-}
+use crate::{SOON, stored};
 
 #[tokio::test]
 async fn only_what_is_signed_gets_in() {
@@ -67,57 +56,6 @@ async fn only_what_is_signed_gets_in() {
         }
     }
     assert_eq!(stored(&stage).await, 1);
-}
-
-#[tokio::test]
-async fn each_case_has_its_answer() {
-    let stage = Stage::new().await;
-    let ingress = stage
-        .ingress()
-        .env("MAX_BODY_BYTES", 1000)
-        .env("BODY_TIMEOUT", "300ms")
-        .start()
-        .await;
-    let sender = stage.sender(&ingress);
-    let large = sender.post_once(vec![b'x'; 1001]).await.expect("an answer");
-    assert_eq!(large.status, 413);
-    let encoded = sender
-        .post_with("x", &[("Content-Encoding", "gzip")])
-        .await
-        .expect("an answer");
-    assert_eq!(encoded.status, 415);
-    let id = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
-    let kept = sender
-        .post_with("x", &[("X-Correlation-Id", id)])
-        .await
-        .expect("an answer");
-    assert_eq!(kept.header("x-correlation-id"), id);
-    let client = reqwest::Client::new();
-    let get = client
-        .get(ingress.webhook_url())
-        .send()
-        .await
-        .expect("an answer");
-    assert_eq!(
-        (get.status().as_u16(), get.headers()["allow"].as_bytes()),
-        (405, &b"POST"[..])
-    );
-    let elsewhere = format!("http://{}/elsewhere", ingress.address());
-    let other = client.get(elsewhere).send().await.expect("an answer");
-    assert_eq!(other.status().as_u16(), 404);
-
-    // A body that never ends.
-    let (frames, body) = tokio::sync::mpsc::channel::<Result<&'static [u8], std::io::Error>>(1);
-    frames.send(Ok(b"{")).await.expect("a reader");
-    let stream = futures::stream::unfold(body, async |mut body| Some((body.recv().await?, body)));
-    let slow = client
-        .post(ingress.webhook_url())
-        .body(reqwest::Body::wrap_stream(stream))
-        .send()
-        .await
-        .expect("an answer");
-    assert_eq!(slow.status().as_u16(), 408);
-    assert_eq!(stored(&stage).await, 0);
 }
 
 #[tokio::test]
@@ -336,6 +274,10 @@ async fn all_settings_that_are_wrong_are_named() {
         .ingress()
         .without_env("META_APP_SECRETS")
         .env("WEBHOOK_PATH", "nowhere")
+        .env("MAX_CONNECTIONS", "many")
+        .env("LOG_LEVEL", "loud=loud=loud")
+        .env("REDIS_URL", "http://nowhere:secret@x")
+        .arg("--header-timeout=soon")
         .until(Until::Spawned)
         .start()
         .await;
@@ -344,8 +286,32 @@ async fn all_settings_that_are_wrong_are_named() {
     })
     .await;
     let log = ingress.log();
-    assert!(
-        log.contains("META_APP_SECRETS") && log.contains("WEBHOOK_PATH"),
-        "{log}"
-    );
+    for named in [
+        "META_APP_SECRETS (--app-secrets)",
+        "WEBHOOK_PATH (--webhook-path)",
+        "MAX_CONNECTIONS (--max-connections)",
+        "LOG_LEVEL (--log-level)",
+        "HEADER_TIMEOUT (--header-timeout)",
+        "REDIS_URL",
+    ] {
+        assert!(log.contains(named), "{named} in {log}");
+    }
+    assert!(!log.contains("secret@x"), "{log}");
+    let mut worker = stage
+        .worker()
+        .without_env("MINIO_SECRET_KEY")
+        .env("AMQP_URL", "nonsense:secret")
+        .env("LEASE_TTL", "1ms")
+        .until(Until::Spawned)
+        .start()
+        .await;
+    eventually(SOON, "it ends", async || {
+        (!worker.is_running()).then_some(())
+    })
+    .await;
+    let log = worker.log();
+    for named in ["AMQP_URL", "LEASE_TTL (--lease-ttl)"] {
+        assert!(log.contains(named), "{named} in {log}");
+    }
+    assert!(!log.contains("nonsense:secret"), "{log}");
 }

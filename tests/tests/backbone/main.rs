@@ -1,12 +1,16 @@
 //! The whole service on real servers: what goes in at ingress, what comes out of RabbitMQ and lies
 //! in the object store, and what survives of it when something dies in between.
 
+mod answers;
+mod cluster;
 mod corpus;
 mod door;
+mod limits;
 mod outages;
 mod ownership;
 mod path;
 mod publishing;
+mod redis_faults;
 mod setting_aside;
 
 use std::collections::HashMap;
@@ -40,6 +44,19 @@ fn repeats(events: &[Event]) -> usize {
     events.len() - ids.len()
 }
 
+/// How many entries all streams of the deployment hold.
+async fn stored(stage: &Stage) -> u64 {
+    let mut length = 0;
+    for partition in 0..16 {
+        let key = format!("whatsapp:{{{partition}}}:stream");
+        let mut redis = stage.redis_for(&key).await;
+        length += redis::AsyncCommands::xlen::<_, u64>(&mut redis, key)
+            .await
+            .expect("a length");
+    }
+    length
+}
+
 /// Entries delivered to the workers and not acknowledged.
 async fn pending(stage: &Stage) -> usize {
     let mut redis = stage.redis.connection().await;
@@ -58,13 +75,16 @@ async fn pending(stage: &Stage) -> usize {
 
 /// Waits until streams and later-lists are empty: all is published, archived and acknowledged.
 async fn drained(stage: &Stage) {
-    let mut redis = stage.redis.connection().await;
+    let mut redis = Vec::new();
+    for partition in 0..16 {
+        redis.push(stage.redis_for(&format!("{{{partition}}}")).await);
+    }
     eventually(SOON * 2, "streams and later-lists are empty", async || {
-        for partition in 0..16 {
+        for (partition, redis) in redis.iter_mut().enumerate() {
             for what in ["stream", "later"] {
                 let length: u64 = redis::cmd("XLEN")
                     .arg(format!("whatsapp:{{{partition}}}:{what}"))
-                    .query_async(&mut redis)
+                    .query_async(redis)
                     .await
                     .ok()?;
                 if length > 0 {

@@ -19,16 +19,16 @@ use crate::{SOON, drained, repeats};
 
 /// Messages of conversations, each posted until it is answered 200: in a conversation one after the
 /// other, conversations side by side.
-struct Load {
-    numbers: Vec<Number>,
-    conversations: usize,
-    each: usize,
+pub(crate) struct Load {
+    pub(crate) numbers: Vec<Number>,
+    pub(crate) conversations: usize,
+    pub(crate) each: usize,
     /// Messages per second, all conversations together.
-    rate: u32,
+    pub(crate) rate: u32,
 }
 
 impl Load {
-    fn send(&self, sender: &Sender) -> JoinSet<HashSet<u16>> {
+    pub(crate) fn send(&self, sender: &Sender) -> JoinSet<HashSet<u16>> {
         let mut sending = JoinSet::new();
         let interval = Duration::from_secs(1) * self.conversations as u32 / self.rate;
         for conversation in 0..self.conversations {
@@ -58,11 +58,11 @@ impl Load {
         sending
     }
 
-    fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         self.conversations * self.each
     }
 
-    fn assert_complete(&self, seen: &[Event]) {
+    pub(crate) fn assert_complete(&self, seen: &[Event]) {
         let texts = crate::first_texts(seen);
         assert_eq!(texts.len(), self.conversations);
         let expected: Vec<_> = (0..self.each).map(|n| n.to_string()).collect();
@@ -72,7 +72,7 @@ impl Load {
     }
 }
 
-async fn nothing_was_set_aside(stage: &Stage) {
+pub(crate) async fn nothing_was_set_aside(stage: &Stage) {
     let failed = stage.webhooks().list("failed/").await.expect("a list");
     assert_eq!(failed, Vec::<String>::new());
 }

@@ -1,0 +1,346 @@
+//! What Redis and the network in front of it can do to ingress.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use redis::AsyncCommands;
+use tests::meta::payload::{self, Number};
+use tests::proxy::{Mode, Proxy};
+use tests::servers::RedisOptions;
+use tests::waiting::eventually;
+use tests::{Stage, StageOptions};
+
+use crate::{SOON, stored};
+
+fn fresh(text: &str) -> bytes::Bytes {
+    Number::fresh().message(payload::text("1111111111", text))
+}
+
+#[tokio::test]
+async fn what_redis_says_is_503_and_passes() {
+    let stage = Stage::new().await;
+    let proxy = Proxy::start(stage.redis.address()).await.expect("a proxy");
+    let redis_url = format!("redis://{}", proxy.address());
+    let ingress = stage
+        .ingress()
+        .env("REDIS_URL", redis_url)
+        .env("REDIS_PATIENCE", "200ms")
+        .start()
+        .await;
+    let sender = stage.sender(&ingress);
+    sender.send(fresh("before")).await;
+    let said: [(&str, &'static [u8]); 10] = [
+        (
+            "soon",
+            b"-LOADING Redis is loading the dataset in memory\r\n",
+        ),
+        ("soon", b"-BUSY Redis is busy running a script\r\n"),
+        ("soon", b"-CLUSTERDOWN The cluster is down\r\n"),
+        ("soon", b"-MASTERDOWN Link with MASTER is down\r\n"),
+        (
+            "full",
+            b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+        ),
+        (
+            "read_only",
+            b"-READONLY You can't write against a read only replica.\r\n",
+        ),
+        (
+            "read_only",
+            b"-NOREPLICAS Not enough good replicas to write.\r\n",
+        ),
+        ("read_only", b"-MISCONF Errors writing to the AOF file\r\n"),
+        ("broken", b"-NOPERM this user has no permissions\r\n"),
+        ("away", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    ];
+    let mut bodies = Vec::new();
+    for (kind, bytes) in said {
+        let labels = format!("kind=\"{kind}\"");
+        let before = ingress.metric("ingress_redis_errors_total", &labels).await;
+        proxy.set(Mode::Answer(bytes));
+        let body = fresh(kind);
+        let answer = sender.post_once(body.clone()).await.expect("an answer");
+        assert_eq!(answer.status, 503, "{kind}");
+        assert!(
+            !answer.body.contains("Redis"),
+            "what it said stays in the log: {}",
+            answer.body
+        );
+        let after = ingress.metric("ingress_redis_errors_total", &labels).await;
+        assert_eq!(after, before + 1.0, "{}", String::from_utf8_lossy(bytes));
+        proxy.set(Mode::Pass);
+        proxy.cut().await;
+        sender.send(body.clone()).await;
+        bodies.push(body);
+    }
+    for body in &bodies {
+        sender.send(body.clone()).await;
+    }
+    assert_eq!(stored(&stage).await, 1 + bodies.len() as u64);
+}
+
+#[tokio::test]
+async fn a_forgotten_script_is_sent_again() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let sender = stage.sender(&ingress);
+    let mut redis = stage.redis.connection().await;
+    for n in 0..3 {
+        redis::cmd("SCRIPT")
+            .arg("FLUSH")
+            .exec_async(&mut redis)
+            .await
+            .expect("SCRIPT FLUSH");
+        let answer = sender
+            .post_once(fresh(&n.to_string()))
+            .await
+            .expect("an answer");
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(stored(&stage).await, 3);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_asked_for_again_within_the_patience() {
+    let stage = Stage::new().await;
+    let proxy = Proxy::start(stage.redis.address()).await.expect("a proxy");
+    let redis_url = format!("redis://{}", proxy.address());
+    let ingress = stage.ingress().env("REDIS_URL", redis_url).start().await;
+    let sender = stage.sender(&ingress);
+    sender.send(fresh("before")).await;
+    for fault in [Mode::Refuse, Mode::Reset] {
+        let before = stored(&stage).await;
+        proxy.set(Mode::LoseAnswers);
+        let body = fresh("once");
+        let post = tokio::spawn({
+            let (sender, body) = (sender.clone(), body.clone());
+            async move { sender.post_once(body).await }
+        });
+        eventually(SOON, "it is stored", async || {
+            (stored(&stage).await > before).then_some(())
+        })
+        .await;
+        proxy.set(fault);
+        proxy.cut().await;
+        let answer = post.await.expect("no panic").expect("an answer");
+        assert_eq!(answer.status, 200);
+        sender.send(body).await;
+        assert_eq!(stored(&stage).await, before + 1);
+    }
+}
+
+/// Replies that break off anywhere must never be taken for another one's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_cut_anywhere_is_nobody_else_s() {
+    let stage = Stage::new().await;
+    let proxy = Proxy::start(stage.redis.address()).await.expect("a proxy");
+    let redis_url = format!("redis://{}", proxy.address());
+    let ingress = stage
+        .ingress()
+        .env("REDIS_URL", redis_url)
+        .env("REDIS_PATIENCE", "100ms")
+        .start()
+        .await;
+    let sender = stage.sender(&ingress);
+    let mut all = HashSet::new();
+    let modes = (1..60)
+        .step_by(3)
+        .flat_map(|n| [Mode::CutAnswersAfter(n), Mode::CutRequestsAfter(n * 40)]);
+    for mode in modes {
+        proxy.set(mode.clone());
+        let posts = (0..8).map(|_| {
+            let (sender, body) = (sender.clone(), fresh("x"));
+            tokio::spawn(async move {
+                let answer = sender.post_once(body.clone()).await.expect("an answer");
+                (answer.status, body)
+            })
+        });
+        for post in posts.collect::<Vec<_>>() {
+            let (status, body) = post.await.expect("no panic");
+            assert!([200, 503].contains(&status), "{mode:?}: {status}");
+            all.insert(body);
+        }
+        proxy.set(Mode::Pass);
+        proxy.cut().await;
+    }
+    for body in &all {
+        sender.send(body.clone()).await;
+    }
+    assert_eq!(stored(&stage).await, all.len() as u64);
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_is_left_at_the_deadline() {
+    let mut stage = Stage::new().await;
+    let proxy = Proxy::start(stage.redis.address()).await.expect("a proxy");
+    let redis_url = format!("redis://{}", proxy.address());
+    let mut ingress = stage
+        .ingress()
+        .env("REDIS_URL", redis_url)
+        .env("REDIS_PATIENCE", "200ms")
+        .env("REQUEST_DEADLINE", "700ms")
+        .start()
+        .await;
+    let sender = stage.sender(&ingress);
+    sender.send(fresh("before")).await;
+    let mut all = vec![fresh("stopped"), fresh("swallowed"), fresh("dripping")];
+    for n in 0..3 {
+        match n {
+            0 => stage.redis.signal("STOP"),
+            1 => proxy.set(Mode::Blackhole),
+            _ => proxy.set(Mode::Drip(Duration::from_millis(200))),
+        }
+        let answer = sender.post_once(all[n].clone()).await.expect("an answer");
+        assert_eq!(answer.status, 503);
+        stage.redis.signal("CONT");
+        proxy.set(Mode::Pass);
+        // Without a kill of its connections: it has to see for itself that they are of no use.
+        sender.send(fresh("between")).await;
+    }
+    for body in &all {
+        sender.send(body.clone()).await;
+    }
+    assert_eq!(stored(&stage).await, 7);
+
+    // Stored, and killed before the answer.
+    proxy.set(Mode::LoseAnswers);
+    let body = fresh("killed");
+    let post = tokio::spawn({
+        let (sender, body) = (sender.clone(), body.clone());
+        async move { sender.post_once(body).await }
+    });
+    eventually(SOON, "it is stored", async || {
+        (stored(&stage).await == 8).then_some(())
+    })
+    .await;
+    ingress.kill();
+    drop(post.await.expect("no panic"));
+    proxy.set(Mode::Pass);
+    ingress.restart().await;
+    all.push(body);
+    for body in all {
+        sender.send(body).await;
+    }
+    assert_eq!(stored(&stage).await, 8);
+    stage.redis.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_bounded_while_redis_stalls() {
+    let stage = Stage::new().await;
+    let ingress = stage
+        .ingress()
+        .env("MAX_IN_FLIGHT_BYTES", 50_000_000)
+        .env("MAX_BODY_BYTES", 4_000_000)
+        .start()
+        .await;
+    let sender = stage.sender(&ingress);
+    sender.send(fresh("before")).await;
+    stage.redis.signal("STOP");
+    let big = "x".repeat(3_000_000);
+    let posts: Vec<_> = (0..100)
+        .map(|_| {
+            let (sender, body) = (sender.clone(), fresh(&big));
+            tokio::spawn(async move { sender.post_once(body).await })
+        })
+        .collect();
+    let mut answers = std::collections::BTreeMap::new();
+    for post in posts {
+        let status = post
+            .await
+            .expect("no panic")
+            .map_or(0, |answer| answer.status);
+        *answers.entry(status).or_insert(0) += 1;
+    }
+    assert_eq!(
+        answers.keys().copied().collect::<Vec<_>>(),
+        [503],
+        "{answers:?}"
+    );
+    let mut ingress = ingress;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", ingress.process().id()));
+    let status = status.expect("its status");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak_kb: u64 = peak
+        .and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok())
+        .expect("VmHWM");
+    #[allow(
+        clippy::print_stdout,
+        reason = "a figure for people who run with --nocapture"
+    )]
+    {
+        println!("{peak_kb} KB at most, {answers:?}");
+    }
+    assert!(peak_kb < 40_000 + 50_000, "{peak_kb} KB");
+    stage.redis.signal("CONT");
+    sender.send(fresh("after")).await;
+}
+
+/// What is in the append-only file of a Redis that dies at any byte of a write: a mark and its
+/// entry, or neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_write_has_the_marks_and_the_entry_or_neither() {
+    let mut stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let sender = stage.sender(&ingress);
+    sender.send(fresh("whole")).await;
+    let log = stage.redis.append_only_file().expect("a file");
+    let before = std::fs::metadata(&log).expect("a file").len();
+    sender.send(fresh("torn")).await;
+    stage.redis.kill();
+    let whole = std::fs::read(&log).expect("a file");
+    let mut seen = HashSet::new();
+    for length in (before as usize..=whole.len())
+        .rev()
+        .step_by(97)
+        .chain([before as usize])
+    {
+        std::fs::write(&log, &whole[..length]).expect("a file");
+        stage.redis.restart().await.expect("it takes a torn file");
+        let mut redis = stage.redis.connection().await;
+        let marks: Vec<String> = redis.keys("whatsapp:*seen:*").await.expect("KEYS");
+        let state = (stored(&stage).await, marks.len());
+        assert!(
+            [(1, 1), (2, 2)].contains(&state),
+            "{length} of {}: {state:?}",
+            whole.len()
+        );
+        seen.insert(state);
+        stage.redis.kill();
+    }
+    assert_eq!(seen.len(), 2, "both ends were seen");
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_redis_and_loses_nothing() {
+    let mut stage = Stage::with(StageOptions {
+        redis: RedisOptions {
+            most_bytes_of_a_file: Some(200_000),
+            ..RedisOptions::default()
+        },
+        ..StageOptions::default()
+    })
+    .await;
+    let ingress = stage.ingress().env("REDIS_PATIENCE", "100ms").start().await;
+    let sender = stage.sender(&ingress);
+    let mut accepted = 0;
+    while sender
+        .post_once(fresh("x"))
+        .await
+        .expect("an answer")
+        .status
+        == 200
+    {
+        accepted += 1;
+        assert!(accepted < 1000, "the file never got full");
+    }
+    assert!(accepted > 10, "{accepted}");
+    stage.redis.give_room();
+    stage.redis.restart().await.expect("Redis");
+    let there = stored(&stage).await;
+    assert!(
+        (accepted..=accepted + 1).contains(&there),
+        "{accepted} of {there}"
+    );
+    sender.send(fresh("room again")).await;
+}
