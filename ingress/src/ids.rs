@@ -314,7 +314,83 @@ mod tests {
             })
     }
 
+    /// What one walk makes of a body, the other makes of it too: both refuse it, or both find the same
+    /// accounts and items.
+    fn assert_same(body: &Bytes) {
+        let plain = by_account(body);
+        if let Some(fast) = everyday(body) {
+            let plain = plain.expect("what the fast walk reads");
+            assert_eq!(plain.len(), 1, "{body:?}");
+            assert_eq!(fast.identities, plain[0].identities, "{body:?}");
+            assert_eq!(fast.waba_id, plain[0].waba_id, "{body:?}");
+            assert_eq!(fast.whole_body, plain[0].whole_body, "{body:?}");
+        }
+    }
+
+    /// Payloads beside the checkout, where there are any: each is read alike by both walks.
+    #[test]
+    fn both_walks_read_a_corpus_alike() {
+        let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/whatsapp/corpus");
+        let folder = std::env::var("WHATSAPP_CORPUS").unwrap_or_else(|_| beside.to_owned());
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut everyday_ones = 0;
+        let mut all = 0;
+        for file in files.filter(|file| file.path().extension().is_some_and(|it| it == "json")) {
+            let body = Bytes::from(std::fs::read(file.path()).expect("a file"));
+            assert_same(&body);
+            everyday_ones += usize::from(everyday(&body).is_some());
+            all += 1;
+        }
+        // Most traffic is what the fast walk is for.
+        assert!(
+            all == 0 || everyday_ones * 3 > all,
+            "{everyday_ones} of {all}"
+        );
+    }
+
+    /// What may stand where a value stood.
+    fn odd_value() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just(r#""\ud83d""#.to_owned()),
+            Just(r#""a\u0000\/\u00e9\ud83d\ude00""#.to_owned()),
+            Just("\"\u{1f600}\"".to_owned()),
+            Just("1e400".to_owned()),
+            Just("123456789012345678901234567890".to_owned()),
+            Just("-0.0".to_owned()),
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            Just("{}".to_owned()),
+            Just(r#"{"id":"x","id":"y"}"#.to_owned()),
+            (1..300_usize).prop_map(|depth| "[".repeat(depth) + &"]".repeat(depth)),
+            (1..300_usize).prop_map(|depth| r#"{"a":"#.repeat(depth) + "1" + &"}".repeat(depth)),
+        ]
+    }
+
     proptest! {
+        // Odd members are rare, and two that must meet rarer.
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// Any value of a body replaced by an odd one, and any byte by another.
+        #[test]
+        fn both_walks_read_a_mutated_body_alike(
+            at in any::<prop::sample::Index>(),
+            odd in odd_value(),
+            bytes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            let ends = |c: char| matches!(c, ',' | '}' | ']');
+            let starts: Vec<_> = TEXT.match_indices(':').map(|(at, _)| at + 1).collect();
+            let start = starts[at.index(starts.len())];
+            // Of an object or array only its start, so that the rest is out of shape.
+            let end = start + TEXT[start..].find(ends).expect("an end");
+            let mut body = format!("{}{odd}{}", &TEXT[..start], &TEXT[end..]).into_bytes();
+            assert_same(&Bytes::from(body.clone()));
+            for (at, byte) in bytes {
+                let at = at.index(body.len());
+                body[at] = byte;
+            }
+            assert_same(&Bytes::from(body));
+        }
+
         /// Ingress numbers the items by the fast walk, the worker by the plain one.
         #[test]
         fn both_walks_find_the_same_items(
@@ -329,13 +405,7 @@ mod tests {
             let body = Bytes::from(format!(
                 r#"{{"object":"{OBJECT}","entry":[{{{waba_id}"changes":[{changes}]}}]}}"#
             ));
-            if let Some(fast) = everyday(&body) {
-                let plain = by_account(&body).expect("what the fast walk reads");
-                prop_assert_eq!(plain.len(), 1);
-                prop_assert_eq!(&fast.identities, &plain[0].identities);
-                prop_assert_eq!(&fast.waba_id, &plain[0].waba_id);
-                prop_assert_eq!(fast.whole_body, plain[0].whole_body);
-            }
+            assert_same(&body);
         }
     }
 }

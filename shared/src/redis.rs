@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use arc_swap::ArcSwapOption;
@@ -26,6 +26,9 @@ use crate::secrets::{Follow, Rotating, Secret};
 
 /// How long a TCP connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A link to a cluster on which something got no answer is replaced when it is so old: its other
+/// nodes answer still, but the client can be stuck for good after a node was away.
+const CLUSTER_LINK_PATIENCE: Duration = Duration::from_secs(5);
 /// The client's own retries in a cluster, for a slot that is moving. What is away for longer is
 /// tried again by whoever asked.
 const CLUSTER_RETRIES: u32 = 3;
@@ -37,7 +40,7 @@ const CLUSTER_RETRY_MS: (u64, u64) = (5, 50);
 pub struct Redis(Arc<Rotating<Target>>);
 
 enum Target {
-    One(Client),
+    One(Box<Client>),
     /// Some of its nodes.
     Cluster(Vec<ConnectionInfo>),
 }
@@ -58,7 +61,10 @@ impl Target {
         })?;
         let unusable = |error: RedisError| format!("can't be used ({:?})", error.kind());
         match <[ConnectionInfo; 1]>::try_from(nodes) {
-            Ok([node]) => Client::open(node).map(Self::One).map_err(unusable),
+            Ok([node]) => {
+                let client = Client::open(node).map_err(unusable)?;
+                Ok(Self::One(Box::new(client)))
+            }
             Err(nodes) => {
                 cluster(&nodes, CONNECT_TIMEOUT).map_err(unusable)?;
                 Ok(Self::Cluster(nodes))
@@ -135,7 +141,7 @@ impl Redis {
         response_timeout: Duration,
     ) -> RedisResult<MultiplexedConnection> {
         let like = match &**self.0.current() {
-            Target::One(client) => Ok(client.clone()),
+            Target::One(client) => Ok((**client).clone()),
             Target::Cluster(nodes) => Err(nodes[0].clone()),
         };
         let client = match like {
@@ -178,6 +184,7 @@ pub struct Connection {
 struct Link {
     /// Of the target that it was made for.
     version: u64,
+    made: Instant,
     to: LinkTo,
 }
 
@@ -210,7 +217,7 @@ impl Connection {
                     .set_max_delay(Duration::from_millis(500))
                     .set_pipeline_buffer_size(1024);
                 LinkTo::One(ConnectionManager::new_lazy_with_config(
-                    client.clone(),
+                    (**client).clone(),
                     config,
                 )?)
             }
@@ -221,7 +228,8 @@ impl Connection {
                 LinkTo::Cluster(client.get_pending_async_connection_with_config(config))
             }
         };
-        let link = Arc::new(Link { version, to });
+        let made = Instant::now();
+        let link = Arc::new(Link { version, made, to });
         self.link.store(Some(link.clone()));
         Ok(link)
     }
@@ -230,12 +238,14 @@ impl Connection {
     /// only sees connections that break: not one that never answers again, nor one on which an answer
     /// broke off and whatever comes next is taken for the rest of it.
     fn judge(&self, link: &Arc<Link>, error: &RedisError) {
-        let alone = matches!(link.to, LinkTo::One(_));
+        let patience = match link.to {
+            LinkTo::One(_) => Duration::ZERO,
+            LinkTo::Cluster(_) => CLUSTER_LINK_PATIENCE,
+        };
         let useless = match error.kind() {
             // Demoted to a replica: its name may lead elsewhere by now.
             ErrorKind::Server(ServerErrorKind::ReadOnly) => true,
-            // A cluster's other nodes answer still.
-            ErrorKind::Io => alone && error.is_timeout(),
+            ErrorKind::Io => error.is_timeout() && link.made.elapsed() >= patience,
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => true,
             _ => false,
         };

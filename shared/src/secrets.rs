@@ -44,11 +44,13 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// More than this is no secret.
 const LONGEST_FILE: u64 = 64 * 1024;
 
+type Parse<T> = Box<dyn Fn(&Secret) -> Result<T, String> + Send + Sync>;
+
 /// What was made of a secret: of its value, or of what its file holds now.
 pub struct Rotating<T> {
     variable: &'static str,
     file: Option<Followed>,
-    parse: Box<dyn Fn(&Secret) -> Result<T, String> + Send + Sync>,
+    parse: Parse<T>,
     current: ArcSwap<T>,
     version: AtomicU64,
 }

@@ -21,7 +21,9 @@ pub mod neighbours;
 pub mod proxy;
 pub mod servers;
 
+pub mod bench;
 pub mod demo;
+pub mod env_example;
 pub mod json_walk;
 pub mod load;
 pub mod output;

@@ -152,7 +152,10 @@ impl Launch {
 }
 
 /// The binary beside the running test (`target/<profile>/deps/<test>`) or tool.
-fn built(binary: &str) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// It isn't there; with what to do.
+pub fn built(binary: &str) -> anyhow::Result<PathBuf> {
     let own = env::current_exe().context("path of this program")?;
     let folder = own.parent().unwrap_or(Path::new("."));
     let folder = match folder.file_name() {

@@ -105,16 +105,19 @@ pub struct StoreArgs {
     /// Any S3
     #[arg(long, env = "MINIO_ENDPOINT", default_value = "http://127.0.0.1:9000")]
     pub minio_endpoint: Url,
+    /// Name of the key that the store knows
     #[arg(long, env = "MINIO_ACCESS_KEY", hide_env_values = true)]
     pub minio_access_key: Option<Secret>,
     /// File that has it, read again when it changes
     #[arg(long, env = "MINIO_ACCESS_KEY_FILE")]
     pub minio_access_key_file: Option<PathBuf>,
+    /// The key itself
     #[arg(long, env = "MINIO_SECRET_KEY", hide_env_values = true)]
     pub minio_secret_key: Option<Secret>,
     /// File that has it, read again when it changes
     #[arg(long, env = "MINIO_SECRET_KEY_FILE")]
     pub minio_secret_key_file: Option<PathBuf>,
+    /// What requests are signed for
     #[arg(long, env = "MINIO_REGION", default_value = "us-east-1")]
     pub minio_region: String,
     /// Raw payloads; created if missing
@@ -131,6 +134,7 @@ pub struct StoreArgs {
 /// Who owns a business account.
 #[derive(Args, Debug, Clone)]
 pub struct TenantArgs {
+    /// Who knows which tenant has a business account
     #[arg(
         long,
         env = "TENANT_SERVICE_URL",

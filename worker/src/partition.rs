@@ -20,7 +20,7 @@ use crate::later;
 use crate::leases::Tenure;
 use crate::metrics::Metrics;
 use crate::payload::Payload;
-use crate::publisher::Publisher;
+use crate::publisher::{NotPublished, Publisher};
 use crate::retry::Backoff;
 use crate::store::{self, Described, Store};
 use crate::stream::{Notes, Owed, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
@@ -36,8 +36,12 @@ const ARCHIVE_PATIENCE: Duration = Duration::from_secs(2);
 /// After a failure the archive is owed at once for this long.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 /// What is published of entries that aren't acknowledged yet (several items, a slow archive) is
-/// noted this often, so that a crash repeats little.
+/// noted this often, and as soon as it is this much.
 const NOTE_INTERVAL: Duration = Duration::from_millis(200);
+const WORTH_A_NOTE: usize = 16;
+/// Publications of a partition that Redis doesn't know of yet, by an acknowledgement or a note: as
+/// many can be repeated after a crash. Beyond, nothing is published, so a Redis that is away stops it.
+const MOST_UNRECORDED: usize = 64;
 /// From this many crashes on an entry is processed alone.
 const CRASHES_OF_A_SUSPECT: usize = 3;
 /// Handing over waits this long for what is in work.
@@ -83,6 +87,7 @@ struct Entry {
     ready: Vec<usize>,
     running: usize,
     published: Vec<usize>,
+    /// How many of them are in a note that was sent.
     noted: usize,
     /// What the failed store gets instead of the entry's body.
     failed_body: Vec<u8>,
@@ -121,7 +126,8 @@ enum Done {
     Item(u64, usize, Result<(), Decision>),
     Archived(u64, bool),
     Acknowledged(u64, Result<(), StreamError>),
-    Noted(Result<(), StreamError>),
+    /// So many publications are recorded.
+    Noted(usize, Result<(), StreamError>),
 }
 
 struct Partition {
@@ -148,6 +154,11 @@ struct Partition {
     lanes: Lanes,
     waiting_for_tenant: HashMap<String, BTreeSet<u64>>,
     archive_pause: Option<Instant>,
+    /// Entries with publications since the last note, and whether one is on its way.
+    unnoted: Vec<u64>,
+    noting: bool,
+    /// A permit for each publication that may be unrecorded.
+    unrecorded: Arc<Semaphore>,
     draining: bool,
 }
 
@@ -174,6 +185,9 @@ impl Partition {
             lanes: Lanes::default(),
             waiting_for_tenant: HashMap::new(),
             archive_pause: None,
+            unnoted: Vec::new(),
+            noting: false,
+            unrecorded: Arc::new(Semaphore::new(MOST_UNRECORDED)),
             draining: false,
         }
     }
@@ -275,6 +289,7 @@ impl Partition {
             }
             Done::Acknowledged(seq, Ok(())) => {
                 if let Some(entry) = self.window.remove(&seq) {
+                    self.recorded(entry.published.len() - entry.noted);
                     if entry.payload.is_some() {
                         self.loaded_bytes -= entry.bytes;
                     }
@@ -284,8 +299,12 @@ impl Partition {
                     self.ids.remove(&entry.id);
                 }
             }
-            Done::Noted(Ok(())) => {}
-            Done::Announced(Err(_)) | Done::Acknowledged(_, Err(_)) | Done::Noted(Err(_)) => {
+            Done::Noted(count, Ok(())) => {
+                self.noting = false;
+                self.recorded(count);
+                self.note_if_worth_it();
+            }
+            Done::Announced(Err(_)) | Done::Acknowledged(_, Err(_)) | Done::Noted(_, Err(_)) => {
                 self.lose();
             }
         }
@@ -544,6 +563,7 @@ impl Partition {
                 tenure: self.tenure.clone(),
                 payload: payload.clone(),
                 raw_object: raw_object.clone(),
+                unrecorded: self.unrecorded.clone(),
                 tenant,
                 n,
             };
@@ -692,7 +712,10 @@ impl Partition {
         };
         entry.running -= 1;
         match outcome {
-            Ok(()) => entry.published.push(n),
+            Ok(()) => {
+                entry.published.push(n);
+                self.unnoted.push(seq);
+            }
             Err(Decision::SetAside(reason)) => {
                 self.work.metrics.set_aside(reason);
                 let name = match entry.payload.as_ref().and_then(|p| p.items.get(n)) {
@@ -713,6 +736,7 @@ impl Partition {
         entry.open.remove(&n);
         let ready = self.lanes.finish((seq, n));
         self.finish(seq);
+        self.note_if_worth_it();
         self.forget_body(seq);
         let mut starting = BTreeSet::new();
         for (seq, n) in ready {
@@ -754,20 +778,47 @@ impl Partition {
         });
     }
 
+    fn note_if_worth_it(&mut self) {
+        if self.unnoted.len() >= WORTH_A_NOTE {
+            self.note_progress();
+        }
+    }
+
+    /// Notes what is published of entries that aren't acknowledged yet.
     fn note_progress(&mut self) {
-        let (work, tenure) = (&self.work, &self.tenure);
-        for entry in self.window.values_mut() {
-            if entry.acknowledging || entry.noted == entry.published.len() {
+        if self.noting {
+            return;
+        }
+        let (mut done, mut count) = (Vec::new(), 0);
+        for seq in std::mem::take(&mut self.unnoted) {
+            let Some(entry) = self.window.get_mut(&seq) else {
+                continue;
+            };
+            let new = entry.published.len() - entry.noted;
+            if entry.acknowledging || new == 0 {
                 continue;
             }
-            entry.noted = entry.published.len();
+            entry.noted += new;
+            count += new;
             entry.published.sort_unstable();
-            let done = format_numbers(entry.published.iter().copied());
-            let (work, tenure, id) = (work.clone(), tenure.clone(), entry.id.clone());
-            self.futures.push(Box::pin(async move {
-                Done::Noted(persist(&tenure, || work.stream.note(&tenure, &id, &done)).await)
-            }));
+            let numbers = format_numbers(entry.published.iter().copied());
+            done.push((entry.id.clone(), numbers));
         }
+        if done.is_empty() {
+            return;
+        }
+        self.noting = true;
+        let (work, tenure) = (self.work.clone(), self.tenure.clone());
+        self.push(async move {
+            let noted = persist(&tenure, || work.stream.note(&tenure, &done)).await;
+            Done::Noted(count, noted)
+        });
+    }
+
+    /// Redis knows of so many more publications.
+    fn recorded(&self, count: usize) {
+        let taken = MOST_UNRECORDED.saturating_sub(self.unrecorded.available_permits());
+        self.unrecorded.add_permits(count.min(taken));
     }
 }
 
@@ -825,6 +876,7 @@ struct RunningItem {
     payload: Arc<Payload>,
     tenant: Arc<Tenant>,
     raw_object: Option<RawObject>,
+    unrecorded: Arc<Semaphore>,
     n: usize,
 }
 
@@ -852,11 +904,9 @@ impl RunningItem {
     }
 
     async fn once(&self) -> Result<(), Failure> {
-        let Ok(_permit) = self.work.permits.acquire().await else {
-            return Err(Failure::NotPublished(
-                crate::publisher::NotPublished::LeaseLost,
-            ));
-        };
+        let lost = || Failure::NotPublished(NotPublished::LeaseLost);
+        let unrecorded = self.unrecorded.acquire().await.map_err(|_| lost())?;
+        let _permit = self.work.permits.acquire().await.map_err(|_| lost())?;
         let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
         // An item that makes this code panic is one item's problem.
         let event = catch_unwind(AssertUnwindSafe(|| {
@@ -867,6 +917,8 @@ impl RunningItem {
             .publisher
             .publish(event, self.tenure.clone())
             .await?;
+        // It comes back when Redis knows.
+        unrecorded.forget();
         Ok(())
     }
 }

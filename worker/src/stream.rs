@@ -206,17 +206,20 @@ impl Stream {
         Ok(())
     }
 
-    /// Notes which items of an entry are done.
-    pub async fn note(&self, tenure: &Tenure, id: &str, done: &str) -> Result<(), StreamError> {
-        self.scripts
-            .note
-            .call([
-                self.keys.lease(tenure.partition),
-                self.keys.progress(tenure.partition),
-            ])
-            .arg(&tenure.token)
-            .arg(id)
-            .arg(done)
+    /// Notes which items are done, of each entry by its id.
+    pub async fn note(
+        &self,
+        tenure: &Tenure,
+        done: &[(String, String)],
+    ) -> Result<(), StreamError> {
+        let call = self.scripts.note.call([
+            self.keys.lease(tenure.partition),
+            self.keys.progress(tenure.partition),
+        ]);
+        done.iter()
+            .fold(call.arg(&tenure.token), |call, (id, numbers)| {
+                call.arg(id).arg(numbers)
+            })
             .run::<()>(&mut self.connection.clone())
             .await?;
         Ok(())

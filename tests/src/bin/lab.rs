@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use tests::bench;
 use tests::demo::Demo;
 use tests::output::Paint;
 use tests::process::{self, send_signal};
@@ -41,6 +42,11 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Measure what ingress does with much, with too much, and with slow senders
+    Bench {
+        #[command(flatten)]
+        plan: bench::ingress::Plan,
+    },
 }
 
 #[tokio::main]
@@ -48,6 +54,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run { command } => run(command).await,
         Command::Demo { once } => demo(once).await,
+        Command::Bench { plan } => bench::ingress::run(plan).await.map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");

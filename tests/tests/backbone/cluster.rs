@@ -8,6 +8,7 @@ use std::time::Duration;
 use tests::events::Event;
 use tests::meta::payload::{self, Number};
 use tests::meta::webhook;
+use tests::programs::Until;
 use tests::servers::RedisCluster;
 use tests::waiting::eventually;
 use tests::{Stage, StageOptions};
@@ -36,7 +37,9 @@ async fn programs_and_a_node_killed_again_and_again_lose_nothing() {
     let events = stage.events();
     let mut workers = Vec::new();
     for _ in 0..2 {
-        workers.push(stage.worker().env("LEASE_TTL", "2s").start().await);
+        // One that starts while the node with the partition count is away waits for it.
+        let worker = stage.worker().env("LEASE_TTL", "2s").until(Until::Healthy);
+        workers.push(worker.start().await);
     }
     let load = Load {
         numbers: (0..60).map(|_| Number::fresh()).collect(),

@@ -4,6 +4,7 @@
 mod answers;
 mod cluster;
 mod corpus;
+mod documents;
 mod door;
 mod limits;
 mod outages;

@@ -184,13 +184,13 @@ async fn a_redis_that_hangs_is_left_at_the_deadline() {
     let sender = stage.sender(&ingress);
     sender.send(fresh("before")).await;
     let mut all = vec![fresh("stopped"), fresh("swallowed"), fresh("dripping")];
-    for n in 0..3 {
+    for (n, body) in all.iter().enumerate() {
         match n {
             0 => stage.redis.signal("STOP"),
             1 => proxy.set(Mode::Blackhole),
             _ => proxy.set(Mode::Drip(Duration::from_millis(200))),
         }
-        let answer = sender.post_once(all[n].clone()).await.expect("an answer");
+        let answer = sender.post_once(body.clone()).await.expect("an answer");
         assert_eq!(answer.status, 503);
         stage.redis.signal("CONT");
         proxy.set(Mode::Pass);
