@@ -8,9 +8,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// packed, and its way into the socket.
 pub const COPIES: usize = 4;
 
+/// Nearly all webhooks are smaller than this; some of the bytes are only theirs, so that large bodies,
+/// whoever sends them, can't keep them out.
+const SMALL: usize = 64 * 1024;
+/// Share of the bytes that large bodies may not take.
+const FOR_SMALL: usize = 8;
+
 /// Bytes that are free.
 #[derive(Clone)]
-pub struct Budget(Arc<Semaphore>);
+pub struct Budget {
+    all: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
 
 /// All bytes are taken.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,19 +28,26 @@ pub struct Spent;
 /// Bytes taken; dropping it gives them back.
 pub struct Taken {
     budget: Budget,
+    bytes: usize,
     permit: Option<OwnedSemaphorePermit>,
+    large: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
+        Self {
+            all: Arc::new(Semaphore::new(bytes)),
+            large: Arc::new(Semaphore::new(bytes - bytes / FOR_SMALL)),
+        }
     }
 
     /// Takes nothing yet.
     pub fn start(&self) -> Taken {
         Taken {
             budget: self.clone(),
+            bytes: 0,
             permit: None,
+            large: None,
         }
     }
 }
@@ -42,14 +58,36 @@ impl Taken {
     /// # Errors
     /// [`Spent`]; nothing more is taken then.
     pub fn take(&mut self, bytes: usize) -> Result<(), Spent> {
-        let bytes = u32::try_from(bytes).map_err(|_| Spent)?;
-        let more = self.budget.0.clone().try_acquire_many_owned(bytes);
-        let more = more.map_err(|_| Spent)?;
-        match &mut self.permit {
-            Some(permit) => permit.merge(more),
-            None => self.permit = Some(more),
+        let whole = self.bytes + bytes;
+        let large = match &self.large {
+            _ if whole <= SMALL * COPIES => None,
+            Some(_) => Some(bytes),
+            None => Some(whole),
+        };
+        // Dropping what was acquired gives it back if the other has not enough.
+        let large = large.map(|bytes| acquire(&self.budget.large, bytes));
+        let large = large.transpose()?;
+        let more = acquire(&self.budget.all, bytes)?;
+        add(&mut self.permit, more);
+        if let Some(large) = large {
+            add(&mut self.large, large);
         }
+        self.bytes = whole;
         Ok(())
+    }
+}
+
+fn acquire(from: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Spent> {
+    let bytes = u32::try_from(bytes).map_err(|_| Spent)?;
+    from.clone()
+        .try_acquire_many_owned(bytes)
+        .map_err(|_| Spent)
+}
+
+fn add(to: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
+    match to {
+        Some(permit) => permit.merge(more),
+        None => *to = Some(more),
     }
 }
 
@@ -69,5 +107,22 @@ mod tests {
         assert_eq!(one.take(4), Ok(()));
         drop(one);
         assert_eq!(budget.start().take(10), Ok(()));
+    }
+
+    #[test]
+    fn large_bodies_leave_room_for_small_ones() {
+        let budget = Budget::new(8_000_000);
+        let mut large = budget.start();
+        for _ in 0..70 {
+            assert_eq!(large.take(100_000), Ok(()));
+        }
+        assert_eq!(large.take(100), Err(Spent));
+        let mut small = budget.start();
+        assert_eq!(small.take(200_000), Ok(()));
+        assert_eq!(small.take(100_000), Err(Spent), "it is large by now");
+        drop(large);
+        assert_eq!(small.take(100_000), Ok(()));
+        drop(small);
+        assert_eq!(budget.start().take(7_000_000), Ok(()));
     }
 }

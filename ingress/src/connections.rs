@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::Full;
-use hyper::Response;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
+use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,7 +29,7 @@ use crate::server::Ingress;
 const MAX_HEADERS: usize = 64;
 /// Per connection; hyper's default would be 400 KB.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
-/// A connection without a request is kept this long after its last one.
+/// A connection without a request is kept this long after its last webhook that was taken.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Whoever takes no answer for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -39,7 +39,7 @@ const LINGER: (Duration, usize) = (Duration::from_secs(1), 1024 * 1024);
 /// Connections beyond the limit that are told so at the same time; further ones are just closed.
 const MAX_TURNED_AWAY: usize = 256;
 /// File descriptors for everything but Meta's connections.
-const OTHER_FILES: u64 = 64;
+const OTHER_FILES: u64 = 64 + MAX_TURNED_AWAY as u64;
 
 /// Accepts until `shutdown`, then until the open connections have finished.
 pub(crate) async fn accept(
@@ -103,21 +103,21 @@ async fn turn_away(ingress: Arc<Ingress>, mut stream: TcpStream, _permit: OwnedS
     end(&mut stream, Some(answer)).await;
 }
 
-/// What a connection has done; ms since it was accepted.
+/// When a connection last had a webhook taken; ms since it was accepted.
 struct Activity {
     accepted: Instant,
-    last_answer_ms: AtomicU64,
+    taken_ms: AtomicU64,
 }
 
 impl Activity {
     fn answered(&self) {
         let ms = self.accepted.elapsed().as_millis() as u64;
-        self.last_answer_ms.store(ms.max(1), Ordering::Relaxed);
+        self.taken_ms.store(ms.max(1), Ordering::Relaxed);
     }
 
-    /// Since the last answer; `None` before the first.
+    /// Since the last one; `None` before the first.
     fn idle(&self) -> Option<Duration> {
-        let answered = Duration::from_millis(self.last_answer_ms.load(Ordering::Relaxed));
+        let answered = Duration::from_millis(self.taken_ms.load(Ordering::Relaxed));
         (!answered.is_zero()).then(|| self.accepted.elapsed().saturating_sub(answered))
     }
 }
@@ -147,15 +147,20 @@ async fn serve(
         .max_buf_size(READ_BUFFER_BYTES);
     let activity = Arc::new(Activity {
         accepted: Instant::now(),
-        last_answer_ms: AtomicU64::new(0),
+        taken_ms: AtomicU64::new(0),
     });
     let mut io = TokioIo::new(stream);
     loop {
         let service = service_fn(|request| {
             let (ingress, activity) = (ingress.clone(), activity.clone());
             let answer: BoxFuture<'static, Result<_, Infallible>> = Box::pin(async move {
+                let webhook = request.method() == Method::POST;
                 let response = request::answer(&ingress, request).await;
-                activity.answered();
+                // Only a sender of webhooks that were taken may stay: strangers would use up all
+                // connections.
+                if webhook && response.status() == StatusCode::OK {
+                    activity.answered();
+                }
                 Ok(response.map(Full::new))
             });
             answer
@@ -176,11 +181,8 @@ async fn serve(
         io = parts.io;
         let late = served.as_ref().is_err_and(hyper::Error::is_timeout);
         let idle = activity.idle();
-        if (served.is_ok() || late)
-            && !started
-            && !stopping
-            && idle.is_some_and(|idle| (header_timeout..KEEP_ALIVE).contains(&idle))
-        {
+        // A client that closed ends without an error.
+        if late && !started && !stopping && idle.is_some_and(|idle| idle < KEEP_ALIVE) {
             continue;
         }
         let late = late && started;

@@ -43,12 +43,13 @@ end
 
 local long = lasting('', tonumber(ARGV[1]))
 local short = lasting('s', math.min(SHORT_TTL, long.ttl))
-local known = redis.call('HMGET', KEYS[2], long.generation, long.generation - 1,
-  's' .. short.generation, 's' .. (short.generation - 1))
-long.levels, long.before = read_levels(known[1]), read_levels(known[2])
-short.levels, short.before = read_levels(known[3]), read_levels(known[4])
+-- The generation that comes is there already if the clock was set back.
+local known = redis.call('HMGET', KEYS[2], long.generation, long.generation - 1, long.generation + 1,
+  's' .. short.generation, 's' .. (short.generation - 1), 's' .. (short.generation + 1))
+long.levels, long.before, long.ahead = read_levels(known[1]), read_levels(known[2]), read_levels(known[3])
+short.levels, short.before, short.ahead = read_levels(known[4]), read_levels(known[5]), read_levels(known[6])
 
-local function remembered(marks, generation, levels, identity, field)
+local function in_generation(marks, generation, levels, identity, field)
   for _, level in ipairs(levels) do
     local mark = redis.call('HGET', hash(marks, generation, level, identity), field)
     if mark and marks.tick - (generation * STEPS + mark) <= STEPS then
@@ -58,16 +59,19 @@ local function remembered(marks, generation, levels, identity, field)
   return false
 end
 
+local function remembered(marks, identity, field)
+  return in_generation(marks, marks.generation, marks.levels, identity, field)
+    or in_generation(marks, marks.generation - 1, marks.before, identity, field)
+    or in_generation(marks, marks.generation + 1, marks.ahead, identity, field)
+end
+
 local fresh, numbers, met = {}, {}, {}
 for i = 13, #ARGV do
   local identity = ARGV[i]
   if not met[identity] then
     met[identity] = true
     local field = string.sub(identity, 3)
-    if not (remembered(long, long.generation, long.levels, identity, field)
-      or remembered(long, long.generation - 1, long.before, identity, field)
-      or remembered(short, short.generation, short.levels, identity, field)
-      or remembered(short, short.generation - 1, short.before, identity, field)) then
+    if not (remembered(long, identity, field) or remembered(short, identity, field)) then
       fresh[#fresh + 1] = identity
       numbers[#numbers + 1] = i - 13
     end
@@ -129,7 +133,14 @@ if #marks.levels == 0 then
   local most = marks.before[#marks.before] or FIRST
   marks.levels[1] = math.max(FIRST, most - FURTHER)
   redis.call('HSET', KEYS[2], marks.name .. marks.generation, marks.levels[1])
-  redis.call('HDEL', KEYS[2], marks.name .. (marks.generation - 2))
+  -- Those before the last one have expired.
+  for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
+    local of_short = string.sub(name, 1, 1) == 's'
+    local generation = tonumber(of_short and string.sub(name, 2) or name)
+    if generation < (of_short and short or long).generation - 1 then
+      redis.call('HDEL', KEYS[2], name)
+    end
+  end
 end
 for _, identity in ipairs(fresh) do
   local level = marks.levels[#marks.levels]

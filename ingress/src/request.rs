@@ -153,11 +153,10 @@ async fn webhook(
         ingress.config.request_deadline,
         store(ingress, &deliveries, &envelope),
     )
-    .await
-    .map_err(|_| Refusal::Deadline)?;
+    .await;
     ingress.metrics.took(arrived.elapsed(), asked.elapsed());
     let mut response = Response::new(Bytes::new());
-    if let Some(window) = stored? {
+    if let Some(window) = stored.map_err(|_| Refusal::Deadline)?? {
         window.write_headers(response.headers_mut());
     }
     Ok(response)

@@ -16,6 +16,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// The problem of a server that no probe has seen yet.
+const UNPROBED: &str = "not probed yet";
+
 /// What the probes last saw of each server.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Seen>>>);
@@ -32,7 +35,7 @@ impl Readiness {
     pub fn of(servers: impl IntoIterator<Item = &'static str>) -> Self {
         let readiness = Self::default();
         for server in servers {
-            readiness.set(server, Some("not probed yet".to_owned()));
+            readiness.set(server, Some(UNPROBED.to_owned()));
         }
         readiness
     }
@@ -40,10 +43,17 @@ impl Readiness {
     /// Records what a probe saw: `None` is well.
     pub fn set(&self, server: &'static str, problem: Option<String>) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let notes = seen
-            .remove(server)
-            .map(|before| before.notes)
-            .unwrap_or_default();
+        let before = seen.remove(server);
+        if let Some(before) = &before {
+            match (before.problem.as_deref(), &problem) {
+                (None | Some(UNPROBED), Some(problem)) => {
+                    tracing::warn!(server, problem, "a server is away");
+                }
+                (Some(_), None) => tracing::info!(server, "a server is well"),
+                (None, None) | (Some(_), Some(_)) => {}
+            }
+        }
+        let notes = before.map(|before| before.notes).unwrap_or_default();
         let at = Instant::now();
         seen.insert(server, Seen { problem, notes, at });
     }

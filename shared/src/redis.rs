@@ -26,9 +26,10 @@ use crate::secrets::{Follow, Rotating, Secret};
 
 /// How long a TCP connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A link to a cluster on which something got no answer is replaced when it is so old: its other
-/// nodes answer still, but the client can be stuck for good after a node was away.
+/// A link to a cluster is not suspected before it is so old: it may still be made.
 const CLUSTER_LINK_PATIENCE: Duration = Duration::from_secs(5);
+/// Whoever is asked over a connection of its own answers within this time, or is away.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The client's own retries in a cluster, for a slot that is moving. What is away for longer is
 /// tried again by whoever asked.
 const CLUSTER_RETRIES: u32 = 3;
@@ -148,20 +149,7 @@ impl Redis {
             Ok(client) => client,
             Err(like) => {
                 let (host, port) = asking.node_of(key).await?;
-                let address = match like.addr() {
-                    ConnectionAddr::TcpTls {
-                        insecure,
-                        tls_params,
-                        ..
-                    } => ConnectionAddr::TcpTls {
-                        host,
-                        port,
-                        insecure: *insecure,
-                        tls_params: tls_params.clone(),
-                    },
-                    _ => ConnectionAddr::Tcp(host, port),
-                };
-                Client::open(like.set_addr(address))?
+                Client::open(at(&like, host, port))?
             }
         };
         let config = AsyncConnectionConfig::new()
@@ -185,6 +173,8 @@ struct Link {
     /// Of the target that it was made for.
     version: u64,
     made: Instant,
+    /// One at a time asks whether it is stuck.
+    judging: tokio::sync::Mutex<()>,
     to: LinkTo,
 }
 
@@ -228,30 +218,64 @@ impl Connection {
                 LinkTo::Cluster(client.get_pending_async_connection_with_config(config))
             }
         };
-        let made = Instant::now();
-        let link = Arc::new(Link { version, made, to });
+        let link = Arc::new(Link {
+            version,
+            made: Instant::now(),
+            judging: tokio::sync::Mutex::default(),
+            to,
+        });
         self.link.store(Some(link.clone()));
         Ok(link)
     }
 
     /// Lets go of a link that is of no use any more, unless that was done already. The client itself
-    /// only sees connections that break: not one that never answers again, nor one on which an answer
-    /// broke off and whatever comes next is taken for the rest of it.
-    fn judge(&self, link: &Arc<Link>, error: &RedisError) {
-        let patience = match link.to {
-            LinkTo::One(_) => Duration::ZERO,
-            LinkTo::Cluster(_) => CLUSTER_LINK_PATIENCE,
-        };
+    /// only sees connections that break: not one that never answers again, one on which an answer
+    /// broke off and whatever comes next is taken for the rest of it, or a login that was refused once.
+    async fn judge(&self, link: &Arc<Link>, error: &RedisError) {
         let useless = match error.kind() {
             // Demoted to a replica: its name may lead elsewhere by now.
             ErrorKind::Server(ServerErrorKind::ReadOnly) => true,
-            ErrorKind::Io => error.is_timeout() && link.made.elapsed() >= patience,
-            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => true,
+            ErrorKind::Io if error.is_timeout() => self.is_stuck(link).await,
+            ErrorKind::Parse
+            | ErrorKind::UnexpectedReturnType
+            | ErrorKind::AuthenticationFailed => true,
             _ => false,
         };
         if useless {
             self.link.compare_and_swap(link, None);
         }
+    }
+
+    /// Whether something got no answer because of the link. A cluster's client can be stuck for good
+    /// after a node was away; but while a node doesn't answer, it is the node, the link serves the
+    /// others, and a new one would have to wait for that node first.
+    async fn is_stuck(&self, link: &Link) -> bool {
+        if let LinkTo::One(_) = link.to {
+            return true;
+        }
+        match link.judging.try_lock() {
+            Ok(_judging) => link.made.elapsed() >= CLUSTER_LINK_PATIENCE && self.all_answer().await,
+            Err(_) => false,
+        }
+    }
+
+    /// Asks every primary of the cluster over a connection of its own.
+    async fn all_answer(&self) -> bool {
+        let target = self.redis.0.current().clone();
+        let Target::Cluster(seeds) = &*target else {
+            return false;
+        };
+        let asked = seeds.iter().map(|seed| Box::pin(shards_by(seed)));
+        let Ok((shards, _)) = futures::future::select_ok(asked).await else {
+            return false;
+        };
+        let primaries: BTreeSet<(String, u16)> = shards.into_iter().map(|(_, node)| node).collect();
+        let pings = primaries.into_iter().map(|(host, port)| async move {
+            let node = at(&seeds[0], host, port);
+            let command = redis::cmd("PING");
+            ask_once::<String>(node, &command).await.is_ok()
+        });
+        join_all(pings).await.into_iter().all(|answered| answered)
     }
 
     /// Asks every primary, or the one server. A primary that is away is left out: the others go on
@@ -261,7 +285,7 @@ impl Connection {
     /// None of them answers.
     pub async fn ask_all<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<Vec<T>> {
         let cluster = match self.link()? {
-            LinkTo::One(mut one) => return Ok(vec![command.query_async(&mut one).await?]),
+            LinkTo::One(_) => return Ok(vec![command.query_async(&mut self.clone()).await?]),
             LinkTo::Cluster(cluster) => cluster,
         };
         let shards = shards(cluster.clone()).await?;
@@ -314,15 +338,64 @@ impl Connection {
     }
 }
 
+/// Another node of the same cluster, with the same login.
+fn at(like: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+    let address = match like.addr() {
+        ConnectionAddr::TcpTls {
+            insecure,
+            tls_params,
+            ..
+        } => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: *insecure,
+            tls_params: tls_params.clone(),
+        },
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    like.clone().set_addr(address)
+}
+
+/// One command over a connection of its own.
+async fn ask_once<T: FromRedisValue>(node: ConnectionInfo, command: &Cmd) -> RedisResult<T> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PROBE_TIMEOUT))
+        .set_response_timeout(Some(PROBE_TIMEOUT));
+    let mut connection = Client::open(node)?
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?;
+    command.query_async(&mut connection).await
+}
+
 /// Ranges of slots, each with the host and port of its primary.
-async fn shards(
-    mut cluster: ClusterConnection,
-) -> RedisResult<Vec<(RangeInclusive<u16>, (String, u16))>> {
+type Shards = Vec<(RangeInclusive<u16>, (String, u16))>;
+
+fn cluster_slots() -> Cmd {
     let mut command = redis::cmd("CLUSTER");
     command.arg("SLOTS");
-    let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-    let reply = cluster.route_command(command, any).await?;
-    let shards: Vec<Vec<Value>> = redis::from_redis_value(reply)?;
+    command
+}
+
+/// As a node that answers knows them: the one that is asked may be away.
+async fn shards(mut cluster: ClusterConnection) -> RedisResult<Shards> {
+    let mut tries = 0;
+    loop {
+        let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+        match cluster.route_command(cluster_slots(), any).await {
+            Ok(reply) => return Ok(read_shards(redis::from_redis_value(reply)?)),
+            Err(error) if tries == 2 => return Err(error),
+            Err(_) => tries += 1,
+        }
+    }
+}
+
+async fn shards_by(node: &ConnectionInfo) -> RedisResult<Shards> {
+    ask_once(node.clone(), &cluster_slots())
+        .await
+        .map(read_shards)
+}
+
+fn read_shards(shards: Vec<Vec<Value>>) -> Shards {
     let shard = |parts: Vec<Value>| {
         let mut parts = parts.into_iter();
         let first = redis::from_redis_value(parts.next()?).ok()?;
@@ -333,7 +406,7 @@ async fn shards(
         let port = redis::from_redis_value(primary.next()?).ok()?;
         (!host.is_empty()).then_some((slots, (host, port)))
     };
-    Ok(shards.into_iter().filter_map(shard).collect())
+    shards.into_iter().filter_map(shard).collect()
 }
 
 impl ConnectionLike for Connection {
@@ -344,7 +417,10 @@ impl ConnectionLike for Connection {
                 LinkTo::One(mut one) => one.req_packed_command(command).await,
                 LinkTo::Cluster(mut cluster) => cluster.req_packed_command(command).await,
             };
-            reply.inspect_err(|error| self.judge(&link, error))
+            if let Err(error) = &reply {
+                self.judge(&link, error).await;
+            }
+            reply
         })
     }
 
@@ -355,12 +431,17 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
-            match self.link()? {
+            let link = self.whole_link()?;
+            let replies = match link.to.clone() {
                 LinkTo::One(mut one) => one.req_packed_commands(commands, offset, count).await,
                 LinkTo::Cluster(mut cluster) => {
                     cluster.req_packed_commands(commands, offset, count).await
                 }
+            };
+            if let Err(error) = &replies {
+                self.judge(&link, error).await;
             }
+            replies
         })
     }
 

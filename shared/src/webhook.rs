@@ -18,6 +18,11 @@ pub const OBJECT: &str = "whatsapp_business_account";
 /// The account of a body that names none (`"entry":[]`); Meta's dashboard sends it too.
 pub const NO_WABA: &str = "0";
 
+/// Items and entries of a body. Meta sends at most 1000 updates, and some thousand messages of a
+/// history; far more of them in one script would hold up everybody else's.
+pub const MOST_ITEMS: usize = 20_000;
+pub const MOST_ENTRIES: usize = 1000;
+
 /// Why a body can't be taken apart. It is stored whole and set aside, never dropped.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Unreadable {
@@ -27,6 +32,8 @@ pub enum Unreadable {
     OtherObject,
     #[error("not the shape of a webhook: {0}")]
     Shape(&'static str),
+    #[error("more than {MOST_ITEMS} items or {MOST_ENTRIES} entries")]
+    TooMany,
 }
 
 /// A body, taken apart as far as its items.
@@ -198,24 +205,35 @@ pub fn identity(
 /// Takes a body apart.
 ///
 /// # Errors
-/// [`Unreadable`] if it isn't JSON (UTF-8), is another product's, or `entry` and `changes` are not
-/// arrays of objects. Anything odd below that is an item.
+/// [`Unreadable`] if it isn't JSON (UTF-8), is another product's, `entry` and `changes` are not
+/// arrays of objects, or it has too many of them. Anything odd below that is an item.
 pub fn read(body: &[u8]) -> Result<Webhook<'_>, Unreadable> {
     let top: &RawValue = serde_json::from_slice(body).map_err(|_| Unreadable::NotJson)?;
-    let [object, entries] =
-        members(top, ["object", "entry"]).ok_or(Unreadable::Shape("the body is not an object"))?;
-    match object.map(string) {
-        None => {}
-        Some(Some(object)) if object == OBJECT => {}
-        Some(_) => return Err(Unreadable::OtherObject),
+    let [object, entries] = members(top, ["object", "entry"]).ok_or(Unreadable::OtherObject)?;
+    let entries = entries.map(elements);
+    match (object.map(string), &entries) {
+        // Two of Meta's published examples have no `object`.
+        (None, Some(Some(_))) => {}
+        (Some(Some(object)), _) if object == OBJECT => {}
+        _ => return Err(Unreadable::OtherObject),
     }
-    let entries = elements(entries.ok_or(Unreadable::Shape("`entry` is missing"))?)
-        .ok_or(Unreadable::Shape("`entry` is not an array"))?;
     let entries = entries
-        .into_iter()
-        .map(read_entry)
-        .collect::<Result<_, _>>()?;
-    Ok(Webhook { entries })
+        .ok_or(Unreadable::Shape("`entry` is missing"))?
+        .ok_or(Unreadable::Shape("`entry` is not an array"))?;
+    if entries.len() > MOST_ENTRIES {
+        return Err(Unreadable::TooMany);
+    }
+    let mut items = 0;
+    let entries = entries.into_iter().map(|entry| {
+        let entry = read_entry(entry)?;
+        items += entry.items.len();
+        (items <= MOST_ITEMS)
+            .then_some(entry)
+            .ok_or(Unreadable::TooMany)
+    });
+    Ok(Webhook {
+        entries: entries.collect::<Result<_, _>>()?,
+    })
 }
 
 fn read_entry(raw: &RawValue) -> Result<Entry<'_>, Unreadable> {

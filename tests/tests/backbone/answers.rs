@@ -190,6 +190,13 @@ async fn an_idle_connection_is_served_on() {
         );
     }
     assert_eq!(stored(&stage).await, 1);
+    // Closed after it was idle: it must not be taken for one that is idle still.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    drop(stream);
+    eventually(SOON, "it is gone", async || {
+        (ingress.metric("ingress_connections", "").await == 0.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -181,6 +181,40 @@ async fn half_a_body_is_completed_by_its_repetition() {
     assert_eq!(stored(&stage).await, 3, "two halves and one of its own");
 }
 
+/// A node that hangs, instead of refusing: the other nodes' accounts don't notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_costs_only_its_own_accounts() {
+    let stage = stage().await;
+    let ingress = stage.ingress().start().await;
+    let sender = stage.sender(&ingress);
+    let cluster = stage.cluster.as_ref().expect("a cluster");
+    let number_on = async |wanted: fn(usize) -> bool| loop {
+        let number = Number::fresh();
+        if wanted(cluster.node_of(&partition_of(&number)).await) {
+            break number;
+        }
+    };
+    let (hung, other) = (number_on(|n| n == 0).await, number_on(|n| n != 0).await);
+    let text = || payload::text("1111111111", "x");
+    for number in [&hung, &other] {
+        sender.send(number.message(text())).await;
+    }
+    cluster.nodes()[0].signal("STOP");
+    let end = tokio::time::Instant::now() + Duration::from_secs(12);
+    let mut refused = 0;
+    while tokio::time::Instant::now() < end {
+        let (lost, served) = tokio::join!(
+            sender.post_once(hung.message(text())),
+            sender.post_once(other.message(text()))
+        );
+        assert_eq!(lost.expect("an answer").status, 503);
+        refused += usize::from(served.expect("an answer").status != 200);
+    }
+    cluster.nodes()[0].signal("CONT");
+    sender.send(hung.message(text())).await;
+    assert_eq!(refused, 0);
+}
+
 #[tokio::test]
 async fn one_node_is_no_address_of_a_cluster() {
     let stage = stage().await;

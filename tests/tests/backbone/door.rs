@@ -11,7 +11,7 @@ use tests::programs::{APP_SECRET, Until};
 use tests::proxy::{Mode, Proxy};
 use tests::waiting::eventually;
 
-use crate::{SOON, stored};
+use crate::{SOON, drained, stored};
 
 #[tokio::test]
 async fn only_what_is_signed_gets_in() {
@@ -80,6 +80,9 @@ async fn unsigned_mode_takes_only_what_is_ours() {
     let sender = stage.sender(&ingress);
     for (body, status) in [
         ("no json", 400),
+        ("{}", 400),
+        ("[]", 400),
+        (r#"{"entry":5}"#, 400),
         (r#"{"object":"page","entry":[]}"#, 400),
         (r#"{"entry":[{"id":"1","changes":[]}]}"#, 200),
         (r#"{"object":"whatsapp_business_account","entry":5}"#, 200),
@@ -314,4 +317,29 @@ async fn all_settings_that_are_wrong_are_named() {
         assert!(log.contains(named), "{named} in {log}");
     }
     assert!(!log.contains("nonsense:secret"), "{log}");
+}
+
+/// Far more items than Meta sends would hold up everybody else's script.
+#[tokio::test]
+async fn a_body_of_too_many_items_is_kept_whole() {
+    let stage = Stage::new().await;
+    let (ingress, _worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let sender = stage.sender(&ingress);
+    let number = Number::fresh();
+    let items = |count: usize| {
+        let items = vec!["0"; count].join(",");
+        format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"{}","changes":[{{"field":"messages","value":{{"messages":[{items}]}}}}]}}]}}"#,
+            number.waba_id
+        )
+    };
+    let accounts = vec![r#"{"id":"1"}"#; 1001].join(",");
+    let accounts = format!(r#"{{"object":"whatsapp_business_account","entry":[{accounts}]}}"#);
+    for body in [items(1_000_000), items(20_001), accounts] {
+        let answer = sender.post_once(body).await.expect("an answer");
+        assert_eq!(answer.status, 200);
+    }
+    drained(&stage).await;
+    let kept = stage.webhooks().list("failed/").await.expect("a list");
+    assert_eq!(kept.len(), 3, "{kept:?}");
 }

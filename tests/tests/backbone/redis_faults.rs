@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::AsyncCommands;
 use tests::meta::payload::{self, Number};
+use tests::programs::Until;
 use tests::proxy::{Mode, Proxy};
 use tests::servers::RedisOptions;
 use tests::waiting::eventually;
@@ -98,6 +99,81 @@ async fn a_forgotten_script_is_sent_again() {
         assert_eq!(answer.status, 200);
     }
     assert_eq!(stored(&stage).await, 3);
+}
+
+#[tokio::test]
+async fn a_login_that_was_refused_is_tried_again() {
+    let stage = Stage::new().await;
+    let mut redis = stage.redis.connection().await;
+    let mut user = async |rule: &str| {
+        redis::cmd("ACL")
+            .arg(&[
+                "SETUSER", "late", "reset", rule, ">secret", "~*", "&*", "+@all",
+            ])
+            .exec_async(&mut redis)
+            .await
+            .expect("ACL SETUSER");
+    };
+    user("off").await;
+    let url = stage
+        .redis
+        .url()
+        .replace("redis://", "redis://late:secret@");
+    let ingress = stage
+        .ingress()
+        .env("REDIS_URL", url)
+        .until(Until::Healthy)
+        .start()
+        .await;
+    eventually(SOON, "it says why it isn't ready", async || {
+        ingress.log().contains("a server is away").then_some(())
+    })
+    .await;
+    let answer = stage.sender(&ingress).post_once(fresh("early")).await;
+    assert_eq!(answer.expect("an answer").status, 503);
+    user("on").await;
+    stage.sender(&ingress).send(fresh("late")).await;
+}
+
+/// Marks of the generation that comes, as after the clock was set back.
+#[tokio::test]
+async fn a_clock_that_was_set_back_forgets_nothing() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let sender = stage.sender(&ingress);
+    let body = fresh("x");
+    sender.send(body.clone()).await;
+    let mut redis = stage.redis.connection().await;
+    let keys: Vec<String> = redis.keys("whatsapp:*seen*").await.expect("KEYS");
+    for key in keys {
+        // …:seen is a hash of generations; …:seen:<generation>:<level>:<number> has marks.
+        match key.split_once(":seen:") {
+            Some((start, name)) => {
+                let (generation, rest) = name.split_once(':').expect("a generation");
+                let next = generation.parse::<u64>().expect("a number") + 1;
+                let renamed = format!("{start}:seen:{next}:{rest}");
+                redis
+                    .rename::<_, _, ()>(key, renamed)
+                    .await
+                    .expect("RENAME");
+            }
+            None => {
+                let known: Vec<(u64, String)> = redis.hgetall(&key).await.expect("HGETALL");
+                for (generation, levels) in known {
+                    redis
+                        .hdel::<_, _, ()>(&key, generation)
+                        .await
+                        .expect("HDEL");
+                    redis
+                        .hset::<_, _, _, ()>(&key, generation + 1, levels)
+                        .await
+                        .expect("HSET");
+                }
+            }
+        }
+    }
+    sender.send(body).await;
+    assert_eq!(stored(&stage).await, 1);
 }
 
 #[tokio::test]
