@@ -45,6 +45,8 @@ pub enum Refusal {
     TooManyConnections,
     #[error("too many webhooks are in work")]
     TooBusy,
+    #[error("the webhooks in work take too much memory")]
+    NoRoom,
     #[error("{0}")]
     NotStored(#[from] NotStored),
     #[error("storing took too long")]
@@ -55,7 +57,7 @@ pub enum Refusal {
 
 impl From<budget::Spent> for Refusal {
     fn from(_: budget::Spent) -> Self {
-        Self::TooBusy
+        Self::NoRoom
     }
 }
 
@@ -96,6 +98,7 @@ impl Refusal {
             Self::Unchecked
             | Self::TooManyConnections
             | Self::TooBusy
+            | Self::NoRoom
             | Self::NotStored(NotStored::Redis(_))
             | Self::Deadline => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
@@ -111,6 +114,7 @@ impl Refusal {
             | Self::NotStored(NotStored::Limited(_))
             | Self::TooManyConnections
             | Self::TooBusy
+            | Self::NoRoom
             | Self::Deadline
             | Self::Panicked => Told::Loudly,
             Self::Challenge(challenge::Refused::Malformed)
@@ -136,10 +140,13 @@ impl Refusal {
                 headers.insert(RETRY_AFTER, seconds(window.resets_in).into());
             }
             // Meta sends it again, soon and then ever later.
-            Self::Unchecked | Self::NotStored(NotStored::Redis(_)) | Self::Deadline => {
+            Self::Unchecked
+            | Self::NotStored(NotStored::Redis(_))
+            | Self::Deadline
+            | Self::TooBusy => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
-            Self::TooManyConnections | Self::TooBusy => {
+            Self::TooManyConnections | Self::NoRoom => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }

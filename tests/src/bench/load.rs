@@ -19,20 +19,16 @@ pub struct Report {
     /// By status; 0: no answer.
     pub answers: BTreeMap<u16, u64>,
     times_us: BTreeMap<u16, Histogram<u64>>,
+    /// From when it really was sent, whatever kept the sender: this machine, or too few connections.
+    sent_us: BTreeMap<u16, Histogram<u64>>,
     pub seconds: f64,
 }
 
 impl Report {
-    fn add(&mut self, status: u16, took: Duration) {
+    fn add(&mut self, status: u16, moment: Instant, sent: Instant) {
         *self.answers.entry(status).or_default() += 1;
-        let times = self
-            .times_us
-            .entry(status)
-            .or_insert_with(|| Histogram::new(3).expect("three digits are possible"));
-        // It grows by itself.
-        times
-            .record(took.as_micros() as u64)
-            .expect("a range that grows");
+        record(&mut self.times_us, status, moment.elapsed());
+        record(&mut self.sent_us, status, sent.elapsed());
     }
 
     pub fn total(&self) -> u64 {
@@ -43,12 +39,29 @@ impl Report {
         self.answers.get(&status).copied().unwrap_or(0)
     }
 
-    /// Ms below which this share of the answers of a status came.
-    pub fn quantile_ms(&self, status: u16, share: f64) -> f64 {
-        self.times_us
-            .get(&status)
-            .map_or(0.0, |times| times.value_at_quantile(share) as f64 / 1e3)
+    /// Ms below which this share of the answers of a status came, from when they were sent.
+    pub fn sent_quantile_ms(&self, status: u16, share: f64) -> f64 {
+        quantile_ms(&self.sent_us, status, share)
     }
+
+    /// Ms below which this share of the answers of a status came, from their moments.
+    pub fn quantile_ms(&self, status: u16, share: f64) -> f64 {
+        quantile_ms(&self.times_us, status, share)
+    }
+}
+
+fn record(times: &mut BTreeMap<u16, Histogram<u64>>, status: u16, took: Duration) {
+    let times = times
+        .entry(status)
+        .or_insert_with(|| Histogram::new(3).expect("three digits are possible"));
+    times
+        .record(took.as_micros() as u64)
+        .expect("a range that grows");
+}
+
+fn quantile_ms(times: &BTreeMap<u16, Histogram<u64>>, status: u16, share: f64) -> f64 {
+    let times = times.get(&status);
+    times.map_or(0.0, |times| times.value_at_quantile(share) as f64 / 1e3)
 }
 
 /// Sends as fast as `connections` are answered.
@@ -74,7 +87,7 @@ pub fn closed(
                     let request = requests.request(n);
                     let sent = Instant::now();
                     let status = ask(&address, &mut wire, &request).await;
-                    report.borrow_mut().add(status, sent.elapsed());
+                    report.borrow_mut().add(status, sent, sent);
                 }
             }));
         }
@@ -186,8 +199,10 @@ async fn connection(address: String, requests: Requests, pool: Rc<Pool>, first: 
         Some(job) => Some(job),
         None => jobs.recv().await,
     } {
-        let status = ask(&address, &mut wire, &requests.request(job.n)).await;
-        pool.report.borrow_mut().add(status, job.moment.elapsed());
+        let request = requests.request(job.n);
+        let sent = Instant::now();
+        let status = ask(&address, &mut wire, &request).await;
+        pool.report.borrow_mut().add(status, job.moment, sent);
         next = pool.waiting.borrow_mut().pop_front();
         if next.is_none() {
             pool.idle.borrow_mut().push(me.clone());
