@@ -278,7 +278,9 @@ impl Change {
         if let Some(messages) = messages {
             self.threads.push(Thread {
                 id: id.and_then(text),
-                contact: context.and_then(|raw| contact(body, raw)).unwrap_or_default(),
+                contact: context
+                    .and_then(|raw| contact(body, raw))
+                    .unwrap_or_default(),
                 metadata,
                 messages: range(body, messages),
             });
@@ -307,10 +309,18 @@ fn contact(body: &[u8], raw: &RawValue) -> Option<Contact> {
         .unwrap_or_default();
     let known = has_only(raw, &NAMES)
         && profile.is_none_or(|profile| has_only(profile, &["name", "username"]))
-        && [wa_id, user_id, parent_user_id, hash, name, username, profile_username]
-            .into_iter()
-            .flatten()
-            .all(|member| member.get() == "null" || text(member).is_some());
+        && [
+            wa_id,
+            user_id,
+            parent_user_id,
+            hash,
+            name,
+            username,
+            profile_username,
+        ]
+        .into_iter()
+        .flatten()
+        .all(|member| member.get() == "null" || text(member).is_some());
     Some(Contact {
         wa_id: wa_id.and_then(text),
         user_id: user_id.and_then(text),

@@ -4,8 +4,8 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::errors::MetaError;
 use super::message::{ConversationContext, History};
@@ -34,7 +34,9 @@ pub(super) struct Field {
     pub(super) schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
-const fn field<T: DeserializeOwned + Default + Serialize + JsonSchema>(name: &'static str) -> Field {
+const fn field<T: DeserializeOwned + Default + Serialize + JsonSchema>(
+    name: &'static str,
+) -> Field {
     Field {
         name,
         read: |reading| to_raw_value(&reading.rest::<T>()).ok(),

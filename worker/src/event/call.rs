@@ -48,7 +48,10 @@ pub(super) struct Call {
     /// Seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration: Option<Number>,
-    #[serde(rename(deserialize = "biz_opaque_callback_data"), skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename(deserialize = "biz_opaque_callback_data"),
+        skip_serializing_if = "Option::is_none"
+    )]
     pub callback_data: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deeplink_payload: Option<Text>,

@@ -15,7 +15,9 @@ const SCHEMA_ID: &str = "event.schema.json";
 
 /// JSON Schema 2020-12 of every event.
 pub fn schema() -> Value {
-    let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let mut generator = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator();
     let conditions = EventType::iter().map(part_of_event).collect::<Vec<_>>();
     let contents = contents(&mut generator);
     let details = details(&mut generator);
@@ -28,7 +30,26 @@ pub fn schema() -> Value {
     schema["allOf"] = conditions.into();
     schema["$defs"]["Message"]["allOf"] = contents;
     schema["$defs"]["Account"]["allOf"] = details;
+    drop_marks_of_reading(&mut schema);
     schema
+}
+
+/// What an event's reader has nothing of: which members are not read from Meta.
+fn drop_marks_of_reading(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.retain(|name, value| !(name == "readOnly" && value.is_boolean()));
+            if members.contains_key("type")
+                || members.contains_key("anyOf")
+                || members.contains_key("$ref")
+            {
+                members.shift_remove("default");
+            }
+            members.values_mut().for_each(drop_marks_of_reading);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(drop_marks_of_reading),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Which part an event of a type has; it has no other.
@@ -49,7 +70,9 @@ fn part_of_event(kind: EventType) -> Value {
         }
     };
     let then = match kind {
-        EventType::MessageReceived | EventType::MessageEcho | EventType::MessageHistory => only(&["message"]),
+        EventType::MessageReceived | EventType::MessageEcho | EventType::MessageHistory => {
+            only(&["message"])
+        }
         EventType::MediaStored | EventType::MediaFailed => {
             let mut then = only(&["message"]);
             then["properties"]["message"] = json!({"required": ["media"]});
@@ -73,14 +96,24 @@ fn condition(property: &str, value: &str, then: Value) -> Value {
 
 /// The content of each type of message.
 fn contents(generator: &mut SchemaGenerator) -> Value {
+    let names: Vec<_> = MessageType::iter().map(MessageType::name).collect();
+    let others = json!({
+        "if": {"properties": {"type": {"enum": names}}},
+        "else": {"properties": {"content": {"type": "null"}}},
+    });
     MessageType::iter()
         .map(|kind| {
             let content = match kind.processor() {
                 Some(processor) => or_null((processor.schema)(generator).to_value()),
                 None => json!({"type": "null"}),
             };
-            condition("type", kind.name(), json!({"properties": {"content": content}}))
+            condition(
+                "type",
+                kind.name(),
+                json!({"properties": {"content": content}}),
+            )
         })
+        .chain([others])
         .collect()
 }
 
@@ -90,7 +123,11 @@ fn details(generator: &mut SchemaGenerator) -> Value {
         .iter()
         .map(|field| {
             let details = (field.schema)(generator).to_value();
-            condition("field", field.name, json!({"properties": {"details": details}}))
+            condition(
+                "field",
+                field.name,
+                json!({"properties": {"details": details}}),
+            )
         })
         .collect()
 }
@@ -101,7 +138,11 @@ fn or_null(schema: Value) -> Value {
 
 /// Routing keys of events of a type, without the tenant.
 fn routes(kind: EventType) -> (&'static str, Vec<&'static str>, &'static str) {
-    let types = || MessageType::iter().map(MessageType::name).collect::<Vec<_>>();
+    let types = || {
+        MessageType::iter()
+            .map(MessageType::name)
+            .collect::<Vec<_>>()
+    };
     let statuses = || StatusWord::iter().map(<&str>::from).collect::<Vec<_>>();
     match kind {
         EventType::MessageReceived => ("message", types(), "A customer's message."),
@@ -120,9 +161,21 @@ fn routes(kind: EventType) -> (&'static str, Vec<&'static str>, &'static str) {
             types(),
             "A message, of either side, from before the number joined the API.",
         ),
-        EventType::MediaStored => ("media", vec!["stored"], "The media of a message is in the store."),
-        EventType::MediaFailed => ("media", vec!["failed"], "The media of a message can't be had."),
-        EventType::StatusUpdated => ("status", statuses(), "What became of a message that the business sent."),
+        EventType::MediaStored => (
+            "media",
+            vec!["stored"],
+            "The media of a message is in the store.",
+        ),
+        EventType::MediaFailed => (
+            "media",
+            vec!["failed"],
+            "The media of a message can't be had.",
+        ),
+        EventType::StatusUpdated => (
+            "status",
+            statuses(),
+            "What became of a message that the business sent.",
+        ),
         EventType::CallUpdated => (
             "call",
             CallWord::iter().map(<&str>::from).collect(),
@@ -199,11 +252,19 @@ pub fn asyncapi() -> Value {
         let dead = format!("{queue}.DLQ");
         channels.insert(
             queue.to_owned(),
-            queue_channel(queue, &format!("Bound to whatsapp.inbound by {}.", keys.join(", "))),
+            queue_channel(
+                queue,
+                &format!("Bound to whatsapp.inbound by {}.", keys.join(", ")),
+            ),
         );
         channels.insert(
             dead.clone(),
-            queue_channel(&dead, &format!("What consumers of {queue} rejected, by the exchange whatsapp.inbound.dlx.")),
+            queue_channel(
+                &dead,
+                &format!(
+                    "What consumers of {queue} rejected, by the exchange whatsapp.inbound.dlx."
+                ),
+            ),
         );
     }
     json!({

@@ -67,7 +67,10 @@ impl MetaError {
     pub(super) fn line(&self) -> String {
         let code = self.code.as_ref().map(|code| code.0.to_string());
         let title = self.title.as_ref().or(self.message.as_ref());
-        let parts: Vec<_> = code.into_iter().chain(title.map(|text| text.0.clone())).collect();
+        let parts: Vec<_> = code
+            .into_iter()
+            .chain(title.map(|text| text.0.clone()))
+            .collect();
         parts.join(": ")
     }
 }

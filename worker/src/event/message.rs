@@ -42,7 +42,6 @@ pub(super) struct Message {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Text>,
     #[serde(skip_serializing)]
-    #[expect(dead_code, reason = "the event has it outside of the message")]
     pub(super) group_id: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,
@@ -234,8 +233,14 @@ pub(super) fn message(
     place: Place,
     media: Option<&MediaState>,
 ) -> (Message, MessageType) {
-    let at = if place == Place::StandbyEcho { unwrap_echo(reading) } else { "" };
-    let kind = reading.text("type").map_or(MessageType::Unknown, MessageType::of);
+    let at = if place == Place::StandbyEcho {
+        unwrap_echo(reading)
+    } else {
+        ""
+    };
+    let kind = reading
+        .text("type")
+        .map_or(MessageType::Unknown, MessageType::of);
     let received = place == Place::Message && MediaKind::of(kind).is_some();
     let sent_media = received.then(|| SentMedia::of(reading.member(kind.name())));
     let content = kind.processor().and_then(|processor| {

@@ -200,7 +200,7 @@ struct Document<'a> {
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     conversation: Option<&'a RawValue>,
     /// The conversation is a group's.
-    group_id: Option<&'a str>,
+    group_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<Message>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -286,14 +286,23 @@ impl Part<'_> {
 ///
 /// # Errors
 /// [`Unwritable`], which no input is known to cause.
-pub fn event(payload: &Payload, item: &PayloadItem, known: &Known<'_>) -> Result<Event, Unwritable> {
+pub fn event(
+    payload: &Payload,
+    item: &PayloadItem,
+    known: &Known<'_>,
+) -> Result<Event, Unwritable> {
     let mut reading = Reading::of(payload.raw(item));
     let customer = Customer::of(payload, item);
     let mut part = part(payload, item, known, &customer, &mut reading);
     let mut document = Document::new(payload, item, known, &customer, part.kind);
     document.beside = Beside(
         (payload.beside(item))
-            .chain(customer.contact.as_ref().and_then(|of| payload.odd_contact(of)))
+            .chain(
+                customer
+                    .contact
+                    .as_ref()
+                    .and_then(|of| payload.odd_contact(of)),
+            )
             .map(|(name, raw)| (name, Sent::of(raw)))
             .collect(),
     );
@@ -309,7 +318,10 @@ pub fn event(payload: &Payload, item: &PayloadItem, known: &Known<'_>) -> Result
         let mut context = Reading::of(raw);
         message.conversation_context = Some(context.rest());
         if let Some(sent) = context.raw() {
-            document.beside.0.push(("conversation_context".into(), sent));
+            document
+                .beside
+                .0
+                .push(("conversation_context".into(), sent));
         }
     }
     if let (Some(message), Some(thread)) = (&mut part.message, payload.thread(item)) {
@@ -325,12 +337,17 @@ pub fn event(payload: &Payload, item: &PayloadItem, known: &Known<'_>) -> Result
         history.status = message.history.take().and_then(|history| history.status);
         message.history = Some(history);
     }
+    if let Some(Text(group_id)) = part.message.as_mut().and_then(|of| of.group_id.take()) {
+        document.group_id = Some(Cow::Owned(group_id));
+    }
     document.occur(part.timestamp);
     document.message = part.message;
     document.status = part.status;
     document.account = part.account;
     document.call = part.call;
-    document.raw = reading.raw().filter(|_| !(part.holds_all && reading.is_sound()));
+    document.raw = reading
+        .raw()
+        .filter(|_| !(part.holds_all && reading.is_sound()));
     document.unreadable = reading.into_unreadable();
     document.into_event(payload, &part.route)
 }
@@ -362,7 +379,9 @@ pub fn media_follow_up(
         media: message.media,
         ..Message::default()
     });
-    document.into_event(payload, &format!("media.{word}")).map(Some)
+    document
+        .into_event(payload, &format!("media.{word}"))
+        .map(Some)
 }
 
 fn part<'a>(
@@ -482,8 +501,10 @@ impl<'a> Document<'a> {
             },
             channel: channel(payload, item, known.number),
             customer: person(customer),
-            conversation: known.conversation.filter(|raw| matches!(Sent::of(raw), Sent::Json(_))),
-            group_id: customer.group_id.as_deref(),
+            conversation: known
+                .conversation
+                .filter(|raw| matches!(Sent::of(raw), Sent::Json(_))),
+            group_id: customer.group_id.as_deref().map(Cow::Borrowed),
             message: None,
             status: None,
             account: None,

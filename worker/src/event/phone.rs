@@ -84,7 +84,10 @@ fn country_of(phone: &phonenumber::PhoneNumber) -> Option<String> {
         [only] if *only != "001" => Some((*only).to_owned()),
         _ => None,
     };
-    let id = phone.country().id().map(|id: country::Id| id.as_ref().to_owned());
+    let id = phone
+        .country()
+        .id()
+        .map(|id: country::Id| id.as_ref().to_owned());
     id.or_else(only)
 }
 
@@ -114,13 +117,20 @@ mod tests {
             ("393401234567", "+393401234567", "IT"),
             ("390612345678", "+390612345678", "IT"),
         ] {
-            assert_eq!(both(id), Some((e164.to_owned(), country.to_owned())), "{id}");
+            assert_eq!(
+                both(id),
+                Some((e164.to_owned(), country.to_owned())),
+                "{id}"
+            );
         }
     }
 
     #[test]
     fn no_number_is_refused_for_being_unknown() {
-        assert_eq!(both("9991234567"), Some(("+9991234567".to_owned(), String::new())));
+        assert_eq!(
+            both("9991234567"),
+            Some(("+9991234567".to_owned(), String::new()))
+        );
         assert_eq!(both("US.1349"), None);
         assert_eq!(both("123"), None);
         assert_eq!(both(""), None);

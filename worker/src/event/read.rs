@@ -5,8 +5,10 @@
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::Serialize;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use serde_path_to_error::{Path, Segment, Track};
@@ -61,7 +63,11 @@ impl<'a> Reading<'a> {
     pub(super) fn of(raw: &'a RawValue) -> Self {
         let flaws = Flaws::of(raw.get());
         let mut reading = Self {
-            sent: if flaws.unsound() { Sent::Text(raw.get()) } else { Sent::Json(raw) },
+            sent: if flaws.unsound() {
+                Sent::Text(raw.get())
+            } else {
+                Sent::Json(raw)
+            },
             left: Value::Null,
             complete: !flaws.unsound() && !flaws.inexact,
             unreadable: None,
@@ -236,7 +242,11 @@ fn remove(value: &mut Value, path: &Path) -> bool {
         let last = segments.peek().is_none();
         match (segment, at) {
             (Segment::Map { key }, Value::Object(members)) => {
-                if last || !members.get(key).is_some_and(|next| next.is_object() || next.is_array()) {
+                if last
+                    || !members
+                        .get(key)
+                        .is_some_and(|next| next.is_object() || next.is_array())
+                {
                     return members.swap_remove(key).is_some();
                 }
                 match members.get_mut(key) {
@@ -431,7 +441,12 @@ mod tests {
 
     fn flaws(json: &str) -> [bool; 4] {
         let flaws = Flaws::of(json);
-        [flaws.lone_surrogate, flaws.too_deep, flaws.out_of_range, flaws.inexact]
+        [
+            flaws.lone_surrogate,
+            flaws.too_deep,
+            flaws.out_of_range,
+            flaws.inexact,
+        ]
     }
 
     #[test]
@@ -446,12 +461,18 @@ mod tests {
         }
         assert_eq!(flaws(r#"["\ud83d"]"#), [true, false, false, false]);
         assert_eq!(flaws(r#"["\ude00\ud83d"]"#), [true, false, false, false]);
-        assert_eq!(flaws(r#"["\ud83d\ud83d\ude00"]"#), [true, false, false, false]);
+        assert_eq!(
+            flaws(r#"["\ud83d\ud83d\ude00"]"#),
+            [true, false, false, false]
+        );
         assert_eq!(flaws(&"[".repeat(57)), [false, true, false, false]);
         assert_eq!(flaws(&"[]".repeat(57)), [false; 4]);
         assert_eq!(flaws("1e400"), [false, false, true, false]);
         assert_eq!(flaws("1e-400"), [false, false, false, true]);
-        assert_eq!(flaws("123456789012345678901234"), [false, false, false, true]);
+        assert_eq!(
+            flaws("123456789012345678901234"),
+            [false, false, false, true]
+        );
     }
 
     #[test]
@@ -471,7 +492,13 @@ mod tests {
         let mut reading = Reading::of(raw);
         let outer: Outer = reading.rest();
         let list = Some(vec![1, 2]);
-        assert_eq!(outer, Outer { a: Some(Inner { n: None, list }), b: Some(true) });
+        assert_eq!(
+            outer,
+            Outer {
+                a: Some(Inner { n: None, list }),
+                b: Some(true)
+            }
+        );
         assert!(reading.raw().is_some());
         let unreadable = reading.into_unreadable().expect("it was");
         assert_eq!(unreadable.path, "a.n");

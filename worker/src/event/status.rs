@@ -229,7 +229,10 @@ pub(super) fn status(reading: &mut Reading<'_>) -> (Status, StatusWord) {
         reading.rename(old, new);
     }
     let mut status: Status = reading.rest();
-    let nested = status.conversation.as_mut().and_then(|of| of.pricing.take());
+    let nested = status
+        .conversation
+        .as_mut()
+        .and_then(|of| of.pricing.take());
     match (&status.pricing, nested) {
         (None, nested) => status.pricing = nested,
         (Some(_), Some(_)) => reading.incomplete(),

@@ -261,8 +261,13 @@ mod tests {
         assert_eq!(becomes::<Number>(&json!(30)), Some(json!(30)));
         assert_eq!(becomes::<Truth>(&json!("true")), Some(json!(true)));
         assert_eq!(becomes::<Words>(&json!("a")), Some(json!(["a"])));
-        assert_eq!(becomes::<Words>(&json!(["a", "b"])), Some(json!(["a", "b"])));
-        let hex = Some(json!("ef537f25c895bfa782526529a9b63d97aa631564d5d789c2b765448c8635fb6c"));
+        assert_eq!(
+            becomes::<Words>(&json!(["a", "b"])),
+            Some(json!(["a", "b"]))
+        );
+        let hex = Some(json!(
+            "ef537f25c895bfa782526529a9b63d97aa631564d5d789c2b765448c8635fb6c"
+        ));
         let base64 = json!("71N/JciVv6eCUmUpqbY9l6pjFWTV14nCt2VEjIY1+2w=");
         assert_eq!(becomes::<Digest>(&base64), hex);
         let upper = json!("EF537F25C895BFA782526529A9B63D97AA631564D5D789C2B765448C8635FB6C");

@@ -19,7 +19,9 @@ fn every_item_of_the_corpus_is_an_event_that_holds_it() {
     let mut problems = Vec::new();
     for (name, body) in files {
         let items = serde_json::from_slice(&body).map_or(0, |body: Value| count_items(&body));
-        let made = open(&body).map(|payload| events(&payload)).unwrap_or_default();
+        let made = open(&body)
+            .map(|payload| events(&payload))
+            .unwrap_or_default();
         if items != made.len() {
             problems.push(format!("{name}: {items} items, {} events", made.len()));
         }
@@ -30,7 +32,11 @@ fn every_item_of_the_corpus_is_an_event_that_holds_it() {
             if std::env::var_os("SHOW").is_some() {
                 let event = made.json();
                 if !event["raw"].is_null() || event.get("beside").is_some() {
-                    println!("RAW {name} {} {:?}", event["unreadable"], event.get("beside"));
+                    println!(
+                        "RAW {name} {} {:?}",
+                        event["unreadable"],
+                        event.get("beside")
+                    );
                 }
                 if name == std::env::var("SHOW").unwrap_or_default() {
                     println!("{event:#}");

@@ -4,6 +4,7 @@
 mod corpus;
 mod examples;
 #[path = "../../../tests/src/json_walk.rs"]
+#[expect(unreachable_pub, reason = "it is the harness' own file")]
 mod json_walk;
 mod odd;
 mod properties;
@@ -38,7 +39,10 @@ fn raw_object() -> RawObject {
 /// A body as the worker finds it in its stream; `None` for one that is no webhook.
 fn open(body: &[u8]) -> Option<Payload> {
     let webhook = shared::webhook::read(body).ok()?;
-    let waba_id = webhook.entries.first().map(|entry| entry.waba_id.to_string());
+    let waba_id = webhook
+        .entries
+        .first()
+        .map(|entry| entry.waba_id.to_string());
     let entry = StreamEntry {
         waba_id: waba_id.unwrap_or_default(),
         correlation_id: "0191e8a2-7d5c-4b6f-9a3e-2f1d0c4b5a69".to_owned(),
@@ -139,11 +143,18 @@ fn json_files(folder: PathBuf) -> Option<Vec<(String, Vec<u8>)>> {
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .ok()?
         .filter_map(|file| Some(file.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
         .collect();
     files.sort();
     let read = |path: PathBuf| {
-        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let name = path
+            .file_stem()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
         (name, std::fs::read(path).expect("a readable file"))
     };
     Some(files.into_iter().map(read).collect())
