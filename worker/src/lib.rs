@@ -30,5 +30,6 @@ pub mod later;
 pub mod store;
 
 pub mod error;
+pub mod meta_error;
 pub mod metrics;
 pub mod retry;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::customer::Customer;
 use crate::error::{Decision, Failure};
-use crate::event::{self, RawObject};
+use crate::event::{self, Known, RawObject};
 use crate::lanes::{LaneHasher, Lanes};
 use crate::later;
 use crate::leases::Tenure;
@@ -910,7 +910,11 @@ impl RunningItem {
         let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
         // An item that makes this code panic is one item's problem.
         let event = catch_unwind(AssertUnwindSafe(|| {
-            event::event(&self.payload, item, &self.tenant, self.raw_object.as_ref())
+            let known = Known {
+                raw_object: self.raw_object.as_ref(),
+                ..Known::of(&self.tenant)
+            };
+            event::event(&self.payload, item, &known)
         }))
         .map_err(|_| Failure::Panicked)??;
         self.work
