@@ -29,6 +29,9 @@ pub mod topology;
 pub mod later;
 pub mod store;
 
+pub mod breaker;
+pub mod neighbour;
+
 pub mod error;
 pub mod metrics;
 pub mod retry;
