@@ -58,18 +58,7 @@ impl Keys {
 
     /// List: times (ms) of an account's webhooks of the last minute.
     pub fn rate(&self, partition: u16, waba_id: &str) -> String {
-        let plain = waba_id.len() <= 32 && waba_id.bytes().all(|byte| byte.is_ascii_digit());
-        let name = if plain {
-            waba_id.to_owned()
-        } else {
-            // Ids are digits; what else is sent as one must not make a key of any length.
-            let hash = Sha256::digest(waba_id.as_bytes());
-            hash.iter()
-                .take(12)
-                .map(|byte| format!("{byte:02x}"))
-                .collect()
-        };
-        format!("{}:{name}", self.of(partition, "rate"))
+        format!("{}:{}", self.of(partition, "rate"), id_name(waba_id))
     }
 
     /// String: the owner's token, with expiry.
@@ -102,6 +91,23 @@ impl Keys {
         self.of(partition, "alone")
     }
 
+    /// Hash: entry id → what the first publications of its items said of media that wasn't stored.
+    pub fn media(&self, partition: u16) -> String {
+        self.of(partition, "media")
+    }
+
+    /// String: time (µs) of the next free place among the Graph API requests for a business phone
+    /// number, over all workers. The number is its hash tag, since its account's partition may be
+    /// any.
+    pub fn pace(&self, phone_number_id: &str) -> String {
+        format!("{}:{{graph:{}}}:pace", self.prefix, id_name(phone_number_id))
+    }
+
+    /// String with expiry: no Graph API requests for a business phone number until then.
+    pub fn pause(&self, phone_number_id: &str) -> String {
+        format!("{}:{{graph:{}}}:pause", self.prefix, id_name(phone_number_id))
+    }
+
     /// Stream: what acknowledged entries still owe.
     pub fn later(&self, partition: u16) -> String {
         self.of(partition, "later")
@@ -110,4 +116,17 @@ impl Keys {
     fn of(&self, partition: u16, what: &str) -> String {
         format!("{}:{{{partition}}}:{what}", self.prefix)
     }
+}
+
+/// An id as part of a key. Meta's are digits; what else is sent as one must not make a key of any
+/// length or form.
+fn id_name(id: &str) -> String {
+    if id.len() <= 32 && id.bytes().all(|byte| byte.is_ascii_digit()) {
+        return id.to_owned();
+    }
+    let hash = Sha256::digest(id.as_bytes());
+    hash.iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

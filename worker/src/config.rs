@@ -11,7 +11,11 @@ use shared::redis::Redis;
 use shared::secrets::{Follow, Rotating, Secret};
 use url::Url;
 
+use crate::media::safety::AllowedHost;
 use crate::publisher;
+
+/// Signature version 4 allows no more.
+const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Turns stored webhooks into events.
 #[derive(Parser, Debug, Clone)]
@@ -57,6 +61,10 @@ pub struct Config {
     pub store: StoreArgs,
     #[command(flatten)]
     pub tenants: TenantArgs,
+    #[command(flatten)]
+    pub graph: GraphArgs,
+    #[command(flatten)]
+    pub media: MediaArgs,
     /// Time to finish what is in work when told to stop
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,
@@ -105,6 +113,9 @@ pub struct StoreArgs {
     /// Any S3
     #[arg(long, env = "MINIO_ENDPOINT", default_value = "http://127.0.0.1:9000")]
     pub minio_endpoint: Url,
+    /// The store as those see it who get presigned URLs; default: the endpoint
+    #[arg(long, env = "MINIO_PUBLIC_ENDPOINT")]
+    pub minio_public_endpoint: Option<Url>,
     #[arg(long, env = "MINIO_ACCESS_KEY", hide_env_values = true)]
     pub minio_access_key: Option<Secret>,
     /// File that has it, read again when it changes
@@ -123,9 +134,52 @@ pub struct StoreArgs {
     /// Media; created if missing
     #[arg(long, env = "MINIO_MEDIA_BUCKET", default_value = "media-inbound")]
     pub minio_media_bucket: String,
+    /// How long a presigned URL works; 7 days at most
+    #[arg(long, env = "PRESIGN_EXPIRY", default_value = "1h", value_parser = duration)]
+    pub presign_expiry: Duration,
     /// false: no raw archive
     #[arg(long, env = "ARCHIVE", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub archive: bool,
+}
+
+/// Where Meta is asked.
+#[derive(Args, Debug, Clone)]
+pub struct GraphArgs {
+    #[arg(long, env = "GRAPH_BASE_URL", default_value = "https://graph.facebook.com")]
+    pub graph_base_url: Url,
+    /// A version that Meta has retired is served as another one, which is logged
+    #[arg(long, env = "GRAPH_API_VERSION", default_value = "v26.0", value_parser = graph_version)]
+    pub graph_api_version: String,
+    /// Requests per second and business phone number, over all workers
+    #[arg(long, env = "GRAPH_REQUESTS_PER_SECOND", default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub graph_requests_per_second: u32,
+}
+
+fn graph_version(text: &str) -> Result<String, &'static str> {
+    let numbers = text.strip_prefix('v').and_then(|text| text.split_once('.'));
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match numbers {
+        Some((major, minor)) if number(major) && number(minor) => Ok(text.to_owned()),
+        _ => Err("write it like v26.0"),
+    }
+}
+
+/// Files of messages.
+#[derive(Args, Debug, Clone)]
+pub struct MediaArgs {
+    /// A message waits no longer for its media, from when its entry was read
+    #[arg(long, env = "MEDIA_DEADLINE", default_value = "3s", value_parser = duration)]
+    pub media_deadline: Duration,
+    /// Transfers at once
+    #[arg(long, env = "MEDIA_CONCURRENCY", default_value_t = 16)]
+    pub media_concurrency: usize,
+    /// Larger media is not stored; Meta takes 100 MB of any kind from people
+    #[arg(long, env = "MEDIA_MAX_BYTES", default_value_t = 104_857_600)]
+    pub media_max_bytes: u64,
+    /// Hosts beside the Graph API's that get a token, exactly and by https; an entry written as an
+    /// origin (http://127.0.0.1:9090) allows just that one, for tests
+    #[arg(long, env = "MEDIA_ALLOWED_HOSTS", default_value = "lookaside.fbsbx.com", value_delimiter = ',')]
+    pub media_allowed_hosts: Vec<AllowedHost>,
 }
 
 /// Who owns a business account.
@@ -264,6 +318,10 @@ impl Check for Cli {
             (config.concurrency, "WORKER_CONCURRENCY (--concurrency)"),
             (config.max_deliveries, "MAX_DELIVERIES (--max-deliveries)"),
             (config.threads.unwrap_or(1), "THREADS (--threads)"),
+            (
+                config.media.media_concurrency,
+                "MEDIA_CONCURRENCY (--media-concurrency)",
+            ),
         ] {
             must(value > 0, &format!("{name} must be at least 1"));
         }
@@ -271,6 +329,18 @@ impl Check for Cli {
             (
                 &config.store.minio_endpoint,
                 "MINIO_ENDPOINT (--minio-endpoint)",
+            ),
+            (
+                config
+                    .store
+                    .minio_public_endpoint
+                    .as_ref()
+                    .unwrap_or(&config.store.minio_endpoint),
+                "MINIO_PUBLIC_ENDPOINT (--minio-public-endpoint)",
+            ),
+            (
+                &config.graph.graph_base_url,
+                "GRAPH_BASE_URL (--graph-base-url)",
             ),
             (
                 &config.tenants.tenant_service_url,
@@ -282,6 +352,14 @@ impl Check for Cli {
                 &format!("{name} must be an http:// or https:// URL"),
             );
         }
+        must(
+            (Duration::from_secs(1)..=LONGEST_PRESIGNED).contains(&config.store.presign_expiry),
+            "PRESIGN_EXPIRY (--presign-expiry) must be from 1s to 7d",
+        );
+        must(
+            config.media.media_max_bytes > 0,
+            "MEDIA_MAX_BYTES (--media-max-bytes) must be at least 1",
+        );
         must(
             !config.amqp.confirm_timeout.is_zero(),
             "CONFIRM_TIMEOUT (--confirm-timeout) must be longer than 0s",

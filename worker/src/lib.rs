@@ -23,6 +23,9 @@ pub mod tenants;
 
 pub mod event;
 
+pub mod graph;
+pub mod media;
+
 pub mod publisher;
 pub mod topology;
 

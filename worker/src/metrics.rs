@@ -1,11 +1,15 @@
 //! Metrics of the worker.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::media::outcome::Reason;
 use crate::publisher::NotPublished;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -32,6 +36,57 @@ struct Partition {
     partition: u16,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum TransferOutcome {
+    Stored,
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TransferLabels {
+    outcome: TransferOutcome,
+    reason: Option<Reason>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum MediaStatus {
+    Stored,
+    Pending,
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MediaLabels {
+    status: MediaStatus,
+}
+
+/// Media of messages.
+#[derive(Clone)]
+struct MediaMetrics {
+    transfers: Family<TransferLabels, Counter>,
+    messages: Family<MediaLabels, Counter>,
+    follow_ups: Family<MediaLabels, Counter>,
+    parked: Family<Partition, Gauge>,
+    download: Histogram,
+    size: Histogram,
+    upload: Histogram,
+}
+
+impl Default for MediaMetrics {
+    fn default() -> Self {
+        Self {
+            transfers: Family::default(),
+            messages: Family::default(),
+            follow_ups: Family::default(),
+            parked: Family::default(),
+            // 10 ms to 10 min; 1 KB to 256 MB
+            download: Histogram::new(exponential_buckets(0.01, 2.5, 13)),
+            size: Histogram::new(exponential_buckets(1024.0, 4.0, 10)),
+            upload: Histogram::new(exponential_buckets(0.01, 2.5, 13)),
+        }
+    }
+}
+
 /// What the worker counts.
 #[derive(Clone, Default)]
 pub struct Metrics {
@@ -42,6 +97,47 @@ pub struct Metrics {
     pub owned: Gauge,
     stream_length: Family<Partition, Gauge>,
     later_length: Family<Partition, Gauge>,
+    media: MediaMetrics,
+}
+
+impl MediaMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "media_transfers",
+            "Transfers of media by how they ended",
+            self.transfers.clone(),
+        );
+        registry.register(
+            "media_messages",
+            "Messages with media, by what they say of it",
+            self.messages.clone(),
+        );
+        registry.register(
+            "media_follow_ups",
+            "Events that end what was pending",
+            self.follow_ups.clone(),
+        );
+        registry.register(
+            "media_parked",
+            "Media that waits for an operator: a token, a permission, an allowed host",
+            self.parked.clone(),
+        );
+        registry.register(
+            "media_download_duration_seconds",
+            "Time from the request for a file to its being stored",
+            self.download.clone(),
+        );
+        registry.register(
+            "media_download_size_bytes",
+            "Sizes of stored media",
+            self.size.clone(),
+        );
+        registry.register(
+            "minio_upload_duration_seconds",
+            "Time of uploads of media, which go on while the file arrives",
+            self.upload.clone(),
+        );
+    }
 }
 
 impl Metrics {
@@ -83,6 +179,7 @@ impl Metrics {
             "Pieces in the later-list of an owned partition",
             metrics.later_length.clone(),
         );
+        metrics.media.register(registry);
         metrics
     }
 
@@ -121,5 +218,40 @@ impl Metrics {
         let label = Partition { partition };
         self.stream_length.remove(&label);
         self.later_length.remove(&label);
+        self.media.parked.remove(&label);
+    }
+
+    /// A transfer ended: well, or for a reason.
+    pub(crate) fn media_ended(&self, reason: Option<Reason>) {
+        let outcome = match reason {
+            None => TransferOutcome::Stored,
+            Some(_) => TransferOutcome::Failed,
+        };
+        let labels = TransferLabels { outcome, reason };
+        self.media.transfers.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn media_stored(&self, size_bytes: u64, took: Duration, upload_took: Duration) {
+        self.media.size.observe(size_bytes as f64);
+        self.media.download.observe(took.as_secs_f64());
+        self.media.upload.observe(upload_took.as_secs_f64());
+    }
+
+    /// A message with media went out.
+    pub(crate) fn media_message(&self, status: MediaStatus) {
+        let labels = MediaLabels { status };
+        self.media.messages.get_or_create(&labels).inc();
+    }
+
+    /// A follow-up to one that was pending went out.
+    pub(crate) fn media_followed_up(&self, status: MediaStatus) {
+        let labels = MediaLabels { status };
+        self.media.follow_ups.get_or_create(&labels).inc();
+    }
+
+    /// Media of a partition that waits for an operator.
+    pub(crate) fn media_parked(&self, partition: u16, count: usize) {
+        let label = Partition { partition };
+        self.media.parked.get_or_create(&label).set(count as i64);
     }
 }

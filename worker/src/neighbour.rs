@@ -14,14 +14,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::breaker::{Admitted, Breaker, Seen, State};
 use crate::retry::Backoff;
 
-const USER_AGENT: &str = concat!("whatsapp-worker/", env!("CARGO_PKG_VERSION"));
+pub const USER_AGENT: &str = concat!("whatsapp-worker/", env!("CARGO_PKG_VERSION"));
 /// The pause before the second attempt; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -280,7 +280,20 @@ impl Neighbour {
     /// # Errors
     /// The HTTP client can't be built.
     pub fn new(name: Name, settings: Settings, metrics: NeighbourMetrics) -> reqwest::Result<Self> {
-        let client = Client::builder()
+        Self::with_client(name, settings, metrics, Client::builder())
+    }
+
+    /// One whose client connects in a way of its own.
+    ///
+    /// # Errors
+    /// The HTTP client can't be built.
+    pub fn with_client(
+        name: Name,
+        settings: Settings,
+        metrics: NeighbourMetrics,
+        client: ClientBuilder,
+    ) -> reqwest::Result<Self> {
+        let client = client
             .user_agent(USER_AGENT)
             .connect_timeout(settings.connect_timeout)
             .pool_idle_timeout(Duration::from_secs(30))

@@ -165,3 +165,10 @@ impl Tenants {
         }
     }
 }
+
+/// Tokens of accounts.
+pub struct Tokens;
+impl Tokens {
+    pub async fn get(&self, _waba_id: &str) -> Option<Arc<Secret>> { None }
+    pub async fn refused(&self, _waba_id: &str, _token: &Secret) -> Option<Arc<Secret>> { None }
+}

@@ -1,6 +1,7 @@
 //! One item becomes one event. What a type's own file doesn't type travels in `raw`, so a type that
 //! nobody has seen before is an event too.
 
+pub mod media;
 mod status;
 mod text;
 
