@@ -108,7 +108,12 @@ impl Keys {
         format!("{}:{{graph:{}}}:pause", self.prefix, id_name(phone_number_id))
     }
 
-    /// Stream: what acknowledged entries still owe.
+    /// Stream: media that acknowledged entries left pending.
+    pub fn later_media(&self, partition: u16) -> String {
+        self.of(partition, "later-media")
+    }
+
+    /// Stream: objects that acknowledged entries still owe.
     pub fn later(&self, partition: u16) -> String {
         self.of(partition, "later")
     }

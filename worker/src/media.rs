@@ -7,6 +7,7 @@
 //! go, [`transfer`] and [`verify`] move the bytes, [`names`] says what they are called.
 
 
+pub mod follow_up;
 pub mod gate;
 pub mod names;
 pub mod outcome;
@@ -238,6 +239,11 @@ impl Media {
 
     async fn attempt(&self, job: &Job) -> Result<Stored, Fault> {
         let id = MediaId::parse(&job.media.id).ok_or(Reason::InvalidId)?;
+        if self.graph.is_left_alone() && self.shortcut(job).is_none() {
+            return Err(Reason::GraphLeftAlone.into());
+        }
+        let turn = self.gate.turn(&job.tenant_id).await;
+        let _turn = turn.map_err(|_| Reason::Busy)?;
         let key = match &job.media.mime_type {
             None => None,
             Some(mime_type) => match self.look(job, mime_type).await? {
@@ -245,8 +251,6 @@ impl Media {
                 Place::Free(key) => Some(key),
             },
         };
-        let turn = self.gate.turn(&job.tenant_id).await;
-        let _turn = turn.map_err(|_| Reason::Busy)?;
         let token = self.tokens.get(&job.waba_id).await.ok_or(Reason::Token)?;
         match self.fetch(job, &id, key.clone(), &token).await {
             Err(fault) if fault.reason == Reason::Token => {

@@ -10,20 +10,23 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::{StreamEntry, format_numbers, parse_numbers};
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::customer::Customer;
 use crate::error::{Decision, Failure};
 use crate::event::{self, RawObject};
 use crate::lanes::{LaneHasher, Lanes};
 use crate::later;
+use crate::event::media::MediaState;
 use crate::leases::Tenure;
-use crate::metrics::Metrics;
+use crate::media::outcome::{Next, Said};
+use crate::media::{Flight, Media, Stored, follow_up};
+use crate::metrics::{MediaStatus, Metrics};
 use crate::payload::Payload;
 use crate::publisher::Publisher;
 use crate::retry::Backoff;
 use crate::store::{self, Described, Store};
-use crate::stream::{Notes, Owed, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
+use crate::stream::{Notes, Owed, OwedMedia, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
 use crate::tenants::{Tenant, Tenants, Verdict};
 
 /// Bodies of one read, so that a script stays short.
@@ -49,6 +52,7 @@ pub struct Work {
     pub tenants: Arc<Tenants>,
     pub publisher: Publisher,
     pub store: Arc<Store>,
+    pub media: Arc<Media>,
     pub metrics: Metrics,
     pub hasher: LaneHasher,
     /// One permit per conversation in work.
@@ -60,11 +64,13 @@ pub struct Work {
 
 /// Owns a partition until the tenure is lost, or it is told to drain and has.
 pub async fn own(work: Arc<Work>, tenure: Arc<Tenure>) {
-    let owed = Arc::new(Notify::new());
-    let partition = Partition::new(work.clone(), tenure.clone(), owed.clone());
+    let (owed, owed_media) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut partition = Partition::new(work.clone(), tenure.clone(), owed.clone());
+    partition.owed_media = owed_media.clone();
     tokio::select! {
         () = Box::pin(partition.run()) => {}
         () = later::work_off(work.clone(), tenure.clone(), owed) => {}
+        () = Box::pin(follow_up::work_off(work.clone(), tenure.clone(), owed_media)) => {}
     }
     work.metrics.left(tenure.partition);
 }
@@ -91,7 +97,24 @@ struct Entry {
     archive: Archive,
     /// Where the raw object lies, or will.
     object_key: Option<String>,
+    /// Until when its messages wait for their media.
+    media_until: Instant,
+    /// Of its open items; `None` before their transfers were started.
+    media: Option<HashMap<usize, ItemMedia>>,
+    /// What former tenures published of media that wasn't stored.
+    said: BTreeMap<usize, Said>,
+    /// Published as pending by a former tenure, and done but for that.
+    formerly_pending: Vec<usize>,
+    pending_media: Vec<OwedMedia>,
     acknowledging: bool,
+}
+
+/// The media of an item on its way out.
+#[derive(Clone)]
+enum ItemMedia {
+    /// It was published before, saying this.
+    Said(Said),
+    Flying(Flight, Instant),
 }
 
 /// What of an entry is needed after its body is gone.
@@ -118,7 +141,7 @@ enum Done {
     Announced(Result<(), StreamError>),
     Loaded(u64, Option<RawEntry>),
     Tenant(String, Verdict),
-    Item(u64, usize, Result<(), Decision>),
+    Item(u64, usize, Result<Option<OwedMedia>, Decision>),
     Archived(u64, bool),
     Acknowledged(u64, Result<(), StreamError>),
     Noted(Result<(), StreamError>),
@@ -128,6 +151,7 @@ struct Partition {
     work: Arc<Work>,
     tenure: Arc<Tenure>,
     owed: Arc<Notify>,
+    owed_media: Arc<Notify>,
     notes: Notes,
     futures: FuturesUnordered<BoxFuture<'static, Done>>,
     /// What is read next.
@@ -158,6 +182,7 @@ impl Partition {
             work,
             tenure,
             owed,
+            owed_media: Arc::default(),
             notes: Notes::default(),
             futures: FuturesUnordered::new(),
             from: ReadFrom::Pending("0-0".to_owned()),
@@ -453,6 +478,9 @@ impl Partition {
         let seq = self.next;
         let fresh = &payload.entry.fresh;
         admitted.items = fresh.len();
+        admitted.media_until = self.work.media.deadline();
+        let said = self.notes.media.remove(&admitted.id);
+        admitted.said = Said::read(&said.unwrap_or_default());
         if let Some(item) = fresh.first().and_then(|n| payload.items.get(*n)) {
             admitted.head.name = store::item_name(item);
         }
@@ -462,6 +490,9 @@ impl Partition {
         for n in fresh.iter().copied() {
             if done.contains(&n) {
                 admitted.published.push(n);
+                if admitted.said.get(&n) == Some(&Said::Pending) {
+                    admitted.formerly_pending.push(n);
+                }
                 continue;
             }
             admitted.open.insert(n);
@@ -499,12 +530,15 @@ impl Partition {
         let Some(entry) = self.window.get_mut(&seq) else {
             return;
         };
-        let nothing_to_do = entry.ready.is_empty() && !entry.open.is_empty();
-        if self.draining || nothing_to_do || entry.acknowledging {
+        if self.draining || entry.acknowledging {
             return;
         }
         if entry.verdict.is_none() {
             entry.verdict = self.work.tenants.remembered(&entry.head.waba_id);
+        }
+        entry.begin_media(&self.work);
+        if entry.ready.is_empty() && !entry.open.is_empty() {
+            return;
         }
         let Some(verdict) = entry.verdict.clone() else {
             return self.ask_for_tenant(seq);
@@ -531,9 +565,17 @@ impl Partition {
             .object_key
             .as_ref()
             .map(|key| self.work.store.raw_object(key));
+        if let Some(tenant) = &tenant {
+            entry.owe_former(&payload, tenant, raw_object.as_ref());
+        }
         let ready = std::mem::take(&mut entry.ready);
         entry.running += ready.len();
-        for n in ready {
+        let entry_id = entry.id.clone();
+        let of_ready = ready.into_iter().map(|n| {
+            let media = entry.media.as_mut().and_then(|media| media.remove(&n));
+            (n, media)
+        });
+        for (n, media) in of_ready.collect::<Vec<_>>() {
             let Some(tenant) = tenant.clone() else {
                 let decision = Failure::Tenant(verdict.clone()).decide();
                 self.push(async move { Done::Item(seq, n, Err(decision)) });
@@ -544,6 +586,8 @@ impl Partition {
                 tenure: self.tenure.clone(),
                 payload: payload.clone(),
                 raw_object: raw_object.clone(),
+                entry_id: entry_id.clone(),
+                media,
                 tenant,
                 n,
             };
@@ -638,7 +682,7 @@ impl Partition {
                 entry.running += ready.len();
                 entry.archive = Archive::Done;
                 for n in ready {
-                    self.push(async move { Done::Item(seq, n, Ok(())) });
+                    self.push(async move { Done::Item(seq, n, Ok(None)) });
                 }
                 self.finish(seq);
             }
@@ -686,13 +730,21 @@ impl Partition {
         });
     }
 
-    fn item_ended(&mut self, seq: u64, n: usize, outcome: Result<(), Decision>) {
+    fn item_ended(
+        &mut self,
+        seq: u64,
+        n: usize,
+        outcome: Result<Option<OwedMedia>, Decision>,
+    ) {
         let Some(entry) = self.window.get_mut(&seq) else {
             return;
         };
         entry.running -= 1;
         match outcome {
-            Ok(()) => entry.published.push(n),
+            Ok(pending) => {
+                entry.published.push(n);
+                entry.pending_media.extend(pending);
+            }
             Err(Decision::SetAside(reason)) => {
                 self.work.metrics.set_aside(reason);
                 let name = match entry.payload.as_ref().and_then(|p| p.items.get(n)) {
@@ -741,14 +793,19 @@ impl Partition {
         }
         entry.acknowledging = true;
         let owed = entry.owed();
-        let owes = !owed.is_empty();
+        let media = std::mem::take(&mut entry.pending_media);
         let (work, tenure, id) = (self.work.clone(), self.tenure.clone(), entry.id.clone());
-        let notify = self.owed.clone();
+        let (owes, owes_media) = (self.owed.clone(), self.owed_media.clone());
         self.push(async move {
-            let acknowledged =
-                persist(&tenure, || work.stream.acknowledge(&tenure, &id, &owed)).await;
-            if owes {
-                notify.notify_one();
+            let acknowledged = persist(&tenure, || {
+                work.stream.acknowledge(&tenure, &id, &owed, &media)
+            })
+            .await;
+            if !owed.is_empty() {
+                owes.notify_one();
+            }
+            if !media.is_empty() {
+                owes_media.notify_one();
             }
             Done::Acknowledged(seq, acknowledged)
         });
@@ -825,16 +882,27 @@ struct RunningItem {
     payload: Arc<Payload>,
     tenant: Arc<Tenant>,
     raw_object: Option<RawObject>,
+    entry_id: String,
+    media: Option<ItemMedia>,
     n: usize,
+}
+
+/// What an item's event says of its media.
+enum OfMedia {
+    Nothing,
+    Stored(Arc<Stored>),
+    Said(Said),
 }
 
 impl RunningItem {
     /// Publishes the item's event, again and again if need be; `Err` says what else becomes of it.
-    async fn run(self) -> Result<(), Decision> {
+    /// What is left pending comes back.
+    async fn run(self) -> Result<Option<OwedMedia>, Decision> {
+        let media = self.wait_for_media().await?;
         let mut backoff = Backoff::for_server();
         loop {
-            let Err(failure) = self.once().await else {
-                return Ok(());
+            let Err(failure) = self.once(&media).await else {
+                return self.published(&media);
             };
             let decision = failure.decide();
             match decision {
@@ -851,7 +919,62 @@ impl RunningItem {
         }
     }
 
-    async fn once(&self) -> Result<(), Failure> {
+    /// Returns when the media is stored or given up, or the item waits no longer. What is not stored
+    /// is noted before it is published: a crash in between must not make two stories of it.
+    async fn wait_for_media(&self) -> Result<OfMedia, Decision> {
+        let (flight, until) = match &self.media {
+            None => return Ok(OfMedia::Nothing),
+            Some(ItemMedia::Said(said)) => return Ok(OfMedia::Said(said.clone())),
+            Some(ItemMedia::Flying(flight, until)) => (flight.clone(), *until),
+        };
+        let said = match timeout_at(until, flight).await {
+            Ok(Ok(Ok(stored))) => return Ok(OfMedia::Stored(stored)),
+            Ok(Ok(Err(fault))) if fault.next == Next::GiveUp => {
+                Said::Failed(fault.reason.text().to_owned())
+            }
+            // Not now, not in time, or this worker stops.
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Said::Pending,
+        };
+        let (stream, note) = (&self.work.stream, said.note(self.n));
+        persist(&self.tenure, || {
+            stream.note_media(&self.tenure, &self.entry_id, &note)
+        })
+        .await
+        .map_err(|_| Decision::Leave)?;
+        Ok(OfMedia::Said(said))
+    }
+
+    /// The event is out; what its media still needs.
+    fn published(&self, media: &OfMedia) -> Result<Option<OwedMedia>, Decision> {
+        let metrics = &self.work.metrics;
+        match media {
+            OfMedia::Nothing => return Ok(None),
+            OfMedia::Stored(_) => metrics.media_message(MediaStatus::Stored),
+            OfMedia::Said(Said::Failed(_)) => metrics.media_message(MediaStatus::Failed),
+            OfMedia::Said(Said::Pending) => {
+                metrics.media_message(MediaStatus::Pending);
+                let owed = owed_media(
+                    &self.payload,
+                    self.n,
+                    &self.tenant,
+                    self.raw_object.as_ref(),
+                );
+                return owed.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn once(&self, media: &OfMedia) -> Result<(), Failure> {
+        let media = match media {
+            OfMedia::Nothing => None,
+            // Signed anew each time: the URL must be fresh when the event goes out.
+            OfMedia::Stored(stored) => Some(follow_up::stored(&self.work, stored).await?),
+            OfMedia::Said(Said::Pending) => Some(MediaState::Pending),
+            OfMedia::Said(Said::Failed(error)) => Some(MediaState::Failed {
+                error: error.clone(),
+            }),
+        };
         let Ok(_permit) = self.work.permits.acquire().await else {
             return Err(Failure::NotPublished(
                 crate::publisher::NotPublished::LeaseLost,
@@ -860,7 +983,13 @@ impl RunningItem {
         let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
         // An item that makes this code panic is one item's problem.
         let event = catch_unwind(AssertUnwindSafe(|| {
-            event::event(&self.payload, item, &self.tenant, self.raw_object.as_ref())
+            event::event(
+                &self.payload,
+                item,
+                &self.tenant,
+                self.raw_object.as_ref(),
+                media.as_ref(),
+            )
         }))
         .map_err(|_| Failure::Panicked)??;
         self.work
@@ -869,6 +998,20 @@ impl RunningItem {
             .await?;
         Ok(())
     }
+}
+
+fn owed_media(
+    payload: &Payload,
+    n: usize,
+    tenant: &Tenant,
+    raw_object: Option<&RawObject>,
+) -> Result<OwedMedia, Decision> {
+    let item = payload.items.get(n).ok_or(Failure::NoSuchItem);
+    let owed = item.and_then(|item| {
+        let owed = follow_up::owed(payload, item, tenant, raw_object);
+        Ok(owed.map_err(event::Unwritable::from)?)
+    });
+    owed.map_err(|failure| failure.decide())
 }
 
 impl Entry {
@@ -889,7 +1032,41 @@ impl Entry {
             set_aside: BTreeMap::new(),
             archive: Archive::Done,
             object_key: None,
+            media_until: Instant::now(),
+            media: None,
+            said: BTreeMap::new(),
+            formerly_pending: Vec::new(),
+            pending_media: Vec::new(),
             acknowledging: false,
+        }
+    }
+
+    /// Starts the transfers of all its open items, as soon as its tenant is known: those that must
+    /// wait for their turn don't make it longer.
+    fn begin_media(&mut self, work: &Work) {
+        let (Some(Verdict::Active(tenant)), Some(payload), None) =
+            (&self.verdict, &self.payload, &self.media)
+        else {
+            return;
+        };
+        let media = self.open.iter().filter_map(|n| {
+            if let Some(said) = self.said.get(n) {
+                return Some((*n, ItemMedia::Said(said.clone())));
+            }
+            let job = follow_up::job(payload, payload.items.get(*n)?, &tenant.id)?;
+            let flight = work.media.begin(&Arc::new(job), self.media_until);
+            Some((*n, ItemMedia::Flying(flight, self.media_until)))
+        });
+        self.media = Some(media.collect());
+    }
+
+    /// Items that a former tenure published as pending still need their follow-up.
+    fn owe_former(&mut self, payload: &Payload, tenant: &Tenant, raw_object: Option<&RawObject>) {
+        for n in std::mem::take(&mut self.formerly_pending) {
+            match owed_media(payload, n, tenant, raw_object) {
+                Ok(owed) => self.pending_media.push(owed),
+                Err(_) => tracing::error!(entry = self.id, "pending media can't be kept"),
+            }
         }
     }
 

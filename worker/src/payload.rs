@@ -34,6 +34,7 @@ pub struct Change {
     pub display_phone_number: Option<String>,
     pub contacts: Vec<Contact>,
     errors: Option<Range<usize>>,
+    value: Range<usize>,
 }
 
 /// An element of `contacts[]`.
@@ -69,6 +70,11 @@ impl Payload {
     /// The change that the item is part of.
     pub fn change(&self, item: &PayloadItem) -> &Change {
         &self.changes[item.change]
+    }
+
+    /// The whole `value` that the item is part of.
+    pub fn value(&self, item: &PayloadItem) -> &RawValue {
+        self.json(&self.change(item).value)
     }
 
     /// `errors[]` beside the items of a change.
@@ -126,6 +132,7 @@ fn change(body: &[u8], item: &Item<'_>) -> Change {
             .into_iter()
             .filter_map(contact)
             .collect(),
+        value: range(body, item.value),
         errors: errors
             .filter(|_| item.place != Place::ValueErrors && item.place != Place::Change)
             .map(|errors| range(body, errors)),

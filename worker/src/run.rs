@@ -15,20 +15,32 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::graph::{Graph, Pace};
 use crate::lanes::LaneHasher;
 use crate::leases::Leases;
+use crate::media::safety::AllowedHosts;
+use crate::media::{Media, MediaParts};
 use crate::metrics::Metrics;
+use crate::neighbour::{self, Neighbour, NeighbourMetrics};
 use crate::partition::{self, Work};
 use crate::publisher::Publisher;
 use crate::retry::Backoff;
 use crate::store::Store;
 use crate::stream::Stream;
-use crate::tenants::Tenants;
+use crate::tenants::{Tenants, Tokens};
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Answer to any command but a blocking read. A stopped Redis shows by this.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Of the Graph API's answers; files come from elsewhere.
+const GRAPH: neighbour::Settings = neighbour::Settings {
+    connect_timeout: Duration::from_secs(2),
+    attempt_timeout: Duration::from_secs(4),
+    most_at_once: 64,
+    largest_answer_bytes: 64 * 1024,
+};
 
 /// Binds the admin listener.
 ///
@@ -74,6 +86,7 @@ pub async fn run(
     let tenants = Arc::new(tenants);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
+    let neighbour_metrics = NeighbourMetrics::new(&mut registry);
     let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
     let admin = Admin {
         readiness: readiness.clone(),
@@ -118,7 +131,35 @@ pub async fn run(
     )
     .await?;
 
+    let allowed = AllowedHosts::new(
+        &config.media.media_allowed_hosts,
+        &config.graph.graph_base_url,
+    );
+    let client = reqwest::Client::builder()
+        .dns_resolver(allowed.resolver())
+        // A proxy would look names up by itself.
+        .no_proxy();
+    let graph = Graph::new(
+        &config.graph,
+        Neighbour::with_client(neighbour::Name::Graph, GRAPH, neighbour_metrics, client)?,
+        Pace::new(
+            connection.clone(),
+            keys.clone(),
+            config.graph.graph_requests_per_second,
+        ),
+    );
+    let parts = MediaParts {
+        graph: Arc::new(graph),
+        store: store.clone(),
+        tokens: Arc::new(Tokens::new(tenants.clone())),
+        allowed,
+        tracker: background.clone(),
+        stop: stop_background.clone(),
+        metrics: metrics.clone(),
+    };
+    let media = Arc::new(Media::new(&config.media, parts)?);
     let work = Arc::new(Work {
+        media,
         stream: Stream::new(redis.clone(), connection, keys.clone()),
         tenants,
         publisher,

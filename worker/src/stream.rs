@@ -90,6 +90,23 @@ pub struct Later {
     pub owed: Owed,
 }
 
+/// Media that an acknowledged entry left pending: all that its transfer and its event need.
+#[derive(Debug, Clone)]
+pub struct OwedMedia {
+    pub tenant_id: String,
+    /// JSON.
+    pub head: String,
+    /// A webhook body with this one message.
+    pub body: Vec<u8>,
+}
+
+/// One piece of the later-list of media.
+#[derive(Debug)]
+pub struct LaterMedia {
+    pub id: String,
+    pub owed: OwedMedia,
+}
+
 /// What former tenures noted about pending entries.
 #[derive(Debug, Default)]
 pub struct Notes {
@@ -99,6 +116,8 @@ pub struct Notes {
     pub suspects: HashMap<String, usize>,
     /// Crashes while the entry was in work alone.
     pub deaths: HashMap<String, usize>,
+    /// What the first publications of items said of media that wasn't stored.
+    pub media: HashMap<String, String>,
 }
 
 struct Scripts {
@@ -107,6 +126,8 @@ struct Scripts {
     note: Script,
     announce: Script,
     alive: Script,
+    note_media: Script,
+    decide_media: Script,
 }
 
 /// The stream of one partition during one tenure.
@@ -126,6 +147,8 @@ impl Stream {
             note: Script::new(include_str!("lua/note.lua")),
             announce: Script::new(include_str!("lua/announce.lua")),
             alive: Script::new(include_str!("lua/alive.lua")),
+            note_media: Script::new(include_str!("lua/note_media.lua")),
+            decide_media: Script::new(include_str!("lua/decide_media.lua")),
         };
         Self {
             redis,
@@ -179,12 +202,13 @@ impl Stream {
         Ok(entries.into_iter().next())
     }
 
-    /// Acknowledges an entry and puts what it owes on the later-list, in one step.
+    /// Acknowledges an entry and puts what it owes on the later-lists, in one step.
     pub async fn acknowledge(
         &self,
         tenure: &Tenure,
         id: &str,
         owed: &[Owed],
+        media: &[OwedMedia],
     ) -> Result<(), StreamError> {
         let partition = tenure.partition;
         let call = self.scripts.acknowledge.call([
@@ -194,9 +218,14 @@ impl Stream {
             self.keys.progress(partition),
             self.keys.suspects(partition),
             self.keys.deaths(partition),
+            self.keys.media(partition),
             self.keys.alone(partition),
+            self.keys.later_media(partition),
         ]);
-        let call = call.arg(&tenure.token).arg(GROUP).arg(id);
+        let call = call.arg(&tenure.token).arg(GROUP).arg(id).arg(media.len());
+        let call = media.iter().fold(call, |call, owed| {
+            call.arg(&owed.tenant_id).arg(&owed.head).arg(&owed.body)
+        });
         owed.iter()
             .fold(call, |call, owed| {
                 call.arg(&owed.key).arg(&owed.attributes).arg(&owed.body)
@@ -217,6 +246,27 @@ impl Stream {
             .arg(&tenure.token)
             .arg(id)
             .arg(done)
+            .run::<()>(&mut self.connection.clone())
+            .await?;
+        Ok(())
+    }
+
+    /// Notes what the event of an item is about to say of its media, as [`Notes::media`] has it.
+    pub async fn note_media(
+        &self,
+        tenure: &Tenure,
+        id: &str,
+        note: &str,
+    ) -> Result<(), StreamError> {
+        self.scripts
+            .note_media
+            .call([
+                self.keys.lease(tenure.partition),
+                self.keys.media(tenure.partition),
+            ])
+            .arg(&tenure.token)
+            .arg(id)
+            .arg(note)
             .run::<()>(&mut self.connection.clone())
             .await?;
         Ok(())
@@ -260,8 +310,10 @@ impl Stream {
         let progress = all(self.keys.progress(tenure.partition)).await?;
         let suspects = all(self.keys.suspects(tenure.partition)).await?;
         let deaths = all(self.keys.deaths(tenure.partition)).await?;
+        let media = all(self.keys.media(tenure.partition)).await?;
         Ok(Notes {
             progress,
+            media,
             suspects: suspects
                 .into_iter()
                 .filter_map(|(id, crashes)| Some((id, crashes.parse().ok()?)))
@@ -306,7 +358,82 @@ impl Stream {
             .await
     }
 
-    /// How many entries wait in the stream, and how many pieces in the later-list.
+    /// The next pieces of the later-list of media after `after`, `count` at most.
+    pub async fn later_media(
+        &self,
+        tenure: &Tenure,
+        after: &str,
+        count: usize,
+    ) -> RedisResult<Vec<LaterMedia>> {
+        self.pieces_of_media(tenure, &format!("({after}"), "+", count)
+            .await
+    }
+
+    /// One piece of the later-list of media, if it is still there.
+    pub async fn media_piece(&self, tenure: &Tenure, id: &str) -> RedisResult<Option<LaterMedia>> {
+        let pieces = self.pieces_of_media(tenure, id, id, 1).await?;
+        Ok(pieces.into_iter().next())
+    }
+
+    async fn pieces_of_media(
+        &self,
+        tenure: &Tenure,
+        from: &str,
+        to: &str,
+        count: usize,
+    ) -> RedisResult<Vec<LaterMedia>> {
+        let reply: StreamRangeReply = redis::cmd("XRANGE")
+            .arg(self.keys.later_media(tenure.partition))
+            .arg(from)
+            .arg(to)
+            .arg("COUNT")
+            .arg(count)
+            .query_async(&mut self.connection.clone())
+            .await?;
+        let pieces = reply.ids.into_iter().map(|piece| LaterMedia {
+            owed: OwedMedia {
+                tenant_id: piece.get("t").unwrap_or_default(),
+                head: piece.get("m").unwrap_or_default(),
+                body: piece.get("b").unwrap_or_default(),
+            },
+            id: piece.id,
+        });
+        Ok(pieces.collect())
+    }
+
+    /// Replaces a piece by one with another head; one that is gone stays so.
+    pub async fn decide_media(
+        &self,
+        tenure: &Tenure,
+        piece: &LaterMedia,
+        head: &str,
+    ) -> Result<(), StreamError> {
+        self.scripts
+            .decide_media
+            .call([
+                self.keys.lease(tenure.partition),
+                self.keys.later_media(tenure.partition),
+            ])
+            .arg(&tenure.token)
+            .arg(&piece.id)
+            .arg(&piece.owed.tenant_id)
+            .arg(head)
+            .arg(&piece.owed.body)
+            .run::<()>(&mut self.connection.clone())
+            .await?;
+        Ok(())
+    }
+
+    /// A piece of the later-list of media is done.
+    pub async fn media_done(&self, tenure: &Tenure, id: &str) -> RedisResult<()> {
+        redis::cmd("XDEL")
+            .arg(self.keys.later_media(tenure.partition))
+            .arg(id)
+            .query_async(&mut self.connection.clone())
+            .await
+    }
+
+    /// How many entries wait in the stream, and how many pieces in the later-lists.
     pub async fn lengths(&self, partition: u16) -> RedisResult<(u64, u64)> {
         let mut connection = self.connection.clone();
         let mut length = async |key: String| -> RedisResult<u64> {
@@ -317,7 +444,8 @@ impl Stream {
         };
         Ok((
             length(self.keys.stream(partition)).await?,
-            length(self.keys.later(partition)).await?,
+            length(self.keys.later(partition)).await?
+                + length(self.keys.later_media(partition)).await?,
         ))
     }
 

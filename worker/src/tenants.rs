@@ -26,8 +26,22 @@ pub struct Tenant {
     pub id: String,
     #[serde(default)]
     pub name: Option<String>,
+    #[serde(default, rename = "accessToken")]
+    pub access_token: Option<String>,
     #[serde(default)]
     pub status: Status,
+}
+
+impl Tenant {
+    /// One that is known by its id and name only.
+    pub fn named(id: String, name: Option<String>) -> Self {
+        Self {
+            id,
+            name,
+            status: Status::Active,
+            access_token: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -166,9 +180,21 @@ impl Tenants {
     }
 }
 
-/// Tokens of accounts.
-pub struct Tokens;
+/// stub: Tokens of accounts.
+pub struct Tokens {
+    tenants: Arc<Tenants>,
+}
 impl Tokens {
-    pub async fn get(&self, _waba_id: &str) -> Option<Arc<Secret>> { None }
-    pub async fn refused(&self, _waba_id: &str, _token: &Secret) -> Option<Arc<Secret>> { None }
+    pub fn new(tenants: Arc<Tenants>) -> Self { Self { tenants } }
+    pub async fn get(&self, waba_id: &str) -> Option<Arc<Secret>> {
+        match self.tenants.resolve(waba_id).await {
+            Verdict::Active(t) | Verdict::Suspended(t) => Some(Arc::new(t.access_token.as_ref()?.parse().ok()?)),
+            Verdict::Unknown => None,
+        }
+    }
+    pub async fn refused(&self, waba_id: &str, token: &Secret) -> Option<Arc<Secret>> {
+        let verdict = self.tenants.ask(waba_id).await.ok()?;
+        self.tenants.remember(waba_id, verdict);
+        self.get(waba_id).await.filter(|new| **new != *token)
+    }
 }

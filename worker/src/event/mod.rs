@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::webhook::{Place, all_members, members, scalar, string};
 use uuid::Uuid;
@@ -95,7 +95,7 @@ pub struct Event {
 pub struct Unwritable(#[from] serde_json::Error);
 
 /// Where the raw payload lies.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RawObject {
     pub bucket: String,
     pub key: String,
@@ -171,6 +171,7 @@ struct MessagePart<'a> {
     kind: Cow<'a, str>,
     timestamp: Option<Cow<'a, str>>,
     content: Option<serde_json::Value>,
+    media: Option<serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -192,6 +193,26 @@ fn event_id(item: &PayloadItem, kind: &str) -> Uuid {
     Uuid::new_v5(&EVENT_IDS, &name)
 }
 
+/// stub
+pub fn follow_up(
+    payload: &Payload,
+    item: &PayloadItem,
+    tenant: &Arc<Tenant>,
+    raw_object: Option<&RawObject>,
+    media: &media::MediaState,
+) -> Result<Event, Unwritable> {
+    let mut event = event(payload, item, tenant, raw_object, Some(media))?;
+    let name = if matches!(media, media::MediaState::Stored { .. }) { "stored" } else { "failed" };
+    event.kind = if name == "stored" { "media.stored" } else { "media.failed" };
+    event.id = event_id(item, event.kind);
+    event.routing_key = format!("media.{name}.{}", word(&tenant.id));
+    let mut body: serde_json::Value = serde_json::from_slice(&event.body)?;
+    body["eventId"] = event.id.to_string().into();
+    body["eventType"] = event.kind.into();
+    event.body = serde_json::to_vec(&body)?;
+    Ok(event)
+}
+
 /// Makes the event of an item.
 ///
 /// # Errors
@@ -201,6 +222,7 @@ pub fn event(
     item: &PayloadItem,
     tenant: &Arc<Tenant>,
     raw_object: Option<&RawObject>,
+    media: Option<&media::MediaState>,
 ) -> Result<Event, Unwritable> {
     let raw = payload.raw(item);
     let change = payload.change(item);
@@ -262,6 +284,7 @@ pub fn event(
         kind: message_type.clone(),
         timestamp: timestamp.clone(),
         content,
+        media: media.and_then(|state| Some(media::json(&media::media_ref(raw)?, state))),
     };
     let account = AccountPart {
         field: &item.field,

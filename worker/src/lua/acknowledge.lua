@@ -1,15 +1,19 @@
 #!lua flags=allow-oom
--- The one place that acknowledges: what is still owed goes to the later-list, and the entry and
+-- The one place that acknowledges: what is still owed goes to the later-lists, and the entry and
 -- everything noted about it goes away, together or not at all.
 --
--- KEYS: lease, stream, later, progress, suspects, deaths, alone
--- ARGV: token, group, entry id, then for each object that is owed: key, attributes, body (empty: the
---       entry's own)
+-- KEYS: lease, stream, later, progress, suspects, deaths, media, alone, later-list of media
+-- ARGV: token, group, entry id, number of media that is owed, for each of these: tenant id, head,
+--       body; then for each object that is owed: key, attributes, body (empty: the entry's own)
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('NOTOWNER the lease is not this worker\'s')
 end
+local objects = 5 + 3 * ARGV[4]
+for i = 5, objects - 1, 3 do
+  redis.call('XADD', KEYS[9], '*', 't', ARGV[i], 'm', ARGV[i + 1], 'b', ARGV[i + 2])
+end
 local own
-for i = 4, #ARGV, 3 do
+for i = objects, #ARGV, 3 do
   local body = ARGV[i + 2]
   if body == '' then
     if not own then
@@ -25,10 +29,10 @@ for i = 4, #ARGV, 3 do
 end
 redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
 redis.call('XDEL', KEYS[2], ARGV[3])
-for i = 4, 6 do
+for i = 4, 7 do
   redis.call('HDEL', KEYS[i], ARGV[3])
 end
-if redis.call('GET', KEYS[7]) == ARGV[3] then
-  redis.call('DEL', KEYS[7])
+if redis.call('GET', KEYS[8]) == ARGV[3] then
+  redis.call('DEL', KEYS[8])
 end
 return 1

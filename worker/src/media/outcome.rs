@@ -3,6 +3,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelValue;
@@ -80,6 +81,41 @@ impl Reason {
             Self::Busy => "busy",
             Self::Stopping => "stopping",
         }
+    }
+}
+
+/// What the event of an item that was published before says of its media: it must not change when
+/// the item is published again after a crash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    Pending,
+    /// [`Reason::text`], perhaps of another version of this program.
+    Failed(String),
+}
+
+impl Said {
+    /// As it is noted: the item's number and the word.
+    pub fn note(&self, n: usize) -> String {
+        match self {
+            Self::Pending => format!("{n}:pending,"),
+            Self::Failed(reason) => format!("{n}:{reason},"),
+        }
+    }
+
+    /// All notes of an entry. What was noted first holds.
+    pub fn read(notes: &str) -> BTreeMap<usize, Self> {
+        let mut said = BTreeMap::new();
+        for note in notes.split(',') {
+            if let Some((n, word)) = note.split_once(':')
+                && let Ok(n) = n.parse()
+            {
+                said.entry(n).or_insert_with(|| match word {
+                    "pending" => Self::Pending,
+                    reason => Self::Failed(reason.to_owned()),
+                });
+            }
+        }
+        said
     }
 }
 
@@ -183,5 +219,24 @@ impl From<NeighbourError> for Fault {
             }
             NeighbourError::Final { .. } | NeighbourError::Unsendable => Reason::Refused.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_first_is_said_again() {
+        let notes = [
+            Said::Pending.note(3),
+            Said::Failed("too_large".to_owned()).note(0),
+            Said::Failed("not_found".to_owned()).note(3),
+        ];
+        let said = Said::read(&notes.concat());
+        assert_eq!(said[&3], Said::Pending);
+        assert_eq!(said[&0], Said::Failed("too_large".to_owned()));
+        assert_eq!(said.len(), 2);
+        assert!(Said::read("").is_empty());
     }
 }
