@@ -100,12 +100,20 @@ impl Keys {
     /// number, over all workers. The number is its hash tag, since its account's partition may be
     /// any.
     pub fn pace(&self, phone_number_id: &str) -> String {
-        format!("{}:{{graph:{}}}:pace", self.prefix, id_name(phone_number_id))
+        format!(
+            "{}:{{graph:{}}}:pace",
+            self.prefix,
+            id_name(phone_number_id)
+        )
     }
 
     /// String with expiry: no Graph API requests for a business phone number until then.
     pub fn pause(&self, phone_number_id: &str) -> String {
-        format!("{}:{{graph:{}}}:pause", self.prefix, id_name(phone_number_id))
+        format!(
+            "{}:{{graph:{}}}:pause",
+            self.prefix,
+            id_name(phone_number_id)
+        )
     }
 
     /// Stream: media that acknowledged entries left pending.

@@ -330,13 +330,7 @@ impl Neighbours {
         state.scripts.retain(|(_, id), _| id != media_id);
     }
 
-    fn set_script(
-        &self,
-        service: Service,
-        media_id: &str,
-        turns: VecDeque<Turn>,
-        for_good: bool,
-    ) {
+    fn set_script(&self, service: Service, media_id: &str, turns: VecDeque<Turn>, for_good: bool) {
         let script = Script { turns, for_good };
         let mut state = self.state();
         state.scripts.insert((service, media_id.to_owned()), script);
@@ -479,10 +473,7 @@ async fn answer(
 }
 
 /// A small answer, with a fault.
-async fn misbehave(
-    fault: Fault,
-    reply: Reply,
-) -> Result<Response<BoxBody<Bytes, Closed>>, Closed> {
+async fn misbehave(fault: Fault, reply: Reply) -> Result<Response<BoxBody<Bytes, Closed>>, Closed> {
     let reply = match fault {
         Fault::None | Fault::Drip(_) => reply,
         Fault::Status(status) => json_reply(status, &json!({"error": {"message": "on demand"}})),

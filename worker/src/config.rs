@@ -145,7 +145,11 @@ pub struct StoreArgs {
 /// Where Meta is asked.
 #[derive(Args, Debug, Clone)]
 pub struct GraphArgs {
-    #[arg(long, env = "GRAPH_BASE_URL", default_value = "https://graph.facebook.com")]
+    #[arg(
+        long,
+        env = "GRAPH_BASE_URL",
+        default_value = "https://graph.facebook.com"
+    )]
     pub graph_base_url: Url,
     /// A version that Meta has retired is served as another one, which is logged
     #[arg(long, env = "GRAPH_API_VERSION", default_value = "v26.0", value_parser = graph_version)]
@@ -178,7 +182,12 @@ pub struct MediaArgs {
     pub media_max_bytes: u64,
     /// Hosts beside the Graph API's that get a token, exactly and by https; an entry written as an
     /// origin (http://127.0.0.1:9090) allows just that one, for tests
-    #[arg(long, env = "MEDIA_ALLOWED_HOSTS", default_value = "lookaside.fbsbx.com", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "MEDIA_ALLOWED_HOSTS",
+        default_value = "lookaside.fbsbx.com",
+        value_delimiter = ','
+    )]
     pub media_allowed_hosts: Vec<AllowedHost>,
 }
 

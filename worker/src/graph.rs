@@ -201,7 +201,11 @@ impl Graph {
         if served != self.version {
             self.version_told.call_once(|| {
                 let asked = &self.version;
-                tracing::warn!(asked, served, "the Graph API serves another version than asked for");
+                tracing::warn!(
+                    asked,
+                    served,
+                    "the Graph API serves another version than asked for"
+                );
             });
         }
     }

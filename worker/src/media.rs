@@ -6,7 +6,6 @@
 //! [`outcome`] decides what a fault means, [`gate`] whose turn it is, [`safety`] where a token may
 //! go, [`transfer`] and [`verify`] move the bytes, [`names`] says what they are called.
 
-
 pub mod follow_up;
 pub mod gate;
 pub mod names;
@@ -60,7 +59,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Tries to get the bytes that were declared, before media is given up.
 const REREADS: u32 = 3;
-
 
 /// The media of one message, and what its transfer needs to know.
 #[derive(Debug, Clone)]
@@ -329,7 +327,9 @@ impl Media {
             );
             return Err(Reason::UrlRefused.into());
         }
-        let too_large = declared.size_bytes.is_some_and(|size| size > self.max_bytes);
+        let too_large = declared
+            .size_bytes
+            .is_some_and(|size| size > self.max_bytes);
         if too_large {
             return Err(Reason::TooLarge.into());
         }

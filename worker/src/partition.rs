@@ -14,10 +14,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::customer::Customer;
 use crate::error::{Decision, Failure};
+use crate::event::media::MediaState;
 use crate::event::{self, RawObject};
 use crate::lanes::{LaneHasher, Lanes};
 use crate::later;
-use crate::event::media::MediaState;
 use crate::leases::Tenure;
 use crate::media::outcome::{Next, Said};
 use crate::media::{Flight, Media, Stored, follow_up};
@@ -26,7 +26,9 @@ use crate::payload::Payload;
 use crate::publisher::Publisher;
 use crate::retry::Backoff;
 use crate::store::{self, Described, Store};
-use crate::stream::{Notes, Owed, OwedMedia, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
+use crate::stream::{
+    Notes, Owed, OwedMedia, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError,
+};
 use crate::tenants::{Tenant, Tenants, Verdict};
 
 /// Bodies of one read, so that a script stays short.
@@ -730,12 +732,7 @@ impl Partition {
         });
     }
 
-    fn item_ended(
-        &mut self,
-        seq: u64,
-        n: usize,
-        outcome: Result<Option<OwedMedia>, Decision>,
-    ) {
+    fn item_ended(&mut self, seq: u64, n: usize, outcome: Result<Option<OwedMedia>, Decision>) {
         let Some(entry) = self.window.get_mut(&seq) else {
             return;
         };

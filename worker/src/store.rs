@@ -70,7 +70,8 @@ impl Store {
     /// Settings that can't be used.
     pub fn new(args: &StoreArgs, keys: StoreKeys) -> anyhow::Result<Self> {
         let keys = Arc::new(keys);
-        let bucket = |endpoint: &Url, name: &str| builder(args, keys.clone(), endpoint, name).build();
+        let bucket =
+            |endpoint: &Url, name: &str| builder(args, keys.clone(), endpoint, name).build();
         let webhooks = bucket(&args.minio_endpoint, &args.minio_webhook_bucket)
             .context("MINIO_ENDPOINT (--minio-endpoint)")?;
         let media = bucket(&args.minio_endpoint, &args.minio_media_bucket)

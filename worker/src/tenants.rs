@@ -185,10 +185,14 @@ pub struct Tokens {
     tenants: Arc<Tenants>,
 }
 impl Tokens {
-    pub fn new(tenants: Arc<Tenants>) -> Self { Self { tenants } }
+    pub fn new(tenants: Arc<Tenants>) -> Self {
+        Self { tenants }
+    }
     pub async fn get(&self, waba_id: &str) -> Option<Arc<Secret>> {
         match self.tenants.resolve(waba_id).await {
-            Verdict::Active(t) | Verdict::Suspended(t) => Some(Arc::new(t.access_token.as_ref()?.parse().ok()?)),
+            Verdict::Active(t) | Verdict::Suspended(t) => {
+                Some(Arc::new(t.access_token.as_ref()?.parse().ok()?))
+            }
             Verdict::Unknown => None,
         }
     }

@@ -56,7 +56,10 @@ impl Content {
     pub fn digest(&self) -> String {
         let mut sha = Sha256::new();
         self.pieces().for_each(|piece| sha.update(&piece));
-        sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        sha.finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// As the body of an answer, which breaks off after `cut` bytes.
@@ -84,9 +87,9 @@ impl Content {
 
     /// One byte at a time, this far apart.
     pub(super) fn dripping(&self, pause: Duration) -> BoxBody<Bytes, Closed> {
-        let bytes = self.pieces().flat_map(|piece| {
-            (0..piece.len()).map(move |at| piece.slice(at..=at))
-        });
+        let bytes = self
+            .pieces()
+            .flat_map(|piece| (0..piece.len()).map(move |at| piece.slice(at..=at)));
         let bytes = stream::iter(bytes).then(move |byte| async move {
             tokio::time::sleep(pause).await;
             Ok(Frame::data(byte))

@@ -6,6 +6,7 @@ mod cluster;
 mod corpus;
 mod door;
 mod limits;
+mod media;
 mod outages;
 mod ownership;
 mod path;
@@ -81,7 +82,7 @@ async fn drained(stage: &Stage) {
     }
     eventually(SOON * 2, "streams and later-lists are empty", async || {
         for (partition, redis) in redis.iter_mut().enumerate() {
-            for what in ["stream", "later"] {
+            for what in ["stream", "later", "later-media"] {
                 let length: u64 = redis::cmd("XLEN")
                     .arg(format!("whatsapp:{{{partition}}}:{what}"))
                     .query_async(redis)

@@ -86,7 +86,15 @@ pub fn json(media: &MediaRef, state: &MediaState) -> serde_json::Value {
         MediaState::Failed { error } => {
             serde_json::json!({"id": media.id, "status": "failed", "error": error})
         }
-        MediaState::Stored { size_bytes, sha256, mime_type, bucket, key, url, url_expires_at } => {
+        MediaState::Stored {
+            size_bytes,
+            sha256,
+            mime_type,
+            bucket,
+            key,
+            url,
+            url_expires_at,
+        } => {
             serde_json::json!({"id": media.id, "status": "stored", "sizeBytes": size_bytes,
             "sha256": sha256, "mimeType": mime_type, "bucket": bucket, "key": key, "url": url,
             "urlExpiresAt": url_expires_at.to_rfc3339(), "filename": media.filename})

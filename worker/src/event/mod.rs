@@ -202,8 +202,16 @@ pub fn follow_up(
     media: &media::MediaState,
 ) -> Result<Event, Unwritable> {
     let mut event = event(payload, item, tenant, raw_object, Some(media))?;
-    let name = if matches!(media, media::MediaState::Stored { .. }) { "stored" } else { "failed" };
-    event.kind = if name == "stored" { "media.stored" } else { "media.failed" };
+    let name = if matches!(media, media::MediaState::Stored { .. }) {
+        "stored"
+    } else {
+        "failed"
+    };
+    event.kind = if name == "stored" {
+        "media.stored"
+    } else {
+        "media.failed"
+    };
     event.id = event_id(item, event.kind);
     event.routing_key = format!("media.{name}.{}", word(&tenant.id));
     let mut body: serde_json::Value = serde_json::from_slice(&event.body)?;

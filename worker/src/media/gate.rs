@@ -154,7 +154,10 @@ mod tests {
             running.push(gate.turn("a").await.expect("a turn"));
         }
         let mut fourth = Box::pin(gate.turn("a"));
-        assert!((&mut fourth).now_or_never().is_none(), "all but one at most");
+        assert!(
+            (&mut fourth).now_or_never().is_none(),
+            "all but one at most"
+        );
         let of_b = gate.turn("b").await.expect("a turn");
         let mut second_of_b = Box::pin(gate.turn("b"));
         assert!((&mut second_of_b).now_or_never().is_none(), "all are taken");

@@ -185,7 +185,10 @@ mod tests {
     fn a_name_is_one_name_and_no_header() {
         let named = |name| disposition(Some(name), "f.bin");
         let plain = |name: &str| format!("attachment; filename*=UTF-8''{name}");
-        assert_eq!(named("Currículum café.pdf"), plain("Curr%C3%ADculum%20caf%C3%A9.pdf"));
+        assert_eq!(
+            named("Currículum café.pdf"),
+            plain("Curr%C3%ADculum%20caf%C3%A9.pdf")
+        );
         assert_eq!(named("../../etc/passwd"), plain("passwd"));
         assert_eq!(named("C:\\x\\y.txt"), plain("y.txt"));
         assert_eq!(named("a\r\nSet-Cookie: b"), plain("aSet-Cookie%3A%20b"));

@@ -24,9 +24,7 @@ impl FromStr for AllowedHost {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.contains("://") {
-            let url: Url = text
-                .parse()
-                .map_err(|error| format!("`{text}`: {error}"))?;
+            let url: Url = text.parse().map_err(|error| format!("`{text}`: {error}"))?;
             let bare = matches!(url.scheme(), "http" | "https")
                 && url.has_host()
                 && url.path() == "/"
@@ -35,7 +33,9 @@ impl FromStr for AllowedHost {
             return if bare {
                 Ok(Self::Origin(url))
             } else {
-                Err(format!("`{text}` is no origin such as http://127.0.0.1:9090"))
+                Err(format!(
+                    "`{text}` is no origin such as http://127.0.0.1:9090"
+                ))
             };
         }
         match Host::parse(text) {
@@ -173,7 +173,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let special = first == 0x2002                   // 6to4
         || (first == 0x2001 && second < 0x0200)      // Teredo, ORCHID, benchmarks
         || (first == 0x2001 && second == 0x0db8)     // documentation
-        || (first == 0x3fff && second < 0x1000);     // documentation
+        || (first == 0x3fff && second < 0x1000); // documentation
     first & 0xe000 == 0x2000 && !special
 }
 
@@ -258,7 +258,10 @@ mod tests {
             "2001:0:1::",
             "2001:db8::1",
         ] {
-            assert!(!is_public(special.parse().expect("an address")), "{special}");
+            assert!(
+                !is_public(special.parse().expect("an address")),
+                "{special}"
+            );
         }
     }
 

@@ -165,9 +165,13 @@ impl Source {
     /// The next piece to hand on, and what is left then.
     async fn next(mut self) -> std::io::Result<Option<(Bytes, Option<Self>)>> {
         loop {
-            self.progress.waits_for_source.store(true, Ordering::Relaxed);
+            self.progress
+                .waits_for_source
+                .store(true, Ordering::Relaxed);
             let read = self.response.chunk().await;
-            self.progress.waits_for_source.store(false, Ordering::Relaxed);
+            self.progress
+                .waits_for_source
+                .store(false, Ordering::Relaxed);
             match read {
                 Ok(Some(piece)) => {
                     if let Err(mismatch) = self.verifier.take(&piece) {
@@ -237,7 +241,11 @@ async fn watch(progress: &Progress) -> Fault {
         let stands = (ended && had_ended) || (!ended && bytes - before < LEAST_BYTES);
         if stands || began.elapsed() > LONGEST {
             let source = !ended && progress.waits_for_source.load(Ordering::Relaxed);
-            return Fault::of(if source { Reason::TooSlow } else { Reason::Store });
+            return Fault::of(if source {
+                Reason::TooSlow
+            } else {
+                Reason::Store
+            });
         }
         (before, had_ended) = (bytes, ended);
     }

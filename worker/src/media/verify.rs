@@ -69,7 +69,11 @@ impl Verifier {
         if self.seen_bytes > self.max_bytes {
             return Err(Mismatch::TooLarge);
         }
-        if self.declared.size_bytes.is_some_and(|size| self.seen_bytes > size) {
+        if self
+            .declared
+            .size_bytes
+            .is_some_and(|size| self.seen_bytes > size)
+        {
             return Err(Mismatch::Size);
         }
         self.sha.update(piece);
@@ -82,10 +86,18 @@ impl Verifier {
     /// [`Mismatch`]
     pub fn end(&mut self) -> Result<Verified, Mismatch> {
         let sha256: [u8; 32] = self.sha.finalize_reset().into();
-        if self.declared.size_bytes.is_some_and(|size| size != self.seen_bytes) {
+        if self
+            .declared
+            .size_bytes
+            .is_some_and(|size| size != self.seen_bytes)
+        {
             return Err(Mismatch::Size);
         }
-        if self.declared.sha256.is_some_and(|declared| declared != sha256) {
+        if self
+            .declared
+            .sha256
+            .is_some_and(|declared| declared != sha256)
+        {
             return Err(Mismatch::Digest);
         }
         Ok(Verified {
@@ -117,9 +129,10 @@ fn is_answer_instead_of(declared: &str, first: &[u8]) -> bool {
         .any(|kind| declared.starts_with(kind))
         && !declared.contains("xml");
     let text = first.trim_ascii_start();
-    binary && [&b"<!"[..], b"<html", b"<HTML", b"<?xml", b"{\"", b"[{"]
-        .iter()
-        .any(|start| text.starts_with(start))
+    binary
+        && [&b"<!"[..], b"<html", b"<HTML", b"<?xml", b"{\"", b"[{"]
+            .iter()
+            .any(|start| text.starts_with(start))
 }
 
 /// Whether the first bytes of a file are known to be of another type than the declared one. Such a
@@ -152,8 +165,15 @@ fn sniff(first: &[u8]) -> Option<&'static [&'static str]> {
         &["audio/amr"]
     } else if at(4, b"ftyp") {
         &[
-            "audio/mp4", "audio/aac", "audio/m4a", "audio/x-m4a", "video/mp4", "video/3gpp",
-            "video/quicktime", "image/heic", "image/heif",
+            "audio/mp4",
+            "audio/aac",
+            "audio/m4a",
+            "audio/x-m4a",
+            "video/mp4",
+            "video/3gpp",
+            "video/quicktime",
+            "image/heic",
+            "image/heif",
         ]
     } else {
         return None;
@@ -164,7 +184,11 @@ fn sniff(first: &[u8]) -> Option<&'static [&'static str]> {
 mod tests {
     use super::*;
 
-    fn verify(declared: Declared, max: u64, pieces: &[&'static [u8]]) -> Result<Verified, Mismatch> {
+    fn verify(
+        declared: Declared,
+        max: u64,
+        pieces: &[&'static [u8]],
+    ) -> Result<Verified, Mismatch> {
         let mut verifier = Verifier::new(declared, max);
         for piece in pieces {
             verifier.take(&Bytes::from_static(piece))?;
@@ -184,11 +208,23 @@ mod tests {
     fn what_was_declared_passes_and_nothing_else() {
         let seen = verify(jpeg(), 5, &[b"\xff\xd8", b"\xff12"]).expect("what was declared");
         assert_eq!(seen.size_bytes, 5);
-        assert_eq!(verify(jpeg(), 5, &[b"\xff\xd8\xff13"]), Err(Mismatch::Digest));
+        assert_eq!(
+            verify(jpeg(), 5, &[b"\xff\xd8\xff13"]),
+            Err(Mismatch::Digest)
+        );
         assert_eq!(verify(jpeg(), 5, &[b"\xff\xd8\xff1"]), Err(Mismatch::Size));
-        assert_eq!(verify(jpeg(), 9, &[b"\xff\xd8\xff123"]), Err(Mismatch::Size));
-        assert_eq!(verify(jpeg(), 4, &[b"\xff\xd8\xff12"]), Err(Mismatch::TooLarge));
-        assert_eq!(verify(jpeg(), 5, &[b" {\"error\":"]), Err(Mismatch::Content));
+        assert_eq!(
+            verify(jpeg(), 9, &[b"\xff\xd8\xff123"]),
+            Err(Mismatch::Size)
+        );
+        assert_eq!(
+            verify(jpeg(), 4, &[b"\xff\xd8\xff12"]),
+            Err(Mismatch::TooLarge)
+        );
+        assert_eq!(
+            verify(jpeg(), 5, &[b" {\"error\":"]),
+            Err(Mismatch::Content)
+        );
         assert_eq!(verify(jpeg(), 5, &[]), Err(Mismatch::Size));
         let anything = verify(Declared::default(), 5, &[]).expect("nothing was declared");
         assert_eq!(anything.size_bytes, 0);
@@ -199,8 +235,14 @@ mod tests {
         assert!(is_page_instead_of("image/jpeg", "text/html; charset=utf-8"));
         assert!(is_page_instead_of("application/pdf", "application/json"));
         assert!(!is_page_instead_of("text/html", "text/html; charset=utf-8"));
-        assert!(!is_page_instead_of("image/jpeg", "application/octet-stream"));
-        assert!(is_answer_instead_of("audio/ogg; codecs=opus", b"\n<!DOCTYPE html>"));
+        assert!(!is_page_instead_of(
+            "image/jpeg",
+            "application/octet-stream"
+        ));
+        assert!(is_answer_instead_of(
+            "audio/ogg; codecs=opus",
+            b"\n<!DOCTYPE html>"
+        ));
         assert!(!is_answer_instead_of("text/plain", b"{\"a\":1}"));
     }
 

@@ -224,7 +224,10 @@ fn headers(head: &MediaHead) -> Option<HeaderMap> {
     );
     for (name, value) in &head.metadata {
         let name = HeaderName::try_from(format!("x-amz-meta-{name}")).ok()?;
-        headers.insert(name, HeaderValue::from_str(&super::header_text(value)).ok()?);
+        headers.insert(
+            name,
+            HeaderValue::from_str(&super::header_text(value)).ok()?,
+        );
     }
     if let Some(sha256) = &head.sha256 {
         headers.insert(
