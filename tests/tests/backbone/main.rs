@@ -7,6 +7,7 @@ mod corpus;
 mod door;
 mod limits;
 mod media;
+mod media_crashes;
 mod outages;
 mod ownership;
 mod path;
