@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::{StreamEntry, format_numbers, parse_numbers};
+use shared::webhook::Place;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -19,11 +20,15 @@ use crate::lanes::{LaneHasher, Lanes};
 use crate::later;
 use crate::leases::Tenure;
 use crate::metrics::Metrics;
-use crate::payload::Payload;
+use crate::neighbour::Trace;
+use crate::payload::{Payload, PayloadItem};
 use crate::publisher::Publisher;
 use crate::retry::Backoff;
+use crate::state::{self, Conversation, StateManager};
 use crate::store::{self, Described, Store};
-use crate::stream::{Notes, Owed, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
+use crate::stream::{
+    Notes, Owed, OwedObject, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError,
+};
 use crate::tenants::{Tenant, Tenants, Verdict};
 
 /// Bodies of one read, so that a script stays short.
@@ -47,6 +52,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 pub struct Work {
     pub stream: Stream,
     pub tenants: Arc<Tenants>,
+    /// `None`: events have no conversation.
+    pub state: Option<StateManager>,
     pub publisher: Publisher,
     pub store: Arc<Store>,
     pub metrics: Metrics,
@@ -84,6 +91,8 @@ struct Entry {
     running: usize,
     published: Vec<usize>,
     noted: usize,
+    /// Conversation ids of published messages, by item.
+    conversations: HashMap<usize, String>,
     /// What the failed store gets instead of the entry's body.
     failed_body: Vec<u8>,
     /// By reason: the items, and what the failed object is called.
@@ -118,7 +127,8 @@ enum Done {
     Announced(Result<(), StreamError>),
     Loaded(u64, Option<RawEntry>),
     Tenant(String, Verdict),
-    Item(u64, usize, Result<(), Decision>),
+    /// With the conversation id of a published message.
+    Item(u64, usize, Result<Option<String>, Decision>),
     Archived(u64, bool),
     Acknowledged(u64, Result<(), StreamError>),
     Noted(Result<(), StreamError>),
@@ -562,8 +572,13 @@ impl Partition {
         waiting.insert(seq);
         if !asked {
             let tenants = self.work.tenants.clone();
+            let [correlation_id, traceparent] = entry.head.trace();
             self.push(async move {
-                let verdict = tenants.resolve(&waba_id).await;
+                let trace = Trace {
+                    correlation_id: &correlation_id,
+                    traceparent: &traceparent,
+                };
+                let verdict = tenants.resolve(&waba_id, trace).await;
                 Done::Tenant(waba_id, verdict)
             });
         }
@@ -638,7 +653,7 @@ impl Partition {
                 entry.running += ready.len();
                 entry.archive = Archive::Done;
                 for n in ready {
-                    self.push(async move { Done::Item(seq, n, Ok(())) });
+                    self.push(async move { Done::Item(seq, n, Ok(None)) });
                 }
                 self.finish(seq);
             }
@@ -686,13 +701,18 @@ impl Partition {
         });
     }
 
-    fn item_ended(&mut self, seq: u64, n: usize, outcome: Result<(), Decision>) {
+    fn item_ended(&mut self, seq: u64, n: usize, outcome: Result<Option<String>, Decision>) {
         let Some(entry) = self.window.get_mut(&seq) else {
             return;
         };
         entry.running -= 1;
         match outcome {
-            Ok(()) => entry.published.push(n),
+            Ok(conversation_id) => {
+                entry.published.push(n);
+                entry
+                    .conversations
+                    .extend(conversation_id.map(|id| (n, id)));
+            }
             Err(Decision::SetAside(reason)) => {
                 self.work.metrics.set_aside(reason);
                 let name = match entry.payload.as_ref().and_then(|p| p.items.get(n)) {
@@ -740,7 +760,7 @@ impl Partition {
             return;
         }
         entry.acknowledging = true;
-        let owed = entry.owed();
+        let owed = entry.owed(self.work.state.is_some());
         let owes = !owed.is_empty();
         let (work, tenure, id) = (self.work.clone(), self.tenure.clone(), entry.id.clone());
         let notify = self.owed.clone();
@@ -829,12 +849,15 @@ struct RunningItem {
 }
 
 impl RunningItem {
-    /// Publishes the item's event, again and again if need be; `Err` says what else becomes of it.
-    async fn run(self) -> Result<(), Decision> {
+    /// Publishes the item's event, again and again if need be, and tells the conversation's id if it
+    /// has one; `Err` says what else becomes of it.
+    async fn run(self) -> Result<Option<String>, Decision> {
         let mut backoff = Backoff::for_server();
+        let mut conversation = None;
         loop {
-            let Err(failure) = self.once().await else {
-                return Ok(());
+            let Err(failure) = self.once(&mut conversation).await else {
+                let known = conversation.and_then(|conversation| conversation.known);
+                return Ok(known.and_then(|known| state::conversation_id(&known)));
             };
             let decision = failure.decide();
             match decision {
@@ -851,16 +874,30 @@ impl RunningItem {
         }
     }
 
-    async fn once(&self) -> Result<(), Failure> {
+    async fn once(&self, conversation: &mut Option<Conversation>) -> Result<(), Failure> {
         let Ok(_permit) = self.work.permits.acquire().await else {
             return Err(Failure::NotPublished(
                 crate::publisher::NotPublished::LeaseLost,
             ));
         };
         let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
+        if conversation.is_none() {
+            *conversation = Some(self.conversation(item).await);
+        }
+        let known = conversation.as_ref();
+        let degraded = known.map_or(&[][..], |conversation| conversation.degraded);
+        let known = known.and_then(|conversation| conversation.known.as_deref());
         // An item that makes this code panic is one item's problem.
         let event = catch_unwind(AssertUnwindSafe(|| {
-            event::event(&self.payload, item, &self.tenant, self.raw_object.as_ref())
+            let raw_object = self.raw_object.as_ref();
+            event::event(
+                &self.payload,
+                item,
+                &self.tenant,
+                raw_object,
+                known,
+                degraded,
+            )
         }))
         .map_err(|_| Failure::Panicked)??;
         self.work
@@ -868,6 +905,15 @@ impl RunningItem {
             .publish(event, self.tenure.clone())
             .await?;
         Ok(())
+    }
+
+    async fn conversation(&self, item: &PayloadItem) -> Conversation {
+        match &self.work.state {
+            Some(state) if item.place == Place::Message => {
+                state.conversation(&self.payload, item, &self.tenant).await
+            }
+            Some(_) | None => Conversation::default(),
+        }
     }
 }
 
@@ -885,6 +931,7 @@ impl Entry {
             running: 0,
             published: Vec::new(),
             noted: 0,
+            conversations: HashMap::new(),
             failed_body: Vec::new(),
             set_aside: BTreeMap::new(),
             archive: Archive::Done,
@@ -903,7 +950,7 @@ impl Entry {
     }
 
     /// What is left to do when it is acknowledged.
-    fn owed(&self) -> Vec<Owed> {
+    fn owed(&self, state: bool) -> Vec<Owed> {
         let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
         let folder = store::folder(tenant_id, &self.head.waba_id);
         let failed = self.set_aside.iter().map(|(reason, (items, name))| {
@@ -920,14 +967,30 @@ impl Entry {
             .clone()
             .filter(|_| self.archive == Archive::Owed)
             .map(|key| (key, self.head.described(&[]), Vec::new()));
-        failed
-            .chain(archive)
-            .map(|(key, described, body)| Owed {
+        let objects = failed.chain(archive).map(|(key, described, body)| {
+            Owed::Object(OwedObject {
                 key,
                 attributes: serde_json::to_string(&described).unwrap_or_default(),
                 body,
             })
-            .collect()
+        });
+        objects.chain(self.to_tell().filter(|_| state)).collect()
+    }
+
+    /// What the State Manager is to be told: of each published message. Of one that an earlier
+    /// tenure published the conversation isn't known any more.
+    fn to_tell(&self) -> impl Iterator<Item = Owed> {
+        let known = self.payload.as_ref().zip(self.verdict.as_ref());
+        let known = known.and_then(|(payload, verdict)| Some((payload, verdict.tenant_id()?)));
+        let published = self.published.iter().map(move |n| (known, *n));
+        published.filter_map(|(known, n)| {
+            let (payload, tenant_id) = known?;
+            let item = payload.items.get(n)?;
+            let event_id = event::event_id(item, "message.received");
+            let conversation_id = self.conversations.get(&n).map(String::as_str);
+            let told = state::told(payload, item, tenant_id, event_id, conversation_id)?;
+            Some(Owed::State(told))
+        })
     }
 }
 
@@ -956,6 +1019,12 @@ impl Head {
             described: Described::from([("entry", id.to_owned())]),
             name: id.to_owned(),
         }
+    }
+
+    /// Correlation id and traceparent.
+    fn trace(&self) -> [String; 2] {
+        ["correlation-id", "traceparent"]
+            .map(|name| self.described.get(name).cloned().unwrap_or_default())
     }
 
     fn described(&self, items: &[usize]) -> BTreeMap<String, String> {

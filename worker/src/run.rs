@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt;
+use hyper::{Method, StatusCode};
 use prometheus_client::registry::Registry;
-use shared::admin::{Admin, Readiness};
+use shared::admin::{self, Admin, Guarded, Readiness, Routes};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
 use tokio::net::TcpListener;
@@ -14,16 +16,19 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, Secrets};
 use crate::lanes::LaneHasher;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
+use crate::neighbour::{Name, Neighbour};
 use crate::partition::{self, Work};
 use crate::publisher::Publisher;
+use crate::readmit::Readmit;
 use crate::retry::Backoff;
+use crate::state::{self, StateManager};
 use crate::store::Store;
 use crate::stream::Stream;
-use crate::tenants::Tenants;
+use crate::tenants::{self, Tenants, upkeep};
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
@@ -70,14 +75,29 @@ pub async fn run(
     let redis = secrets.redis.clone();
     let connection = redis.connection(REDIS_TIMEOUT);
     let store = Arc::new(Store::new(&config.store, store_keys)?);
-    let tenants = Tenants::new(&config.tenants, secrets.tenant_service_token.clone())?;
-    let tenants = Arc::new(tenants);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
+    let tenants = Arc::new(Tenants::new(
+        &config.tenants,
+        &secrets,
+        tenant_service(&metrics)?,
+        (connection.clone(), keys.clone()),
+        metrics.caches.clone(),
+    ));
+    let state = state_manager(&config, &secrets, &metrics)?;
+    let readmit = Readmit {
+        store: store.clone(),
+        connection: connection.clone(),
+        keys: keys.clone(),
+    };
     let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
     let admin = Admin {
         readiness: readiness.clone(),
         registry: Arc::new(registry),
+        guarded: secrets.admin_token.clone().map(|token| Guarded {
+            token,
+            routes: admin_routes(tenants.clone(), readmit.clone()),
+        }),
     };
     let background = TaskTracker::new();
     let stop_background = CancellationToken::new();
@@ -108,6 +128,13 @@ pub async fn run(
         readiness.clone(),
         stop_background.clone(),
     ));
+    for task in [
+        upkeep::hear_changes(tenants.clone(), redis.clone(), stop_background.clone()).boxed(),
+        upkeep::keep_warm(tenants.clone(), stop_background.clone()).boxed(),
+        upkeep::look_up_unknown(tenants.clone(), readmit, stop_background.clone()).boxed(),
+    ] {
+        background.spawn(task);
+    }
     let publisher = Publisher::start(
         &config.amqp,
         &secrets.amqp,
@@ -121,6 +148,7 @@ pub async fn run(
     let work = Arc::new(Work {
         stream: Stream::new(redis.clone(), connection, keys.clone()),
         tenants,
+        state,
         publisher,
         store,
         metrics: metrics.clone(),
@@ -144,6 +172,53 @@ pub async fn run(
     }
     stop_background.cancel();
     Ok(())
+}
+
+fn tenant_service(metrics: &Metrics) -> anyhow::Result<Neighbour> {
+    let (name, settings) = (Name::TenantService, tenants::SERVICE_SETTINGS);
+    let neighbour = Neighbour::new(name, settings, metrics.neighbours.clone());
+    neighbour.context("the client of the Tenant Service")
+}
+
+fn state_manager(
+    config: &Config,
+    secrets: &Secrets,
+    metrics: &Metrics,
+) -> anyhow::Result<Option<StateManager>> {
+    let Some(url) = &config.state.state_manager_url else {
+        return Ok(None);
+    };
+    let settings = state::settings(config.concurrency);
+    let neighbour = Neighbour::new(Name::StateManager, settings, metrics.neighbours.clone());
+    Ok(Some(StateManager::new(
+        neighbour.context("the client of the State Manager")?,
+        url.clone(),
+        secrets.state_manager_token.clone(),
+        config.state.state_deadline,
+    )))
+}
+
+/// `POST /tenants/{wabaId}/invalidate`: nothing remembered of an account counts any more.
+fn admin_routes(tenants: Arc<Tenants>, readmit: Readmit) -> Routes {
+    Arc::new(move |method, path| {
+        let waba_id = path
+            .strip_prefix("/tenants/")?
+            .strip_suffix("/invalidate")?;
+        if method != Method::POST || waba_id.is_empty() || waba_id.contains('/') {
+            return None;
+        }
+        let (tenants, readmit, waba_id) = (tenants.clone(), readmit.clone(), waba_id.to_owned());
+        Some(Box::pin(async move {
+            match tenants.changed(&readmit, &waba_id).await {
+                Ok(()) => admin::json(StatusCode::OK, &serde_json::json!({"invalidated": waba_id})),
+                Err(error) => {
+                    tracing::warn!(%error, "Redis is away");
+                    let problem = serde_json::json!({"error": "Redis is away"});
+                    admin::json(StatusCode::SERVICE_UNAVAILABLE, &problem)
+                }
+            }
+        }))
+    })
 }
 
 async fn wait_for_redis(mut check: StartCheck, readiness: &Readiness) -> anyhow::Result<()> {

@@ -1,5 +1,7 @@
 //! The object store: raw archive and failed store.
 
+mod failed;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -185,7 +185,7 @@ struct CallPart<'a> {
 }
 
 /// Id of the event of an item.
-fn event_id(item: &PayloadItem, kind: &str) -> Uuid {
+pub fn event_id(item: &PayloadItem, kind: &str) -> Uuid {
     let mut name = item.identity.0.to_vec();
     name.extend(kind.as_bytes());
     Uuid::new_v5(&EVENT_IDS, &name)
@@ -200,6 +200,8 @@ pub fn event(
     item: &PayloadItem,
     tenant: &Arc<Tenant>,
     raw_object: Option<&RawObject>,
+    conversation: Option<&RawValue>,
+    degraded: &[&'static str],
 ) -> Result<Event, Unwritable> {
     let raw = payload.raw(item);
     let change = payload.change(item);
@@ -245,7 +247,7 @@ pub fn event(
             verified_name: None,
         },
         customer: customer_part(&customer),
-        conversation: None,
+        conversation,
         group_id: customer.group_id.as_deref(),
         message: None,
         status: None,
@@ -254,7 +256,7 @@ pub fn event(
         errors: payload.change_errors(item),
         raw: Some(raw),
         raw_object,
-        degraded: &[],
+        degraded,
     };
     let message = |content| MessagePart {
         id: item.id.as_deref(),

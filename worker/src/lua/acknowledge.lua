@@ -3,15 +3,15 @@
 -- everything noted about it goes away, together or not at all.
 --
 -- KEYS: lease, stream, later, progress, suspects, deaths, alone
--- ARGV: token, group, entry id, then for each object that is owed: key, attributes, body (empty: the
---       entry's own)
+-- ARGV: token, group, entry id, then for each piece that is owed: kind, key, attributes, body (empty:
+--       of an object the entry's own, else none)
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('NOTOWNER the lease is not this worker\'s')
 end
 local own
-for i = 4, #ARGV, 3 do
-  local body = ARGV[i + 2]
-  if body == '' then
+for i = 4, #ARGV, 4 do
+  local body = ARGV[i + 3]
+  if body == '' and ARGV[i] == 'put' then
     if not own then
       own = ''
       local entry = redis.call('XRANGE', KEYS[2], ARGV[3], ARGV[3])[1]
@@ -21,7 +21,7 @@ for i = 4, #ARGV, 3 do
     end
     body = own
   end
-  redis.call('XADD', KEYS[3], '*', 'k', 'put', 'o', ARGV[i], 'm', ARGV[i + 1], 'b', body)
+  redis.call('XADD', KEYS[3], '*', 'k', ARGV[i], 'o', ARGV[i + 1], 'm', ARGV[i + 2], 'b', body)
 end
 redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
 redis.call('XDEL', KEYS[2], ARGV[3])
