@@ -58,7 +58,42 @@ impl Keys {
 
     /// List: times (ms) of an account's webhooks of the last minute.
     pub fn rate(&self, partition: u16, waba_id: &str) -> String {
-        format!("{}:{}", self.of(partition, "rate"), id_name(waba_id))
+        format!("{}:{}", self.of(partition, "rate"), account(waba_id))
+    }
+
+    /// String: what the Tenant Service said of an account, as JSON without its token; expires.
+    pub fn tenant(&self, waba_id: &str) -> String {
+        format!("{}:tenant:{}", self.prefix, account(waba_id))
+    }
+
+    /// String: a worker asks the Tenant Service about an account now; expires.
+    pub fn tenant_asked(&self, waba_id: &str) -> String {
+        format!("{}:asked:{}", self.prefix, account(waba_id))
+    }
+
+    /// String: an account's access token, encrypted; expires.
+    pub fn token(&self, waba_id: &str) -> String {
+        format!("{}:token:{}", self.prefix, account(waba_id))
+    }
+
+    /// Sorted set: accounts by when they were last seen (ms).
+    pub fn tenants_seen(&self) -> String {
+        format!("{}:tenants:seen", self.prefix)
+    }
+
+    /// Sorted set: accounts without a tenant, by how often something of theirs was set aside.
+    pub fn tenants_unknown(&self) -> String {
+        format!("{}:tenants:unknown", self.prefix)
+    }
+
+    /// String: the worker whose turn it is to look up the accounts without a tenant; expires.
+    pub fn tenants_turn(&self) -> String {
+        format!("{}:tenants:turn", self.prefix)
+    }
+
+    /// Channel: accounts of which nothing remembered counts any more.
+    pub fn tenants_changed(&self) -> String {
+        format!("{}:tenants:changed", self.prefix)
     }
 
     /// String: the owner's token, with expiry.
@@ -103,7 +138,7 @@ impl Keys {
         format!(
             "{}:{{graph:{}}}:pace",
             self.prefix,
-            id_name(phone_number_id)
+            account(phone_number_id)
         )
     }
 
@@ -112,7 +147,7 @@ impl Keys {
         format!(
             "{}:{{graph:{}}}:pause",
             self.prefix,
-            id_name(phone_number_id)
+            account(phone_number_id)
         )
     }
 
@@ -131,13 +166,13 @@ impl Keys {
     }
 }
 
-/// An id as part of a key. Meta's are digits; what else is sent as one must not make a key of any
-/// length or form.
-fn id_name(id: &str) -> String {
-    if id.len() <= 32 && id.bytes().all(|byte| byte.is_ascii_digit()) {
-        return id.to_owned();
+/// An account's or a number's id as part of a key. Ids are digits; what else is sent as one must not make a key of
+/// any length, or move it to another slot.
+fn account(waba_id: &str) -> String {
+    if waba_id.len() <= 32 && waba_id.bytes().all(|byte| byte.is_ascii_digit()) {
+        return waba_id.to_owned();
     }
-    let hash = Sha256::digest(id.as_bytes());
+    let hash = Sha256::digest(waba_id.as_bytes());
     hash.iter()
         .take(12)
         .map(|byte| format!("{byte:02x}"))

@@ -2,9 +2,10 @@
 //!
 //! [`leases`] says which partitions are ours; [`partition`] owns one: it reads through [`stream`],
 //! lets [`lanes`] say what may run, takes the body apart ([`payload`], [`customer`]), asks whose it
-//! is ([`tenants`]), makes the [`event`], and hands it to the [`publisher`]; the raw body goes to the
-//! [`store`]. What is acknowledged and still owed, [`later`] does. [`error`] decides what becomes of
-//! what fails.
+//! is ([`tenants`]) and what is known of the conversation ([`state`]), makes the [`event`], and hands it
+//! to the [`publisher`]; the raw body goes to the [`store`]. What is acknowledged and still owed,
+//! [`later`] does; [`readmit`] puts back what was set aside for want of a tenant. [`error`] decides what
+//! becomes of what fails. All other services are called through [`neighbour`].
 
 pub mod config;
 pub mod run;
@@ -30,6 +31,8 @@ pub mod publisher;
 pub mod topology;
 
 pub mod later;
+pub mod readmit;
+pub mod state;
 pub mod store;
 
 pub mod breaker;

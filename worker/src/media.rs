@@ -44,7 +44,7 @@ use crate::metrics::Metrics;
 use crate::neighbour::{Trace, USER_AGENT};
 use crate::retry::Backoff;
 use crate::store::Store;
-use crate::tenants::Tokens;
+use crate::tenants::tokens::Tokens;
 
 /// Meta keeps what a webhook's media id stands for this long.
 const MEDIA_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -57,6 +57,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const NO_TOKEN_PAUSE: Duration = Duration::from_secs(15);
 /// Tries to get the bytes that were declared, before media is given up.
 const REREADS: u32 = 3;
 
@@ -98,7 +99,7 @@ pub type Flight = Shared<oneshot::Receiver<Outcome>>;
 pub struct Media {
     graph: Arc<Graph>,
     store: Arc<Store>,
-    tokens: Arc<Tokens>,
+    tokens: Tokens,
     client: Client,
     allowed: AllowedHosts,
     gate: Arc<Gate>,
@@ -114,7 +115,7 @@ pub struct Media {
 pub struct MediaParts {
     pub graph: Arc<Graph>,
     pub store: Arc<Store>,
-    pub tokens: Arc<Tokens>,
+    pub tokens: Tokens,
     pub allowed: AllowedHosts,
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
@@ -249,7 +250,9 @@ impl Media {
                 Place::Free(key) => Some(key),
             },
         };
-        let token = self.tokens.get(&job.waba_id).await.ok_or(Reason::Token)?;
+        let token = self.tokens.get(&job.waba_id).await;
+        // It has none, or nobody can be asked now.
+        let token = token.ok_or(Fault::after(Reason::Token, NO_TOKEN_PAUSE))?;
         match self.fetch(job, &id, key.clone(), &token).await {
             Err(fault) if fault.reason == Reason::Token => {
                 let fresh = self.tokens.refused(&job.waba_id, &token).await;

@@ -10,7 +10,78 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::media::outcome::Reason;
+use crate::neighbour::NeighbourMetrics;
 use crate::publisher::NotPublished;
+
+/// What is remembered where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Cache {
+    /// Tenants, in this process.
+    Tenant,
+    TenantRedis,
+    /// Access tokens, in this process.
+    Token,
+    TokenRedis,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCache {
+    cache: Cache,
+}
+
+/// What is counted of the caches.
+#[derive(Clone, Debug, Default)]
+pub struct CacheMetrics {
+    hits: Family<OfCache, Counter>,
+    misses: Family<OfCache, Counter>,
+    stale: Counter,
+    pub tokens_rejected: Gauge,
+}
+
+impl CacheMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("cache_hit", "Found in a cache", metrics.hits.clone());
+        registry.register(
+            "cache_miss",
+            "Looked for in a cache and not found",
+            metrics.misses.clone(),
+        );
+        registry.register(
+            "tenants_stale",
+            "Tenants used out of date since the Tenant Service was down",
+            metrics.stale.clone(),
+        );
+        registry.register(
+            "graph_tokens_rejected",
+            "Accounts whose access token the Graph API refuses",
+            metrics.tokens_rejected.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn count(&self, cache: Cache, hit: bool) {
+        let counted = if hit { &self.hits } else { &self.misses };
+        counted.get_or_create(&OfCache { cache }).inc();
+    }
+
+    pub(crate) fn stale(&self) {
+        self.stale.inc();
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum StatePost {
+    Taken,
+    Refused,
+    /// Not within a day.
+    Expired,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatePosted {
+    outcome: StatePost,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 enum PublishStatus {
@@ -97,6 +168,10 @@ pub struct Metrics {
     pub owned: Gauge,
     stream_length: Family<Partition, Gauge>,
     later_length: Family<Partition, Gauge>,
+    parked: Family<Partition, Gauge>,
+    state_posts: Family<StatePosted, Counter>,
+    pub caches: CacheMetrics,
+    pub neighbours: NeighbourMetrics,
     media: MediaMetrics,
 }
 
@@ -143,7 +218,21 @@ impl MediaMetrics {
 impl Metrics {
     /// Registers all metrics.
     pub fn new(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self {
+            caches: CacheMetrics::new(registry),
+            neighbours: NeighbourMetrics::new(registry),
+            ..Self::default()
+        };
+        registry.register(
+            "parked",
+            "Entries of an owned partition that wait for their tenant",
+            metrics.parked.clone(),
+        );
+        registry.register(
+            "state_posts",
+            "Messages that the State Manager was to be told of, by outcome",
+            metrics.state_posts.clone(),
+        );
         registry.register(
             "rabbitmq_publish",
             "Publications by outcome",
@@ -208,6 +297,17 @@ impl Metrics {
         self.set_aside.get_or_create(&SetAside { reason }).inc();
     }
 
+    pub(crate) fn state_post(&self, outcome: StatePost) {
+        self.state_posts
+            .get_or_create(&StatePosted { outcome })
+            .inc();
+    }
+
+    pub(crate) fn parked(&self, partition: u16, entries: usize) {
+        let label = Partition { partition };
+        self.parked.get_or_create(&label).set(entries as i64);
+    }
+
     pub(crate) fn lengths(&self, partition: u16, stream: u64, later: u64) {
         let label = Partition { partition };
         self.stream_length.get_or_create(&label).set(stream as i64);
@@ -218,6 +318,7 @@ impl Metrics {
         let label = Partition { partition };
         self.stream_length.remove(&label);
         self.later_length.remove(&label);
+        self.parked.remove(&label);
         self.media.parked.remove(&label);
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::{StreamEntry, format_numbers, parse_numbers};
+use shared::webhook::Place;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -22,12 +23,14 @@ use crate::leases::Tenure;
 use crate::media::outcome::{Next, Said};
 use crate::media::{Flight, Media, Stored, follow_up};
 use crate::metrics::{MediaStatus, Metrics};
-use crate::payload::Payload;
+use crate::neighbour::Trace;
+use crate::payload::{Payload, PayloadItem};
 use crate::publisher::Publisher;
 use crate::retry::Backoff;
+use crate::state::{self, Conversation, StateManager};
 use crate::store::{self, Described, Store};
 use crate::stream::{
-    Notes, Owed, OwedMedia, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError,
+    Notes, Owed, OwedMedia, OwedObject, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError,
 };
 use crate::tenants::{Tenant, Tenants, Verdict};
 
@@ -52,6 +55,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 pub struct Work {
     pub stream: Stream,
     pub tenants: Arc<Tenants>,
+    /// `None`: events have no conversation.
+    pub state: Option<StateManager>,
     pub publisher: Publisher,
     pub store: Arc<Store>,
     pub media: Arc<Media>,
@@ -92,6 +97,8 @@ struct Entry {
     running: usize,
     published: Vec<usize>,
     noted: usize,
+    /// Conversation ids of published messages, by item.
+    conversations: HashMap<usize, String>,
     /// What the failed store gets instead of the entry's body.
     failed_body: Vec<u8>,
     /// By reason: the items, and what the failed object is called.
@@ -143,7 +150,7 @@ enum Done {
     Announced(Result<(), StreamError>),
     Loaded(u64, Option<RawEntry>),
     Tenant(String, Verdict),
-    Item(u64, usize, Result<Option<OwedMedia>, Decision>),
+    Item(u64, usize, Result<Published, Decision>),
     Archived(u64, bool),
     Acknowledged(u64, Result<(), StreamError>),
     Noted(Result<(), StreamError>),
@@ -608,8 +615,13 @@ impl Partition {
         waiting.insert(seq);
         if !asked {
             let tenants = self.work.tenants.clone();
+            let [correlation_id, traceparent] = entry.head.trace();
             self.push(async move {
-                let verdict = tenants.resolve(&waba_id).await;
+                let trace = Trace {
+                    correlation_id: &correlation_id,
+                    traceparent: &traceparent,
+                };
+                let verdict = tenants.resolve(&waba_id, trace).await;
                 Done::Tenant(waba_id, verdict)
             });
         }
@@ -684,7 +696,7 @@ impl Partition {
                 entry.running += ready.len();
                 entry.archive = Archive::Done;
                 for n in ready {
-                    self.push(async move { Done::Item(seq, n, Ok(None)) });
+                    self.push(async move { Done::Item(seq, n, Ok(Published::default())) });
                 }
                 self.finish(seq);
             }
@@ -732,15 +744,17 @@ impl Partition {
         });
     }
 
-    fn item_ended(&mut self, seq: u64, n: usize, outcome: Result<Option<OwedMedia>, Decision>) {
+    fn item_ended(&mut self, seq: u64, n: usize, outcome: Result<Published, Decision>) {
         let Some(entry) = self.window.get_mut(&seq) else {
             return;
         };
         entry.running -= 1;
         match outcome {
-            Ok(pending) => {
+            Ok(published) => {
                 entry.published.push(n);
-                entry.pending_media.extend(pending);
+                entry.pending_media.extend(published.pending_media);
+                let conversation_id = published.conversation_id.map(|id| (n, id));
+                entry.conversations.extend(conversation_id);
             }
             Err(Decision::SetAside(reason)) => {
                 self.work.metrics.set_aside(reason);
@@ -789,7 +803,7 @@ impl Partition {
             return;
         }
         entry.acknowledging = true;
-        let owed = entry.owed();
+        let owed = entry.owed(self.work.state.is_some());
         let media = std::mem::take(&mut entry.pending_media);
         let (work, tenure, id) = (self.work.clone(), self.tenure.clone(), entry.id.clone());
         let (owes, owes_media) = (self.owed.clone(), self.owed_media.clone());
@@ -884,6 +898,13 @@ struct RunningItem {
     n: usize,
 }
 
+/// What is left of an item when its event is out.
+#[derive(Default)]
+struct Published {
+    conversation_id: Option<String>,
+    pending_media: Option<OwedMedia>,
+}
+
 /// What an item's event says of its media.
 enum OfMedia {
     Nothing,
@@ -893,13 +914,17 @@ enum OfMedia {
 
 impl RunningItem {
     /// Publishes the item's event, again and again if need be; `Err` says what else becomes of it.
-    /// What is left pending comes back.
-    async fn run(self) -> Result<Option<OwedMedia>, Decision> {
+    async fn run(self) -> Result<Published, Decision> {
         let media = self.wait_for_media().await?;
         let mut backoff = Backoff::for_server();
+        let mut conversation = None;
         loop {
-            let Err(failure) = self.once(&media).await else {
-                return self.published(&media);
+            let Err(failure) = self.once(&media, &mut conversation).await else {
+                let known = conversation.and_then(|conversation| conversation.known);
+                return Ok(Published {
+                    conversation_id: known.and_then(|known| state::conversation_id(&known)),
+                    pending_media: self.after(&media)?,
+                });
             };
             let decision = failure.decide();
             match decision {
@@ -942,27 +967,26 @@ impl RunningItem {
     }
 
     /// The event is out; what its media still needs.
-    fn published(&self, media: &OfMedia) -> Result<Option<OwedMedia>, Decision> {
-        let metrics = &self.work.metrics;
-        match media {
+    fn after(&self, media: &OfMedia) -> Result<Option<OwedMedia>, Decision> {
+        let status = match media {
             OfMedia::Nothing => return Ok(None),
-            OfMedia::Stored(_) => metrics.media_message(MediaStatus::Stored),
-            OfMedia::Said(Said::Failed(_)) => metrics.media_message(MediaStatus::Failed),
-            OfMedia::Said(Said::Pending) => {
-                metrics.media_message(MediaStatus::Pending);
-                let owed = owed_media(
-                    &self.payload,
-                    self.n,
-                    &self.tenant,
-                    self.raw_object.as_ref(),
-                );
-                return owed.map(Some);
-            }
+            OfMedia::Stored(_) => MediaStatus::Stored,
+            OfMedia::Said(Said::Failed(_)) => MediaStatus::Failed,
+            OfMedia::Said(Said::Pending) => MediaStatus::Pending,
+        };
+        self.work.metrics.media_message(status);
+        if status != MediaStatus::Pending {
+            return Ok(None);
         }
-        Ok(None)
+        let raw_object = self.raw_object.as_ref();
+        owed_media(&self.payload, self.n, &self.tenant, raw_object).map(Some)
     }
 
-    async fn once(&self, media: &OfMedia) -> Result<(), Failure> {
+    async fn once(
+        &self,
+        media: &OfMedia,
+        conversation: &mut Option<Conversation>,
+    ) -> Result<(), Failure> {
         let media = match media {
             OfMedia::Nothing => None,
             // Signed anew each time: the URL must be fresh when the event goes out.
@@ -978,14 +1002,23 @@ impl RunningItem {
             ));
         };
         let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
+        if conversation.is_none() {
+            *conversation = Some(self.conversation(item).await);
+        }
+        let known = conversation.as_ref();
+        let degraded = known.map_or(&[][..], |conversation| conversation.degraded);
+        let known = known.and_then(|conversation| conversation.known.as_deref());
         // An item that makes this code panic is one item's problem.
         let event = catch_unwind(AssertUnwindSafe(|| {
+            let raw_object = self.raw_object.as_ref();
             event::event(
                 &self.payload,
                 item,
                 &self.tenant,
-                self.raw_object.as_ref(),
+                raw_object,
                 media.as_ref(),
+                known,
+                degraded,
             )
         }))
         .map_err(|_| Failure::Panicked)??;
@@ -994,6 +1027,15 @@ impl RunningItem {
             .publish(event, self.tenure.clone())
             .await?;
         Ok(())
+    }
+
+    async fn conversation(&self, item: &PayloadItem) -> Conversation {
+        match &self.work.state {
+            Some(state) if item.place == Place::Message => {
+                state.conversation(&self.payload, item, &self.tenant).await
+            }
+            Some(_) | None => Conversation::default(),
+        }
     }
 }
 
@@ -1025,6 +1067,7 @@ impl Entry {
             running: 0,
             published: Vec::new(),
             noted: 0,
+            conversations: HashMap::new(),
             failed_body: Vec::new(),
             set_aside: BTreeMap::new(),
             archive: Archive::Done,
@@ -1077,7 +1120,7 @@ impl Entry {
     }
 
     /// What is left to do when it is acknowledged.
-    fn owed(&self) -> Vec<Owed> {
+    fn owed(&self, state: bool) -> Vec<Owed> {
         let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
         let folder = store::folder(tenant_id, &self.head.waba_id);
         let failed = self.set_aside.iter().map(|(reason, (items, name))| {
@@ -1094,14 +1137,30 @@ impl Entry {
             .clone()
             .filter(|_| self.archive == Archive::Owed)
             .map(|key| (key, self.head.described(&[]), Vec::new()));
-        failed
-            .chain(archive)
-            .map(|(key, described, body)| Owed {
+        let objects = failed.chain(archive).map(|(key, described, body)| {
+            Owed::Object(OwedObject {
                 key,
                 attributes: serde_json::to_string(&described).unwrap_or_default(),
                 body,
             })
-            .collect()
+        });
+        objects.chain(self.to_tell().filter(|_| state)).collect()
+    }
+
+    /// What the State Manager is to be told: of each published message. Of one that an earlier
+    /// tenure published the conversation isn't known any more.
+    fn to_tell(&self) -> impl Iterator<Item = Owed> {
+        let known = self.payload.as_ref().zip(self.verdict.as_ref());
+        let known = known.and_then(|(payload, verdict)| Some((payload, verdict.tenant_id()?)));
+        let published = self.published.iter().map(move |n| (known, *n));
+        published.filter_map(|(known, n)| {
+            let (payload, tenant_id) = known?;
+            let item = payload.items.get(n)?;
+            let event_id = event::event_id(item, "message.received");
+            let conversation_id = self.conversations.get(&n).map(String::as_str);
+            let told = state::told(payload, item, tenant_id, event_id, conversation_id)?;
+            Some(Owed::State(told))
+        })
     }
 }
 
@@ -1130,6 +1189,12 @@ impl Head {
             described: Described::from([("entry", id.to_owned())]),
             name: id.to_owned(),
         }
+    }
+
+    /// Correlation id and traceparent.
+    fn trace(&self) -> [String; 2] {
+        ["correlation-id", "traceparent"]
+            .map(|name| self.described.get(name).cloned().unwrap_or_default())
     }
 
     fn described(&self, items: &[usize]) -> BTreeMap<String, String> {

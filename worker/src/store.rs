@@ -2,6 +2,8 @@
 
 mod media;
 
+mod failed;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

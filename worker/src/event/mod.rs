@@ -187,7 +187,7 @@ struct CallPart<'a> {
 }
 
 /// Id of the event of an item.
-fn event_id(item: &PayloadItem, kind: &str) -> Uuid {
+pub fn event_id(item: &PayloadItem, kind: &str) -> Uuid {
     let mut name = item.identity.0.to_vec();
     name.extend(kind.as_bytes());
     Uuid::new_v5(&EVENT_IDS, &name)
@@ -201,7 +201,7 @@ pub fn follow_up(
     raw_object: Option<&RawObject>,
     media: &media::MediaState,
 ) -> Result<Event, Unwritable> {
-    let mut event = event(payload, item, tenant, raw_object, Some(media))?;
+    let mut event = event(payload, item, tenant, raw_object, Some(media), None, &[])?;
     let name = if matches!(media, media::MediaState::Stored { .. }) {
         "stored"
     } else {
@@ -231,6 +231,8 @@ pub fn event(
     tenant: &Arc<Tenant>,
     raw_object: Option<&RawObject>,
     media: Option<&media::MediaState>,
+    conversation: Option<&RawValue>,
+    degraded: &[&'static str],
 ) -> Result<Event, Unwritable> {
     let raw = payload.raw(item);
     let change = payload.change(item);
@@ -276,7 +278,7 @@ pub fn event(
             verified_name: None,
         },
         customer: customer_part(&customer),
-        conversation: None,
+        conversation,
         group_id: customer.group_id.as_deref(),
         message: None,
         status: None,
@@ -285,7 +287,7 @@ pub fn event(
         errors: payload.change_errors(item),
         raw: Some(raw),
         raw_object,
-        degraded: &[],
+        degraded,
     };
     let message = |content| MessagePart {
         id: item.id.as_deref(),

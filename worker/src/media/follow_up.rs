@@ -26,7 +26,7 @@ use crate::publisher::NotPublished;
 use crate::retry::Backoff;
 use crate::store;
 use crate::stream::{LaterMedia, OwedMedia, StreamError};
-use crate::tenants::Tenant;
+use crate::tenants::{Status, Tenant};
 
 /// Pieces of a partition in work at once, and of one tenant among them.
 const MOST_AT_ONCE: usize = 32;
@@ -381,7 +381,11 @@ async fn once(work: &Work, tenure: &Arc<Tenure>, id: &str) -> Result<(), NotYet>
             }
         }
     };
-    let tenant = Arc::new(Tenant::named(head.tenant_id, head.tenant_name));
+    let tenant = Arc::new(Tenant {
+        id: head.tenant_id,
+        name: head.tenant_name,
+        status: Status::Active,
+    });
     let event = event::follow_up(&payload, item, &tenant, head.raw_object.as_ref(), &state);
     let event = event.map_err(|_| NotYet::Unreadable)?;
     work.publisher.publish(event, tenure.clone()).await?;
