@@ -369,6 +369,8 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
+        // Without this a small file takes 40 ms. It only fails on a connection that is gone.
+        drop(stream.set_nodelay(true));
         let connection = serve_connection(stream, state.clone(), base_url.clone());
         let closed = all.clone();
         tracker.spawn(async move { closed.run_until_cancelled(connection).await });

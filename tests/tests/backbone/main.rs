@@ -8,6 +8,7 @@ mod door;
 mod limits;
 mod media;
 mod media_crashes;
+mod media_sizes;
 mod outages;
 mod ownership;
 mod path;
