@@ -181,6 +181,8 @@ impl Source {
                         .bytes
                         .fetch_add(piece.len() as u64, Ordering::Relaxed);
                     self.held.push_back(piece);
+                    // Many files that come fast must not keep the threads from everything else.
+                    tokio::task::yield_now().await;
                     if self.held.len() > 1
                         && let Some(piece) = self.held.pop_front()
                     {
