@@ -38,7 +38,7 @@ use tokio_util::task::TaskTracker;
 use crate::ports;
 
 /// How many requests are remembered with their headers and body.
-const REMEMBERED: usize = 10_000;
+const REMEMBERED: usize = 50_000;
 
 /// One of the services; each has its own fault and its own count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,6 +156,7 @@ struct State {
     tenants: HashMap<String, Tenant>,
     mappings: HashMap<String, Option<Value>>,
     media: HashMap<String, Option<Media>>,
+    taken: Vec<Value>,
 }
 
 #[derive(Debug, Clone)]
@@ -227,6 +228,11 @@ impl Neighbours {
         let state = self.received(Service::State).into_iter();
         let posts = state.filter(|request| request.method == Method::POST);
         posts.map(|request| request.body).collect()
+    }
+
+    /// Bodies posted to the State Manager that it took: answered without a fault.
+    pub fn state_taken(&self) -> Vec<Value> {
+        self.state().taken.clone()
     }
 
     pub fn set_tenant(&self, waba_id: &str, tenant: Tenant) {
@@ -329,8 +335,12 @@ async fn answer(
             Service::Graph => state.graph(&segments, head.uri.query(), base_url),
             Service::Download => state.download(&segments),
         };
-        let fault = state.faults.get(&service).copied();
-        (fault.unwrap_or_default(), reply)
+        let fault = state.faults.get(&service).copied().unwrap_or_default();
+        let rightly = matches!(fault, Fault::None | Fault::Slow(_));
+        if rightly && service == Service::State && head.method == Method::POST {
+            state.taken.push(serde_json::from_slice(&body).unwrap_or_default());
+        }
+        (fault, reply)
     };
     let reply = match fault {
         Fault::None => reply,

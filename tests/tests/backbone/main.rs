@@ -6,12 +6,14 @@ mod cluster;
 mod corpus;
 mod door;
 mod limits;
+mod neighbours;
 mod outages;
 mod ownership;
 mod path;
 mod publishing;
 mod redis_faults;
 mod setting_aside;
+mod tenants;
 
 use std::collections::HashMap;
 use std::time::Duration;
