@@ -41,7 +41,7 @@ use crate::ports;
 pub use self::media::Content;
 
 /// How many requests are remembered with their headers and body.
-const REMEMBERED: usize = 10_000;
+const REMEMBERED: usize = 50_000;
 
 /// One of the services; each has its own fault and its own count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -216,6 +216,7 @@ struct State {
     media: HashMap<String, Option<Media>>,
     scripts: HashMap<(Service, String), Script>,
     refused_tokens: HashSet<String>,
+    taken: Vec<Value>,
 }
 
 #[derive(Debug, Clone)]
@@ -288,6 +289,11 @@ impl Neighbours {
         let state = self.received(Service::State).into_iter();
         let posts = state.filter(|request| request.method == Method::POST);
         posts.map(|request| request.body).collect()
+    }
+
+    /// Bodies posted to the State Manager that it took: answered without a fault.
+    pub fn state_taken(&self) -> Vec<Value> {
+        self.state().taken.clone()
     }
 
     pub fn set_tenant(&self, waba_id: &str, tenant: Tenant) {
@@ -432,7 +438,7 @@ async fn answer(
             Some(script) => script.next(),
             None => None,
         };
-        match turn {
+        let (fault, served) = match turn {
             Some(Turn::Answer {
                 status,
                 headers,
@@ -446,7 +452,14 @@ async fn answer(
                 state.faults.get(&service).copied().unwrap_or_default(),
                 state.serve(service, &head, &segments, base_url),
             ),
+        };
+        let rightly = matches!(fault, Fault::None | Fault::Slow(_));
+        if rightly && service == Service::State && head.method == Method::POST {
+            state
+                .taken
+                .push(serde_json::from_slice(&body).unwrap_or_default());
         }
+        (fault, served)
     };
     let media = match served {
         Served::Answer(reply) => return misbehave(fault, reply).await,

@@ -261,6 +261,26 @@ impl Program {
         Ok((answer.status(), answer.text().await?))
     }
 
+    /// Status and body of an admin route that is posted to, with a bearer token if there is one.
+    ///
+    /// # Errors
+    /// No answer within 15 s.
+    pub async fn post(
+        &self,
+        path: &str,
+        token: Option<&str>,
+    ) -> anyhow::Result<(StatusCode, String)> {
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(15))
+            .build()?;
+        let mut request = client.post(format!("http://{}{path}", self.admin));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await?;
+        Ok((answer.status(), answer.text().await?))
+    }
+
     /// Sum of a metric over those of its series whose labels contain `labels`, such as
     /// `code="200"`; 0 if there are none.
     ///

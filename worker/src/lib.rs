@@ -1,7 +1,7 @@
 //! The way out: turns stored webhooks into events.
 //!
 //! [`leases`] says which partitions are ours; [`partition`] owns one: it reads through [`stream`],
-//! lets [`lanes`] say what may run, takes the body apart ([`payload`], [`customer`]), asks whose it
+//! keeps what has no known tenant [`parked`], lets [`lanes`] say what may run, takes the body apart ([`payload`], [`customer`]), asks whose it
 //! is ([`tenants`]) and what is known of the conversation ([`state`]), makes the [`event`], and hands it
 //! to the [`publisher`]; the raw body goes to the [`store`]. What is acknowledged and still owed,
 //! [`later`] does; [`readmit`] puts back what was set aside for want of a tenant. [`error`] decides what
@@ -16,6 +16,7 @@ pub mod partition;
 pub mod stream;
 
 pub mod lanes;
+pub mod parked;
 
 pub mod customer;
 pub mod payload;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -24,6 +25,7 @@ use crate::media::outcome::{Next, Said};
 use crate::media::{Flight, Media, Stored, follow_up};
 use crate::metrics::{MediaStatus, Metrics};
 use crate::neighbour::Trace;
+use crate::parked::Parked;
 use crate::payload::{Payload, PayloadItem};
 use crate::publisher::Publisher;
 use crate::retry::Backoff;
@@ -39,6 +41,11 @@ const BYTES_PER_READ: usize = 1_048_576;
 /// Entries and items known at once; those that can't run yet are kept without their bodies.
 const MOST_ENTRIES: usize = 20_000;
 const MOST_ITEMS: usize = 50_000;
+/// Entries of this worker that wait for their tenant, as ids; beyond, a partition that has some isn't
+/// read. About 60 bytes each.
+const MOST_PARKED: usize = 1_000_000;
+/// Entries that return at once when their tenant is known.
+const RETURNING: usize = 256;
 /// An acknowledgement waits this long for the archive; then the archive is owed.
 const ARCHIVE_PATIENCE: Duration = Duration::from_secs(2);
 /// After a failure the archive is owed at once for this long.
@@ -62,6 +69,8 @@ pub struct Work {
     pub media: Arc<Media>,
     pub metrics: Metrics,
     pub hasher: LaneHasher,
+    /// How many entries wait for their tenant.
+    pub parked: Arc<AtomicUsize>,
     /// One permit per conversation in work.
     pub permits: Arc<Semaphore>,
     /// Bound on a partition's bodies in memory.
@@ -149,6 +158,8 @@ enum Done {
     Slept(Box<Sleeper>),
     Announced(Result<(), StreamError>),
     Loaded(u64, Option<RawEntry>),
+    /// Of the entries of an account that were parked, those that were fetched: the first ones.
+    Fetched(String, Vec<String>, Vec<RawEntry>),
     Tenant(String, Verdict),
     Item(u64, usize, Result<Published, Decision>),
     Archived(u64, bool),
@@ -171,8 +182,16 @@ struct Partition {
     sleeper: Option<Box<Sleeper>>,
     /// Read, not yet taken in.
     backlog: VecDeque<RawEntry>,
+    /// What waits for its tenant.
+    parked: Parked,
+    /// The account whose parked entries are fetched again, or taken in.
+    returning_of: Option<String>,
+    fetching: bool,
+    returning: VecDeque<RawEntry>,
     /// A suspect is in work, or being announced: nothing else is begun.
     alone: Option<String>,
+    /// It waits for everything before it, or for being announced.
+    suspect: Option<RawEntry>,
     window: BTreeMap<u64, Entry>,
     ids: HashSet<String>,
     next: u64,
@@ -188,6 +207,11 @@ impl Partition {
     fn new(work: Arc<Work>, tenure: Arc<Tenure>, owed: Arc<Notify>) -> Self {
         let sleeper = Some(Box::new(work.stream.sleeper(tenure.partition)));
         Self {
+            parked: Parked::new(work.parked.clone()),
+            returning_of: None,
+            fetching: false,
+            returning: VecDeque::new(),
+            suspect: None,
             work,
             tenure,
             owed,
@@ -223,6 +247,7 @@ impl Partition {
         loop {
             self.take_in();
             self.load_more();
+            self.return_more();
             self.read_more();
             if self.draining && self.idle() {
                 break;
@@ -281,7 +306,9 @@ impl Partition {
             }
             Done::Announced(Ok(())) => self.take_in_alone(),
             Done::Loaded(seq, raw) => self.was_loaded(seq, raw),
+            Done::Fetched(waba_id, ids, entries) => self.was_fetched(&waba_id, &ids, entries),
             Done::Tenant(waba_id, verdict) => {
+                self.parked.release(&waba_id);
                 for seq in self.waiting_for_tenant.remove(&waba_id).unwrap_or_default() {
                     if let Some(entry) = self.window.get_mut(&seq) {
                         entry.verdict = Some(verdict.clone());
@@ -327,15 +354,19 @@ impl Partition {
 
     // Reading
 
-    fn read_more(&mut self) {
-        if self.reading
-            || self.draining
-            || !self.backlog.is_empty()
+    /// No more entries can be taken in now.
+    fn is_full(&self) -> bool {
+        self.draining
             || !self.to_load.is_empty()
             || self.loaded_bytes >= self.work.read_bytes
             || self.window.len() >= MOST_ENTRIES
             || self.lanes.len() >= MOST_ITEMS
-        {
+    }
+
+    fn read_more(&mut self) {
+        let parked_too_many = !self.parked.is_empty() && self.parked.total() >= MOST_PARKED;
+        let untaken = !self.backlog.is_empty() || self.suspect.is_some();
+        if self.reading || untaken || parked_too_many || self.is_full() {
             return;
         }
         self.reading = true;
@@ -372,18 +403,118 @@ impl Partition {
                 }
             }
             (None, ReadFrom::Pending(_)) => self.from = ReadFrom::New,
-            (None, ReadFrom::New) if read.pending > self.window.len() => {
+            (None, ReadFrom::New) if read.pending > self.known_pending() => {
                 // Something is pending that never arrived here: a late read of a lost connection.
                 self.from = ReadFrom::Pending("0-0".to_owned());
             }
             (None, ReadFrom::New) => self.sleep(read.last_delivered),
         }
-        let known = &self.ids;
-        self.backlog.extend(
-            read.entries
-                .into_iter()
-                .filter(|entry| !known.contains(&entry.id)),
-        );
+        let (window, parked) = (&self.ids, &self.parked);
+        let new = read.entries.into_iter();
+        self.backlog
+            .extend(new.filter(|entry| !window.contains(&entry.id) && !parked.contains(&entry.id)));
+        self.work
+            .metrics
+            .parked(self.tenure.partition, self.parked.len());
+    }
+
+    fn known_pending(&self) -> usize {
+        self.window.len() + self.parked.len()
+    }
+
+    // Waiting for a tenant
+
+    /// Parks an entry whose tenant isn't known, or of whose account something is parked.
+    fn park(&mut self, raw: &RawEntry) -> bool {
+        let text = |name: &str| {
+            let value = raw.fields.as_ref()?.get(name)?;
+            std::str::from_utf8(value).ok()
+        };
+        // What can't be read needs no tenant.
+        let (Some(waba_id), Some("")) = (text("w"), text("r")) else {
+            return false;
+        };
+        let waits = self.parked.holds(waba_id);
+        if (!waits && self.work.tenants.knows(waba_id)) || !self.parked.park(waba_id, &raw.id) {
+            return false;
+        }
+        if !waits {
+            let trace = ["c", "p"].map(|name| text(name).unwrap_or_default().to_owned());
+            self.resolve(waba_id.to_owned(), trace);
+        }
+        true
+    }
+
+    fn resolve(&self, waba_id: String, trace: [String; 2]) {
+        let tenants = self.work.tenants.clone();
+        self.push(async move {
+            let [correlation_id, traceparent] = &trace;
+            let trace = Trace {
+                correlation_id,
+                traceparent,
+            };
+            let verdict = tenants.resolve(&waba_id, trace).await;
+            Done::Tenant(waba_id, verdict)
+        });
+    }
+
+    /// Fetches entries again that were parked and whose tenant is known now.
+    fn return_more(&mut self) {
+        if self.returning_of.is_some() || self.is_full() {
+            return;
+        }
+        let Some((waba_id, ids)) = self.parked.next(RETURNING) else {
+            return;
+        };
+        self.returning_of = Some(waba_id.clone());
+        self.fetching = true;
+        let bytes = BYTES_PER_READ.min(self.work.read_bytes - self.loaded_bytes);
+        let (work, tenure) = (self.work.clone(), self.tenure.clone());
+        self.push(async move {
+            let mut backoff = Backoff::for_server();
+            loop {
+                match work.stream.fetch_all(&tenure, &ids, bytes).await {
+                    Ok(entries) => return Done::Fetched(waba_id, ids, entries),
+                    Err(error) => tracing::warn!(%error, "Redis is away"),
+                }
+                backoff.wait().await;
+            }
+        });
+    }
+
+    fn was_fetched(&mut self, waba_id: &str, ids: &[String], entries: Vec<RawEntry>) {
+        self.fetching = false;
+        if self.work.tenants.knows(waba_id) {
+            self.parked
+                .put_back(waba_id, &ids[entries.len().min(ids.len())..]);
+            self.returning.extend(entries);
+            return;
+        }
+        // It was forgotten meanwhile.
+        self.parked.put_back(waba_id, ids);
+        self.returning_of = None;
+        self.resolve(waba_id.to_owned(), Default::default());
+    }
+
+    /// The next entry to take in: what returns comes first. What is newer of its account is parked
+    /// until all of that is taken in.
+    fn next_entry(&mut self) -> Option<RawEntry> {
+        if let Some(suspect) = self.suspect.take() {
+            return Some(suspect);
+        }
+        if let Some(entry) = self.returning.pop_front() {
+            self.parked.taken_in(&entry.id);
+            return Some(entry);
+        }
+        if let Some(waba_id) = self.returning_of.take_if(|_| !self.fetching) {
+            self.parked.returned(&waba_id);
+        }
+        while let Some(entry) = self.backlog.pop_front() {
+            if !self.park(&entry) {
+                return Some(entry);
+            }
+        }
+        None
     }
 
     fn sleep(&mut self, last: String) {
@@ -404,7 +535,7 @@ impl Partition {
     /// and everything behind it waits for the suspect.
     fn take_in(&mut self) {
         while self.alone.is_none() && !self.draining {
-            let Some(entry) = self.backlog.pop_front() else {
+            let Some(entry) = self.next_entry() else {
                 return;
             };
             let crashes = self.notes.suspects.get(&entry.id).copied().unwrap_or(0);
@@ -413,7 +544,7 @@ impl Partition {
                 continue;
             }
             let id = entry.id.clone();
-            self.backlog.push_front(entry);
+            self.suspect = Some(entry);
             if !self.window.is_empty() {
                 return;
             }
@@ -427,7 +558,7 @@ impl Partition {
     }
 
     fn take_in_alone(&mut self) {
-        if let Some(entry) = self.backlog.pop_front() {
+        if let Some(entry) = self.suspect.take() {
             self.admit(entry);
         }
     }
@@ -613,17 +744,9 @@ impl Partition {
         let waiting = self.waiting_for_tenant.entry(waba_id.clone()).or_default();
         let asked = !waiting.is_empty();
         waiting.insert(seq);
+        let trace = entry.head.trace();
         if !asked {
-            let tenants = self.work.tenants.clone();
-            let [correlation_id, traceparent] = entry.head.trace();
-            self.push(async move {
-                let trace = Trace {
-                    correlation_id: &correlation_id,
-                    traceparent: &traceparent,
-                };
-                let verdict = tenants.resolve(&waba_id, trace).await;
-                Done::Tenant(waba_id, verdict)
-            });
+            self.resolve(waba_id, trace);
         }
         self.forget_body(seq);
     }

@@ -178,6 +178,7 @@ pub async fn run(
         publisher,
         store,
         metrics: metrics.clone(),
+        parked: Arc::default(),
         hasher: LaneHasher::default(),
         permits: Arc::new(Semaphore::new(config.concurrency)),
         read_bytes: config.read_bytes,

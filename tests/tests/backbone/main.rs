@@ -9,12 +9,14 @@ mod limits;
 mod media;
 mod media_crashes;
 mod media_sizes;
+mod neighbours;
 mod outages;
 mod ownership;
 mod path;
 mod publishing;
 mod redis_faults;
 mod setting_aside;
+mod tenants;
 
 use std::collections::HashMap;
 use std::time::Duration;

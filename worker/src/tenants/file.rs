@@ -71,7 +71,7 @@ mod tests {
             ),
             (
                 r#"[{"tenantId":"t","businessAccountId":"1","accessToken":{"canary":1}}]"#,
-                "is no JSON array of tenants: line 1, column 68",
+                "is no JSON array of tenants: line 1, column 55",
             ),
             (
                 r#"[{"tenantId":"t","businessAccountId":"1","status":"canary"}]"#,

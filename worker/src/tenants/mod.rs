@@ -185,6 +185,18 @@ impl Tenants {
         found
     }
 
+    /// Whether what is remembered of an account is up to date.
+    pub fn knows(&self, waba_id: &str) -> bool {
+        let knows = match &self.source {
+            Source::File(_) => true,
+            Source::Service(_) => self.memory.fresh(waba_id, Instant::now()).is_some(),
+        };
+        if !knows {
+            self.metrics.count(Cache::Tenant, false);
+        }
+        knows
+    }
+
     /// Asks until there is a verdict, however long that takes.
     pub async fn resolve(self: &Arc<Self>, waba_id: &str, trace: Trace<'_>) -> Verdict {
         let mut backoff = Backoff::for_server();

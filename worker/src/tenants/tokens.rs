@@ -232,10 +232,13 @@ impl Tokens {
             "the Graph API refuses a tenant's token; another one is asked for"
         );
         store.memory.remove(waba_id);
+        // At once, so that whoever is refused meanwhile finds the question on its way.
+        let asking = tenants.flight(waba_id, Need::Asked, Trace::default());
         if store.keys.is_some() {
             store.in_redis.forget_token(waba_id).await;
         }
-        self.ask(waba_id).await
+        drop(asking.await);
+        store.fresh(waba_id)
     }
 
     async fn ask(&self, waba_id: &str) -> Option<Arc<Secret>> {
