@@ -4,6 +4,7 @@
 use serde_json::value::RawValue;
 use shared::webhook::{Place, members, scalar};
 
+use crate::event::Direction;
 use crate::lanes::{LaneHasher, LaneKey};
 use crate::payload::{Contact, Payload, PayloadItem};
 
@@ -35,24 +36,13 @@ impl Customer {
         let ids = |names| texts(raw, names);
         match item.place {
             Place::Message | Place::StandbyMessage => customer.set(ids(FROM)),
-            Place::Echo | Place::StandbyEcho | Place::HistoryEcho => customer.set(ids(TO)),
-            Place::Status | Place::StandbyStatus => {
-                let [id, user, parent, old_parent, kind] = texts(
-                    raw,
-                    [
-                        "recipient_id",
-                        "recipient_user_id",
-                        "recipient_parent_user_id",
-                        "parent_recipient_user_id",
-                        "recipient_type",
-                    ],
-                );
-                if kind.as_deref() == Some("group") {
-                    customer.group_id = id;
-                } else {
-                    customer.set([id, user, parent.or(old_parent)]);
-                }
+            Place::Echo | Place::HistoryEcho => customer.set(ids(TO)),
+            Place::StandbyEcho => {
+                // What was sent through an API is wrapped as it was sent.
+                let wrapped = members(raw, ["message"]).and_then(|[sent]| sent);
+                customer.receives(wrapped.unwrap_or(raw));
             }
+            Place::Status | Place::StandbyStatus => customer.got(raw),
             // Either side may be the business.
             Place::HistoryThreadMessage
             | Place::HistoryMessage
@@ -60,22 +50,97 @@ impl Customer {
             | Place::CallStatus => {
                 let [from, from_user, from_parent] = ids(FROM);
                 let [to, to_user, to_parent] = ids(TO);
-                let [recipient] = texts(raw, ["recipient_id"]);
+                let [recipient, recipient_user, recipient_parent] = texts(
+                    raw,
+                    [
+                        "recipient_id",
+                        "recipient_user_id",
+                        "recipient_parent_user_id",
+                    ],
+                );
+                let thread = payload.thread(item);
+                let of_thread = |part: fn(&Contact) -> &Option<String>| {
+                    thread.and_then(|thread| part(&thread.contact).clone())
+                };
                 customer.set([
-                    from.filter(not_business)
+                    thread
+                        .and_then(|thread| thread.id.clone())
+                        .or_else(|| of_thread(|contact| &contact.wa_id))
+                        .or(from.filter(not_business))
                         .or(to.filter(not_business))
                         .or(recipient),
-                    from_user.or(to_user),
-                    from_parent.or(to_parent),
+                    of_thread(|contact| &contact.user_id)
+                        .or(from_user)
+                        .or(to_user)
+                        .or(recipient_user),
+                    of_thread(|contact| &contact.parent_user_id)
+                        .or(from_parent)
+                        .or(to_parent)
+                        .or(recipient_parent),
                 ]);
+                customer.contact = thread.map(|thread| thread.contact.clone());
             }
             Place::UserAction | Place::ValueErrors | Place::Change => {}
         }
         let [group_id] = texts(raw, ["group_id"]);
         customer.group_id = customer.group_id.or(group_id);
         customer.aliases = system_ids(raw);
-        customer.contact = customer.find(&change.contacts);
+        customer.contact = customer.find(&change.contacts).or(customer.contact);
         customer
+    }
+
+    /// The ids of a status. Of a group's, the customer is the member of the group.
+    fn got(&mut self, raw: &RawValue) {
+        let [id, user, parent, older_parent, oldest_parent, kind] = texts(
+            raw,
+            [
+                "recipient_id",
+                "recipient_user_id",
+                "recipient_parent_user_id",
+                "parent_recipient_user_id",
+                "parent_user_id",
+                "recipient_type",
+            ],
+        );
+        if kind.as_deref() != Some("group") {
+            return self.set([id, user, parent.or(older_parent).or(oldest_parent)]);
+        }
+        self.group_id = id;
+        let [member, older_member, user, parent] = texts(
+            raw,
+            [
+                "recipient_participant_id",
+                "participant_recipient_id",
+                "recipient_participant_user_id",
+                "recipient_participant_parent_user_id",
+            ],
+        );
+        self.set([member.or(older_member), user, parent]);
+    }
+
+    /// The ids of what the business sent through an API, where `recipient` is a user id.
+    fn receives(&mut self, sent: &RawValue) {
+        let [to, user, parent] = texts(sent, TO);
+        let [recipient, kind] = texts(sent, ["recipient", "recipient_type"]);
+        if kind.as_deref() == Some("group") {
+            self.group_id = to;
+        } else {
+            self.set([to, user.or(recipient), parent]);
+        }
+    }
+
+    /// Who wrote a message of the history; `None` where that can't be told.
+    pub fn direction(&self, payload: &Payload, item: &PayloadItem) -> Option<Direction> {
+        let [from, from_user, _] = texts(payload.raw(item), FROM);
+        let business = payload.change(item).display_phone_number.as_deref();
+        let Some(from) = from.as_deref().map(digits) else {
+            return from_user.map(|_| Direction::Inbound);
+        };
+        if business.map(digits).as_ref() == Some(&from) {
+            return Some(Direction::Outbound);
+        }
+        let customer = self.wa_id.as_deref().map(digits);
+        (customer.as_ref() == Some(&from)).then_some(Direction::Inbound)
     }
 
     fn set(&mut self, [wa_id, user_id, parent_user_id]: [Option<String>; 3]) {
@@ -91,7 +156,7 @@ impl Customer {
             let mine = mine.as_ref()?;
             contacts
                 .iter()
-                .find(|contact| theirs(contact).as_ref() == Some(mine))
+                .find(|contact| theirs(contact).as_deref().map(plain) == Some(plain(mine)))
         };
         by(&self.user_id, |contact| &contact.user_id)
             .or_else(|| by(&self.wa_id, |contact| &contact.wa_id))
@@ -121,7 +186,7 @@ impl Customer {
             .chain(contact.and_then(|contact| contact.user_id.as_ref()))
             .chain(contact.and_then(|contact| contact.parent_user_id.as_ref()))
             .chain(&self.aliases)
-            .map(|id| hasher.key(&["customer", number, id.trim_start_matches('+')]))
+            .map(|id| hasher.key(&["customer", number, plain(id)]))
             .collect();
         if keys.is_empty() {
             vec![hasher.key(&["field", &payload.entry.waba_id, &item.field])]
@@ -158,6 +223,11 @@ fn texts<const N: usize>(raw: &RawValue, names: [&str; N]) -> [Option<String>; N
             .map(|text| text.into_owned())
             .filter(|text| !text.is_empty())
     })
+}
+
+/// Meta writes some phones with `+`.
+fn plain(id: &str) -> &str {
+    id.trim_start_matches('+')
 }
 
 fn digits(text: impl AsRef<str>) -> String {

@@ -17,6 +17,7 @@ use shared::secrets::Secret;
 use url::Url;
 
 use crate::config::GraphArgs;
+use crate::event::channel::NumberProfile;
 use crate::neighbour::{Answer, Class, Neighbour, NeighbourError, Trace};
 
 /// One question, with what is tried again of it.
@@ -151,6 +152,18 @@ impl Graph {
             mime_type: media.mime_type,
             url: media.url,
         })
+    }
+
+    /// What Meta knows of a business phone number.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn number(&self, id: &str, asking: Asking<'_>) -> Result<NumberProfile, GraphError> {
+        if !is_id(id) {
+            return Err(GraphError::Missing);
+        }
+        self.get(id, Some(("fields", NumberProfile::FIELDS)), asking)
+            .await
     }
 
     async fn get<T: DeserializeOwned>(

@@ -27,6 +27,7 @@ pub mod event;
 
 pub mod graph;
 pub mod media;
+pub mod numbers;
 
 pub mod publisher;
 pub mod topology;
@@ -40,5 +41,6 @@ pub mod breaker;
 pub mod neighbour;
 
 pub mod error;
+pub mod meta_error;
 pub mod metrics;
 pub mod retry;

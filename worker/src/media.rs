@@ -35,11 +35,11 @@ use url::Url;
 use self::gate::Gate;
 use self::outcome::{Fault, Next, Reason};
 use self::safety::AllowedHosts;
-use self::transfer::{Transfer, hex};
+use self::transfer::Transfer;
 use self::verify::Declared;
 use crate::config::MediaArgs;
 use crate::event::media::MediaRef;
-use crate::graph::{Asking, Graph, MediaId};
+use crate::graph::{Asking, Graph, MediaId, digest};
 use crate::metrics::Metrics;
 use crate::neighbour::{Trace, USER_AGENT};
 use crate::retry::Backoff;
@@ -84,8 +84,7 @@ pub struct Job {
 pub struct Stored {
     pub key: String,
     pub size_bytes: u64,
-    /// Hex.
-    pub sha256: String,
+    pub sha256: [u8; 32],
     pub mime_type: String,
 }
 
@@ -376,7 +375,7 @@ impl Media {
         Ok(Stored {
             key,
             size_bytes: verified.size_bytes,
-            sha256: hex(&verified.sha256),
+            sha256: verified.sha256,
             mime_type,
         })
     }
@@ -419,8 +418,9 @@ impl Media {
             if !(is("media-id", &job.media.id) && is("phone-number-id", number(job))) {
                 continue;
             }
-            let sha256 = match found.metadata.get("sha256") {
-                Some(sha256) => sha256.clone(),
+            let known = found.metadata.get("sha256");
+            let sha256 = match known.and_then(|sha256| digest(sha256)) {
+                Some(sha256) => sha256,
                 None => self.digest_of(&key).await?,
             };
             return Ok(Place::Taken(Stored {
@@ -434,9 +434,8 @@ impl Media {
         free.map(Place::Free).ok_or_else(|| Reason::Store.into())
     }
 
-    async fn digest_of(&self, key: &str) -> Result<String, Fault> {
-        let digest = self.store.media_sha256(key).await;
-        digest.map(|sha256| hex(&sha256)).map_err(|error| {
+    async fn digest_of(&self, key: &str) -> Result<[u8; 32], Fault> {
+        self.store.media_sha256(key).await.map_err(|error| {
             tracing::warn!(%error, "a media object can't be read");
             Reason::Store.into()
         })

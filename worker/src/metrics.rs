@@ -22,6 +22,8 @@ pub enum Cache {
     /// Access tokens, in this process.
     Token,
     TokenRedis,
+    /// Profiles of business numbers, in this process.
+    Number,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -16,8 +16,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::customer::Customer;
 use crate::error::{Decision, Failure};
+use crate::event::channel::NumberProfile;
 use crate::event::media::MediaState;
-use crate::event::{self, RawObject};
+use crate::event::{self, EventType, Known, RawObject};
 use crate::lanes::{LaneHasher, Lanes};
 use crate::later;
 use crate::leases::Tenure;
@@ -25,6 +26,7 @@ use crate::media::outcome::{Next, Said};
 use crate::media::{Flight, Media, Stored, follow_up};
 use crate::metrics::{MediaStatus, Metrics};
 use crate::neighbour::Trace;
+use crate::numbers::Numbers;
 use crate::parked::Parked;
 use crate::payload::{Payload, PayloadItem};
 use crate::publisher::Publisher;
@@ -67,6 +69,7 @@ pub struct Work {
     pub publisher: Publisher,
     pub store: Arc<Store>,
     pub media: Arc<Media>,
+    pub numbers: Arc<Numbers>,
     pub metrics: Metrics,
     pub hasher: LaneHasher,
     /// How many entries wait for their tenant.
@@ -1131,18 +1134,18 @@ impl RunningItem {
         let known = conversation.as_ref();
         let degraded = known.map_or(&[][..], |conversation| conversation.degraded);
         let known = known.and_then(|conversation| conversation.known.as_deref());
+        let number = self.number(item);
         // An item that makes this code panic is one item's problem.
         let event = catch_unwind(AssertUnwindSafe(|| {
-            let raw_object = self.raw_object.as_ref();
-            event::event(
-                &self.payload,
-                item,
-                &self.tenant,
-                raw_object,
-                media.as_ref(),
-                known,
+            let known = Known {
+                raw_object: self.raw_object.as_ref(),
+                number: number.as_deref(),
+                media: media.as_ref(),
+                conversation: known,
                 degraded,
-            )
+                ..Known::of(&self.tenant)
+            };
+            event::event(&self.payload, item, &known)
         }))
         .map_err(|_| Failure::Panicked)??;
         self.work
@@ -1150,6 +1153,11 @@ impl RunningItem {
             .publish(event, self.tenure.clone())
             .await?;
         Ok(())
+    }
+
+    fn number(&self, item: &PayloadItem) -> Option<Arc<NumberProfile>> {
+        let id = item.phone_number_id.as_deref()?;
+        self.work.numbers.known(&self.payload.entry.waba_id, id)
     }
 
     async fn conversation(&self, item: &PayloadItem) -> Conversation {
@@ -1279,7 +1287,7 @@ impl Entry {
         published.filter_map(|(known, n)| {
             let (payload, tenant_id) = known?;
             let item = payload.items.get(n)?;
-            let event_id = event::event_id(item, "message.received");
+            let event_id = EventType::MessageReceived.id(item);
             let conversation_id = self.conversations.get(&n).map(String::as_str);
             let told = state::told(payload, item, tenant_id, event_id, conversation_id)?;
             Some(Owed::State(told))

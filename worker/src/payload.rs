@@ -1,11 +1,14 @@
 //! A stream entry's body, taken apart once and owned: its items as ranges of the body, and of each
 //! change what its items share.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::value::RawValue;
 use shared::entry::StreamEntry;
-use shared::webhook::{self, Identity, Item, Place, Unreadable, elements, members, scalar, string};
+use shared::webhook::{
+    self, Identity, Item, Place, Unreadable, all_members, elements, members, scalar,
+};
 
 /// An entry with its body taken apart.
 #[derive(Debug)]
@@ -33,8 +36,15 @@ pub struct PayloadItem {
 pub struct Change {
     pub display_phone_number: Option<String>,
     pub contacts: Vec<Contact>,
+    /// `entry[].time`, as sent.
+    pub entry_time: Option<String>,
     errors: Option<Range<usize>>,
     value: Range<usize>,
+    conversation_context: Option<Range<usize>>,
+    /// Members beside the items that nothing here reads, by their path.
+    beside: Vec<(String, Range<usize>)>,
+    /// Of `history`, in the order of the body.
+    threads: Vec<Thread>,
 }
 
 /// An element of `contacts[]`.
@@ -45,6 +55,21 @@ pub struct Contact {
     pub parent_user_id: Option<String>,
     pub name: Option<String>,
     pub username: Option<String>,
+    pub identity_key_hash: Option<String>,
+    /// The element, if it has more than the above.
+    odd: Option<Range<usize>>,
+}
+
+/// A conversation of `history[].threads[]`.
+#[derive(Debug, Default)]
+pub struct Thread {
+    /// The customer's phone.
+    pub id: Option<String>,
+    /// The customer's ids, where the thread says more than their phone.
+    pub contact: Contact,
+    /// `history[].metadata`.
+    metadata: Option<Range<usize>>,
+    messages: Range<usize>,
 }
 
 impl Payload {
@@ -83,6 +108,39 @@ impl Payload {
         Some(self.json(range))
     }
 
+    /// `conversation_context` beside the items of a change.
+    pub fn conversation_context(&self, item: &PayloadItem) -> Option<&RawValue> {
+        let range = self.change(item).conversation_context.as_ref()?;
+        Some(self.json(range))
+    }
+
+    /// What else stands beside the items of a change, by its path in the value.
+    pub fn beside(&self, item: &PayloadItem) -> impl Iterator<Item = (Cow<'_, str>, &RawValue)> {
+        let beside = self.change(item).beside.iter();
+        beside.map(|(path, range)| (Cow::Borrowed(path.as_str()), self.json(range)))
+    }
+
+    /// A contact that has more than [`Contact`] holds.
+    pub fn odd_contact(&self, contact: &Contact) -> Option<(Cow<'static, str>, &RawValue)> {
+        let range = contact.odd.as_ref()?;
+        Some((Cow::Borrowed("contact"), self.json(range)))
+    }
+
+    /// The thread of history that a message stood in.
+    pub fn thread(&self, item: &PayloadItem) -> Option<&Thread> {
+        if item.place != Place::HistoryThreadMessage {
+            return None;
+        }
+        let threads = &self.change(item).threads;
+        let after = threads.partition_point(|thread| thread.messages.start <= item.raw.start);
+        threads.get(after.checked_sub(1)?)
+    }
+
+    /// `history[].metadata` of a thread.
+    pub fn history_metadata(&self, thread: &Thread) -> Option<&RawValue> {
+        Some(self.json(thread.metadata.as_ref()?))
+    }
+
     fn json(&self, range: &Range<usize>) -> &RawValue {
         serde_json::from_slice(&self.entry.body[range.clone()]).unwrap_or(RawValue::NULL)
     }
@@ -93,21 +151,26 @@ fn read(body: &[u8]) -> Result<(Vec<PayloadItem>, Vec<Change>), Unreadable> {
     let mut items = Vec::new();
     let mut changes: Vec<Change> = Vec::new();
     let mut last_value: Option<Range<usize>> = None;
-    for item in webhook.entries.into_iter().flat_map(|entry| entry.items) {
-        let value = range(body, item.value);
-        if last_value.as_ref() != Some(&value) {
-            changes.push(change(body, &item));
-            last_value = Some(value);
+    for entry in webhook.entries {
+        let entry_time = members(entry.raw, ["time"]).and_then(|[time]| scalar(time?));
+        for item in entry.items {
+            let value = range(body, item.value);
+            if last_value.as_ref() != Some(&value) {
+                let mut change = change(body, &item);
+                change.entry_time = entry_time.as_deref().map(str::to_owned);
+                changes.push(change);
+                last_value = Some(value);
+            }
+            items.push(PayloadItem {
+                place: item.place,
+                raw: range(body, item.raw),
+                change: changes.len() - 1,
+                field: item.field.into_owned(),
+                phone_number_id: item.phone_number_id.map(|id| id.into_owned()),
+                id: item.id.map(|id| id.into_owned()),
+                identity: item.identity,
+            });
         }
-        items.push(PayloadItem {
-            place: item.place,
-            raw: range(body, item.raw),
-            change: changes.len() - 1,
-            field: item.field.into_owned(),
-            phone_number_id: item.phone_number_id.map(|id| id.into_owned()),
-            id: item.id.map(|id| id.into_owned()),
-            identity: item.identity,
-        });
     }
     Ok((items, changes))
 }
@@ -118,39 +181,175 @@ fn range(body: &[u8], part: &RawValue) -> Range<usize> {
     start..start + part.get().len()
 }
 
-fn change(body: &[u8], item: &Item<'_>) -> Change {
-    let [metadata, contacts, errors] =
-        members(item.value, ["metadata", "contacts", "errors"]).unwrap_or_default();
-    let display_phone_number = metadata
-        .and_then(|metadata| members(metadata, ["display_phone_number"]))
-        .and_then(|[number]| scalar(number?));
-    Change {
-        display_phone_number: display_phone_number.map(|number| number.into_owned()),
-        contacts: contacts
-            .and_then(elements)
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(contact)
-            .collect(),
-        value: range(body, item.value),
-        errors: errors
-            .filter(|_| item.place != Place::ValueErrors && item.place != Place::Change)
-            .map(|errors| range(body, errors)),
+/// The members of a field's value that list its items.
+fn lists(field: &str) -> &'static [&'static str] {
+    match field {
+        "messages" => &["messages", "statuses", "user_actions"],
+        "smb_message_echoes" | "message_echoes" => &["message_echoes"],
+        "history" => &["messages", "message_echoes"],
+        "calls" => &["calls", "statuses"],
+        _ => &[],
     }
 }
 
-fn contact(raw: &RawValue) -> Option<Contact> {
-    let [profile, wa_id, user_id, parent_user_id] =
-        members(raw, ["profile", "wa_id", "user_id", "parent_user_id"])?;
-    let [name, username] = profile
+fn change(body: &[u8], item: &Item<'_>) -> Change {
+    let mut change = Change {
+        value: range(body, item.value),
+        ..Change::default()
+    };
+    // Where the value itself is the item, nothing stands beside it.
+    let whole = matches!(item.place, Place::Change | Place::ValueErrors);
+    for (name, member) in all_members(item.value).unwrap_or_default() {
+        match (&*name, &*item.field) {
+            ("metadata", _) => {
+                let [number] = members(member, ["display_phone_number"]).unwrap_or_default();
+                change.display_phone_number = number.and_then(text);
+                if has_only(member, &["display_phone_number", "phone_number_id"]) {
+                    continue;
+                }
+            }
+            ("contacts", _) if change.add_contacts(body, member) => continue,
+            ("messaging_product", _) => continue,
+            _ if whole => continue,
+            ("errors", _) => {
+                change.errors = Some(range(body, member));
+                continue;
+            }
+            ("conversation_context", _) => {
+                change.conversation_context = Some(range(body, member));
+                continue;
+            }
+            ("standby", "standby") => {
+                change.add_standby(body, member);
+                continue;
+            }
+            ("history", "history") if change.add_history(body, member) => continue,
+            (list, field) if lists(field).contains(&list) && elements(member).is_some() => continue,
+            _ => {}
+        }
+        change.add_beside(body, &name, member);
+    }
+    change
+}
+
+impl Change {
+    fn add_beside(&mut self, body: &[u8], path: &str, member: &RawValue) {
+        if !matches!(member.get(), "null" | "[]" | "{}") {
+            self.beside.push((path.to_owned(), range(body, member)));
+        }
+    }
+
+    fn add_contacts(&mut self, body: &[u8], list: &RawValue) -> bool {
+        let Some(elements) = elements(list) else {
+            return false;
+        };
+        let contacts = elements.into_iter().filter_map(|raw| contact(body, raw));
+        self.contacts.extend(contacts);
+        true
+    }
+
+    /// `standby` has one level more than other fields.
+    fn add_standby(&mut self, body: &[u8], standby: &RawValue) {
+        for (name, member) in all_members(standby).unwrap_or_default() {
+            let read = match &*name {
+                "contacts" => self.add_contacts(body, member),
+                "messages" | "statuses" | "message_echoes" => elements(member).is_some(),
+                _ => false,
+            };
+            if !read {
+                self.add_beside(body, &format!("standby.{name}"), member);
+            }
+        }
+    }
+
+    fn add_history(&mut self, body: &[u8], history: &RawValue) -> bool {
+        let Some(chunks) = elements(history) else {
+            return false;
+        };
+        for chunk in chunks {
+            let [metadata, threads] = members(chunk, ["metadata", "threads"]).unwrap_or_default();
+            let metadata = metadata.map(|metadata| range(body, metadata));
+            for thread in threads.and_then(elements).unwrap_or_default() {
+                self.add_thread(body, metadata.clone(), thread);
+            }
+            for (name, member) in all_members(chunk).unwrap_or_default() {
+                if !matches!(&*name, "metadata" | "threads") {
+                    self.add_beside(body, &format!("history.{name}"), member);
+                }
+            }
+        }
+        true
+    }
+
+    fn add_thread(&mut self, body: &[u8], metadata: Option<Range<usize>>, raw: &RawValue) {
+        let [id, context, messages] =
+            members(raw, ["id", "context", "messages"]).unwrap_or_default();
+        if let Some(messages) = messages {
+            self.threads.push(Thread {
+                id: id.and_then(text),
+                contact: context
+                    .and_then(|raw| contact(body, raw))
+                    .unwrap_or_default(),
+                metadata,
+                messages: range(body, messages),
+            });
+        }
+        for (name, member) in all_members(raw).unwrap_or_default() {
+            if !matches!(&*name, "id" | "context" | "messages") {
+                self.add_beside(body, &format!("history.threads.{name}"), member);
+            }
+        }
+    }
+}
+
+/// Reads an element of `contacts[]`, or the context of a thread, where the name isn't in a profile.
+fn contact(body: &[u8], raw: &RawValue) -> Option<Contact> {
+    const NAMES: [&str; 6] = [
+        "profile",
+        "wa_id",
+        "user_id",
+        "parent_user_id",
+        "identity_key_hash",
+        "username",
+    ];
+    let [profile, wa_id, user_id, parent_user_id, hash, username] = members(raw, NAMES)?;
+    let [name, profile_username] = profile
         .and_then(|profile| members(profile, ["name", "username"]))
         .unwrap_or_default();
-    let text = |raw: Option<&RawValue>| raw.and_then(string).map(|text| text.into_owned());
+    let known = has_only(raw, &NAMES)
+        && profile.is_none_or(|profile| has_only(profile, &["name", "username"]))
+        && [
+            wa_id,
+            user_id,
+            parent_user_id,
+            hash,
+            name,
+            username,
+            profile_username,
+        ]
+        .into_iter()
+        .flatten()
+        .all(|member| member.get() == "null" || text(member).is_some());
     Some(Contact {
-        wa_id: wa_id.and_then(scalar).map(|id| id.into_owned()),
-        user_id: text(user_id),
-        parent_user_id: text(parent_user_id),
-        name: text(name),
-        username: text(username),
+        wa_id: wa_id.and_then(text),
+        user_id: user_id.and_then(text),
+        parent_user_id: parent_user_id.and_then(text),
+        name: name.and_then(text),
+        username: profile_username.or(username).and_then(text),
+        identity_key_hash: hash.and_then(text),
+        odd: (!known).then(|| range(body, raw)),
+    })
+}
+
+fn text(raw: &RawValue) -> Option<String> {
+    scalar(raw).map(Cow::into_owned)
+}
+
+/// Whether it is an object, of these members only; `null` counts as nothing.
+fn has_only(raw: &RawValue, names: &[&str]) -> bool {
+    all_members(raw).is_some_and(|members| {
+        members
+            .iter()
+            .all(|(name, member)| names.contains(&&**name) || member.get() == "null")
     })
 }

@@ -24,6 +24,7 @@ use crate::media::safety::AllowedHosts;
 use crate::media::{Media, MediaParts};
 use crate::metrics::Metrics;
 use crate::neighbour::{self, Name, Neighbour};
+use crate::numbers::Numbers;
 use crate::partition::{self, Work};
 use crate::publisher::Publisher;
 use crate::readmit::Readmit;
@@ -157,11 +158,22 @@ pub async fn run(
     )
     .await?;
 
-    let graph = graph(&config, &metrics, (connection.clone(), keys.clone()))?;
+    let graph = Arc::new(graph(
+        &config,
+        &metrics,
+        (connection.clone(), keys.clone()),
+    )?);
+    let numbers = Numbers::new(
+        graph.clone(),
+        Tokens::new(tenants.clone()),
+        metrics.caches.clone(),
+        background.clone(),
+        stop_background.clone(),
+    );
     let media = Arc::new(Media::new(
         &config.media,
         MediaParts {
-            graph: Arc::new(graph),
+            graph: graph.clone(),
             store: store.clone(),
             tokens: Tokens::new(tenants.clone()),
             allowed: allowed_hosts(&config),
@@ -172,6 +184,7 @@ pub async fn run(
     )?);
     let work = Arc::new(Work {
         media,
+        numbers,
         stream: Stream::new(redis.clone(), connection, keys.clone()),
         tenants,
         state,

@@ -7,7 +7,7 @@ use lapin::{Connection, Error, ErrorKind, ExchangeKind};
 use crate::config::{AmqpArgs, QueueType};
 
 /// The queues and what is bound to each.
-const QUEUES: [(&str, &[&str]); 3] = [
+pub(crate) const QUEUES: [(&str, &[&str]); 3] = [
     ("INBOUND_WHATSAPP_MESSAGES", &["message.#", "media.#"]),
     ("WHATSAPP_STATUS_UPDATES", &["status.#"]),
     (

@@ -1,19 +1,68 @@
-//! One item becomes one event. What a type's own file doesn't type travels in `raw`, so a type that
-//! nobody has seen before is an event too.
+//! One item becomes one event. [`read`] takes the item apart, whatever it is; the place it stood at
+//! says which part types it ([`message`], [`status`], [`call`], [`account`]), of a message the
+//! [`message_type`] says which file reads its content. What none of them holds travels in `raw`, so an
+//! item that nobody has seen before is an event too.
+
+mod read;
+mod values;
+
+pub mod message_type;
+
+mod message;
+
+mod audio;
+mod button;
+mod contacts;
+mod document;
+mod edit;
+mod image;
+mod interactive;
+mod location;
+mod order;
+mod reaction;
+mod revoke;
+mod sticker;
+mod system;
+mod template;
+mod text;
+mod unsupported;
+mod video;
 
 pub mod media;
+
+mod call;
+mod errors;
 mod status;
-mod text;
+
+mod account;
+
+pub mod channel;
+mod person;
+pub mod phone;
+
+pub mod contract;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
-use shared::webhook::{Place, all_members, members, scalar, string};
+use shared::webhook::Place;
+use strum::{EnumIter, IntoStaticStr};
 use uuid::Uuid;
 
+use self::account::Account;
+use self::call::Call;
+use self::channel::{Channel, NumberProfile, channel};
+use self::errors::MetaError;
+use self::media::MediaState;
+pub use self::message::Direction;
+use self::message::{History, Message};
+use self::person::{Person, person};
+use self::read::{Reading, Sent, Unreadable};
+use self::status::Status;
+use self::values::{Text, Timestamp};
 use crate::customer::Customer;
 use crate::payload::{Payload, PayloadItem};
 use crate::tenants::Tenant;
@@ -22,58 +71,6 @@ pub const SCHEMA_VERSION: &str = "1.0";
 
 /// Namespace of event ids (UUIDv5 of the item's identity and the event type).
 const EVENT_IDS: Uuid = Uuid::from_u128(0x6f1c_7b1e_52a4_4a3c_9d10_6b0f_e1d2_a7c4);
-
-/// Types of messages that Meta documents. Any other routes as `unknown`: a stranger must not be able
-/// to make routing keys.
-const MESSAGE_TYPES: [&str; 24] = [
-    "audio",
-    "button",
-    "contacts",
-    "document",
-    "edit",
-    "ephemeral",
-    "errors",
-    "group",
-    "image",
-    "interactive",
-    "location",
-    "media_placeholder",
-    "message_history_status",
-    "order",
-    "reaction",
-    "request_welcome",
-    "revoke",
-    "sticker",
-    "system",
-    "template",
-    "text",
-    "unsupported",
-    "video",
-    "voice",
-];
-const STATUSES: [&str; 11] = [
-    "accepted",
-    "captured",
-    "deleted",
-    "delivered",
-    "failed",
-    "pending",
-    "played",
-    "read",
-    "sent",
-    "warning",
-    "success",
-];
-const CALL_EVENTS: [&str; 8] = [
-    "accepted",
-    "call_created",
-    "call_recording_available",
-    "connect",
-    "rejected",
-    "ringing",
-    "terminate",
-    "failed",
-];
 
 /// An event ready to be published.
 #[derive(Debug)]
@@ -95,130 +92,194 @@ pub struct Event {
 pub struct Unwritable(#[from] serde_json::Error);
 
 /// Where the raw payload lies.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RawObject {
     pub bucket: String,
     pub key: String,
 }
 
-#[derive(Serialize)]
+/// What is known of an item beside what it says itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    pub tenant: &'a Tenant,
+    pub raw_object: Option<&'a RawObject>,
+    pub number: Option<&'a NumberProfile>,
+    pub media: Option<&'a MediaState>,
+    /// What the State Manager says of the conversation, a JSON object.
+    pub conversation: Option<&'a RawValue>,
+    /// Neighbours that could not be asked.
+    pub degraded: &'a [&'static str],
+}
+
+impl<'a> Known<'a> {
+    /// Nothing but the tenant.
+    pub fn of(tenant: &'a Tenant) -> Self {
+        Self {
+            tenant,
+            raw_object: None,
+            number: None,
+            media: None,
+            conversation: None,
+            degraded: &[],
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+pub enum EventType {
+    #[strum(serialize = "message.received")]
+    MessageReceived,
+    #[strum(serialize = "message.standby")]
+    MessageStandby,
+    #[strum(serialize = "message.echo")]
+    MessageEcho,
+    #[strum(serialize = "message.history")]
+    MessageHistory,
+    #[strum(serialize = "media.stored")]
+    MediaStored,
+    #[strum(serialize = "media.failed")]
+    MediaFailed,
+    #[strum(serialize = "status.updated")]
+    StatusUpdated,
+    #[strum(serialize = "call.updated")]
+    CallUpdated,
+    #[strum(serialize = "account.updated")]
+    AccountUpdated,
+}
+
+impl EventType {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// Id of the event of this type of an item.
+    pub(crate) fn id(self, item: &PayloadItem) -> Uuid {
+        let mut name = item.identity.0.to_vec();
+        name.extend(self.name().as_bytes());
+        Uuid::new_v5(&EVENT_IDS, &name)
+    }
+}
+
+impl Serialize for EventType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// One thing that happened on WhatsApp.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Event")]
 struct Document<'a> {
+    /// Raised in its first number when something that was there changes its meaning or goes.
     schema_version: &'static str,
+    /// The same for the same item, however often it is published; also the AMQP `message_id`.
+    #[schemars(with = "String", extend("format" = "uuid"))]
     event_id: Uuid,
-    event_type: &'static str,
+    #[schemars(with = "String")]
+    event_type: EventType,
+    /// `X-Correlation-Id` of the webhook.
     correlation_id: &'a str,
+    #[schemars(extend("const" = "whatsapp"))]
     source: &'static str,
+    /// When it happened, as Meta says; else `receivedAt`.
+    #[schemars(extend("format" = "date-time"))]
     occurred_at: String,
+    /// When the webhook came.
+    #[schemars(extend("format" = "date-time"))]
     received_at: String,
+    /// When this event was made.
+    #[schemars(extend("format" = "date-time"))]
     processed_at: String,
     tenant: TenantPart<'a>,
-    channel: ChannelPart<'a>,
-    customer: Option<CustomerPart<'a>>,
+    channel: Channel<'a>,
+    /// `null` for what is about nobody.
+    customer: Option<Person<'a>>,
+    /// What the State Manager says of the conversation, as it says it.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     conversation: Option<&'a RawValue>,
+    /// The conversation is a group's.
     group_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<MessagePart<'a>>,
+    message: Option<Message>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<status::Status<'a>>,
+    status: Option<Status>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    account: Option<AccountPart<'a>>,
+    account: Option<Account<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    call: Option<CallPart<'a>>,
-    /// Errors that Meta reports beside the items of a change.
+    call: Option<Call>,
+    /// Errors that Meta reports beside the items of a change: they stand in each event of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    errors: Option<&'a RawValue>,
-    /// The item as Meta sent it, unless all of it is typed above.
-    raw: Option<&'a RawValue>,
+    errors: Option<Vec<MetaError>>,
+    /// What else stood beside the items of a change and isn't known here, by its name, as sent.
+    #[serde(skip_serializing_if = "Beside::is_empty")]
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    beside: Beside<'a>,
+    /// The item as Meta sent it, unless all of it is typed above. A string with the item's JSON if
+    /// common readers of JSON would refuse it (a lone surrogate, `1e400`, more than 56 levels).
+    #[schemars(with = "serde_json::Value")]
+    raw: Option<Sent<'a>>,
+    /// The first member that could not be read; `raw` has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<Unreadable>,
+    /// The whole webhook in the object store.
     raw_object: Option<&'a RawObject>,
+    /// Neighbours that could not be asked: what they know is missing here.
     degraded: &'a [&'static str],
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tenant")]
 struct TenantPart<'a> {
     id: &'a str,
     name: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ChannelPart<'a> {
-    business_account_id: &'a str,
-    phone_number_id: Option<&'a str>,
-    display_phone_number: Option<&'a str>,
-    phone_e164: Option<String>,
-    verified_name: Option<&'a str>,
+/// Members of a change that stood beside its items.
+#[derive(Default)]
+struct Beside<'a>(Vec<(Cow<'a, str>, Sent<'a>)>);
+
+impl Beside<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CustomerPart<'a> {
-    user_id: Option<&'a str>,
-    parent_user_id: Option<&'a str>,
-    wa_id: Option<&'a str>,
-    phone_e164: Option<String>,
-    country_code: Option<&'a str>,
-    name: Option<&'a str>,
-    username: Option<&'a str>,
-    profile_picture_url: Option<&'a str>,
-    account_type: Option<&'a str>,
+impl Serialize for Beside<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, sent)| (name, sent)))
+    }
 }
 
-#[derive(Serialize)]
-struct MessagePart<'a> {
-    id: Option<&'a str>,
-    #[serde(rename = "type")]
-    kind: Cow<'a, str>,
-    timestamp: Option<Cow<'a, str>>,
-    content: Option<serde_json::Value>,
-    media: Option<serde_json::Value>,
+/// The typed part of an item, and where the event goes.
+struct Part<'a> {
+    kind: EventType,
+    /// Routing key without the tenant.
+    route: String,
+    /// When it happened.
+    timestamp: Option<Timestamp>,
+    message: Option<Message>,
+    status: Option<Status>,
+    account: Option<Account<'a>>,
+    call: Option<Call>,
+    /// Account events hold the item in `account.value`.
+    holds_all: bool,
 }
 
-#[derive(Serialize)]
-struct AccountPart<'a> {
-    field: &'a str,
-    value: &'a RawValue,
-}
-
-#[derive(Serialize)]
-struct CallPart<'a> {
-    id: Option<&'a str>,
-    event: Cow<'a, str>,
-}
-
-/// Id of the event of an item.
-pub fn event_id(item: &PayloadItem, kind: &str) -> Uuid {
-    let mut name = item.identity.0.to_vec();
-    name.extend(kind.as_bytes());
-    Uuid::new_v5(&EVENT_IDS, &name)
-}
-
-/// stub
-pub fn follow_up(
-    payload: &Payload,
-    item: &PayloadItem,
-    tenant: &Arc<Tenant>,
-    raw_object: Option<&RawObject>,
-    media: &media::MediaState,
-) -> Result<Event, Unwritable> {
-    let mut event = event(payload, item, tenant, raw_object, Some(media), None, &[])?;
-    let name = if matches!(media, media::MediaState::Stored { .. }) {
-        "stored"
-    } else {
-        "failed"
-    };
-    event.kind = if name == "stored" {
-        "media.stored"
-    } else {
-        "media.failed"
-    };
-    event.id = event_id(item, event.kind);
-    event.routing_key = format!("media.{name}.{}", word(&tenant.id));
-    let mut body: serde_json::Value = serde_json::from_slice(&event.body)?;
-    body["eventId"] = event.id.to_string().into();
-    body["eventType"] = event.kind.into();
-    event.body = serde_json::to_vec(&body)?;
-    Ok(event)
+impl Part<'_> {
+    fn new(kind: EventType, group: &str, word: &str) -> Self {
+        Self {
+            kind,
+            route: format!("{group}.{word}"),
+            timestamp: None,
+            message: None,
+            status: None,
+            account: None,
+            call: None,
+            holds_all: false,
+        }
+    }
 }
 
 /// Makes the event of an item.
@@ -228,201 +289,251 @@ pub fn follow_up(
 pub fn event(
     payload: &Payload,
     item: &PayloadItem,
-    tenant: &Arc<Tenant>,
-    raw_object: Option<&RawObject>,
-    media: Option<&media::MediaState>,
-    conversation: Option<&RawValue>,
-    degraded: &[&'static str],
+    known: &Known<'_>,
 ) -> Result<Event, Unwritable> {
-    let raw = payload.raw(item);
-    let change = payload.change(item);
+    let mut reading = Reading::of(payload.raw(item));
     let customer = Customer::of(payload, item);
-    let [kind, status, call_event, timestamp] =
-        members(raw, ["type", "status", "event", "timestamp"]).unwrap_or_default();
-    let message_type = kind.and_then(string).unwrap_or(Cow::Borrowed("unknown"));
-    let status_name = status.and_then(string).unwrap_or(Cow::Borrowed("unknown"));
-    let timestamp = timestamp.and_then(scalar);
-    let received_at = time(payload.entry.received_at_ms);
-    let occurred_at = timestamp
-        .as_deref()
-        .and_then(|seconds| seconds.parse::<i64>().ok())
-        .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
-        .unwrap_or(received_at);
-    let route = |group: &str, known: &[&str], name: &str| {
-        let name = if known.contains(&name) {
-            name
-        } else {
-            "unknown"
-        };
-        format!("{group}.{}.{}", word(name), word(&tenant.id))
-    };
-
-    let mut document = Document {
-        schema_version: SCHEMA_VERSION,
-        event_id: Uuid::nil(),
-        event_type: "",
-        correlation_id: &payload.entry.correlation_id,
-        source: "whatsapp",
-        occurred_at: rfc3339(occurred_at),
-        received_at: rfc3339(received_at),
-        processed_at: rfc3339(Utc::now()),
-        tenant: TenantPart {
-            id: &tenant.id,
-            name: tenant.name.as_deref(),
-        },
-        channel: ChannelPart {
-            business_account_id: &payload.entry.waba_id,
-            phone_number_id: item.phone_number_id.as_deref(),
-            display_phone_number: change.display_phone_number.as_deref(),
-            phone_e164: change.display_phone_number.as_deref().and_then(e164),
-            verified_name: None,
-        },
-        customer: customer_part(&customer),
-        conversation,
-        group_id: customer.group_id.as_deref(),
-        message: None,
-        status: None,
-        account: None,
-        call: None,
-        errors: payload.change_errors(item),
-        raw: Some(raw),
-        raw_object,
-        degraded,
-    };
-    let message = |content| MessagePart {
-        id: item.id.as_deref(),
-        kind: message_type.clone(),
-        timestamp: timestamp.clone(),
-        content,
-        media: media.and_then(|state| Some(media::json(&media::media_ref(raw)?, state))),
-    };
-    let account = AccountPart {
-        field: &item.field,
-        value: raw,
-    };
-    let routing_key;
-    match item.place {
-        Place::Message => {
-            document.event_type = "message.received";
-            routing_key = route("message", &MESSAGE_TYPES, &message_type);
-            let typed = match &*message_type {
-                "text" => text::content(raw),
-                _ => None,
-            };
-            if let Some(typed) = typed {
-                document.message = Some(message(Some(typed.content)));
-                document.raw = Some(raw).filter(|_| !typed.complete);
-            } else {
-                document.message = Some(message(None));
-            }
-        }
-        Place::Status => {
-            document.event_type = "status.updated";
-            routing_key = route("status", &STATUSES, &status_name);
-            if let Some((status, complete)) = status::status(raw) {
-                document.status = Some(status);
-                document.raw = Some(raw).filter(|_| !complete);
-            }
-        }
-        Place::StandbyMessage | Place::StandbyEcho => {
-            document.event_type = "message.standby";
-            routing_key = route("standby", &MESSAGE_TYPES, &message_type);
-            document.message = Some(message(None));
-        }
-        Place::StandbyStatus => {
-            document.event_type = "message.standby";
-            routing_key = route("standby", &STATUSES, &status_name);
-        }
-        Place::Echo => {
-            document.event_type = "message.echo";
-            routing_key = route("echo", &MESSAGE_TYPES, &message_type);
-            document.message = Some(message(None));
-        }
-        Place::HistoryThreadMessage | Place::HistoryMessage | Place::HistoryEcho => {
-            document.event_type = "message.history";
-            routing_key = route("history", &MESSAGE_TYPES, &message_type);
-            document.message = Some(message(None));
-        }
-        Place::Call | Place::CallStatus => {
-            document.event_type = "call.updated";
-            let event = match item.place {
-                Place::Call => call_event
-                    .and_then(string)
-                    .unwrap_or(Cow::Borrowed("unknown")),
-                _ => Cow::Owned(status_name.to_ascii_lowercase()),
-            };
-            routing_key = route("call", &CALL_EVENTS, &event);
-            document.call = Some(CallPart {
-                id: item.id.as_deref(),
-                event,
-            });
-        }
-        Place::UserAction => {
-            document.event_type = "account.updated";
-            routing_key = format!("account.user_actions.{}", word(&tenant.id));
-            document.account = Some(account);
-        }
-        Place::ValueErrors => {
-            document.event_type = "account.updated";
-            routing_key = format!("account.errors.{}", word(&tenant.id));
-            document.account = Some(account);
-        }
-        Place::Change => {
-            document.event_type = "account.updated";
-            let field = if item.field.is_empty() {
-                "unknown"
-            } else {
-                &item.field
-            };
-            routing_key = format!("account.{}.{}", word(field), word(&tenant.id));
-            document.account = Some(account);
+    let mut part = part(payload, item, known, &customer, &mut reading);
+    let mut document = Document::new(payload, item, known, &customer, part.kind);
+    document.beside = Beside(
+        (payload.beside(item))
+            .chain(
+                customer
+                    .contact
+                    .as_ref()
+                    .and_then(|of| payload.odd_contact(of)),
+            )
+            .map(|(name, raw)| (name, Sent::of(raw)))
+            .collect(),
+    );
+    if let Some(raw) = payload.change_errors(item) {
+        let mut errors = Reading::of(raw);
+        let typed: Vec<MetaError> = errors.rest();
+        document.errors = Some(typed).filter(|typed| !typed.is_empty());
+        if let Some(sent) = errors.raw() {
+            document.beside.0.push(("errors".into(), sent));
         }
     }
-    document.event_id = event_id(item, document.event_type);
-    Ok(Event {
-        id: document.event_id,
-        kind: document.event_type,
-        routing_key,
-        body: serde_json::to_vec(&document)?,
-        correlation_id: payload.entry.correlation_id.clone(),
-        traceparent: payload.entry.traceparent.clone(),
-        tenant_id: tenant.id.clone(),
-        occurred_at: occurred_at.timestamp().try_into().unwrap_or(0),
-    })
+    if let (Some(message), Some(raw)) = (&mut part.message, payload.conversation_context(item)) {
+        let mut context = Reading::of(raw);
+        message.conversation_context = Some(context.rest());
+        if let Some(sent) = context.raw() {
+            document
+                .beside
+                .0
+                .push(("conversation_context".into(), sent));
+        }
+    }
+    if let (Some(message), Some(thread)) = (&mut part.message, payload.thread(item)) {
+        let mut history = History::default();
+        if let Some(raw) = payload.history_metadata(thread) {
+            let mut metadata = Reading::of(raw);
+            history = metadata.rest();
+            if let Some(sent) = metadata.raw() {
+                document.beside.0.push(("history.metadata".into(), sent));
+            }
+        }
+        history.thread_id = thread.id.clone().map(Text);
+        history.status = message.history.take().and_then(|history| history.status);
+        message.history = Some(history);
+    }
+    document.occur(part.timestamp);
+    document.message = part.message;
+    document.status = part.status;
+    document.account = part.account;
+    document.call = part.call;
+    document.raw = reading
+        .raw()
+        .filter(|_| !(part.holds_all && reading.is_sound()));
+    document.unreadable = reading.into_unreadable();
+    document.into_event(payload, &part.route)
 }
 
-fn customer_part(customer: &Customer) -> Option<CustomerPart<'_>> {
-    let contact = customer.contact.as_ref();
-    let of_contact = |part: fn(&crate::payload::Contact) -> &Option<String>| {
-        contact.and_then(|contact| part(contact).as_deref())
+/// The event that ends a `pending` of an earlier one; `None` while `known.media` hasn't ended.
+///
+/// # Errors
+/// [`Unwritable`], which no input is known to cause.
+pub fn media_follow_up(
+    payload: &Payload,
+    item: &PayloadItem,
+    known: &Known<'_>,
+) -> Result<Option<Event>, Unwritable> {
+    let (kind, word) = match known.media {
+        None | Some(MediaState::Pending) => return Ok(None),
+        Some(MediaState::Stored { .. }) => (EventType::MediaStored, "stored"),
+        Some(MediaState::Failed { .. }) => (EventType::MediaFailed, "failed"),
     };
-    let user_id = customer.user_id.as_deref().or(of_contact(|c| &c.user_id));
-    let wa_id = customer.wa_id.as_deref().or(of_contact(|c| &c.wa_id));
-    let parent_user_id = customer
-        .parent_user_id
-        .as_deref()
-        .or(of_contact(|c| &c.parent_user_id));
-    user_id.or(wa_id).or(parent_user_id)?;
-    Some(CustomerPart {
-        user_id,
-        parent_user_id,
-        wa_id,
-        phone_e164: wa_id.and_then(e164),
-        country_code: None,
-        name: of_contact(|c| &c.name),
-        username: of_contact(|c| &c.username),
-        profile_picture_url: None,
-        account_type: None,
-    })
+    let mut reading = Reading::of(payload.raw(item));
+    let (message, _) = message::message(&mut reading, item.place, known.media);
+    let customer = Customer::of(payload, item);
+    let mut document = Document::new(payload, item, known, &customer, kind);
+    document.occur(message.timestamp);
+    document.message = Some(Message {
+        id: message.id,
+        kind: message.kind,
+        timestamp: message.timestamp,
+        direction: Some(Direction::Inbound),
+        media: message.media,
+        ..Message::default()
+    });
+    document
+        .into_event(payload, &format!("media.{word}"))
+        .map(Some)
 }
 
-/// `+` and digits, of a number that Meta writes with or without `+`, spaces and dashes.
-fn e164(number: &str) -> Option<String> {
-    let digits: String = number.chars().filter(char::is_ascii_digit).collect();
-    let other = number
-        .chars()
-        .any(|c| !(c.is_ascii_digit() || matches!(c, '+' | ' ' | '-' | '(' | ')')));
-    (!other && (7..=15).contains(&digits.len())).then(|| format!("+{digits}"))
+fn part<'a>(
+    payload: &'a Payload,
+    item: &'a PayloadItem,
+    known: &Known<'_>,
+    customer: &Customer,
+    reading: &mut Reading<'a>,
+) -> Part<'a> {
+    let message = |reading: &mut Reading<'a>, kind, group, direction| {
+        let (mut message, word) = message::message(reading, item.place, known.media);
+        message.direction = direction;
+        Part {
+            timestamp: message.timestamp,
+            message: Some(message),
+            ..Part::new(kind, group, word.name())
+        }
+    };
+    let status = |reading: &mut Reading<'a>, kind, group| {
+        let (status, word) = status::status(reading);
+        Part {
+            timestamp: status.timestamp,
+            status: Some(status),
+            ..Part::new(kind, group, word.into())
+        }
+    };
+    let account = |reading: &mut Reading<'a>, field: &'a str| {
+        let timestamp = reading.text("timestamp").and_then(Timestamp::of_seconds);
+        Part {
+            timestamp: timestamp.or_else(|| {
+                let seconds = payload.change(item).entry_time.as_deref()?;
+                Timestamp::of_seconds(seconds)
+            }),
+            account: Some(Account {
+                field,
+                value: reading.sound(),
+                details: account::details(reading, field),
+            }),
+            holds_all: true,
+            ..Part::new(EventType::AccountUpdated, "account", &word(field))
+        }
+    };
+    match item.place {
+        Place::Message => message(
+            reading,
+            EventType::MessageReceived,
+            "message",
+            Some(Direction::Inbound),
+        ),
+        Place::StandbyMessage => message(
+            reading,
+            EventType::MessageStandby,
+            "standby",
+            Some(Direction::Inbound),
+        ),
+        Place::StandbyEcho => message(
+            reading,
+            EventType::MessageStandby,
+            "standby",
+            Some(Direction::Outbound),
+        ),
+        Place::Echo => message(
+            reading,
+            EventType::MessageEcho,
+            "echo",
+            Some(Direction::Outbound),
+        ),
+        Place::HistoryEcho => message(
+            reading,
+            EventType::MessageHistory,
+            "history",
+            Some(Direction::Outbound),
+        ),
+        Place::HistoryThreadMessage | Place::HistoryMessage => {
+            let direction = customer.direction(payload, item);
+            message(reading, EventType::MessageHistory, "history", direction)
+        }
+        Place::Status => status(reading, EventType::StatusUpdated, "status"),
+        Place::StandbyStatus => status(reading, EventType::MessageStandby, "standby"),
+        Place::Call | Place::CallStatus => {
+            let (call, word) = call::call(reading);
+            Part {
+                timestamp: call.timestamp,
+                call: Some(call),
+                ..Part::new(EventType::CallUpdated, "call", word.into())
+            }
+        }
+        Place::UserAction => account(reading, account::USER_ACTIONS),
+        Place::ValueErrors => account(reading, account::ERRORS),
+        Place::Change if item.field.is_empty() => account(reading, "unknown"),
+        Place::Change => account(reading, &item.field),
+    }
+}
+
+impl<'a> Document<'a> {
+    /// What all events of an item have.
+    fn new(
+        payload: &'a Payload,
+        item: &'a PayloadItem,
+        known: &Known<'a>,
+        customer: &'a Customer,
+        event_type: EventType,
+    ) -> Self {
+        let received_at = rfc3339(time(payload.entry.received_at_ms));
+        Self {
+            schema_version: SCHEMA_VERSION,
+            event_id: event_type.id(item),
+            event_type,
+            correlation_id: &payload.entry.correlation_id,
+            source: "whatsapp",
+            occurred_at: received_at.clone(),
+            received_at,
+            processed_at: rfc3339(Utc::now()),
+            tenant: TenantPart {
+                id: &known.tenant.id,
+                name: known.tenant.name.as_deref(),
+            },
+            channel: channel(payload, item, known.number),
+            customer: person(customer),
+            conversation: known
+                .conversation
+                .filter(|raw| matches!(Sent::of(raw), Sent::Json(_))),
+            group_id: customer.group_id.as_deref(),
+            message: None,
+            status: None,
+            account: None,
+            call: None,
+            errors: None,
+            beside: Beside::default(),
+            raw: None,
+            unreadable: None,
+            raw_object: known.raw_object,
+            degraded: known.degraded,
+        }
+    }
+
+    fn occur(&mut self, at: Option<Timestamp>) {
+        if let Some(Timestamp(at)) = at {
+            self.occurred_at = rfc3339(at);
+        }
+    }
+
+    fn into_event(self, payload: &Payload, route: &str) -> Result<Event, Unwritable> {
+        let occurred_at = DateTime::parse_from_rfc3339(&self.occurred_at).unwrap_or_default();
+        Ok(Event {
+            id: self.event_id,
+            kind: self.event_type.name(),
+            routing_key: format!("{route}.{}", word(self.tenant.id)),
+            body: serde_json::to_vec(&self)?,
+            correlation_id: payload.entry.correlation_id.clone(),
+            traceparent: payload.entry.traceparent.clone(),
+            tenant_id: self.tenant.id.to_owned(),
+            occurred_at: occurred_at.timestamp().try_into().unwrap_or(0),
+        })
+    }
 }
 
 /// A word of a routing key: dots would add levels, `*` and `#` mean something, and AMQP allows 255
@@ -448,75 +559,6 @@ fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Meta's members in camelCase; names that are data (of flows, of templates) are not touched: their
-/// values are kept as they are.
-fn camel_case(name: &str) -> String {
-    let mut camel = String::with_capacity(name.len());
-    let mut upper = false;
-    for c in name.chars() {
-        match c {
-            '_' => upper = !camel.is_empty(),
-            c if upper => {
-                camel.extend(c.to_uppercase());
-                upper = false;
-            }
-            c => camel.push(c),
-        }
-    }
-    camel
-}
-
-/// An object with its members renamed to camelCase, at every level; `None` where the JSON can't be
-/// held as a value (a lone surrogate, `1e400`), which then stays in `raw`.
-fn camel_cased(raw: &RawValue) -> Option<serde_json::Value> {
-    fn rename(value: serde_json::Value) -> serde_json::Value {
-        match value {
-            serde_json::Value::Object(members) => members
-                .into_iter()
-                .map(|(name, value)| (camel_case(&name), rename(value)))
-                .collect(),
-            serde_json::Value::Array(elements) => elements.into_iter().map(rename).collect(),
-            other => other,
-        }
-    }
-    serde_json::from_str(raw.get()).ok().map(rename)
-}
-
-/// Whether an object has no members but these, none of them twice.
-fn has_only(raw: &RawValue, names: &[&str]) -> bool {
-    all_members(raw).is_some_and(|members| {
-        let mut seen: Vec<_> = members.iter().map(|(name, _)| &**name).collect();
-        seen.sort_unstable();
-        seen.windows(2).all(|pair| pair[0] != pair[1])
-            && seen.iter().all(|name| names.contains(name))
-    })
-}
-
-/// Whether a message has nothing but the envelope's members, readable, and `own`.
-fn envelope_and(raw: &RawValue, own: &str) -> bool {
-    let names: Vec<_> = MESSAGE_ENVELOPE.into_iter().chain([own]).collect();
-    has_only(raw, &names)
-        && members(raw, MESSAGE_ENVELOPE)
-            .is_some_and(|members| members.into_iter().flatten().all(|m| scalar(m).is_some()))
-}
-
-/// Content of a message in an event, and whether it and the envelope hold all that Meta sent.
-struct Typed {
-    content: serde_json::Value,
-    complete: bool,
-}
-
-/// The members that every message's envelope holds.
-const MESSAGE_ENVELOPE: [&str; 7] = [
-    "id",
-    "type",
-    "timestamp",
-    "from",
-    "from_user_id",
-    "from_parent_user_id",
-    "group_id",
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -524,11 +566,5 @@ mod tests {
     #[test]
     fn a_routing_key_has_no_more_words_than_it_should() {
         assert_eq!(word("a.b*c#d-é_1"), "a_b_c_d-__1");
-    }
-
-    #[test]
-    fn numbers_become_e164() {
-        assert_eq!(e164("+1 (555) 078-3881").as_deref(), Some("+15550783881"));
-        assert_eq!(e164("US.1349"), None);
     }
 }

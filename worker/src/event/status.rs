@@ -1,121 +1,257 @@
-//! Delivery statuses: what became of a message that the business sent.
+//! Statuses: what became of a message that the business sent, of a payment, or of a call.
 
-use std::borrow::Cow;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use strum::{EnumIter, EnumString, IntoStaticStr};
 
-use serde::Serialize;
-use serde_json::value::RawValue;
-use shared::webhook::{elements, members, scalar, string};
+use super::errors::MetaError;
+use super::read::Reading;
+use super::values::{Number, Text, Timestamp, Truth};
 
-use super::{camel_cased, has_only};
-
-/// The `status` of an event.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Status<'a> {
-    message_id: Option<Cow<'a, str>>,
-    status: Cow<'a, str>,
-    /// Later in a message's life is higher; Meta sends statuses in any order. `null`: not in that
-    /// line.
-    rank: Option<u8>,
-    timestamp: Option<Cow<'a, str>>,
-    recipient_id: Option<Cow<'a, str>>,
-    recipient_user_id: Option<Cow<'a, str>>,
-    recipient_parent_user_id: Option<Cow<'a, str>>,
-    recipient_type: Option<Cow<'a, str>>,
-    recipient_participant_id: Option<Cow<'a, str>>,
-    errors: Vec<serde_json::Value>,
-    pricing: Option<serde_json::Value>,
-    conversation: Option<serde_json::Value>,
-    callback_data: Option<Cow<'a, str>>,
+/// A status. Meta sends those of one message in any order, some twice, some not at all.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct Status {
+    /// What it is a status of.
+    #[serde(skip_deserializing)]
+    pub kind: StatusKind,
+    /// The message's id: the same for all its statuses. `null` unless `kind` is `receipt`.
+    #[serde(rename(deserialize = "id"))]
+    pub message_id: Option<Text>,
+    /// Of a payment or call.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Text>,
+    /// Meta's word, an open set; `unknown` if there was none.
+    #[serde(default)]
+    pub status: Text,
+    /// Later in a message's life is higher: accepted 0, sent 1, delivered 2, read 3, played 4. Ignore
+    /// a status whose rank is not above the highest seen. `null`: not in that line (`failed`,
+    /// `deleted`, `warning`, payments, calls).
+    #[serde(skip_deserializing)]
+    pub rank: Option<u8>,
+    pub timestamp: Option<Timestamp>,
+    /// Meta's `type`, if there is one: `payment`, `call`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub sent_type: Option<Text>,
+    /// Phone or group; missing where the phone is withheld.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient_user_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient_parent_user_id: Option<Text>,
+    /// `group`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient_type: Option<Text>,
+    /// The member of the group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient_participant_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient_participant_user_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient_participant_parent_user_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient_identity_key_hash: Option<Text>,
+    /// Why it failed.
+    #[serde(default)]
+    pub errors: Vec<MetaError>,
+    pub pricing: Option<Pricing>,
+    pub conversation: Option<Conversation>,
+    /// What the business gave when it sent the message.
+    #[serde(rename(deserialize = "biz_opaque_callback_data"))]
+    pub callback_data: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payment: Option<Payment>,
 }
 
-/// Reads a status, and whether it holds all that Meta sent; `None` if it has no `status`.
-pub(super) fn status(raw: &RawValue) -> Option<(Status<'_>, bool)> {
-    const NAMES: [&str; 12] = [
-        "id",
-        "status",
-        "timestamp",
-        "recipient_id",
-        "recipient_user_id",
-        "recipient_parent_user_id",
-        "recipient_type",
-        "recipient_participant_id",
-        "errors",
-        "pricing",
-        "conversation",
-        "biz_opaque_callback_data",
-    ];
-    let [
-        id,
-        status,
-        timestamp,
-        recipient_id,
-        user,
-        parent,
-        recipient_type,
-        participant,
-        errors,
-        pricing,
-        conversation,
-        callback,
-    ] = members(raw, NAMES)?;
-    let name = string(status?)?;
-    let scalars = [
-        id,
-        timestamp,
-        recipient_id,
-        user,
-        parent,
-        recipient_type,
-        participant,
-        callback,
-    ];
-    let error_list = errors.map(elements);
-    let typed_errors: Option<Vec<_>> = error_list
-        .clone()
-        .flatten()
-        .unwrap_or_default()
-        .into_iter()
-        .map(camel_cased)
-        .collect();
-    let objects = [pricing, conversation];
-    let complete = has_only(raw, &NAMES)
-        && scalars.iter().flatten().all(|raw| scalar(raw).is_some())
-        && error_list.is_none_or(|list| list.is_some())
-        && typed_errors.is_some()
-        && objects
-            .iter()
-            .flatten()
-            .all(|raw| camel_cased(raw).is_some());
-    let status = Status {
-        rank: rank(&name),
-        message_id: text(id),
-        status: name,
-        timestamp: text(timestamp),
-        recipient_id: text(recipient_id),
-        recipient_user_id: text(user),
-        recipient_parent_user_id: text(parent),
-        recipient_type: text(recipient_type),
-        recipient_participant_id: text(participant),
-        errors: typed_errors.unwrap_or_default(),
-        pricing: pricing.and_then(camel_cased),
-        conversation: conversation.and_then(camel_cased),
-        callback_data: text(callback),
-    };
-    Some((status, complete))
+/// What a status is of.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum StatusKind {
+    /// Of a message that the business sent.
+    #[default]
+    Receipt,
+    Payment,
+    Call,
+    /// Of a `type` that isn't known here.
+    Unknown,
 }
 
-fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
-    raw.and_then(scalar)
+/// What a message costs.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct Pricing {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub billable: Option<Truth>,
+    /// `PMP` or `CBP`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pricing_model: Option<Text>,
+    /// `regular`, `free_customer_service`, `free_entry_point`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub category: Option<Text>,
 }
 
-fn rank(status: &str) -> Option<u8> {
-    match status {
-        "accepted" => Some(0),
-        "sent" => Some(1),
-        "delivered" => Some(2),
-        "read" => Some(3),
-        "played" => Some(4),
-        _ => None,
+/// The conversation that Meta counts the message to.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct Conversation {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiration_timestamp: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    #[serde(skip_serializing)]
+    pricing: Option<Pricing>,
+}
+
+/// How a conversation began.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct Origin {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Text>,
+}
+
+/// A payment (India).
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct Payment {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Amount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<Transaction>,
+    /// The business's own, as sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notes: Option<Value>,
+}
+
+/// `value` divided by `offset`.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct Amount {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<Number>,
+}
+
+/// At the payment provider.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct Transaction {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pg_transaction_id: Option<Text>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_timestamp: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_timestamp: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
+}
+
+/// How it was paid.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct Method {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Text>,
+}
+
+/// Words that statuses may route by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum StatusWord {
+    Accepted,
+    Captured,
+    Deleted,
+    Delivered,
+    Failed,
+    Pending,
+    Played,
+    Read,
+    Sent,
+    Success,
+    Unknown,
+    Warning,
+}
+
+impl StatusWord {
+    pub(super) fn of(name: &str) -> Self {
+        name.parse().unwrap_or(Self::Unknown)
     }
+
+    fn rank(self) -> Option<u8> {
+        match self {
+            Self::Accepted => Some(0),
+            Self::Sent => Some(1),
+            Self::Delivered => Some(2),
+            Self::Read => Some(3),
+            Self::Played => Some(4),
+            Self::Captured
+            | Self::Deleted
+            | Self::Failed
+            | Self::Pending
+            | Self::Success
+            | Self::Unknown
+            | Self::Warning => None,
+        }
+    }
+}
+
+/// Older spellings, and those of single examples.
+const SPELLINGS: [(&str, &str); 3] = [
+    ("participant_recipient_id", "recipient_participant_id"),
+    ("parent_recipient_user_id", "recipient_parent_user_id"),
+    ("parent_user_id", "recipient_parent_user_id"),
+];
+
+/// Types a status.
+pub(super) fn status(reading: &mut Reading<'_>) -> (Status, StatusWord) {
+    for (old, new) in SPELLINGS {
+        reading.rename(old, new);
+    }
+    let mut status: Status = reading.rest();
+    let nested = status
+        .conversation
+        .as_mut()
+        .and_then(|of| of.pricing.take());
+    match (&status.pricing, nested) {
+        (None, nested) => status.pricing = nested,
+        (Some(_), Some(_)) => reading.incomplete(),
+        (Some(_), None) => {}
+    }
+    status.kind = match status.sent_type.as_ref().map(Text::as_str) {
+        None => StatusKind::Receipt,
+        Some("payment") => StatusKind::Payment,
+        Some("call") => StatusKind::Call,
+        Some(_) => StatusKind::Unknown,
+    };
+    let word = StatusWord::of(status.status.as_str());
+    if status.kind == StatusKind::Receipt {
+        status.rank = word.rank();
+    } else {
+        status.id = status.message_id.take();
+    }
+    if status.status.0.is_empty() {
+        status.status = Text(<&str>::from(StatusWord::Unknown).to_owned());
+    }
+    (status, word)
 }

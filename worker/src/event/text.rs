@@ -1,17 +1,17 @@
 //! `text` messages.
 
-use serde_json::value::RawValue;
-use shared::webhook::{members, string};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{Typed, envelope_and, has_only};
+use super::values::{self, Truth};
 
-/// `{"body":"…"}`. A text without a readable body stays raw.
-pub(super) fn content(raw: &RawValue) -> Option<Typed> {
-    let [text] = members(raw, ["text"])?;
-    let [body] = members(text?, ["body"])?;
-    let body = string(body?)?;
-    Some(Typed {
-        complete: envelope_and(raw, "text") && has_only(text?, &["body"]),
-        content: serde_json::json!({ "body": body }),
-    })
+/// What somebody wrote.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct Text {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<values::Text>,
+    /// In echoes: whether the text shows a preview of its link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preview_url: Option<Truth>,
 }

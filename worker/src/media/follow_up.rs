@@ -10,14 +10,14 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::entry::StreamEntry;
-use shared::webhook::{OBJECT, Place, elements, members, scalar};
+use shared::webhook::{OBJECT, elements, members, scalar};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::outcome::{Fault, Next, Reason};
 use super::{Job, Stored};
 use crate::event::media::{MediaState, media_ref};
-use crate::event::{self, RawObject};
+use crate::event::{self, Known, RawObject};
 use crate::leases::Tenure;
 use crate::metrics::MediaStatus;
 use crate::partition::Work;
@@ -141,9 +141,6 @@ fn alone(payload: &Payload, item: &PayloadItem) -> serde_json::Result<Vec<u8>> {
 
 /// The job of a message with media; `None` for items without.
 pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<Job> {
-    if item.place != Place::Message {
-        return None;
-    }
     let raw = payload.raw(item);
     let entry = &payload.entry;
     let [timestamp] = members(raw, ["timestamp"]).unwrap_or_default();
@@ -153,7 +150,7 @@ pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<Job
         .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
         .map_or(entry.received_at_ms, |sent| sent.timestamp_millis());
     Some(Job {
-        media: media_ref(raw)?,
+        media: media_ref(payload, item)?,
         tenant_id: tenant_id.to_owned(),
         waba_id: entry.waba_id.clone(),
         phone_number_id: item.phone_number_id.clone(),
@@ -174,7 +171,7 @@ pub async fn stored(work: &Work, stored: &Stored) -> object_store::Result<MediaS
     let presigned = work.store.presign_media(&stored.key).await?;
     Ok(MediaState::Stored {
         size_bytes: stored.size_bytes,
-        sha256: stored.sha256.clone(),
+        sha256: stored.sha256,
         mime_type: stored.mime_type.clone(),
         bucket: work.store.media_bucket().to_owned(),
         key: stored.key.clone(),
@@ -381,13 +378,21 @@ async fn once(work: &Work, tenure: &Arc<Tenure>, id: &str) -> Result<(), NotYet>
             }
         }
     };
-    let tenant = Arc::new(Tenant {
+    let tenant = Tenant {
         id: head.tenant_id,
         name: head.tenant_name,
         status: Status::Active,
-    });
-    let event = event::follow_up(&payload, item, &tenant, head.raw_object.as_ref(), &state);
-    let event = event.map_err(|_| NotYet::Unreadable)?;
+    };
+    let number = item.phone_number_id.as_deref();
+    let number = number.and_then(|id| work.numbers.known(&head.waba_id, id));
+    let known = Known {
+        raw_object: head.raw_object.as_ref(),
+        number: number.as_deref(),
+        media: Some(&state),
+        ..Known::of(&tenant)
+    };
+    let event = event::media_follow_up(&payload, item, &known);
+    let event = event.ok().flatten().ok_or(NotYet::Unreadable)?;
     work.publisher.publish(event, tenure.clone()).await?;
     work.metrics.media_followed_up(status);
     work.stream.media_done(tenure, id).await?;

@@ -1,0 +1,48 @@
+//! Every payload of a corpus beside the checkout, if there is one: `WHATSAPP_CORPUS` names its
+//! folder.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::json_walk::count_items;
+use crate::{check, events, json_files, manifest_dir, open, validator};
+
+#[test]
+fn every_item_of_the_corpus_is_an_event_that_holds_it() {
+    let beside = manifest_dir().join("../../shared/whatsapp/corpus");
+    let folder = std::env::var_os("WHATSAPP_CORPUS").map_or(beside, PathBuf::from);
+    let Some(files) = json_files(folder) else {
+        return;
+    };
+    let validator = validator();
+    let mut problems = Vec::new();
+    for (name, body) in files {
+        let items = serde_json::from_slice(&body).map_or(0, |body: Value| count_items(&body));
+        let made = open(&body)
+            .map(|payload| events(&payload))
+            .unwrap_or_default();
+        if items != made.len() {
+            problems.push(format!("{name}: {items} items, {} events", made.len()));
+        }
+        for made in made {
+            if let Err(problem) = check(&validator, &made) {
+                problems.push(format!("{name}: {problem}"));
+            }
+            if std::env::var_os("SHOW").is_some() {
+                let event = made.json();
+                if !event["raw"].is_null() || event.get("beside").is_some() {
+                    println!(
+                        "RAW {name} {} {:?}",
+                        event["unreadable"],
+                        event.get("beside")
+                    );
+                }
+                if name == std::env::var("SHOW").unwrap_or_default() {
+                    println!("{event:#}");
+                }
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
