@@ -338,7 +338,9 @@ async fn answer(
         let fault = state.faults.get(&service).copied().unwrap_or_default();
         let rightly = matches!(fault, Fault::None | Fault::Slow(_));
         if rightly && service == Service::State && head.method == Method::POST {
-            state.taken.push(serde_json::from_slice(&body).unwrap_or_default());
+            state
+                .taken
+                .push(serde_json::from_slice(&body).unwrap_or_default());
         }
         (fault, reply)
     };
