@@ -61,6 +61,11 @@ impl Keys {
         format!("{}:{}", self.of(partition, "rate"), account(waba_id))
     }
 
+    /// Hash: account → webhooks per minute, of those whose tenant has a limit of its own.
+    pub fn limits(&self, partition: u16) -> String {
+        self.of(partition, "limits")
+    }
+
     /// String: what the Tenant Service said of an account, as JSON without its token; expires.
     pub fn tenant(&self, waba_id: &str) -> String {
         format!("{}:tenant:{}", self.prefix, account(waba_id))

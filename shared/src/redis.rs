@@ -37,7 +37,7 @@ const CLUSTER_RETRY_MS: (u64, u64) = (5, 50);
 pub struct Redis(Arc<Rotating<Target>>);
 
 enum Target {
-    One(Client),
+    One(Box<Client>),
     /// Some of its nodes.
     Cluster(Vec<ConnectionInfo>),
 }
@@ -58,7 +58,10 @@ impl Target {
         })?;
         let unusable = |error: RedisError| format!("can't be used ({:?})", error.kind());
         match <[ConnectionInfo; 1]>::try_from(nodes) {
-            Ok([node]) => Client::open(node).map(Self::One).map_err(unusable),
+            Ok([node]) => Client::open(node)
+                .map(Box::new)
+                .map(Self::One)
+                .map_err(unusable),
             Err(nodes) => {
                 cluster(&nodes, CONNECT_TIMEOUT).map_err(unusable)?;
                 Ok(Self::Cluster(nodes))
@@ -129,7 +132,7 @@ impl Redis {
     /// Redis is away.
     pub async fn listen(&self, channel: &str) -> RedisResult<PubSub> {
         let clients = match &**self.0.current() {
-            Target::One(client) => vec![client.clone()],
+            Target::One(client) => vec![Client::clone(client)],
             Target::Cluster(nodes) => {
                 let clients = nodes.iter().map(|node| Client::open(node.clone()));
                 clients.collect::<RedisResult<_>>()?
@@ -164,7 +167,7 @@ impl Redis {
         response_timeout: Duration,
     ) -> RedisResult<MultiplexedConnection> {
         let like = match &**self.0.current() {
-            Target::One(client) => Ok(client.clone()),
+            Target::One(client) => Ok(Client::clone(client)),
             Target::Cluster(nodes) => Err(nodes[0].clone()),
         };
         let client = match like {
@@ -239,7 +242,7 @@ impl Connection {
                     .set_max_delay(Duration::from_millis(500))
                     .set_pipeline_buffer_size(1024);
                 LinkTo::One(ConnectionManager::new_lazy_with_config(
-                    client.clone(),
+                    Client::clone(client),
                     config,
                 )?)
             }

@@ -50,10 +50,12 @@ const LONGEST_LIST: u64 = 4 * 1024 * 1024;
 pub struct Rotating<T> {
     variable: &'static str,
     file: Option<Followed>,
-    parse: Box<dyn Fn(&Secret) -> Result<T, String> + Send + Sync>,
+    parse: Parse<T>,
     current: ArcSwap<T>,
     version: AtomicU64,
 }
+
+type Parse<T> = Box<dyn Fn(&Secret) -> Result<T, String> + Send + Sync>;
 
 struct Followed {
     path: PathBuf,

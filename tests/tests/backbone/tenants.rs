@@ -111,7 +111,7 @@ async fn a_known_tenant_outlives_a_minute_without_the_service() {
             .send(number.message(payload::text("1111111111", &sent.to_string())))
             .await;
         sent += 1;
-        events.wait_for(sent, Duration::from_secs(4)).await;
+        events.wait_for(sent, SOON).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         if sent == 20 {
             worker.restart().await;
@@ -396,6 +396,62 @@ async fn a_file_stands_for_the_service_and_a_broken_edit_changes_nothing() {
     let mut redis = stage.redis.connection().await;
     let kept: Vec<String> = redis.keys("whatsapp:token:*").await.expect("KEYS");
     assert_eq!(kept, Vec::<String>::new());
+}
+
+/// Where the webhooks of its last minute are counted.
+fn rate_window(number: &Number) -> String {
+    let keys = shared::keys::Keys::new("whatsapp", 16);
+    keys.rate(keys.partition_of(&number.waba_id), &number.waba_id)
+}
+
+#[tokio::test]
+async fn a_tenant_may_have_a_limit_of_its_own() {
+    let stage = Stage::new().await;
+    let (own, other) = (Number::fresh(), Number::fresh());
+    let tenant = |limit: Option<u32>| {
+        let waba_id = &own.waba_id;
+        Tenant::Custom(
+            json!({"tenantId": "t", "businessAccountId": waba_id, "rateLimitPerMinute": limit}),
+        )
+    };
+    stage.neighbours.set_tenant(&own.waba_id, tenant(Some(3)));
+    let ingress = stage
+        .ingress()
+        .env("RATE_LIMIT_PER_MINUTE", 5)
+        .start()
+        .await;
+    let worker = stage
+        .worker()
+        .env("WORKER_ADMIN_TOKEN", ADMIN)
+        .start()
+        .await;
+    let events = stage.events();
+    let sender = stage.sender(&ingress);
+    let post = async |number: &Number| {
+        let body = number.message(payload::text("1111111111", "a"));
+        sender.post_once(body).await.expect("an answer")
+    };
+    assert_eq!(post(&own).await.header("x-ratelimit-limit"), "5");
+    events.wait_for(1, SOON).await;
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        let answer = post(&own).await;
+        assert_eq!(answer.header("x-ratelimit-limit"), "3");
+        statuses.push(answer.status);
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+    for _ in 0..4 {
+        assert_eq!(post(&other).await.header("x-ratelimit-limit"), "5");
+    }
+    // Without one of its own, it has the others' again.
+    stage.neighbours.set_tenant(&own.waba_id, tenant(None));
+    invalidate(&worker, &own).await;
+    assert_eq!(post(&own).await.status, 429);
+    let mut redis = stage.redis.connection().await;
+    redis.del::<_, ()>(rate_window(&own)).await.expect("DEL");
+    post(&own).await;
+    events.wait_for(8, SOON).await;
+    assert_eq!(post(&own).await.header("x-ratelimit-limit"), "5");
 }
 
 #[tokio::test]

@@ -49,6 +49,12 @@ impl Directory {
         Verdict::of(tenant)
     }
 
+    /// Accounts, and the limits of those that have their own.
+    pub fn limits(&self) -> impl Iterator<Item = (&str, Option<u32>)> {
+        let all = self.0.iter();
+        all.map(|(waba_id, (tenant, _))| (waba_id.as_str(), tenant.rate_limit_per_minute))
+    }
+
     pub fn token(&self, waba_id: &str) -> Option<Secret> {
         self.0.get(waba_id)?.1.clone()
     }

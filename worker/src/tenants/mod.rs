@@ -63,6 +63,9 @@ pub struct Tenant {
     pub name: Option<String>,
     #[serde(default)]
     pub status: Status,
+    /// Webhooks per minute and account, instead of the limit that ingress is set to.
+    #[serde(default)]
+    pub rate_limit_per_minute: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -337,6 +340,9 @@ impl Tenants {
                 None => self.life(false),
             };
             self.in_redis.keep_tenant(waba_id, &copied, ttl).await;
+            let limit = copied.tenant.as_ref();
+            let limit = limit.and_then(|tenant| tenant.rate_limit_per_minute);
+            self.in_redis.keep_limit(waba_id, limit).await;
             if let Some(tenant) = &copied.tenant {
                 self.tokens.keep(waba_id, &tenant.id, token).await;
             }

@@ -89,6 +89,20 @@ impl InRedis {
             .await;
     }
 
+    /// Lets ingress know of an account's own limit.
+    pub(super) async fn keep_limit(&self, waba_id: &str, per_minute: Option<u32>) {
+        let key = self.keys.limits(self.keys.partition_of(waba_id));
+        let command = match per_minute {
+            Some(limit) => redis::cmd("HSET")
+                .arg(key)
+                .arg(waba_id)
+                .arg(limit)
+                .to_owned(),
+            None => redis::cmd("HDEL").arg(key).arg(waba_id).to_owned(),
+        };
+        self.ask::<()>(&command).await;
+    }
+
     async fn set(&self, key: String, value: &[u8], ttl: Duration) {
         let mut set = redis::cmd("SET");
         set.arg(key)

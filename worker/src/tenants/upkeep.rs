@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use shared::redis::Redis;
+use shared::secrets::Rotating;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Need, REFRESHED_PART, Source, Tenants, Verdict};
+use super::{Directory, Need, REFRESHED_PART, Source, Tenants, Verdict};
 use crate::neighbour::Trace;
 use crate::readmit::Readmit;
 use crate::retry::Backoff;
@@ -19,6 +20,8 @@ const MOST_WARMED: usize = 1000;
 /// Accounts looked up side by side.
 const AT_ONCE: usize = 8;
 const NOTE_INTERVAL: Duration = Duration::from_secs(5);
+/// A changed file is noticed this soon.
+const FILE_INTERVAL: Duration = Duration::from_secs(1);
 const UNKNOWN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Listens for accounts that changed, until `stop`.
@@ -50,9 +53,11 @@ pub async fn hear_changes(tenants: Arc<Tenants>, redis: Redis, stop: Cancellatio
     stop.run_until_cancelled(listening).await;
 }
 
-/// Loads the accounts seen last, and refreshes what is used before it runs out, until `stop`.
+/// Loads the accounts seen last, and refreshes what is used before it runs out, until `stop`. Of a
+/// file, lets ingress know the limits.
 pub async fn keep_warm(tenants: Arc<Tenants>, stop: CancellationToken) {
-    if let Source::File(_) = tenants.source {
+    if let Source::File(file) = &tenants.source {
+        stop.run_until_cancelled(tell_limits(&tenants, file)).await;
         return;
     }
     let warming = async {
@@ -76,6 +81,26 @@ pub async fn keep_warm(tenants: Arc<Tenants>, stop: CancellationToken) {
         }
     };
     stop.run_until_cancelled(warming).await;
+}
+
+async fn tell_limits(tenants: &Tenants, file: &Rotating<Directory>) {
+    let mut ticks = interval(FILE_INTERVAL);
+    let mut told = None;
+    loop {
+        ticks.tick().await;
+        let version = Some(file.version());
+        if told != version {
+            let limits: Vec<(String, Option<u32>)> = file
+                .current()
+                .limits()
+                .map(|(waba_id, limit)| (waba_id.to_owned(), limit))
+                .collect();
+            for (waba_id, limit) in limits {
+                tenants.in_redis.keep_limit(&waba_id, limit).await;
+            }
+            told = version;
+        }
+    }
 }
 
 impl Tenants {
