@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the local run and the tests need and this machine lacks: Redis, RabbitMQ and Ceph's
-# S3 gateway as Debian packages, none of them started as a service, and a C compiler. Run it, or let
-# run.sh and test.sh do so.
+# S3 gateway as Debian packages, none of them started as a service, a C compiler, and Python and
+# Node with their AMQP clients for the example consumers. Run it, or let run.sh and test.sh do so.
 set -euo pipefail
 
 say() { printf 'install: %s\n' "$*" >&2; }
@@ -77,6 +77,9 @@ want radosgw radosgw
 want ceph-common ceph
 want curl curl
 want util-linux setpriv
+want python3-pika /usr/lib/python3/dist-packages/pika
+want nodejs node
+want npm npm
 if ! command -v cc >/dev/null 2>&1; then
     packages+=(build-essential pkg-config)
 fi
@@ -87,4 +90,17 @@ fi
 
 if ! command -v cargo >/dev/null 2>&1 && [ ! -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
     fail "cargo is not installed: get Rust from https://rustup.rs"
+fi
+
+# The Node consumer's client, beside the build's other results.
+consumer="$(dirname "${BASH_SOURCE[0]}")/../../docs/consumers/node"
+modules="${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../../target}/consumers/node"
+if ! cmp -s "$consumer/package-lock.json" "$modules/package-lock.json" || [ ! -d "$modules/node_modules/amqplib" ]; then
+    mkdir -p "$modules"
+    cp "$consumer/package.json" "$modules/"
+    cp "$consumer/package-lock.json" "$modules/"
+    npm ci --prefix "$modules" --no-audit --no-fund --silent >&2 || {
+        rm "$modules/package-lock.json"
+        say "npm could not install amqplib: the test of the Node consumer will say so and fail"
+    }
 fi

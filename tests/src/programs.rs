@@ -132,6 +132,12 @@ struct Launch {
 
 impl Launch {
     fn process(&self) -> anyhow::Result<Process> {
+        let mut program = self.command();
+        program.args(&self.arguments);
+        Process::spawn(self.binary, program, self.folder.path())
+    }
+
+    fn command(&self) -> std::process::Command {
         let mut program = command(&self.path);
         // Settings of whoever runs the tests must not reach the program.
         program.env_clear();
@@ -146,8 +152,8 @@ impl Launch {
                 program.env(name, value);
             }
         }
-        program.envs(&self.settings).args(&self.arguments);
-        Process::spawn(self.binary, program, self.folder.path())
+        program.envs(&self.settings);
+        program
     }
 }
 
@@ -191,6 +197,11 @@ impl Program {
     /// A setting that it was started with; empty if it has none of the name.
     pub fn setting(&self, name: &str) -> &str {
         self.launch.settings.get(name).map_or("", String::as_str)
+    }
+
+    /// The same program with the same settings, for one of its other commands.
+    pub fn command(&self) -> std::process::Command {
+        self.launch.command()
     }
 
     /// Everything logged so far, by earlier runs of this program too.

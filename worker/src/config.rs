@@ -32,6 +32,18 @@ pub struct Cli {
 pub enum Command {
     /// Work until told to stop (the default)
     Run,
+    /// Fresh URLs of the media of a message
+    Presign(PresignArgs),
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct PresignArgs {
+    /// Meta's id of the message
+    #[arg(long)]
+    pub message_id: String,
+    /// Whose it is; without it, all tenants' folders are looked into
+    #[arg(long)]
+    pub tenant: Option<String>,
 }
 
 #[derive(Args, Debug, Clone)]

@@ -33,6 +33,7 @@ pub mod publisher;
 pub mod topology;
 
 pub mod later;
+pub mod presign;
 pub mod readmit;
 pub mod state;
 pub mod store;

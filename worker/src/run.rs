@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::neighbour::{self, Name, Neighbour};
 use crate::numbers::Numbers;
 use crate::partition::{self, Work};
+use crate::presign;
 use crate::publisher::Publisher;
 use crate::readmit::Readmit;
 use crate::retry::Backoff;
@@ -109,7 +110,7 @@ pub async fn run(
         registry: Arc::new(registry),
         guarded: secrets.admin_token.clone().map(|token| Guarded {
             token,
-            routes: admin_routes(tenants.clone(), readmit.clone()),
+            routes: admin_routes(tenants.clone(), readmit.clone(), store.clone()),
         }),
     };
     let background = TaskTracker::new();
@@ -261,8 +262,14 @@ fn state_manager(
 }
 
 /// `POST /tenants/{wabaId}/invalidate`: nothing remembered of an account counts any more.
-fn admin_routes(tenants: Arc<Tenants>, readmit: Readmit) -> Routes {
+fn admin_routes(tenants: Arc<Tenants>, readmit: Readmit, store: Arc<Store>) -> Routes {
     Arc::new(move |method, path| {
+        if let Some((tenant_id, message_id)) = presign::route(path) {
+            let store = store.clone();
+            return (method == Method::GET).then(|| {
+                async move { presign::answer(&store, &tenant_id, &message_id).await }.boxed()
+            });
+        }
         let waba_id = path
             .strip_prefix("/tenants/")?
             .strip_suffix("/invalidate")?;

@@ -3,6 +3,7 @@
 
 mod answers;
 mod cluster;
+mod consumers;
 mod corpus;
 mod door;
 mod limits;

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tests::events::Event;
 use tests::meta::payload::{self, Number};
 use tests::neighbours::{Content, Fault, Neighbours, Service, Tenant, Turn};
+use tests::programs::Worker;
 use tests::proxy::{Mode, Proxy};
 use tests::{Stage, eventually};
 
@@ -397,10 +398,9 @@ async fn each_fault_ends_as_it_should() {
 #[tokio::test]
 async fn a_stored_file_is_the_one_that_was_sent_and_no_browser_runs_it() {
     let stage = Stage::new().await;
-    let (ingress, _worker) = (
-        stage.ingress().start().await,
-        stage.worker().env("PRESIGN_EXPIRY", "3s").start().await,
-    );
+    let worker = stage.worker().env("PRESIGN_EXPIRY", "3s");
+    let worker = worker.env("WORKER_ADMIN_TOKEN", "admin");
+    let (ingress, worker) = (stage.ingress().start().await, worker.start().await);
     let events = stage.events();
     let (number, id) = (Number::fresh(), media_id());
     let tenant = format!("tenant-{}", number.waba_id);
@@ -424,11 +424,7 @@ async fn a_stored_file_is_the_one_that_was_sent_and_no_browser_runs_it() {
     assert_eq!(media["sha256"], sha256);
     assert_eq!(media["bucket"], stage.media_bucket);
     assert_eq!(media["mimeType"], "text/html");
-    assert_eq!(
-        asked(&stage),
-        0,
-        "the URL of the webhook did"
-    );
+    assert_eq!(asked(&stage), 0, "the URL of the webhook did");
     let day = chrono_day();
     let key = format!("{tenant}/document/{day}/{}.html", wamid(&message));
     assert_eq!(media["key"], key);
@@ -456,6 +452,7 @@ async fn a_stored_file_is_the_one_that_was_sent_and_no_browser_runs_it() {
         let answer = reqwest::get(&altered).await.expect("an answer");
         assert_eq!(answer.status(), 403, "{altered}");
     }
+    fresh_urls(&stage, &worker, &tenant, &wamid(&message), &html).await;
     let put = reqwest::Client::new().put(url).body("x").send().await;
     assert_eq!(put.expect("an answer").status(), 403);
     eventually(SOON, "the URL expires", async || {
@@ -463,6 +460,43 @@ async fn a_stored_file_is_the_one_that_was_sent_and_no_browser_runs_it() {
         (answer.status() == 403).then_some(())
     })
     .await;
+}
+
+/// By the command and by the guarded route; not for another tenant.
+async fn fresh_urls(stage: &Stage, worker: &Worker, tenant: &str, wamid: &str, bytes: &[u8]) {
+    let presign = |arguments: &[&str]| {
+        let mut command = worker.command();
+        command
+            .args(["presign", "--message-id", wamid])
+            .args(arguments);
+        let output = command.output().expect("it runs");
+        let url = serde_json::from_slice::<Value>(&output.stdout).ok();
+        url.map(|object| object["url"].as_str().expect("a URL").to_owned())
+    };
+    let client = reqwest::Client::new();
+    let route = format!("http://{}/media/{tenant}/{wamid}", worker.admin());
+    let refused = client.get(&route).send().await.expect("an answer");
+    assert_eq!(refused.status(), 401);
+    let admin = async |route: &str| {
+        let asked = client.get(route).bearer_auth("admin").send().await;
+        asked.expect("an answer")
+    };
+    let answer = admin(&route).await;
+    assert_eq!(answer.status(), 200);
+    let found: Value = answer.json().await.expect("JSON");
+    let by_route = found["media"][0]["url"].as_str().expect("a URL").to_owned();
+    let by_command = presign(&[]).expect("a URL");
+    let of_tenant = presign(&["--tenant", tenant]).expect("a URL");
+    for url in [by_route, by_command, of_tenant] {
+        let got = client.get(&url).send().await.expect("an answer");
+        assert_eq!(got.bytes().await.expect("bytes"), bytes);
+    }
+    assert_eq!(presign(&["--tenant", "tenant-1"]), None);
+    for other in ["tenant-1", "tenant-1%2F..%2F", "..", "%2E%2E"] {
+        let route = route.replace(tenant, other);
+        assert_ne!(admin(&route).await.status(), 200, "{route}");
+    }
+    assert_eq!(stage.media().list("").await.expect("a list").len(), 1);
 }
 
 fn chrono_day() -> String {

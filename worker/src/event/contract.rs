@@ -30,7 +30,26 @@ pub fn schema() -> Value {
     schema["allOf"] = conditions.into();
     schema["$defs"]["Message"]["allOf"] = contents;
     schema["$defs"]["Account"]["allOf"] = details;
+    drop_marks_of_reading(&mut schema);
     schema
+}
+
+/// What an event's reader has nothing of: which members are not read from Meta.
+fn drop_marks_of_reading(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.retain(|name, value| !(name == "readOnly" && value.is_boolean()));
+            if members.contains_key("type")
+                || members.contains_key("anyOf")
+                || members.contains_key("$ref")
+            {
+                members.shift_remove("default");
+            }
+            members.values_mut().for_each(drop_marks_of_reading);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(drop_marks_of_reading),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Which part an event of a type has; it has no other.
@@ -77,6 +96,11 @@ fn condition(property: &str, value: &str, then: Value) -> Value {
 
 /// The content of each type of message.
 fn contents(generator: &mut SchemaGenerator) -> Value {
+    let names: Vec<_> = MessageType::iter().map(MessageType::name).collect();
+    let others = json!({
+        "if": {"properties": {"type": {"enum": names}}},
+        "else": {"properties": {"content": {"type": "null"}}},
+    });
     MessageType::iter()
         .map(|kind| {
             let content = match kind.processor() {
@@ -89,6 +113,7 @@ fn contents(generator: &mut SchemaGenerator) -> Value {
                 json!({"properties": {"content": content}}),
             )
         })
+        .chain([others])
         .collect()
 }
 

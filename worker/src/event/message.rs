@@ -42,7 +42,6 @@ pub(super) struct Message {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Text>,
     #[serde(skip_serializing)]
-    #[expect(dead_code, reason = "the event has it outside of the message")]
     pub(super) group_id: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,

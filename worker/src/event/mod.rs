@@ -200,7 +200,7 @@ struct Document<'a> {
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     conversation: Option<&'a RawValue>,
     /// The conversation is a group's.
-    group_id: Option<&'a str>,
+    group_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<Message>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -336,6 +336,9 @@ pub fn event(
         history.thread_id = thread.id.clone().map(Text);
         history.status = message.history.take().and_then(|history| history.status);
         message.history = Some(history);
+    }
+    if let Some(Text(group_id)) = part.message.as_mut().and_then(|of| of.group_id.take()) {
+        document.group_id = Some(Cow::Owned(group_id));
     }
     document.occur(part.timestamp);
     document.message = part.message;
@@ -501,7 +504,7 @@ impl<'a> Document<'a> {
             conversation: known
                 .conversation
                 .filter(|raw| matches!(Sent::of(raw), Sent::Json(_))),
-            group_id: customer.group_id.as_deref(),
+            group_id: customer.group_id.as_deref().map(Cow::Borrowed),
             message: None,
             status: None,
             account: None,

@@ -26,7 +26,7 @@ use crate::publisher::NotPublished;
 use crate::retry::Backoff;
 use crate::store;
 use crate::stream::{LaterMedia, OwedMedia, StreamError};
-use crate::tenants::{Status, Tenant};
+use crate::tenants::Tenant;
 
 /// Pieces of a partition in work at once, and of one tenant among them.
 const MOST_AT_ONCE: usize = 32;
@@ -381,7 +381,7 @@ async fn once(work: &Work, tenure: &Arc<Tenure>, id: &str) -> Result<(), NotYet>
     let tenant = Tenant {
         id: head.tenant_id,
         name: head.tenant_name,
-        status: Status::Active,
+        ..Tenant::default()
     };
     let number = item.phone_number_id.as_deref();
     let number = number.and_then(|id| work.numbers.known(&head.waba_id, id));

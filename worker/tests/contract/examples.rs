@@ -164,6 +164,9 @@ fn the_published_documents_are_those_of_the_code() {
 
 #[test]
 fn every_example_in_the_folder_is_one_of_the_code() {
+    if std::env::var_os("UPDATE_EXAMPLES").is_some() {
+        return;
+    }
     let index = docs().join("examples/index.json");
     let index: Map<String, Value> =
         serde_json::from_slice(&std::fs::read(index).expect("the index")).expect("JSON");

@@ -4,6 +4,7 @@
 mod corpus;
 mod examples;
 #[path = "../../../tests/src/json_walk.rs"]
+#[expect(unreachable_pub, reason = "it is the harness' own file")]
 mod json_walk;
 mod odd;
 mod properties;

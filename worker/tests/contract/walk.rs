@@ -9,6 +9,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use shared::webhook::{all_members, elements};
 
 #[derive(Deserialize)]
 struct Event<'a> {
@@ -25,7 +26,7 @@ struct Account<'a> {
 }
 
 /// Whether an event holds its item: as it came, as text, or scalar by scalar.
-pub fn holds_all(sent: &str, event: &[u8]) -> Result<(), String> {
+pub(crate) fn holds_all(sent: &str, event: &[u8]) -> Result<(), String> {
     let parts: Event<'_> = serde_json::from_slice(event).map_err(|error| error.to_string())?;
     let whole = parts
         .raw
@@ -38,14 +39,14 @@ pub fn holds_all(sent: &str, event: &[u8]) -> Result<(), String> {
         Some(whole) => return Err(format!("not as it was sent: {whole} for {sent}")),
         None => {}
     }
-    let item: Value = serde_json::from_str(sent).map_err(|error| error.to_string())?;
+    let item: &RawValue = serde_json::from_str(sent).map_err(|error| error.to_string())?;
     let event: Value = serde_json::from_slice(event).map_err(|error| error.to_string())?;
     let mut held = HashMap::new();
     each_scalar(&event, &mut |scalar| {
         *held.entry(form(scalar)).or_insert(0usize) += 1;
     });
     let mut lost = Vec::new();
-    each_scalar(&item, &mut |scalar| {
+    each_sent_scalar(item, &mut |scalar| {
         let found = other_forms(scalar).into_iter().find_map(|form| {
             let count = held.get_mut(&form)?;
             *count = count.checked_sub(1)?;
@@ -63,7 +64,7 @@ pub fn holds_all(sent: &str, event: &[u8]) -> Result<(), String> {
 }
 
 /// Levels of arrays and objects.
-pub fn levels(value: &Value) -> usize {
+pub(crate) fn levels(value: &Value) -> usize {
     match value {
         Value::Array(elements) => 1 + elements.iter().map(levels).max().unwrap_or(0),
         Value::Object(members) => 1 + members.values().map(levels).max().unwrap_or(0),
@@ -79,6 +80,24 @@ fn each_scalar(value: &Value, found: &mut dyn FnMut(&Value)) {
         Value::Array(elements) => elements.iter().for_each(|value| each_scalar(value, found)),
         Value::Object(members) => members.values().for_each(|value| each_scalar(value, found)),
         Value::Bool(_) | Value::Number(_) | Value::String(_) => found(value),
+    }
+}
+
+/// The same in an item, where a name may stand twice.
+fn each_sent_scalar(raw: &RawValue, found: &mut dyn FnMut(&Value)) {
+    if let Some(members) = all_members(raw) {
+        members
+            .iter()
+            .for_each(|(_, member)| each_sent_scalar(member, found));
+    } else if let Some(elements) = elements(raw) {
+        elements
+            .iter()
+            .for_each(|element| each_sent_scalar(element, found));
+    } else {
+        match serde_json::from_str(raw.get()) {
+            Ok(scalar) => each_scalar(&scalar, found),
+            Err(_) => found(&raw.get().into()),
+        }
     }
 }
 
@@ -129,6 +148,7 @@ fn a_lost_scalar_is_seen() {
     assert!(!lost(r#"{"t":"1750032000","n":"7","x":null}"#, "null"));
     assert!(lost(r#"{"t":"1750032000","n":"7","x":true}"#, "null"));
     assert!(lost(r#"{"n":7,"m":7}"#, "null"), "it is there only once");
+    assert!(lost(r#"{"n":8,"n":7}"#, "null"), "the first one counts too");
     assert!(!lost(r#"{"x":true}"#, r#"{"x":true}"#));
     assert!(!lost(r#"{"x":true}"#, r#""{\"x\":true}""#));
     assert!(lost(r#"{"x":true}"#, r#"{"x":false}"#));

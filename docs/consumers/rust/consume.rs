@@ -1,0 +1,72 @@
+//! Prints one line per event of a queue. `AMQP_URL` and `QUEUE` say which. Needs lapin, futures,
+//! serde_json, anyhow and tokio; here `cargo run -p tests --example consume`.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::Context;
+use futures::StreamExt;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
+use lapin::{Connection, ConnectionProperties};
+use serde_json::Value;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let url = std::env::var("AMQP_URL").context("AMQP_URL")?;
+    let queue = std::env::var("QUEUE").unwrap_or("INBOUND_WHATSAPP_MESSAGES".to_owned());
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    channel.basic_qos(50, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions::default();
+    let tag = "".into();
+    let mut deliveries = channel
+        .basic_consume(queue.into(), tag, options, Default::default())
+        .await?;
+    // In earnest: a table with the event id as its key, in the transaction of the work.
+    let mut seen = HashSet::new();
+    // Of each message that we sent: the highest status so far.
+    let mut ranks = HashMap::new();
+    while let Some(delivery) = deliveries.next().await {
+        let delivery = delivery?;
+        let id = delivery
+            .properties
+            .message_id()
+            .as_ref()
+            .map(ToString::to_string);
+        if !seen.contains(&id) {
+            let event = serde_json::from_slice(&delivery.data).unwrap_or(Value::Null);
+            let Some(line) = line(&event, &mut ranks) else {
+                delivery
+                    .reject(BasicRejectOptions { requeue: false })
+                    .await?; // to <queue>.DLQ
+                continue;
+            };
+            println!("{line}");
+            seen.insert(id);
+        }
+        delivery.ack(BasicAckOptions::default()).await?;
+    }
+    anyhow::bail!("the queue is gone")
+}
+
+fn line(event: &Value, ranks: &mut HashMap<String, i64>) -> Option<String> {
+    let text = |pointer| event.pointer(pointer).and_then(Value::as_str);
+    let first = |pointers: [&'static str; 4]| pointers.into_iter().find_map(text);
+    let word = first([
+        "/message/type",
+        "/status/status",
+        "/call/event",
+        "/account/field",
+    ])?;
+    let id = first(["/message/id", "/status/messageId", "/status/id", "/call/id"]);
+    let id = id.or(text("/eventId"))?;
+    // Statuses come in any order; `failed` and others without rank always count.
+    let late = event
+        .pointer("/status/rank")
+        .and_then(Value::as_i64)
+        .is_some_and(|rank| {
+            let highest = ranks.entry(id.to_owned()).or_insert(-1);
+            std::mem::replace(highest, rank.max(*highest)) >= rank
+        });
+    let late = if late { " late" } else { "" };
+    Some(format!("{} {word} {id}{late}", text("/eventType")?))
+}
