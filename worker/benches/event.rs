@@ -81,10 +81,10 @@ fn open_only(bencher: Bencher<'_, '_>) {
 /// A customer that was never seen before.
 #[divan::bench]
 fn new_phone(bencher: Bencher<'_, '_>) {
-    let mut n = 0u64;
+    let n = std::sync::atomic::AtomicU64::new(0);
     bencher
         .with_inputs(|| {
-            n += 1;
+            let n = n.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             format!("4917{n:08}")
         })
         .bench_values(|number| black_box(worker::event::phone::parse(&number)));

@@ -444,3 +444,106 @@ fn usage_pause(headers: &HeaderMap) -> Option<Duration> {
         });
     app.max(accounts)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use reqwest::StatusCode;
+
+    use super::*;
+
+    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Answer {
+        let headers = headers.iter().map(|(name, value)| {
+            let name = reqwest::header::HeaderName::from_static(name);
+            (name, reqwest::header::HeaderValue::from_static(value))
+        });
+        Answer {
+            status: StatusCode::from_u16(status).expect("a status"),
+            headers: headers.collect(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        }
+    }
+
+    /// `None`: it is tried again at once.
+    fn said(status: u16, body: &str) -> Option<GraphError> {
+        match judge(&answer(status, &[], body)) {
+            Judged::Said(error) => Some(error),
+            Judged::Passes => None,
+        }
+    }
+
+    fn code(status: u16, code: &str) -> Option<GraphError> {
+        said(status, &format!("{{\"error\":{{\"code\":{code}}}}}"))
+    }
+
+    #[test]
+    fn the_code_decides_then_is_transient_then_the_status() {
+        let throttled = Some(GraphError::Throttled(THROTTLE_PAUSE));
+        for number in ["4", "80007", "130429", "\"130429\""] {
+            assert_eq!(code(400, number), throttled, "{number}");
+        }
+        assert_eq!(code(500, "131000"), None);
+        assert_eq!(code(500, "3"), Some(GraphError::Refused(3)));
+        assert_eq!(code(400, "190"), Some(GraphError::Token));
+        assert_eq!(code(403, "200"), Some(GraphError::Refused(200)));
+        assert_eq!(code(400, "131052"), Some(GraphError::Final(131_052)));
+        assert_eq!(code(400, "100"), Some(GraphError::Refused(100)));
+        let missing = r#"{"error":{"code":100,"error_subcode":33}}"#;
+        assert_eq!(said(400, missing), Some(GraphError::Missing));
+        let transient = r#"{"error":{"code":77777,"is_transient":true}}"#;
+        assert_eq!(said(400, transient), None);
+        assert_eq!(code(503, "77777"), None);
+        assert_eq!(code(400, "77777"), Some(GraphError::Refused(77777)));
+        for (status, error) in [
+            (401, Some(GraphError::Token)),
+            (404, Some(GraphError::Missing)),
+            (429, throttled),
+            (418, Some(GraphError::Refused(0))),
+            (502, None),
+        ] {
+            assert_eq!(said(status, "<html>"), error, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_a_number_or_a_text_and_a_digest_hex_or_base64() {
+        let read = |body: &str| serde_json::from_str::<MediaAnswer>(body).expect("an answer");
+        let number = read(r#"{"url":"https:\/\/a\/","file_size":182859}"#);
+        assert_eq!(number.file_size.and_then(FileSize::bytes), Some(182_859));
+        assert_eq!(number.url, "https://a/");
+        let text = read(r#"{"url":"u","file_size":"303833"}"#);
+        assert_eq!(text.file_size.and_then(FileSize::bytes), Some(303_833));
+        let hex = "c86c28d437534f74367e73b2155a6cb8f3fcd78cac3e3ad6a8ddd5ebf9d65141";
+        let base64 = "yGwo1DdTT3Q2fnOyFVpsuPP814ysPjrWqN3V6/nWUUE=";
+        assert!(digest(hex).is_some());
+        assert_eq!(digest(hex), digest(base64));
+        for odd in [
+            "",
+            "placeholder",
+            "yGwo1DdTT3Q2fnOyFVpsuPP82A==",
+            &"+f".repeat(32),
+            &"ä".repeat(32),
+        ] {
+            assert_eq!(digest(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn budgets_that_are_used_up_make_a_pause() {
+        let pause = |headers: &[(&'static str, &'static str)]| {
+            usage_pause(&answer(200, headers, "").headers)
+        };
+        let account = "x-business-use-case-usage";
+        let used =
+            r#"{"1":[{"type":"whatsapp","call_count":100,"estimated_time_to_regain_access":12}]}"#;
+        assert_eq!(pause(&[(account, used)]), Some(Duration::from_secs(720)));
+        let app = "x-app-usage";
+        assert_eq!(
+            pause(&[(app, r#"{"call_count":101}"#)]),
+            Some(EXHAUSTED_PAUSE)
+        );
+        assert_eq!(pause(&[(app, r#"{"total_time":85}"#)]), Some(SLOW_PAUSE));
+        assert_eq!(pause(&[(app, r#"{"call_count":80}"#)]), None);
+        assert_eq!(pause(&[(app, "nonsense"), (account, "[]")]), None);
+    }
+}

@@ -715,3 +715,36 @@ async fn an_album_does_not_wait_for_a_graph_api_that_is_away() {
     assert_eq!(follow_ups.count(), 31);
     drained(&stage).await;
 }
+
+/// Of two accounts that share a number, and so of two partitions.
+#[tokio::test]
+async fn requests_for_a_number_are_spaced_over_all_workers() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let worker = || {
+        stage
+            .worker()
+            .env("GRAPH_REQUESTS_PER_SECOND", "20")
+            .env("MEDIA_DEADLINE", "60s")
+    };
+    let (_first, _second) = (worker().start().await, worker().start().await);
+    let events = stage.events();
+    let sender = stage.sender(&ingress);
+    let one = Number::fresh();
+    let mut two = Number::fresh();
+    two.phone_number_id.clone_from(&one.phone_number_id);
+    let began = tokio::time::Instant::now();
+    for n in 0..40 {
+        let id = media_id();
+        stage.neighbours.set_media(&id, "image/jpeg", JPEG);
+        let number = [&one, &two][n % 2];
+        let mut message = image(&id, JPEG);
+        message["from"] = format!("4915200{n:05}").into();
+        sender.send(number.message(message)).await;
+    }
+    let seen = events.wait_for(40, SOON * 2).await;
+    assert!(seen.iter().all(|event| status(event) == "stored"));
+    // Two requests for each.
+    let least = Duration::from_secs(79) / 20;
+    assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+}
