@@ -667,7 +667,9 @@ mod tests {
             }
             server.set_fault(Service::Tenants, Fault::None);
         };
-        let (seen, ()) = tokio::join!(ask(&neighbour, &server, SOON), healing);
+        let healing = tokio::time::timeout(SOON, healing);
+        let (seen, healed) = tokio::join!(ask(&neighbour, &server, SOON), healing);
+        healed.expect("it is asked again");
         assert!(seen.is_ok_and(|body| body.starts_with(b"{")));
         let requests = server.received(Service::Tenants);
         assert!(requests.len() >= 3);
