@@ -1,5 +1,7 @@
 //! What an item costs without any I/O: the body taken apart, and the event made.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use divan::{Bencher, black_box};
 use shared::entry::StreamEntry;
 use worker::event::{Known, RawObject, event};
@@ -81,11 +83,8 @@ fn open_only(bencher: Bencher<'_, '_>) {
 /// A customer that was never seen before.
 #[divan::bench]
 fn new_phone(bencher: Bencher<'_, '_>) {
-    let n = std::sync::atomic::AtomicU64::new(0);
+    let n = AtomicU64::new(0);
     bencher
-        .with_inputs(|| {
-            let n = n.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            format!("4917{n:08}")
-        })
+        .with_inputs(|| format!("4917{:08}", n.fetch_add(1, Ordering::Relaxed)))
         .bench_values(|number| black_box(worker::event::phone::parse(&number)));
 }

@@ -75,6 +75,7 @@ pub async fn run(
     admin_listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    crate::event::phone::load();
     let secrets = config
         .secrets()
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;

@@ -15,10 +15,12 @@ function what({ eventId, message, status, call, account }) {
 }
 
 // Statuses come in any order; `failed` and others without rank always count.
-function isLate({ rank, messageId }) {
+function isLate({ rank, messageId, recipientParticipantUserId, recipientParticipantId }) {
   if (rank === null) return false;
-  if (rank <= (ranks.get(messageId) ?? -1)) return true;
-  ranks.set(messageId, rank);
+  // Each member of a group has statuses of their own.
+  const key = `${messageId} ${recipientParticipantUserId ?? recipientParticipantId}`;
+  if (rank <= (ranks.get(key) ?? -1)) return true;
+  ranks.set(key, rank);
   return false;
 }
 

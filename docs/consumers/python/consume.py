@@ -23,12 +23,15 @@ def what(event):
 
 def is_late(status):
     """Statuses come in any order; `failed` and others without rank always count."""
-    rank, message_id = status["rank"], status["messageId"]
+    rank = status["rank"]
     if rank is None:
         return False
-    if rank <= ranks.get(message_id, -1):
+    # Each member of a group has statuses of their own.
+    member = status.get("recipientParticipantUserId") or status.get("recipientParticipantId")
+    key = status["messageId"], member
+    if rank <= ranks.get(key, -1):
         return True
-    ranks[message_id] = rank
+    ranks[key] = rank
     return False
 
 

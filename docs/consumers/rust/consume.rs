@@ -1,5 +1,7 @@
 //! Prints one line per event of a queue. `AMQP_URL` and `QUEUE` say which. Needs lapin, futures,
-//! serde_json, anyhow and tokio; here `cargo run -p tests --example consume`.
+//! serde_json, anyhow and tokio; here `cargo run -p tests --bin consume`.
+
+#![expect(clippy::print_stdout, reason = "that is what it does")]
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,11 +29,7 @@ async fn main() -> anyhow::Result<()> {
     let mut ranks = HashMap::new();
     while let Some(delivery) = deliveries.next().await {
         let delivery = delivery?;
-        let id = delivery
-            .properties
-            .message_id()
-            .as_ref()
-            .map(ToString::to_string);
+        let id = delivery.properties.message_id().clone();
         if !seen.contains(&id) {
             let event = serde_json::from_slice(&delivery.data).unwrap_or(Value::Null);
             let Some(line) = line(&event, &mut ranks) else {
@@ -49,24 +47,21 @@ async fn main() -> anyhow::Result<()> {
 }
 
 fn line(event: &Value, ranks: &mut HashMap<String, i64>) -> Option<String> {
-    let text = |pointer| event.pointer(pointer).and_then(Value::as_str);
-    let first = |pointers: [&'static str; 4]| pointers.into_iter().find_map(text);
-    let word = first([
-        "/message/type",
-        "/status/status",
-        "/call/event",
-        "/account/field",
-    ])?;
-    let id = first(["/message/id", "/status/messageId", "/status/id", "/call/id"]);
-    let id = id.or(text("/eventId"))?;
-    // Statuses come in any order; `failed` and others without rank always count.
-    let late = event
-        .pointer("/status/rank")
-        .and_then(Value::as_i64)
-        .is_some_and(|rank| {
-            let highest = ranks.entry(id.to_owned()).or_insert(-1);
-            std::mem::replace(highest, rank.max(*highest)) >= rank
-        });
+    let parts = ["message", "status", "call", "account"];
+    let part = parts.into_iter().find_map(|part| event.get(part))?;
+    let first = |names: &[&str]| names.iter().find_map(|name| part[*name].as_str());
+    let word = first(&["event", "status", "field", "type"])?;
+    let id = first(&["messageId", "id"]).or(event["eventId"].as_str())?;
+    // Statuses come in any order; `failed` and others without rank always count. Each member of a
+    // group has statuses of their own.
+    let member = first(&["recipientParticipantUserId", "recipientParticipantId"]);
+    let late = part["rank"].as_i64().is_some_and(|rank| {
+        let highest = ranks.entry(format!("{id} {member:?}")).or_insert(-1);
+        std::mem::replace(highest, rank.max(*highest)) >= rank
+    });
     let late = if late { " late" } else { "" };
-    Some(format!("{} {word} {id}{late}", text("/eventType")?))
+    Some(format!(
+        "{} {word} {id}{late}",
+        event["eventType"].as_str()?
+    ))
 }

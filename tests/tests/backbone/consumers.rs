@@ -47,7 +47,7 @@ fn consumers() -> [(&'static str, Command); 3] {
     );
     node.arg(docs().join("node/consume.js"))
         .env("NODE_PATH", modules);
-    let rust = command(target().join("examples/consume"));
+    let rust = command(target().join("consume"));
     [("python", python), ("node", node), ("rust", rust)]
 }
 

@@ -24,33 +24,9 @@ pub enum MediaKind {
 }
 
 impl MediaKind {
+    /// Of a type of message whose content is media.
     pub fn of(kind: MessageType) -> Option<Self> {
-        match kind {
-            MessageType::Image => Some(Self::Image),
-            MessageType::Video => Some(Self::Video),
-            MessageType::Audio | MessageType::Voice => Some(Self::Audio),
-            MessageType::Document => Some(Self::Document),
-            MessageType::Sticker => Some(Self::Sticker),
-            MessageType::Button
-            | MessageType::Contacts
-            | MessageType::Edit
-            | MessageType::Ephemeral
-            | MessageType::Errors
-            | MessageType::Group
-            | MessageType::Interactive
-            | MessageType::Location
-            | MessageType::MediaPlaceholder
-            | MessageType::MessageHistoryStatus
-            | MessageType::Order
-            | MessageType::Reaction
-            | MessageType::RequestWelcome
-            | MessageType::Revoke
-            | MessageType::System
-            | MessageType::Template
-            | MessageType::Text
-            | MessageType::Unknown
-            | MessageType::Unsupported => None,
-        }
+        kind.processor()?.media
     }
 
     pub fn name(self) -> &'static str {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use strum::{EnumIter, EnumString, IntoStaticStr};
 
+use super::media::MediaKind;
 use super::read::Reading;
 use super::{
     audio, button, contacts, document, edit, image, interactive, location, order, reaction, revoke,
@@ -57,23 +58,23 @@ impl MessageType {
     /// What reads the content, which stands under the type's name; of types without content: none.
     pub(super) fn processor(self) -> Option<Processor> {
         match self {
-            Self::Audio | Self::Voice => typed::<audio::Audio>(),
+            Self::Audio | Self::Voice => media::<audio::Audio>(MediaKind::Audio),
             Self::Button => typed::<button::Button>(),
             Self::Contacts => typed::<contacts::Contacts>(),
-            Self::Document => typed::<document::Document>(),
+            Self::Document => media::<document::Document>(MediaKind::Document),
             Self::Edit => typed::<edit::Edit>(),
-            Self::Image => typed::<image::Image>(),
+            Self::Image => media::<image::Image>(MediaKind::Image),
             Self::Interactive => typed::<interactive::Interactive>(),
             Self::Location => typed::<location::Location>(),
             Self::Order => typed::<order::Order>(),
             Self::Reaction => typed::<reaction::Reaction>(),
             Self::Revoke => typed::<revoke::Revoke>(),
-            Self::Sticker => typed::<sticker::Sticker>(),
+            Self::Sticker => media::<sticker::Sticker>(MediaKind::Sticker),
             Self::System => typed::<system::System>(),
             Self::Template => typed::<template::Template>(),
             Self::Text => typed::<text::Text>(),
             Self::Unsupported => typed::<unsupported::Unsupported>(),
-            Self::Video => typed::<video::Video>(),
+            Self::Video => media::<video::Video>(MediaKind::Video),
             Self::Ephemeral
             | Self::Errors
             | Self::Group
@@ -91,6 +92,8 @@ pub(super) struct Processor {
     /// Reads the content that stood at the path.
     pub(super) read: fn(&mut Reading<'_>, Value, &str) -> Option<Box<RawValue>>,
     pub(super) schema: fn(&mut SchemaGenerator) -> Schema,
+    /// The content is media that can be fetched.
+    pub(super) media: Option<MediaKind>,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "reads best in the match")]
@@ -98,6 +101,16 @@ fn typed<T: DeserializeOwned + Default + Serialize + JsonSchema>() -> Option<Pro
     Some(Processor {
         read: |reading, content, at| to_raw_value(&reading.typed::<T>(content, at)).ok(),
         schema: |generator| generator.subschema_for::<T>(),
+        media: None,
+    })
+}
+
+fn media<T: DeserializeOwned + Default + Serialize + JsonSchema>(
+    kind: MediaKind,
+) -> Option<Processor> {
+    Some(Processor {
+        media: Some(kind),
+        ..typed::<T>()?
     })
 }
 

@@ -46,6 +46,7 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use shared::webhook::Place;
@@ -293,61 +294,15 @@ pub fn event(
 ) -> Result<Event, Unwritable> {
     let mut reading = Reading::of(payload.raw(item));
     let customer = Customer::of(payload, item);
-    let mut part = part(payload, item, known, &customer, &mut reading);
+    let part = part(payload, item, known, &customer, &mut reading);
     let mut document = Document::new(payload, item, known, &customer, part.kind);
-    document.beside = Beside(
-        (payload.beside(item))
-            .chain(
-                customer
-                    .contact
-                    .as_ref()
-                    .and_then(|of| payload.odd_contact(of)),
-            )
-            .map(|(name, raw)| (name, Sent::of(raw)))
-            .collect(),
-    );
-    if let Some(raw) = payload.change_errors(item) {
-        let mut errors = Reading::of(raw);
-        let typed: Vec<MetaError> = errors.rest();
-        document.errors = Some(typed).filter(|typed| !typed.is_empty());
-        if let Some(sent) = errors.raw() {
-            document.beside.0.push(("errors".into(), sent));
-        }
-    }
-    if let (Some(message), Some(raw)) = (&mut part.message, payload.conversation_context(item)) {
-        let mut context = Reading::of(raw);
-        message.conversation_context = Some(context.rest());
-        if let Some(sent) = context.raw() {
-            document
-                .beside
-                .0
-                .push(("conversation_context".into(), sent));
-        }
-    }
-    if let (Some(message), Some(thread)) = (&mut part.message, payload.thread(item)) {
-        let mut history = History::default();
-        if let Some(raw) = payload.history_metadata(thread) {
-            let mut metadata = Reading::of(raw);
-            history = metadata.rest();
-            if let Some(sent) = metadata.raw() {
-                document.beside.0.push(("history.metadata".into(), sent));
-            }
-        }
-        history.thread_id = thread.id.clone().map(Text);
-        history.status = message.history.take().and_then(|history| history.status);
-        message.history = Some(history);
-    }
-    if let Some(Text(group_id)) = part.message.as_mut().and_then(|of| of.group_id.take()) {
-        document.group_id = Some(Cow::Owned(group_id));
-    }
     document.occur(part.timestamp);
     document.message = part.message;
     document.status = part.status;
     document.account = part.account;
     document.call = part.call;
-    document.raw = reading
-        .raw()
-        .filter(|_| !(part.holds_all && reading.is_sound()));
+    document.add_surroundings(payload, item, &customer);
+    document.raw = (reading.raw()).filter(|_| !(part.holds_all && reading.is_sound()));
     document.unreadable = reading.into_unreadable();
     document.into_event(payload, &part.route)
 }
@@ -424,37 +379,13 @@ fn part<'a>(
             ..Part::new(EventType::AccountUpdated, "account", &word(field))
         }
     };
+    let (inbound, outbound) = (Some(Direction::Inbound), Some(Direction::Outbound));
     match item.place {
-        Place::Message => message(
-            reading,
-            EventType::MessageReceived,
-            "message",
-            Some(Direction::Inbound),
-        ),
-        Place::StandbyMessage => message(
-            reading,
-            EventType::MessageStandby,
-            "standby",
-            Some(Direction::Inbound),
-        ),
-        Place::StandbyEcho => message(
-            reading,
-            EventType::MessageStandby,
-            "standby",
-            Some(Direction::Outbound),
-        ),
-        Place::Echo => message(
-            reading,
-            EventType::MessageEcho,
-            "echo",
-            Some(Direction::Outbound),
-        ),
-        Place::HistoryEcho => message(
-            reading,
-            EventType::MessageHistory,
-            "history",
-            Some(Direction::Outbound),
-        ),
+        Place::Message => message(reading, EventType::MessageReceived, "message", inbound),
+        Place::StandbyMessage => message(reading, EventType::MessageStandby, "standby", inbound),
+        Place::StandbyEcho => message(reading, EventType::MessageStandby, "standby", outbound),
+        Place::Echo => message(reading, EventType::MessageEcho, "echo", outbound),
+        Place::HistoryEcho => message(reading, EventType::MessageHistory, "history", outbound),
         Place::HistoryThreadMessage | Place::HistoryMessage => {
             let direction = customer.direction(payload, item);
             message(reading, EventType::MessageHistory, "history", direction)
@@ -516,6 +447,56 @@ impl<'a> Document<'a> {
             raw_object: known.raw_object,
             degraded: known.degraded,
         }
+    }
+
+    /// What stands around an item in its change.
+    fn add_surroundings(
+        &mut self,
+        payload: &'a Payload,
+        item: &'a PayloadItem,
+        customer: &'a Customer,
+    ) {
+        let contact = customer.contact.as_ref();
+        let odd_contact = contact.and_then(|contact| payload.odd_contact(contact));
+        for (name, raw) in payload.beside(item).chain(odd_contact) {
+            self.beside.0.push((name, Sent::of(raw)));
+        }
+        if let Some(raw) = payload.change_errors(item) {
+            let errors: Vec<MetaError> = self.typed_beside("errors", raw);
+            self.errors = Some(errors).filter(|errors| !errors.is_empty());
+        }
+        let Some(mut message) = self.message.take() else {
+            return;
+        };
+        if let Some(group_id) = message.group_id.take() {
+            self.group_id = Some(Cow::Owned(group_id.0));
+        }
+        if let Some(raw) = payload.conversation_context(item) {
+            message.conversation_context = Some(self.typed_beside("conversation_context", raw));
+        }
+        if let Some(thread) = payload.thread(item) {
+            let metadata = payload.history_metadata(thread);
+            let chunk = metadata.map(|raw| self.typed_beside("history.metadata", raw));
+            message.history = Some(History {
+                thread_id: thread.id.clone().map(Text),
+                status: message.history.take().and_then(|history| history.status),
+                ..chunk.unwrap_or_default()
+            });
+        }
+        self.message = Some(message);
+    }
+
+    /// Types what stands beside the items; unless that holds all of it, it is there as sent too.
+    fn typed_beside<T: DeserializeOwned + Default>(
+        &mut self,
+        name: &'static str,
+        raw: &'a RawValue,
+    ) -> T {
+        let mut reading = Reading::of(raw);
+        let typed = reading.rest();
+        let sent = reading.raw().map(|sent| (Cow::Borrowed(name), sent));
+        self.beside.0.extend(sent);
+        typed
     }
 
     fn occur(&mut self, at: Option<Timestamp>) {

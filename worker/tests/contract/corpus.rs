@@ -29,19 +29,6 @@ fn every_item_of_the_corpus_is_an_event_that_holds_it() {
             if let Err(problem) = check(&validator, &made) {
                 problems.push(format!("{name}: {problem}"));
             }
-            if std::env::var_os("SHOW").is_some() {
-                let event = made.json();
-                if !event["raw"].is_null() || event.get("beside").is_some() {
-                    println!(
-                        "RAW {name} {} {:?}",
-                        event["unreadable"],
-                        event.get("beside")
-                    );
-                }
-                if name == std::env::var("SHOW").unwrap_or_default() {
-                    println!("{event:#}");
-                }
-            }
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));

@@ -177,3 +177,53 @@ fn every_example_in_the_folder_is_one_of_the_code() {
         );
     }
 }
+
+#[test]
+fn the_schema_refuses_what_is_no_event() {
+    let validator = validator();
+    let path = docs().join("examples/text.json");
+    let text: Value =
+        serde_json::from_slice(&std::fs::read(path).expect("an example")).expect("JSON");
+    assert!(validator.is_valid(&text));
+    for (pointer, wrong) in [
+        ("/message/content", json!({"body": 5})),
+        ("/message/content", json!({"latitude": 1})),
+        ("/message/type", json!("image")),
+        ("/message/type", json!("hologram")),
+        ("/message/timestamp", json!("1795599960")),
+        ("/eventType", json!("status.updated")),
+        ("/eventType", json!("message.lost")),
+        ("/eventId", json!("7")),
+        ("/channel", json!(null)),
+    ] {
+        let mut event = text.clone();
+        *event.pointer_mut(pointer).expect("it is there") = wrong.clone();
+        assert!(!validator.is_valid(&event), "{pointer} {wrong}");
+    }
+}
+
+#[test]
+fn every_routing_key_is_one_of_the_asyncapi_document() {
+    let asyncapi = contract::asyncapi();
+    let channels = asyncapi["channels"].as_object().expect("channels");
+    for (name, body) in json_files(manifest_dir().join("tests/fixtures")).expect("fixtures") {
+        let made = &events(&open(&body).expect("a webhook"))[0];
+        let message = asyncapi["components"]["messages"]
+            .as_object()
+            .expect("messages");
+        let (message, _) = message
+            .iter()
+            .find(|(_, message)| message["name"] == made.kind)
+            .expect("a message of this type");
+        let channel = &channels[message];
+        let mut words = made.routing_key.split('.');
+        let (group, word) = (
+            words.next().expect("a group"),
+            words.next().expect("a word"),
+        );
+        assert_eq!(channel["address"], format!("{group}.{{word}}.{{tenantId}}"));
+        if let Some(known) = channel["parameters"]["word"]["enum"].as_array() {
+            assert!(known.contains(&word.into()), "{name}: {}", made.routing_key);
+        }
+    }
+}
