@@ -13,6 +13,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::customer::Customer;
+use crate::event::Timestamp;
 use crate::neighbour::{Answer, Class, Neighbour, NeighbourError, Settings, Trace};
 use crate::payload::{Payload, PayloadItem};
 use crate::tenants::Tenant;
@@ -55,7 +56,8 @@ struct Told<'a> {
     direction: &'static str,
     #[serde(rename = "type")]
     kind: Cow<'a, str>,
-    timestamp: Option<Cow<'a, str>>,
+    /// As in the event.
+    timestamp: Option<Timestamp>,
     correlation_id: &'a str,
 }
 
@@ -231,7 +233,9 @@ pub fn told(
         conversation_id,
         direction: "inbound",
         kind: kind.and_then(string).unwrap_or(Cow::Borrowed("unknown")),
-        timestamp: timestamp.and_then(scalar),
+        timestamp: timestamp
+            .and_then(scalar)
+            .and_then(|seconds| Timestamp::of_seconds(&seconds)),
         correlation_id: &payload.entry.correlation_id,
     };
     serde_json::to_string(&told).ok()
