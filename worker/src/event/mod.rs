@@ -222,7 +222,7 @@ struct Document<'a> {
     /// common readers of JSON would refuse it (a lone surrogate, `1e400`, more than 56 levels).
     #[schemars(with = "serde_json::Value")]
     raw: Option<Sent<'a>>,
-    /// The first member that could not be read; `raw` has it.
+    /// The first member that could not be read; `raw` has it, or `account.value`.
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<Unreadable>,
     /// The whole webhook in the object store.
