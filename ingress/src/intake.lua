@@ -3,14 +3,14 @@
 -- roll back a script that fails half-way, so the marks come last: an error before them may double,
 -- never lose.
 --
--- KEYS: stream, seen, rate window of the account. Marks lie in hashes named after `seen`, of the same
+-- KEYS: stream, seen, rate window of the account, limits of accounts that have their own. Marks lie in hashes named after `seen`, of the same
 --       hash tag and so of the same slot.
--- ARGV: 1 dedup ttl (s), 2 webhooks per minute (0: no limit), 3 "1" to refuse what is beyond,
+-- ARGV: 1 dedup ttl (s), 2 webhooks per minute (0: no limit, whatever the account's own is), 3 "1" to refuse what is beyond,
 --       4 "1" while memory is short, 5-11 fields w c t b s p r,
 --       12 "1" if the identity is the whole body's, so that no item numbers are written,
 --       13.. identities: 2 bytes bucket, 12 bytes field
 -- Returns {"stored", "over" (stored beyond the limit), "limited" or "duplicate"; fresh items;
---          webhooks left in the window; ms until its oldest one leaves it}.
+--          webhooks left in the window; ms until its oldest one leaves it; the limit}.
 local WINDOW_MS = 60000
 local SHORT_TTL = 3600
 local time = redis.call('TIME')
@@ -78,12 +78,15 @@ for i = 13, #ARGV do
   end
 end
 if #fresh == 0 then
-  return {'duplicate', 0, 0, 0}
+  return {'duplicate', 0, 0, 0, 0}
 end
 
 -- The window holds the times of the last webhooks. One that lies ahead is from before the clock was
 -- set back.
 local limit, outcome = tonumber(ARGV[2]), 'stored'
+if limit > 0 then
+  limit = tonumber(redis.call('HGET', KEYS[4], ARGV[5])) or limit
+end
 local used, oldest = 0, now_ms
 if limit > 0 then
   local first = tonumber(redis.call('LINDEX', KEYS[3], 0))
@@ -96,7 +99,7 @@ if limit > 0 then
   end
   if used >= limit then
     if ARGV[3] == '1' then
-      return {'limited', 0, 0, oldest + WINDOW_MS - now_ms}
+      return {'limited', 0, 0, oldest + WINDOW_MS - now_ms, limit}
     end
     outcome = 'over'
   end
@@ -154,4 +157,4 @@ for _, identity in ipairs(fresh) do
     redis.call('HSET', KEYS[2], marks.name .. marks.generation, table.concat(marks.levels, ','))
   end
 end
-return {outcome, #fresh, math.max(0, limit - used), oldest + WINDOW_MS - now_ms}
+return {outcome, #fresh, math.max(0, limit - used), oldest + WINDOW_MS - now_ms, limit}

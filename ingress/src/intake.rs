@@ -65,7 +65,7 @@ pub enum NotStored {
     Limited(Window),
 }
 
-/// Webhooks per minute of one account.
+/// Webhooks per minute of an account; a tenant's own limit takes its place.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     /// 0: no limit.
@@ -128,7 +128,7 @@ impl Intake {
         let call = self.call(delivery, envelope, limit);
         loop {
             let error = match call.run(&mut self.connection.clone()).await {
-                Ok(reply) => return outcome(reply, limit),
+                Ok(reply) => return outcome(reply),
                 Err(error) => error,
             };
             let next = tokio::time::Instant::now() + pause;
@@ -149,6 +149,7 @@ impl Intake {
                 self.keys.stream(partition),
                 self.keys.seen(partition),
                 self.keys.rate(partition, waba_id),
+                self.keys.limits(partition),
             ])
             .arg(self.dedup_ttl.as_secs().max(1))
             .arg(limit)
@@ -170,8 +171,7 @@ impl Intake {
 }
 
 fn outcome(
-    (outcome, items, remaining, resets_in_ms): (String, usize, u32, u64),
-    limit: u32,
+    (outcome, items, remaining, resets_in_ms, limit): (String, usize, u32, u64, u32),
 ) -> Result<Stored, NotStored> {
     let window = Window {
         limit,

@@ -93,6 +93,7 @@ pub async fn run(
     let admin = Admin {
         readiness: Readiness::of(["redis"]),
         registry: Arc::new(registry),
+        guarded: None,
     };
     let check = StartCheck {
         connection: connection.clone(),

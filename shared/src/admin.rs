@@ -1,20 +1,25 @@
 //! `/health`, `/ready` and `/metrics`. Readiness is what background probes last saw, so an answer
-//! never waits for a server.
+//! never waits for a server. Routes that change something are behind a token.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::secrets::{Rotating, Secret};
 
 /// The problem of a server that no probe has seen yet.
 const UNPROBED: &str = "not probed yet";
@@ -94,6 +99,48 @@ impl Readiness {
 pub struct Admin {
     pub readiness: Readiness,
     pub registry: Arc<Registry>,
+    /// `None`: there are no such routes.
+    pub guarded: Option<Guarded>,
+}
+
+/// Routes that only whoever has the token may use.
+#[derive(Clone)]
+pub struct Guarded {
+    pub token: Arc<Rotating<Secret>>,
+    pub routes: Routes,
+}
+
+/// By method and path, what answers; `None`: there is no such route.
+pub type Routes =
+    Arc<dyn Fn(&Method, &str) -> Option<BoxFuture<'static, Response<Bytes>>> + Send + Sync>;
+
+impl Guarded {
+    fn allows(&self, head: &hyper::HeaderMap) -> bool {
+        let value = head.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let Some(given) = value.and_then(|value| value.strip_prefix(b"Bearer ")) else {
+            return false;
+        };
+        let expected = Sha256::digest(self.token.current().expose().as_bytes());
+        bool::from(Sha256::digest(given).ct_eq(&expected))
+    }
+
+    /// The answer of a guarded route; `None` if there is no such route.
+    fn answer(
+        &self,
+        request: &Request<hyper::body::Incoming>,
+    ) -> Option<BoxFuture<'static, Response<Bytes>>> {
+        let answer = (self.routes)(request.method(), request.uri().path())?;
+        if self.allows(request.headers()) {
+            return Some(answer);
+        }
+        let mut refused = plain(
+            StatusCode::UNAUTHORIZED,
+            "this route needs the admin token\n",
+        );
+        let bearer = HeaderValue::from_static("Bearer");
+        refused.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+        Some(Box::pin(std::future::ready(refused)))
+    }
 }
 
 impl Admin {
@@ -115,7 +162,8 @@ impl Admin {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Bytes> {
-        if method != Method::GET {
+        let known = ["/metrics", "/health", "/ready"].contains(&path);
+        if method != Method::GET && known {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         }
         if path == "/metrics" {
@@ -155,8 +203,16 @@ impl Admin {
             let shutdown = shutdown.clone();
             tracker.spawn(async move {
                 let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                    let response = admin.answer(request.method(), request.uri().path());
-                    std::future::ready(Ok::<_, std::convert::Infallible>(response.map(Full::new)))
+                    let guarded = admin.guarded.as_ref();
+                    let guarded = guarded.and_then(|guarded| guarded.answer(&request));
+                    let admin = &admin;
+                    async move {
+                        let response = match guarded {
+                            Some(answer) => answer.await,
+                            None => admin.answer(request.method(), request.uri().path()),
+                        };
+                        Ok::<_, std::convert::Infallible>(response.map(Full::new))
+                    }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -173,7 +229,8 @@ impl Admin {
     }
 }
 
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<Bytes> {
+/// An answer in JSON.
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Bytes> {
     body(status, "application/json", value.to_string())
 }
 

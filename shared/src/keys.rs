@@ -58,18 +58,47 @@ impl Keys {
 
     /// List: times (ms) of an account's webhooks of the last minute.
     pub fn rate(&self, partition: u16, waba_id: &str) -> String {
-        let plain = waba_id.len() <= 32 && waba_id.bytes().all(|byte| byte.is_ascii_digit());
-        let name = if plain {
-            waba_id.to_owned()
-        } else {
-            // Ids are digits; what else is sent as one must not make a key of any length.
-            let hash = Sha256::digest(waba_id.as_bytes());
-            hash.iter()
-                .take(12)
-                .map(|byte| format!("{byte:02x}"))
-                .collect()
-        };
-        format!("{}:{name}", self.of(partition, "rate"))
+        format!("{}:{}", self.of(partition, "rate"), account(waba_id))
+    }
+
+    /// Hash: account → webhooks per minute, of those whose tenant has a limit of its own.
+    pub fn limits(&self, partition: u16) -> String {
+        self.of(partition, "limits")
+    }
+
+    /// String: what the Tenant Service said of an account, as JSON without its token; expires.
+    pub fn tenant(&self, waba_id: &str) -> String {
+        format!("{}:tenant:{}", self.prefix, account(waba_id))
+    }
+
+    /// String: a worker asks the Tenant Service about an account now; expires.
+    pub fn tenant_asked(&self, waba_id: &str) -> String {
+        format!("{}:asked:{}", self.prefix, account(waba_id))
+    }
+
+    /// String: an account's access token, encrypted; expires.
+    pub fn token(&self, waba_id: &str) -> String {
+        format!("{}:token:{}", self.prefix, account(waba_id))
+    }
+
+    /// Sorted set: accounts by when they were last seen (ms).
+    pub fn tenants_seen(&self) -> String {
+        format!("{}:tenants:seen", self.prefix)
+    }
+
+    /// Sorted set: accounts without a tenant, by how often something of theirs was set aside.
+    pub fn tenants_unknown(&self) -> String {
+        format!("{}:tenants:unknown", self.prefix)
+    }
+
+    /// String: the worker whose turn it is to look up the accounts without a tenant; expires.
+    pub fn tenants_turn(&self) -> String {
+        format!("{}:tenants:turn", self.prefix)
+    }
+
+    /// Channel: accounts of which nothing remembered counts any more.
+    pub fn tenants_changed(&self) -> String {
+        format!("{}:tenants:changed", self.prefix)
     }
 
     /// String: the owner's token, with expiry.
@@ -102,7 +131,37 @@ impl Keys {
         self.of(partition, "alone")
     }
 
-    /// Stream: what acknowledged entries still owe.
+    /// Hash: entry id → what the first publications of its items said of media that wasn't stored.
+    pub fn media(&self, partition: u16) -> String {
+        self.of(partition, "media")
+    }
+
+    /// String: time (µs) of the next free place among the Graph API requests for a business phone
+    /// number, over all workers. The number is its hash tag, since its account's partition may be
+    /// any.
+    pub fn pace(&self, phone_number_id: &str) -> String {
+        format!(
+            "{}:{{graph:{}}}:pace",
+            self.prefix,
+            account(phone_number_id)
+        )
+    }
+
+    /// String with expiry: no Graph API requests for a business phone number until then.
+    pub fn pause(&self, phone_number_id: &str) -> String {
+        format!(
+            "{}:{{graph:{}}}:pause",
+            self.prefix,
+            account(phone_number_id)
+        )
+    }
+
+    /// Stream: media that acknowledged entries left pending.
+    pub fn later_media(&self, partition: u16) -> String {
+        self.of(partition, "later-media")
+    }
+
+    /// Stream: objects that acknowledged entries still owe.
     pub fn later(&self, partition: u16) -> String {
         self.of(partition, "later")
     }
@@ -110,4 +169,17 @@ impl Keys {
     fn of(&self, partition: u16, what: &str) -> String {
         format!("{}:{{{partition}}}:{what}", self.prefix)
     }
+}
+
+/// An account's or a number's id as part of a key. Ids are digits; what else is sent as one must not make a key of
+/// any length, or move it to another slot.
+fn account(waba_id: &str) -> String {
+    if waba_id.len() <= 32 && waba_id.bytes().all(|byte| byte.is_ascii_digit()) {
+        return waba_id.to_owned();
+    }
+    let hash = Sha256::digest(waba_id.as_bytes());
+    hash.iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -10,7 +10,7 @@ use anyhow::{bail, ensure};
 use arc_swap::ArcSwapOption;
 use futures::future::join_all;
 use redis::aio::{
-    ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection,
+    ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection, PubSub,
 };
 use redis::cluster::{ClusterClient, ClusterClientBuilder, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
@@ -127,6 +127,35 @@ impl Redis {
             response_timeout,
             link: Arc::default(),
         }
+    }
+
+    /// Listens to a channel, over a connection of its own; in a cluster any node will do. It ends when
+    /// the connection does.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn listen(&self, channel: &str) -> RedisResult<PubSub> {
+        let clients = match &**self.0.current() {
+            Target::One(client) => vec![Client::clone(client)],
+            Target::Cluster(nodes) => {
+                let clients = nodes.iter().map(|node| Client::open(node.clone()));
+                clients.collect::<RedisResult<_>>()?
+            }
+        };
+        let mut failed = RedisError::from((ErrorKind::Io, "no answer in time"));
+        for client in clients {
+            let listening = async {
+                let mut listener = client.get_async_pubsub().await?;
+                listener.subscribe(channel).await?;
+                Ok(listener)
+            };
+            match tokio::time::timeout(CONNECT_TIMEOUT, listening).await {
+                Ok(Ok(listener)) => return Ok(listener),
+                Ok(Err(error)) => failed = error,
+                Err(_) => {}
+            }
+        }
+        Err(failed)
     }
 
     /// A connection of one's own to the node that has `key`, for blocking reads. The time-out is

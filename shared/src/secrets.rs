@@ -42,9 +42,9 @@ impl FromStr for Secret {
 /// a link three folders up, which no watch on the file sees.
 const INTERVAL: Duration = Duration::from_millis(250);
 /// More than this is no secret.
-const LONGEST_FILE: u64 = 64 * 1024;
-
-type Parse<T> = Box<dyn Fn(&Secret) -> Result<T, String> + Send + Sync>;
+const LONGEST_SECRET: u64 = 64 * 1024;
+/// More than this is no list of secrets that is read this often.
+const LONGEST_LIST: u64 = 4 * 1024 * 1024;
 
 /// What was made of a secret: of its value, or of what its file holds now.
 pub struct Rotating<T> {
@@ -55,8 +55,11 @@ pub struct Rotating<T> {
     version: AtomicU64,
 }
 
+type Parse<T> = Box<dyn Fn(&Secret) -> Result<T, String> + Send + Sync>;
+
 struct Followed {
     path: PathBuf,
+    longest: u64,
     seen: Mutex<Seen>,
 }
 
@@ -104,25 +107,40 @@ impl<T> Rotating<T> {
             }
             (Some(value), None) => (value.clone(), None),
             (None, Some(path)) => {
-                let secret = read(path)
-                    .map_err(|error| format!("{variable}_FILE {}: {error}", path.display()))?;
-                let seen = Mutex::new(Seen {
-                    used: secret.clone(),
-                    fresh: None,
-                    told: None,
-                });
-                let path = path.to_owned();
-                (secret, Some(Followed { path, seen }))
+                let (secret, followed) = Followed::open(variable, path, LONGEST_SECRET)?;
+                (secret, Some(followed))
             }
         };
-        let current = parse(&secret).map_err(|error| format!("{variable}: {error}"))?;
-        Ok(Some(Arc::new(Self {
+        Self::made(variable, &secret, file, parse).map(Some)
+    }
+
+    /// A list of secrets that only a file can hold, named by `{variable}_FILE`.
+    ///
+    /// # Errors
+    /// A file that can't be read, or whatever `parse` says, as in [`Rotating::open`].
+    pub fn list(
+        variable: &'static str,
+        file: &Path,
+        parse: impl Fn(&Secret) -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, String> {
+        let (secret, followed) = Followed::open(variable, file, LONGEST_LIST)?;
+        Self::made(variable, &secret, Some(followed), parse)
+    }
+
+    fn made(
+        variable: &'static str,
+        secret: &Secret,
+        file: Option<Followed>,
+        parse: impl Fn(&Secret) -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, String> {
+        let current = parse(secret).map_err(|error| format!("{variable}: {error}"))?;
+        Ok(Arc::new(Self {
             variable,
             file,
             parse: Box::new(parse),
             current: ArcSwap::from_pointee(current),
             version: AtomicU64::new(0),
-        })))
+        }))
     }
 
     /// For the moment: hold it no longer than a request.
@@ -142,12 +160,33 @@ impl<T> fmt::Debug for Rotating<T> {
     }
 }
 
-fn read(path: &Path) -> Result<Secret, String> {
+impl Followed {
+    fn open(variable: &str, path: &Path, longest: u64) -> Result<(Secret, Self), String> {
+        let secret = read(path, longest)
+            .map_err(|error| format!("{variable}_FILE {}: {error}", path.display()))?;
+        let seen = Mutex::new(Seen {
+            used: secret.clone(),
+            fresh: None,
+            told: None,
+        });
+        let path = path.to_owned();
+        Ok((
+            secret,
+            Self {
+                path,
+                longest,
+                seen,
+            },
+        ))
+    }
+}
+
+fn read(path: &Path, longest: u64) -> Result<Secret, String> {
     let length = std::fs::metadata(path)
         .map_err(|error| error.to_string())?
         .len();
-    if length > LONGEST_FILE {
-        return Err(format!("has {length} bytes, that is no secret"));
+    if length > longest {
+        return Err(format!("has {length} bytes, more than {longest}"));
     }
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     text.parse().map_err(str::to_owned)
@@ -161,11 +200,16 @@ pub trait Follow: Send + Sync {
 
 impl<T: Send + Sync> Follow for Rotating<T> {
     fn look(&self) {
-        let Some(Followed { path, seen }) = &self.file else {
+        let Some(Followed {
+            path,
+            longest,
+            seen,
+        }) = &self.file
+        else {
             return;
         };
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = read(path);
+        let found = read(path, *longest);
         if found.as_ref() == Ok(&seen.used) {
             seen.fresh = None;
             return;

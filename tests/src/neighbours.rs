@@ -8,11 +8,13 @@
 //! | `POST /state/message` | 204; remembered |
 //! | `GET /{version}/{media id}` | size, digest and URL of the media; any id of digits is known |
 //! | `GET /{version}/{phone number id}?fields=…` | the number; without the query too for those that tenants list |
-//! | `GET /_download/{media id}` | the bytes |
+//! | `GET /_download/{media id}` | the bytes, with any token that isn't refused |
 //! | `GET /_control` | faults and counts, for people |
-//! | `POST /_control/{service}?fault=…` | sets a fault: `none`, `status:500`, `hang`, `slow:200ms`, `close`, `cut:10`, `garbage` |
+//! | `POST /_control/{service}?fault=…` | sets a fault: `none`, `status:500`, `hang`, `slow:200ms`, `close`, `cut:10`, `garbage`, `drip:1s` |
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod media;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -30,15 +32,16 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::ports;
 
+pub use self::media::Content;
+
 /// How many requests are remembered with their headers and body.
-const REMEMBERED: usize = 10_000;
+const REMEMBERED: usize = 50_000;
 
 /// One of the services; each has its own fault and its own count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +82,56 @@ pub enum Fault {
     Cut(usize),
     /// An answer of the right length and type, but of other bytes.
     Garbage,
+    /// One byte of a file at a time, this far apart.
+    Drip(Duration),
+}
+
+/// What one request for a media id gets instead of the right answer.
+#[derive(Debug, Clone)]
+pub enum Turn {
+    Fault(Fault),
+    Answer {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+    },
+}
+
+impl Turn {
+    /// An error of the Graph API.
+    pub fn graph_error(status: u16, code: i64) -> Self {
+        let error = json!({"message": "on demand", "type": "OAuthException", "code": code});
+        Self::json(status, &json!({ "error": error }))
+    }
+
+    pub fn json(status: u16, body: &Value) -> Self {
+        Self::Answer {
+            status,
+            headers: vec![("content-type", "application/json".to_owned())],
+            body: body.to_string(),
+        }
+    }
+
+    pub fn status(status: u16) -> Self {
+        Self::Fault(Fault::Status(status))
+    }
+}
+
+/// The turns of a media id.
+#[derive(Debug, Default)]
+struct Script {
+    turns: VecDeque<Turn>,
+    /// The last one holds for good.
+    for_good: bool,
+}
+
+impl Script {
+    fn next(&mut self) -> Option<Turn> {
+        if self.for_good && self.turns.len() == 1 {
+            return self.turns.front().cloned();
+        }
+        self.turns.pop_front()
+    }
 }
 
 impl FromStr for Fault {
@@ -99,12 +152,16 @@ impl FromStr for Fault {
                 Ok(status @ 200..=599) => Ok(Self::Status(status)),
                 Ok(_) | Err(_) => Err(format!("no HTTP status: {detail}")),
             },
+            "drip" => humantime::parse_duration(detail)
+                .map(Self::Drip)
+                .map_err(|error| format!("{error}; write drip:1s")),
             "slow" => humantime::parse_duration(detail)
                 .map(Self::Slow)
                 .map_err(|error| format!("{error}; write slow:200ms")),
-            _ => {
-                Err("one of none, status:500, hang, slow:200ms, close, cut:10, garbage".to_owned())
-            }
+            _ => Err(
+                "one of none, status:500, hang, slow:200ms, close, cut:10, garbage, drip:1s"
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -119,6 +176,7 @@ impl fmt::Display for Fault {
             Self::Close => f.write_str("close"),
             Self::Cut(after) => write!(f, "cut:{after}"),
             Self::Garbage => f.write_str("garbage"),
+            Self::Drip(pause) => write!(f, "drip:{}", humantime::format_duration(*pause)),
         }
     }
 }
@@ -156,12 +214,16 @@ struct State {
     tenants: HashMap<String, Tenant>,
     mappings: HashMap<String, Option<Value>>,
     media: HashMap<String, Option<Media>>,
+    scripts: HashMap<(Service, String), Script>,
+    refused_tokens: HashSet<String>,
+    taken: Vec<Value>,
 }
 
 #[derive(Debug, Clone)]
 struct Media {
     mime_type: String,
-    bytes: Bytes,
+    content: Content,
+    digest: String,
 }
 
 /// The services, listening. Dropping it closes everything.
@@ -229,6 +291,11 @@ impl Neighbours {
         posts.map(|request| request.body).collect()
     }
 
+    /// Bodies posted to the State Manager that it took: answered without a fault.
+    pub fn state_taken(&self) -> Vec<Value> {
+        self.state().taken.clone()
+    }
+
     pub fn set_tenant(&self, waba_id: &str, tenant: Tenant) {
         self.state().tenants.insert(waba_id.to_owned(), tenant);
     }
@@ -240,11 +307,49 @@ impl Neighbours {
 
     /// Makes the Graph API know a media object.
     pub fn set_media(&self, media_id: &str, mime_type: &str, bytes: impl Into<Bytes>) {
+        self.set_content(media_id, mime_type, Content::Bytes(bytes.into()));
+    }
+
+    /// The same with bytes that are made when they are asked for.
+    pub fn set_content(&self, media_id: &str, mime_type: &str, content: Content) {
         let media = Media {
             mime_type: mime_type.to_owned(),
-            bytes: bytes.into(),
+            digest: content.digest(),
+            content,
         };
         self.state().media.insert(media_id.to_owned(), Some(media));
+    }
+
+    /// What the next requests for a media id get, of the Graph API or the download host.
+    pub fn script(&self, service: Service, media_id: &str, turns: impl IntoIterator<Item = Turn>) {
+        self.set_script(service, media_id, turns.into_iter().collect(), false);
+    }
+
+    /// What every request for a media id gets from now on.
+    pub fn always(&self, service: Service, media_id: &str, turn: Turn) {
+        self.set_script(service, media_id, VecDeque::from([turn]), true);
+    }
+
+    /// All requests for a media id get the right answer again.
+    pub fn heal(&self, media_id: &str) {
+        let mut state = self.state();
+        state.scripts.retain(|(_, id), _| id != media_id);
+    }
+
+    fn set_script(&self, service: Service, media_id: &str, turns: VecDeque<Turn>, for_good: bool) {
+        let script = Script { turns, for_good };
+        let mut state = self.state();
+        state.scripts.insert((service, media_id.to_owned()), script);
+    }
+
+    /// The Graph API and the download host take this token no more.
+    pub fn refuse_token(&self, token: &str) {
+        self.state().refused_tokens.insert(token.to_owned());
+    }
+
+    /// Where the Graph API says that a media object lies.
+    pub fn download_url(&self, media_id: &str) -> String {
+        format!("{}/_download/{media_id}", self.url())
     }
 
     /// Makes the Graph API answer as it does for an expired or foreign id.
@@ -270,6 +375,8 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
+        // Without this a small file takes 40 ms. It only fails on a connection that is gone.
+        drop(stream.set_nodelay(true));
         let connection = serve_connection(stream, state.clone(), base_url.clone());
         let closed = all.clone();
         tracker.spawn(async move { closed.run_until_cancelled(connection).await });
@@ -299,6 +406,11 @@ impl std::error::Error for Closed {}
 
 type Reply = Response<Full<Bytes>>;
 
+enum Served {
+    Answer(Reply),
+    File(Media),
+}
+
 async fn answer(
     request: Request<Incoming>,
     state: &Mutex<State>,
@@ -318,22 +430,67 @@ async fn answer(
         ["_download", ..] => Service::Download,
         _ => Service::Graph,
     };
-    let (fault, reply) = {
+    let (fault, served) = {
         let mut state = lock(state);
         state.remember(service, &head, &body);
-        let authorized = head.headers.get(AUTHORIZATION).is_some();
-        let reply = match service {
-            Service::Tenants => state.tenant(&segments),
-            Service::State => state.conversation(&head.method, &segments),
-            Service::Graph | Service::Download if !authorized => unauthorized(),
-            Service::Graph => state.graph(&segments, head.uri.query(), base_url),
-            Service::Download => state.download(&segments),
+        let id = segments.get(1).copied().unwrap_or_default();
+        let turn = match state.scripts.get_mut(&(service, id.to_owned())) {
+            Some(script) => script.next(),
+            None => None,
         };
-        let fault = state.faults.get(&service).copied();
-        (fault.unwrap_or_default(), reply)
+        let (fault, served) = match turn {
+            Some(Turn::Answer {
+                status,
+                headers,
+                body,
+            }) => (
+                Fault::None,
+                Served::Answer(scripted(status, &headers, body)),
+            ),
+            Some(Turn::Fault(fault)) => (fault, state.serve(service, &head, &segments, base_url)),
+            None => (
+                state.faults.get(&service).copied().unwrap_or_default(),
+                state.serve(service, &head, &segments, base_url),
+            ),
+        };
+        let rightly = matches!(fault, Fault::None | Fault::Slow(_));
+        if rightly && service == Service::State && head.method == Method::POST {
+            state
+                .taken
+                .push(serde_json::from_slice(&body).unwrap_or_default());
+        }
+        (fault, served)
     };
+    let media = match served {
+        Served::Answer(reply) => return misbehave(fault, reply).await,
+        Served::File(media) => media,
+    };
+    let body = match fault {
+        Fault::None => media.content.body(None),
+        Fault::Slow(delay) => {
+            tokio::time::sleep(delay).await;
+            media.content.body(None)
+        }
+        Fault::Cut(after) => media.content.body(Some(after)),
+        Fault::Garbage => Content::Sized(media.content.len(), 255).body(None),
+        Fault::Drip(pause) => media.content.dripping(pause),
+        Fault::Status(_) | Fault::Hang | Fault::Close => {
+            return misbehave(fault, not_found()).await;
+        }
+    };
+    let mut reply = Response::new(body);
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_LENGTH, media.content.len().into());
+    if let Ok(mime_type) = HeaderValue::from_str(&media.mime_type) {
+        headers.insert(CONTENT_TYPE, mime_type);
+    }
+    Ok(reply)
+}
+
+/// A small answer, with a fault.
+async fn misbehave(fault: Fault, reply: Reply) -> Result<Response<BoxBody<Bytes, Closed>>, Closed> {
     let reply = match fault {
-        Fault::None => reply,
+        Fault::None | Fault::Drip(_) => reply,
         Fault::Status(status) => json_reply(status, &json!({"error": {"message": "on demand"}})),
         Fault::Hang => std::future::pending().await,
         Fault::Slow(delay) => {
@@ -349,6 +506,16 @@ async fn answer(
         }
     };
     Ok(whole(reply))
+}
+
+fn scripted(status: u16, headers: &[(&'static str, String)], body: String) -> Reply {
+    let mut answer = reply(status, "application/octet-stream", body.into());
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            answer.headers_mut().insert(*name, value);
+        }
+    }
+    answer
 }
 
 fn whole(reply: Reply) -> Response<BoxBody<Bytes, Closed>> {
@@ -450,34 +617,54 @@ impl State {
         }
     }
 
-    fn download(&self, segments: &[&str]) -> Reply {
-        let media = segments.get(1).and_then(|id| self.media(id));
-        match media {
-            Some(media) => reply(200, &media.mime_type, media.bytes),
-            None => not_found(),
-        }
+    fn serve(
+        &self,
+        service: Service,
+        head: &hyper::http::request::Parts,
+        segments: &[&str],
+        base_url: &str,
+    ) -> Served {
+        let authorized = self.takes_token(head);
+        Served::Answer(match service {
+            Service::Tenants => self.tenant(segments),
+            Service::State => self.conversation(&head.method, segments),
+            Service::Graph | Service::Download if !authorized => unauthorized(),
+            Service::Graph => self.graph(segments, head.uri.query(), base_url),
+            Service::Download => match segments.get(1).and_then(|id| self.media(id)) {
+                Some(media) => return Served::File(media),
+                None => not_found(),
+            },
+        })
+    }
+
+    fn takes_token(&self, head: &hyper::http::request::Parts) -> bool {
+        let token = head.headers.get(AUTHORIZATION);
+        let token = token.and_then(|token| token.to_str().ok()?.strip_prefix("Bearer "));
+        token.is_some_and(|token| !self.refused_tokens.contains(token))
     }
 
     fn media(&self, id: &str) -> Option<Media> {
         match self.media.get(id) {
             Some(media) => media.clone(),
-            None if id.bytes().all(|byte| byte.is_ascii_digit()) => Some(Media {
-                mime_type: "image/jpeg".to_owned(),
-                bytes: format!("media {id}").into(),
-            }),
+            None if id.bytes().all(|byte| byte.is_ascii_digit()) => {
+                let content = Content::Bytes(format!("media {id}").into());
+                Some(Media {
+                    mime_type: "image/jpeg".to_owned(),
+                    digest: content.digest(),
+                    content,
+                })
+            }
             None => None,
         }
     }
 }
 
 fn describe(id: &str, media: &Media, base_url: &str) -> Value {
-    let digest = Sha256::digest(&media.bytes);
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     json!({
         "url": format!("{base_url}/_download/{id}"),
         "mime_type": media.mime_type,
-        "sha256": digest,
-        "file_size": media.bytes.len(),
+        "sha256": media.digest,
+        "file_size": media.content.len(),
         "id": id,
         "messaging_product": "whatsapp",
     })
@@ -551,7 +738,7 @@ impl State {
 
 fn usage() -> Reply {
     let text = "GET /_control\n\
-                POST /_control/{tenants|state|graph|download}?fault={none|status:500|hang|slow:200ms|close|cut:10|garbage}\n";
+                POST /_control/{tenants|state|graph|download}?fault={none|status:500|hang|slow:200ms|close|cut:10|garbage|drip:1s}\n";
     reply(400, "text/plain; charset=utf-8", text.into())
 }
 
@@ -587,6 +774,7 @@ mod tests {
             Fault::Close,
             Fault::Cut(10),
             Fault::Garbage,
+            Fault::Drip(Duration::from_secs(1)),
         ] {
             assert_eq!(fault.to_string().parse(), Ok(fault));
         }

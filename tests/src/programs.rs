@@ -132,6 +132,12 @@ struct Launch {
 
 impl Launch {
     fn process(&self) -> anyhow::Result<Process> {
+        let mut program = self.command();
+        program.args(&self.arguments);
+        Process::spawn(self.binary, program, self.folder.path())
+    }
+
+    fn command(&self) -> std::process::Command {
         let mut program = command(&self.path);
         // Settings of whoever runs the tests must not reach the program.
         program.env_clear();
@@ -146,8 +152,8 @@ impl Launch {
                 program.env(name, value);
             }
         }
-        program.envs(&self.settings).args(&self.arguments);
-        Process::spawn(self.binary, program, self.folder.path())
+        program.envs(&self.settings);
+        program
     }
 }
 
@@ -194,6 +200,11 @@ impl Program {
     /// A setting that it was started with; empty if it has none of the name.
     pub fn setting(&self, name: &str) -> &str {
         self.launch.settings.get(name).map_or("", String::as_str)
+    }
+
+    /// The same program with the same settings, for one of its other commands.
+    pub fn command(&self) -> std::process::Command {
+        self.launch.command()
     }
 
     /// Everything logged so far, by earlier runs of this program too.
@@ -261,6 +272,26 @@ impl Program {
             .build()?;
         let url = format!("http://{}{path}", self.admin);
         let answer = client.get(url).send().await?;
+        Ok((answer.status(), answer.text().await?))
+    }
+
+    /// Status and body of an admin route that is posted to, with a bearer token if there is one.
+    ///
+    /// # Errors
+    /// No answer within 15 s.
+    pub async fn post(
+        &self,
+        path: &str,
+        token: Option<&str>,
+    ) -> anyhow::Result<(StatusCode, String)> {
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(15))
+            .build()?;
+        let mut request = client.post(format!("http://{}{path}", self.admin));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await?;
         Ok((answer.status(), answer.text().await?))
     }
 

@@ -206,7 +206,9 @@ async fn forward<'a>(
         let most = match (&mode, direction) {
             (Mode::Drip(_), _) => 1,
             (Mode::CutRequestsAfter(most), Direction::Request)
-            | (Mode::CutAnswersAfter(most), Direction::Answer) => most.saturating_sub(passed),
+            | (Mode::CutAnswersAfter(most), Direction::Answer) => {
+                most.saturating_sub(passed).min(buffer.len())
+            }
             _ => buffer.len(),
         };
         if most == 0 {

@@ -6,7 +6,7 @@ use divan::{Bencher, black_box};
 use shared::entry::StreamEntry;
 use worker::event::{Known, RawObject, event};
 use worker::payload::Payload;
-use worker::tenants::{Status, Tenant};
+use worker::tenants::Tenant;
 
 fn main() {
     divan::main();
@@ -44,7 +44,7 @@ fn tenant() -> Tenant {
     Tenant {
         id: "acme".to_owned(),
         name: Some("Acme".to_owned()),
-        status: Status::Active,
+        ..Tenant::default()
     }
 }
 

@@ -11,7 +11,12 @@ use shared::redis::Redis;
 use shared::secrets::{Follow, Rotating, Secret};
 use url::Url;
 
+use crate::media::safety::AllowedHost;
 use crate::publisher;
+use crate::tenants::{Directory, Keyring};
+
+/// Signature version 4 allows no more.
+const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Turns stored webhooks into events.
 #[derive(Parser, Debug, Clone)]
@@ -27,6 +32,18 @@ pub struct Cli {
 pub enum Command {
     /// Work until told to stop (the default)
     Run,
+    /// Fresh URLs of the media of a message
+    Presign(PresignArgs),
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct PresignArgs {
+    /// Meta's id of the message
+    #[arg(long)]
+    pub message_id: String,
+    /// Whose it is; without it, all tenants' folders are looked into
+    #[arg(long)]
+    pub tenant: Option<String>,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -34,6 +51,12 @@ pub struct Config {
     /// /metrics, /health and /ready
     #[arg(long, env = "WORKER_ADMIN_LISTEN", default_value = "0.0.0.0:9081")]
     pub admin_listen: SocketAddr,
+    /// Guards the admin routes that change something; without it they are off
+    #[arg(long, env = "WORKER_ADMIN_TOKEN", hide_env_values = true)]
+    pub admin_token: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "WORKER_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Conversations in work at once
     #[arg(long, env = "WORKER_CONCURRENCY", default_value_t = 256)]
     pub concurrency: usize,
@@ -57,6 +80,12 @@ pub struct Config {
     pub store: StoreArgs,
     #[command(flatten)]
     pub tenants: TenantArgs,
+    #[command(flatten)]
+    pub graph: GraphArgs,
+    #[command(flatten)]
+    pub media: MediaArgs,
+    #[command(flatten)]
+    pub state: StateArgs,
     /// Time to finish what is in work when told to stop
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,
@@ -105,6 +134,9 @@ pub struct StoreArgs {
     /// Any S3
     #[arg(long, env = "MINIO_ENDPOINT", default_value = "http://127.0.0.1:9000")]
     pub minio_endpoint: Url,
+    /// The store as those see it who get presigned URLs; default: the endpoint
+    #[arg(long, env = "MINIO_PUBLIC_ENDPOINT")]
+    pub minio_public_endpoint: Option<Url>,
     /// Name of the key that the store knows
     #[arg(long, env = "MINIO_ACCESS_KEY", hide_env_values = true)]
     pub minio_access_key: Option<Secret>,
@@ -126,9 +158,61 @@ pub struct StoreArgs {
     /// Media; created if missing
     #[arg(long, env = "MINIO_MEDIA_BUCKET", default_value = "media-inbound")]
     pub minio_media_bucket: String,
+    /// How long a presigned URL works; 7 days at most
+    #[arg(long, env = "PRESIGN_EXPIRY", default_value = "1h", value_parser = duration)]
+    pub presign_expiry: Duration,
     /// false: no raw archive
     #[arg(long, env = "ARCHIVE", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub archive: bool,
+}
+
+/// Where Meta is asked.
+#[derive(Args, Debug, Clone)]
+pub struct GraphArgs {
+    #[arg(
+        long,
+        env = "GRAPH_BASE_URL",
+        default_value = "https://graph.facebook.com"
+    )]
+    pub graph_base_url: Url,
+    /// A version that Meta has retired is served as another one, which is logged
+    #[arg(long, env = "GRAPH_API_VERSION", default_value = "v26.0", value_parser = graph_version)]
+    pub graph_api_version: String,
+    /// Requests per second and business phone number, over all workers
+    #[arg(long, env = "GRAPH_REQUESTS_PER_SECOND", default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub graph_requests_per_second: u32,
+}
+
+fn graph_version(text: &str) -> Result<String, &'static str> {
+    let numbers = text.strip_prefix('v').and_then(|text| text.split_once('.'));
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match numbers {
+        Some((major, minor)) if number(major) && number(minor) => Ok(text.to_owned()),
+        _ => Err("write it like v26.0"),
+    }
+}
+
+/// Files of messages.
+#[derive(Args, Debug, Clone)]
+pub struct MediaArgs {
+    /// A message waits no longer for its media, from when its entry was read
+    #[arg(long, env = "MEDIA_DEADLINE", default_value = "3s", value_parser = duration)]
+    pub media_deadline: Duration,
+    /// Transfers at once
+    #[arg(long, env = "MEDIA_CONCURRENCY", default_value_t = 16)]
+    pub media_concurrency: usize,
+    /// Larger media is not stored; Meta takes 100 MB of any kind from people
+    #[arg(long, env = "MEDIA_MAX_BYTES", default_value_t = 104_857_600)]
+    pub media_max_bytes: u64,
+    /// Hosts beside the Graph API's that get a token, exactly and by https; an entry written as an
+    /// origin (http://127.0.0.1:9090) allows just that one, for tests
+    #[arg(
+        long,
+        env = "MEDIA_ALLOWED_HOSTS",
+        default_value = "lookaside.fbsbx.com",
+        value_delimiter = ','
+    )]
+    pub media_allowed_hosts: Vec<AllowedHost>,
 }
 
 /// Who owns a business account.
@@ -150,6 +234,39 @@ pub struct TenantArgs {
     /// How long a tenant is remembered
     #[arg(long, env = "TENANT_CACHE_TTL", default_value = "1h", value_parser = duration)]
     pub tenant_cache_ttl: Duration,
+    /// How long a tenant is still served after it was last asked for while the Tenant Service is down
+    #[arg(long, env = "TENANT_STALE_TTL", default_value = "24h", value_parser = duration)]
+    pub tenant_stale_ttl: Duration,
+    /// Instead of the Tenant Service: a JSON array of the same objects, read again when it changes
+    #[arg(long, env = "TENANTS_FILE")]
+    pub tenants_file: Option<PathBuf>,
+    /// How long an access token is remembered
+    #[arg(long, env = "TOKEN_CACHE_TTL", default_value = "24h", value_parser = duration)]
+    pub token_cache_ttl: Duration,
+    /// 32 bytes in base64, several comma-separated: the first encrypts access tokens in Redis, all
+    /// decrypt; without it they are not written to Redis
+    #[arg(long, env = "TOKEN_ENCRYPTION_KEY", hide_env_values = true)]
+    pub token_encryption_key: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "TOKEN_ENCRYPTION_KEY_FILE")]
+    pub token_encryption_key_file: Option<PathBuf>,
+}
+
+/// Who knows a conversation's state.
+#[derive(Args, Debug, Clone)]
+pub struct StateArgs {
+    /// Without it, events have no conversation
+    #[arg(long, env = "STATE_MANAGER_URL")]
+    pub state_manager_url: Option<Url>,
+    /// Sent as a bearer token
+    #[arg(long, env = "STATE_MANAGER_TOKEN", hide_env_values = true)]
+    pub state_manager_token: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "STATE_MANAGER_TOKEN_FILE")]
+    pub state_manager_token_file: Option<PathBuf>,
+    /// A message waits no longer for its conversation
+    #[arg(long, env = "STATE_DEADLINE", default_value = "300ms", value_parser = duration)]
+    pub state_deadline: Duration,
 }
 
 /// The secrets of the settings, which follow their files.
@@ -160,6 +277,10 @@ pub struct Secrets {
     /// `None` where one is not set.
     pub store: Option<StoreKeys>,
     pub tenant_service_token: Option<Arc<Rotating<Secret>>>,
+    pub tenants: Option<Arc<Rotating<Directory>>>,
+    pub token_keys: Option<Arc<Rotating<Keyring>>>,
+    pub state_manager_token: Option<Arc<Rotating<Secret>>>,
+    pub admin_token: Option<Arc<Rotating<Secret>>>,
 }
 
 /// What signs requests to the object store.
@@ -176,8 +297,15 @@ impl Secrets {
         if let Some(StoreKeys { access, secret }) = self.store.clone() {
             all.extend([access as Arc<dyn Follow>, secret]);
         }
-        let token = self.tenant_service_token.clone();
-        all.extend(token.map(|it| it as Arc<dyn Follow>));
+        for token in [
+            &self.tenant_service_token,
+            &self.state_manager_token,
+            &self.admin_token,
+        ] {
+            all.extend(token.clone().map(|it| it as Arc<dyn Follow>));
+        }
+        all.extend(self.tenants.clone().map(|it| it as Arc<dyn Follow>));
+        all.extend(self.token_keys.clone().map(|it| it as Arc<dyn Follow>));
         all
     }
 }
@@ -191,52 +319,77 @@ impl Config {
         let (amqp, store, tenants) = (&self.amqp, &self.store, &self.tenants);
         let default = "amqp://guest:guest@127.0.0.1:5672/%2f".parse().ok();
         let default = default.filter(|_| amqp.amqp_url_file.is_none());
-        let opened = (
-            Redis::new(&self.redis),
-            Rotating::open(
-                "AMQP_URL",
-                amqp.amqp_url.as_ref().or(default.as_ref()),
-                amqp.amqp_url_file.as_deref(),
-                publisher::url,
-            ),
-            Rotating::plain(
-                "MINIO_ACCESS_KEY",
-                store.minio_access_key.as_ref(),
-                store.minio_access_key_file.as_deref(),
-            ),
-            Rotating::plain(
-                "MINIO_SECRET_KEY",
-                store.minio_secret_key.as_ref(),
-                store.minio_secret_key_file.as_deref(),
-            ),
-            Rotating::plain(
-                "TENANT_SERVICE_TOKEN",
-                tenants.tenant_service_token.as_ref(),
-                tenants.tenant_service_token_file.as_deref(),
-            ),
+        let mut problems = Vec::new();
+        let redis = keep(Redis::new(&self.redis).map(Some), &mut problems);
+        let amqp = Rotating::open(
+            "AMQP_URL",
+            amqp.amqp_url.as_ref().or(default.as_ref()),
+            amqp.amqp_url_file.as_deref(),
+            publisher::url,
         );
-        match opened {
-            (Ok(redis), Ok(Some(amqp)), Ok(access), Ok(secret), Ok(tenant_service_token)) => {
-                let keys = access.zip(secret);
-                Ok(Secrets {
-                    redis,
-                    amqp,
-                    store: keys.map(|(access, secret)| StoreKeys { access, secret }),
-                    tenant_service_token,
-                })
-            }
-            (redis, amqp, access, secret, token) => Err([
-                redis.err(),
-                amqp.err(),
-                access.err(),
-                secret.err(),
-                token.err(),
-            ]
-            .into_iter()
-            .flatten()
-            .collect()),
+        let amqp = keep(amqp, &mut problems);
+        let mut plain = |variable, value: &Option<Secret>, file: &Option<PathBuf>| {
+            let opened = Rotating::plain(variable, value.as_ref(), file.as_deref());
+            keep(opened, &mut problems)
+        };
+        let access = plain(
+            "MINIO_ACCESS_KEY",
+            &store.minio_access_key,
+            &store.minio_access_key_file,
+        );
+        let secret = plain(
+            "MINIO_SECRET_KEY",
+            &store.minio_secret_key,
+            &store.minio_secret_key_file,
+        );
+        let tenant_service_token = plain(
+            "TENANT_SERVICE_TOKEN",
+            &tenants.tenant_service_token,
+            &tenants.tenant_service_token_file,
+        );
+        let state_manager_token = plain(
+            "STATE_MANAGER_TOKEN",
+            &self.state.state_manager_token,
+            &self.state.state_manager_token_file,
+        );
+        let admin_token = plain(
+            "WORKER_ADMIN_TOKEN",
+            &self.admin_token,
+            &self.admin_token_file,
+        );
+        let token_keys = Rotating::open(
+            "TOKEN_ENCRYPTION_KEY",
+            tenants.token_encryption_key.as_ref(),
+            tenants.token_encryption_key_file.as_deref(),
+            Keyring::parse,
+        );
+        let token_keys = keep(token_keys, &mut problems);
+        let file = tenants.tenants_file.as_deref();
+        let file = file.map(|file| Rotating::list("TENANTS", file, Directory::parse));
+        let tenants = keep(file.transpose(), &mut problems);
+        match (redis, amqp) {
+            (Some(redis), Some(amqp)) if problems.is_empty() => Ok(Secrets {
+                redis,
+                amqp,
+                store: access
+                    .zip(secret)
+                    .map(|(access, secret)| StoreKeys { access, secret }),
+                tenant_service_token,
+                tenants,
+                token_keys,
+                state_manager_token,
+                admin_token,
+            }),
+            _ => Err(problems),
         }
     }
+}
+
+fn keep<T>(opened: Result<Option<T>, String>, problems: &mut Vec<String>) -> Option<T> {
+    opened.unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    })
 }
 
 impl Check for Cli {
@@ -268,24 +421,78 @@ impl Check for Cli {
             (config.concurrency, "WORKER_CONCURRENCY (--concurrency)"),
             (config.max_deliveries, "MAX_DELIVERIES (--max-deliveries)"),
             (config.threads.unwrap_or(1), "THREADS (--threads)"),
+            (
+                config.media.media_concurrency,
+                "MEDIA_CONCURRENCY (--media-concurrency)",
+            ),
         ] {
             must(value > 0, &format!("{name} must be at least 1"));
         }
+        must(
+            config.tenants.tenant_stale_ttl >= config.tenants.tenant_cache_ttl,
+            "TENANT_STALE_TTL (--tenant-stale-ttl) must be at least TENANT_CACHE_TTL \
+             (--tenant-cache-ttl)",
+        );
+        for (value, name) in [
+            (
+                config.tenants.tenant_cache_ttl,
+                "TENANT_CACHE_TTL (--tenant-cache-ttl)",
+            ),
+            (
+                config.tenants.token_cache_ttl,
+                "TOKEN_CACHE_TTL (--token-cache-ttl)",
+            ),
+        ] {
+            must(
+                value >= Duration::from_secs(1),
+                &format!("{name} must be at least 1s"),
+            );
+        }
+        must(
+            config.state.state_deadline >= Duration::from_millis(1),
+            "STATE_DEADLINE (--state-deadline) must be at least 1ms",
+        );
+        let state_manager = config.state.state_manager_url.as_ref();
+        let state_manager =
+            state_manager.map(|url| (url, "STATE_MANAGER_URL (--state-manager-url)"));
         for (url, name) in [
             (
                 &config.store.minio_endpoint,
                 "MINIO_ENDPOINT (--minio-endpoint)",
             ),
             (
+                config
+                    .store
+                    .minio_public_endpoint
+                    .as_ref()
+                    .unwrap_or(&config.store.minio_endpoint),
+                "MINIO_PUBLIC_ENDPOINT (--minio-public-endpoint)",
+            ),
+            (
+                &config.graph.graph_base_url,
+                "GRAPH_BASE_URL (--graph-base-url)",
+            ),
+            (
                 &config.tenants.tenant_service_url,
                 "TENANT_SERVICE_URL (--tenant-service-url)",
             ),
-        ] {
+        ]
+        .into_iter()
+        .chain(state_manager)
+        {
             must(
                 matches!(url.scheme(), "http" | "https") && url.has_host(),
                 &format!("{name} must be an http:// or https:// URL"),
             );
         }
+        must(
+            (Duration::from_secs(1)..=LONGEST_PRESIGNED).contains(&config.store.presign_expiry),
+            "PRESIGN_EXPIRY (--presign-expiry) must be from 1s to 7d",
+        );
+        must(
+            config.media.media_max_bytes > 0,
+            "MEDIA_MAX_BYTES (--media-max-bytes) must be at least 1",
+        );
         must(
             !config.amqp.confirm_timeout.is_zero(),
             "CONFIRM_TIMEOUT (--confirm-timeout) must be longer than 0s",

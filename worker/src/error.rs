@@ -15,6 +15,8 @@ pub enum Failure {
     NotPublished(#[from] NotPublished),
     #[error(transparent)]
     Unwritable(#[from] Unwritable),
+    #[error("the URL of its media can't be signed: {0}")]
+    Unsigned(#[from] object_store::Error),
     #[error("making its event panicked")]
     Panicked,
     #[error("the entry names an item that its body doesn't have")]
@@ -41,6 +43,7 @@ impl Failure {
         match self {
             // A queue that is missing or full is an operator's to mend, not the item's fault.
             Self::NotPublished(NotPublished::Unroutable | NotPublished::Refused) => Decision::Retry,
+            Self::Unsigned(_) => Decision::Retry,
             Self::NotPublished(NotPublished::LeaseLost) => Decision::Leave,
             Self::Unwritable(_) => Decision::SetAside("unwritable"),
             Self::Panicked => Decision::SetAside("panicked"),

@@ -1,22 +1,30 @@
-//! Works off what acknowledged entries still owe. Every piece is an object to write; writing it
-//! twice is harmless, so a crash between the write and the removal from the list is too.
+//! Works off what acknowledged entries still owe. Doing a piece twice is harmless, so a crash between
+//! the work and its removal from the list is too.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::leases::Tenure;
+use crate::metrics::StatePost;
 use crate::partition::Work;
+use crate::readmit;
 use crate::retry::Backoff;
-use crate::stream::Later;
+use crate::state::Telling;
+use crate::stream::{Later, Owed, OwedKind, OwedObject};
 
 /// One object; a body has 3 MB at most.
 const PUT_TIME: Duration = Duration::from_secs(20);
 /// The list is looked at this often even if nobody says that there is something.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// The State Manager is told this long.
+const STATE_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Works the later-list off for as long as it is polled.
 pub async fn work_off(work: Arc<Work>, tenure: Arc<Tenure>, owed: Arc<Notify>) {
@@ -43,48 +51,104 @@ pub async fn work_off(work: Arc<Work>, tenure: Arc<Tenure>, owed: Arc<Notify>) {
     }
 }
 
-/// Goes through the whole list once; how many pieces failed. It gives up early when everything of a
-/// round fails: the store is away.
+/// Goes through the whole list once; how many pieces failed. It leaves out a kind of which
+/// everything in a round failed: who is needed for it is away, and the other kinds go on.
 async fn sweep(work: &Work, tenure: &Tenure) -> redis::RedisResult<usize> {
     let mut after = "0-0".to_owned();
     let mut failed = 0;
+    let mut left_out = BTreeSet::new();
     loop {
-        let pieces = work.stream.later(tenure, &after).await?;
+        let (pieces, next) = work.stream.later(tenure, &after, &left_out).await?;
         let (stream, later) = work.stream.lengths(tenure.partition).await?;
         work.metrics.lengths(tenure.partition, stream, later);
-        let Some(last) = pieces.last() else {
-            return Ok(failed);
-        };
-        after.clone_from(&last.id);
-        let count = pieces.len();
-        let done: Vec<String> = join_all(pieces.into_iter().map(|piece| put(work, piece)))
-            .await
-            .into_iter()
-            .flatten()
-            .collect();
-        failed += count - done.len();
-        if done.is_empty() {
-            return Ok(failed);
+        let mut succeeded: BTreeMap<OwedKind, usize> = BTreeMap::new();
+        let mut done = Vec::new();
+        let worked_on = pieces.into_iter().filter_map(|piece| work_on(work, piece));
+        for (id, kind, is_done) in join_all(worked_on).await {
+            *succeeded.entry(kind).or_default() += usize::from(is_done);
+            if is_done {
+                done.push(id);
+            } else {
+                failed += 1;
+            }
         }
-        work.stream.later_done(tenure, &done).await?;
+        let hopeless = succeeded.iter().filter(|(_, count)| **count == 0);
+        left_out.extend(hopeless.map(|(kind, _)| *kind));
+        if !done.is_empty() {
+            work.stream.later_done(tenure, &done).await?;
+        }
+        match next {
+            Some(next) => after = next,
+            None => return Ok(failed),
+        }
     }
 }
 
-/// Writes one object; its id in the list if that worked.
-async fn put(work: &Work, piece: Later) -> Option<String> {
-    let described = serde_json::from_str(&piece.owed.attributes).unwrap_or_default();
-    let put = work
-        .store
-        .put(&piece.owed.key, &described, piece.owed.body.into());
+/// Does one piece: its id, its kind, and whether it is done. `None` for what a later version put there.
+fn work_on(work: &Work, piece: Later) -> Option<impl Future<Output = (String, OwedKind, bool)>> {
+    let Later { id, owed } = piece;
+    let owed = owed?;
+    Some(async move {
+        let kind = owed.kind();
+        let is_done = match owed {
+            Owed::Object(object) => put(work, object).await,
+            Owed::State(told) => tell(work, &id, &told).await,
+        };
+        (id, kind, is_done)
+    })
+}
+
+/// Writes an object. Of one that was set aside for want of a tenant, the account is noted too, so
+/// that it is looked up again.
+async fn put(work: &Work, object: OwedObject) -> bool {
+    let described: BTreeMap<String, String> =
+        serde_json::from_str(&object.attributes).unwrap_or_default();
+    let put = work.store.put(&object.key, &described, object.body.into());
     match timeout(PUT_TIME, put).await {
-        Ok(Ok(())) => {
-            tracing::debug!(key = piece.owed.key, "written from the later-list");
-            Some(piece.id)
-        }
+        Ok(Ok(())) => tracing::debug!(key = object.key, "written from the later-list"),
         Ok(Err(error)) => {
             tracing::warn!(%error, "an object is still owed");
-            None
+            return false;
         }
-        Err(_) => None,
+        Err(_) => return false,
+    }
+    let without_tenant = described
+        .get("reason")
+        .is_some_and(|it| it == readmit::REASON);
+    match described.get("waba-id").filter(|_| without_tenant) {
+        Some(waba_id) => work.tenants.note_unknown(waba_id).await.is_ok(),
+        None => true,
+    }
+}
+
+/// Tells the State Manager of a message.
+async fn tell(work: &Work, id: &str, told: &str) -> bool {
+    let age = id.split_once('-').and_then(|(ms, _)| ms.parse().ok());
+    let written = SystemTime::UNIX_EPOCH + Duration::from_millis(age.unwrap_or(0));
+    if written.elapsed().is_ok_and(|age| age > STATE_KEPT) {
+        tracing::error!(
+            piece = id,
+            "the State Manager was not told of a message for a day"
+        );
+        work.metrics.state_post(StatePost::Expired);
+        return true;
+    }
+    let Some(state) = &work.state else {
+        return false;
+    };
+    match state.tell(told).await {
+        Ok(Telling::Taken) => {
+            work.metrics.state_post(StatePost::Taken);
+            true
+        }
+        Ok(Telling::Refused(status)) => {
+            tracing::error!(piece = id, status, "the State Manager refuses a message");
+            work.metrics.state_post(StatePost::Refused);
+            true
+        }
+        Err(error) => {
+            tracing::debug!(piece = id, %error, "the State Manager is told later");
+            false
+        }
     }
 }

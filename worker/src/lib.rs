@@ -1,10 +1,11 @@
 //! The way out: turns stored webhooks into events.
 //!
 //! [`leases`] says which partitions are ours; [`partition`] owns one: it reads through [`stream`],
-//! lets [`lanes`] say what may run, takes the body apart ([`payload`], [`customer`]), asks whose it
-//! is ([`tenants`]), makes the [`event`], and hands it to the [`publisher`]; the raw body goes to the
-//! [`store`]. What is acknowledged and still owed, [`later`] does. [`error`] decides what becomes of
-//! what fails.
+//! keeps what has no known tenant [`parked`], lets [`lanes`] say what may run, takes the body apart ([`payload`], [`customer`]), asks whose it
+//! is ([`tenants`]) and what is known of the conversation ([`state`]), makes the [`event`], and hands it
+//! to the [`publisher`]; the raw body goes to the [`store`]. What is acknowledged and still owed,
+//! [`later`] does; [`readmit`] puts back what was set aside for want of a tenant. [`error`] decides what
+//! becomes of what fails. All other services are called through [`neighbour`].
 
 pub mod config;
 pub mod run;
@@ -15,6 +16,7 @@ pub mod partition;
 pub mod stream;
 
 pub mod lanes;
+pub mod parked;
 
 pub mod customer;
 pub mod payload;
@@ -23,11 +25,21 @@ pub mod tenants;
 
 pub mod event;
 
+pub mod graph;
+pub mod media;
+pub mod numbers;
+
 pub mod publisher;
 pub mod topology;
 
 pub mod later;
+pub mod presign;
+pub mod readmit;
+pub mod state;
 pub mod store;
+
+pub mod breaker;
+pub mod neighbour;
 
 pub mod error;
 pub mod meta_error;

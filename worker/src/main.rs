@@ -3,14 +3,13 @@
 use std::process::ExitCode;
 
 use worker::config::{Cli, Command};
-use worker::run;
+use worker::{presign, run};
 
 fn main() -> ExitCode {
     shared::telemetry::exit_code("worker", &shared::config::parse().and_then(work))
 }
 
 fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
-    let Command::Run = command.unwrap_or(Command::Run);
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     shared::telemetry::init(&config.log)?;
@@ -20,6 +19,10 @@ fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
     }
     let runtime = runtime.enable_all().build()?;
     let ended = runtime.block_on(async {
+        match command.unwrap_or(Command::Run) {
+            Command::Run => {}
+            Command::Presign(args) => return presign::run(&config, &args).await,
+        }
         let listener = run::bind(&config).await?;
         let shutdown = shared::telemetry::shutdown_on_signal()?;
         run::run(config, listener, shutdown).await

@@ -4,26 +4,38 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::{StreamEntry, format_numbers, parse_numbers};
+use shared::webhook::Place;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::customer::Customer;
 use crate::error::{Decision, Failure};
-use crate::event::{self, Known, RawObject};
+use crate::event::channel::NumberProfile;
+use crate::event::media::MediaState;
+use crate::event::{self, EventType, Known, RawObject};
 use crate::lanes::{LaneHasher, Lanes};
 use crate::later;
 use crate::leases::Tenure;
-use crate::metrics::Metrics;
-use crate::payload::Payload;
+use crate::media::outcome::{Next, Said};
+use crate::media::{Flight, Media, Stored, follow_up};
+use crate::metrics::{MediaStatus, Metrics};
+use crate::neighbour::Trace;
+use crate::numbers::Numbers;
+use crate::parked::Parked;
+use crate::payload::{Payload, PayloadItem};
 use crate::publisher::{NotPublished, Publisher};
 use crate::retry::Backoff;
+use crate::state::{self, Conversation, StateManager};
 use crate::store::{self, Described, Store};
-use crate::stream::{Notes, Owed, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
+use crate::stream::{
+    Notes, Owed, OwedMedia, OwedObject, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError,
+};
 use crate::tenants::{Tenant, Tenants, Verdict};
 
 /// Bodies of one read, so that a script stays short.
@@ -31,6 +43,11 @@ const BYTES_PER_READ: usize = 1_048_576;
 /// Entries and items known at once; those that can't run yet are kept without their bodies.
 const MOST_ENTRIES: usize = 20_000;
 const MOST_ITEMS: usize = 50_000;
+/// Entries of this worker that wait for their tenant, as ids; beyond, a partition that has some isn't
+/// read. About 60 bytes each.
+const MOST_PARKED: usize = 1_000_000;
+/// Entries that return at once when their tenant is known.
+const RETURNING: usize = 256;
 /// An acknowledgement waits this long for the archive; then the archive is owed.
 const ARCHIVE_PATIENCE: Duration = Duration::from_secs(2);
 /// After a failure the archive is owed at once for this long.
@@ -51,10 +68,16 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 pub struct Work {
     pub stream: Stream,
     pub tenants: Arc<Tenants>,
+    /// `None`: events have no conversation.
+    pub state: Option<StateManager>,
     pub publisher: Publisher,
     pub store: Arc<Store>,
+    pub media: Arc<Media>,
+    pub numbers: Arc<Numbers>,
     pub metrics: Metrics,
     pub hasher: LaneHasher,
+    /// How many entries wait for their tenant.
+    pub parked: Arc<AtomicUsize>,
     /// One permit per conversation in work.
     pub permits: Arc<Semaphore>,
     /// Bound on a partition's bodies in memory.
@@ -64,11 +87,13 @@ pub struct Work {
 
 /// Owns a partition until the tenure is lost, or it is told to drain and has.
 pub async fn own(work: Arc<Work>, tenure: Arc<Tenure>) {
-    let owed = Arc::new(Notify::new());
-    let partition = Partition::new(work.clone(), tenure.clone(), owed.clone());
+    let (owed, owed_media) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut partition = Partition::new(work.clone(), tenure.clone(), owed.clone());
+    partition.owed_media = owed_media.clone();
     tokio::select! {
         () = Box::pin(partition.run()) => {}
         () = later::work_off(work.clone(), tenure.clone(), owed) => {}
+        () = Box::pin(follow_up::work_off(work.clone(), tenure.clone(), owed_media)) => {}
     }
     work.metrics.left(tenure.partition);
 }
@@ -89,6 +114,8 @@ struct Entry {
     published: Vec<usize>,
     /// How many of them are in a note that was sent.
     noted: usize,
+    /// Conversation ids of published messages, by item.
+    conversations: HashMap<usize, String>,
     /// What the failed store gets instead of the entry's body.
     failed_body: Vec<u8>,
     /// By reason: the items, and what the failed object is called.
@@ -96,7 +123,24 @@ struct Entry {
     archive: Archive,
     /// Where the raw object lies, or will.
     object_key: Option<String>,
+    /// Until when its messages wait for their media.
+    media_until: Instant,
+    /// Of its open items; `None` before their transfers were started.
+    media: Option<HashMap<usize, ItemMedia>>,
+    /// What former tenures published of media that wasn't stored.
+    said: BTreeMap<usize, Said>,
+    /// Published as pending by a former tenure, and done but for that.
+    formerly_pending: Vec<usize>,
+    pending_media: Vec<OwedMedia>,
     acknowledging: bool,
+}
+
+/// The media of an item on its way out.
+#[derive(Clone)]
+enum ItemMedia {
+    /// It was published before, saying this.
+    Said(Said),
+    Flying(Flight, Instant),
 }
 
 /// What of an entry is needed after its body is gone.
@@ -122,8 +166,10 @@ enum Done {
     Slept(Box<Sleeper>),
     Announced(Result<(), StreamError>),
     Loaded(u64, Option<RawEntry>),
+    /// Of the entries of an account that were parked, those that were fetched: the first ones.
+    Fetched(String, Vec<String>, Vec<RawEntry>),
     Tenant(String, Verdict),
-    Item(u64, usize, Result<(), Decision>),
+    Item(u64, usize, Result<Published, Decision>),
     Archived(u64, bool),
     Acknowledged(u64, Result<(), StreamError>),
     /// So many publications are recorded.
@@ -134,6 +180,7 @@ struct Partition {
     work: Arc<Work>,
     tenure: Arc<Tenure>,
     owed: Arc<Notify>,
+    owed_media: Arc<Notify>,
     notes: Notes,
     futures: FuturesUnordered<BoxFuture<'static, Done>>,
     /// What is read next.
@@ -144,8 +191,16 @@ struct Partition {
     sleeper: Option<Box<Sleeper>>,
     /// Read, not yet taken in.
     backlog: VecDeque<RawEntry>,
+    /// What waits for its tenant.
+    parked: Parked,
+    /// The account whose parked entries are fetched again, or taken in.
+    returning_of: Option<String>,
+    fetching: bool,
+    returning: VecDeque<RawEntry>,
     /// A suspect is in work, or being announced: nothing else is begun.
     alone: Option<String>,
+    /// It waits for everything before it, or for being announced.
+    suspect: Option<RawEntry>,
     window: BTreeMap<u64, Entry>,
     ids: HashSet<String>,
     next: u64,
@@ -166,9 +221,15 @@ impl Partition {
     fn new(work: Arc<Work>, tenure: Arc<Tenure>, owed: Arc<Notify>) -> Self {
         let sleeper = Some(Box::new(work.stream.sleeper(tenure.partition)));
         Self {
+            parked: Parked::new(work.parked.clone()),
+            returning_of: None,
+            fetching: false,
+            returning: VecDeque::new(),
+            suspect: None,
             work,
             tenure,
             owed,
+            owed_media: Arc::default(),
             notes: Notes::default(),
             futures: FuturesUnordered::new(),
             from: ReadFrom::Pending("0-0".to_owned()),
@@ -203,6 +264,7 @@ impl Partition {
         loop {
             self.take_in();
             self.load_more();
+            self.return_more();
             self.read_more();
             if self.draining && self.idle() {
                 break;
@@ -261,7 +323,9 @@ impl Partition {
             }
             Done::Announced(Ok(())) => self.take_in_alone(),
             Done::Loaded(seq, raw) => self.was_loaded(seq, raw),
+            Done::Fetched(waba_id, ids, entries) => self.was_fetched(&waba_id, &ids, entries),
             Done::Tenant(waba_id, verdict) => {
+                self.parked.release(&waba_id);
                 for seq in self.waiting_for_tenant.remove(&waba_id).unwrap_or_default() {
                     if let Some(entry) = self.window.get_mut(&seq) {
                         entry.verdict = Some(verdict.clone());
@@ -312,15 +376,19 @@ impl Partition {
 
     // Reading
 
-    fn read_more(&mut self) {
-        if self.reading
-            || self.draining
-            || !self.backlog.is_empty()
+    /// No more entries can be taken in now.
+    fn is_full(&self) -> bool {
+        self.draining
             || !self.to_load.is_empty()
             || self.loaded_bytes >= self.work.read_bytes
             || self.window.len() >= MOST_ENTRIES
             || self.lanes.len() >= MOST_ITEMS
-        {
+    }
+
+    fn read_more(&mut self) {
+        let parked_too_many = !self.parked.is_empty() && self.parked.total() >= MOST_PARKED;
+        let untaken = !self.backlog.is_empty() || self.suspect.is_some();
+        if self.reading || untaken || parked_too_many || self.is_full() {
             return;
         }
         self.reading = true;
@@ -357,18 +425,118 @@ impl Partition {
                 }
             }
             (None, ReadFrom::Pending(_)) => self.from = ReadFrom::New,
-            (None, ReadFrom::New) if read.pending > self.window.len() => {
+            (None, ReadFrom::New) if read.pending > self.known_pending() => {
                 // Something is pending that never arrived here: a late read of a lost connection.
                 self.from = ReadFrom::Pending("0-0".to_owned());
             }
             (None, ReadFrom::New) => self.sleep(read.last_delivered),
         }
-        let known = &self.ids;
-        self.backlog.extend(
-            read.entries
-                .into_iter()
-                .filter(|entry| !known.contains(&entry.id)),
-        );
+        let (window, parked) = (&self.ids, &self.parked);
+        let new = read.entries.into_iter();
+        self.backlog
+            .extend(new.filter(|entry| !window.contains(&entry.id) && !parked.contains(&entry.id)));
+        self.work
+            .metrics
+            .parked(self.tenure.partition, self.parked.len());
+    }
+
+    fn known_pending(&self) -> usize {
+        self.window.len() + self.parked.len()
+    }
+
+    // Waiting for a tenant
+
+    /// Parks an entry whose tenant isn't known, or of whose account something is parked.
+    fn park(&mut self, raw: &RawEntry) -> bool {
+        let text = |name: &str| {
+            let value = raw.fields.as_ref()?.get(name)?;
+            std::str::from_utf8(value).ok()
+        };
+        // What can't be read needs no tenant.
+        let (Some(waba_id), Some("")) = (text("w"), text("r")) else {
+            return false;
+        };
+        let waits = self.parked.holds(waba_id);
+        if (!waits && self.work.tenants.knows(waba_id)) || !self.parked.park(waba_id, &raw.id) {
+            return false;
+        }
+        if !waits {
+            let trace = ["c", "p"].map(|name| text(name).unwrap_or_default().to_owned());
+            self.resolve(waba_id.to_owned(), trace);
+        }
+        true
+    }
+
+    fn resolve(&self, waba_id: String, trace: [String; 2]) {
+        let tenants = self.work.tenants.clone();
+        self.push(async move {
+            let [correlation_id, traceparent] = &trace;
+            let trace = Trace {
+                correlation_id,
+                traceparent,
+            };
+            let verdict = tenants.resolve(&waba_id, trace).await;
+            Done::Tenant(waba_id, verdict)
+        });
+    }
+
+    /// Fetches entries again that were parked and whose tenant is known now.
+    fn return_more(&mut self) {
+        if self.returning_of.is_some() || self.is_full() {
+            return;
+        }
+        let Some((waba_id, ids)) = self.parked.next(RETURNING) else {
+            return;
+        };
+        self.returning_of = Some(waba_id.clone());
+        self.fetching = true;
+        let bytes = BYTES_PER_READ.min(self.work.read_bytes - self.loaded_bytes);
+        let (work, tenure) = (self.work.clone(), self.tenure.clone());
+        self.push(async move {
+            let mut backoff = Backoff::for_server();
+            loop {
+                match work.stream.fetch_all(&tenure, &ids, bytes).await {
+                    Ok(entries) => return Done::Fetched(waba_id, ids, entries),
+                    Err(error) => tracing::warn!(%error, "Redis is away"),
+                }
+                backoff.wait().await;
+            }
+        });
+    }
+
+    fn was_fetched(&mut self, waba_id: &str, ids: &[String], entries: Vec<RawEntry>) {
+        self.fetching = false;
+        if self.work.tenants.knows(waba_id) {
+            self.parked
+                .put_back(waba_id, &ids[entries.len().min(ids.len())..]);
+            self.returning.extend(entries);
+            return;
+        }
+        // It was forgotten meanwhile.
+        self.parked.put_back(waba_id, ids);
+        self.returning_of = None;
+        self.resolve(waba_id.to_owned(), Default::default());
+    }
+
+    /// The next entry to take in: what returns comes first. What is newer of its account is parked
+    /// until all of that is taken in.
+    fn next_entry(&mut self) -> Option<RawEntry> {
+        if let Some(suspect) = self.suspect.take() {
+            return Some(suspect);
+        }
+        if let Some(entry) = self.returning.pop_front() {
+            self.parked.taken_in(&entry.id);
+            return Some(entry);
+        }
+        if let Some(waba_id) = self.returning_of.take_if(|_| !self.fetching) {
+            self.parked.returned(&waba_id);
+        }
+        while let Some(entry) = self.backlog.pop_front() {
+            if !self.park(&entry) {
+                return Some(entry);
+            }
+        }
+        None
     }
 
     fn sleep(&mut self, last: String) {
@@ -389,7 +557,7 @@ impl Partition {
     /// and everything behind it waits for the suspect.
     fn take_in(&mut self) {
         while self.alone.is_none() && !self.draining {
-            let Some(entry) = self.backlog.pop_front() else {
+            let Some(entry) = self.next_entry() else {
                 return;
             };
             let crashes = self.notes.suspects.get(&entry.id).copied().unwrap_or(0);
@@ -398,7 +566,7 @@ impl Partition {
                 continue;
             }
             let id = entry.id.clone();
-            self.backlog.push_front(entry);
+            self.suspect = Some(entry);
             if !self.window.is_empty() {
                 return;
             }
@@ -412,7 +580,7 @@ impl Partition {
     }
 
     fn take_in_alone(&mut self) {
-        if let Some(entry) = self.backlog.pop_front() {
+        if let Some(entry) = self.suspect.take() {
             self.admit(entry);
         }
     }
@@ -472,6 +640,9 @@ impl Partition {
         let seq = self.next;
         let fresh = &payload.entry.fresh;
         admitted.items = fresh.len();
+        admitted.media_until = self.work.media.deadline();
+        let said = self.notes.media.remove(&admitted.id);
+        admitted.said = Said::read(&said.unwrap_or_default());
         if let Some(item) = fresh.first().and_then(|n| payload.items.get(*n)) {
             admitted.head.name = store::item_name(item);
         }
@@ -481,6 +652,9 @@ impl Partition {
         for n in fresh.iter().copied() {
             if done.contains(&n) {
                 admitted.published.push(n);
+                if admitted.said.get(&n) == Some(&Said::Pending) {
+                    admitted.formerly_pending.push(n);
+                }
                 continue;
             }
             admitted.open.insert(n);
@@ -518,12 +692,15 @@ impl Partition {
         let Some(entry) = self.window.get_mut(&seq) else {
             return;
         };
-        let nothing_to_do = entry.ready.is_empty() && !entry.open.is_empty();
-        if self.draining || nothing_to_do || entry.acknowledging {
+        if self.draining || entry.acknowledging {
             return;
         }
         if entry.verdict.is_none() {
             entry.verdict = self.work.tenants.remembered(&entry.head.waba_id);
+        }
+        entry.begin_media(&self.work);
+        if entry.ready.is_empty() && !entry.open.is_empty() {
+            return;
         }
         let Some(verdict) = entry.verdict.clone() else {
             return self.ask_for_tenant(seq);
@@ -550,9 +727,17 @@ impl Partition {
             .object_key
             .as_ref()
             .map(|key| self.work.store.raw_object(key));
+        if let Some(tenant) = &tenant {
+            entry.owe_former(&payload, tenant, raw_object.as_ref());
+        }
         let ready = std::mem::take(&mut entry.ready);
         entry.running += ready.len();
-        for n in ready {
+        let entry_id = entry.id.clone();
+        let of_ready = ready.into_iter().map(|n| {
+            let media = entry.media.as_mut().and_then(|media| media.remove(&n));
+            (n, media)
+        });
+        for (n, media) in of_ready.collect::<Vec<_>>() {
             let Some(tenant) = tenant.clone() else {
                 let decision = Failure::Tenant(verdict.clone()).decide();
                 self.push(async move { Done::Item(seq, n, Err(decision)) });
@@ -564,6 +749,8 @@ impl Partition {
                 payload: payload.clone(),
                 raw_object: raw_object.clone(),
                 unrecorded: self.unrecorded.clone(),
+                entry_id: entry_id.clone(),
+                media,
                 tenant,
                 n,
             };
@@ -580,12 +767,9 @@ impl Partition {
         let waiting = self.waiting_for_tenant.entry(waba_id.clone()).or_default();
         let asked = !waiting.is_empty();
         waiting.insert(seq);
+        let trace = entry.head.trace();
         if !asked {
-            let tenants = self.work.tenants.clone();
-            self.push(async move {
-                let verdict = tenants.resolve(&waba_id).await;
-                Done::Tenant(waba_id, verdict)
-            });
+            self.resolve(waba_id, trace);
         }
         self.forget_body(seq);
     }
@@ -658,7 +842,7 @@ impl Partition {
                 entry.running += ready.len();
                 entry.archive = Archive::Done;
                 for n in ready {
-                    self.push(async move { Done::Item(seq, n, Ok(())) });
+                    self.push(async move { Done::Item(seq, n, Ok(Published::default())) });
                 }
                 self.finish(seq);
             }
@@ -706,15 +890,18 @@ impl Partition {
         });
     }
 
-    fn item_ended(&mut self, seq: u64, n: usize, outcome: Result<(), Decision>) {
+    fn item_ended(&mut self, seq: u64, n: usize, outcome: Result<Published, Decision>) {
         let Some(entry) = self.window.get_mut(&seq) else {
             return;
         };
         entry.running -= 1;
         match outcome {
-            Ok(()) => {
+            Ok(published) => {
                 entry.published.push(n);
                 self.unnoted.push(seq);
+                entry.pending_media.extend(published.pending_media);
+                let conversation_id = published.conversation_id.map(|id| (n, id));
+                entry.conversations.extend(conversation_id);
             }
             Err(Decision::SetAside(reason)) => {
                 self.work.metrics.set_aside(reason);
@@ -764,15 +951,20 @@ impl Partition {
             return;
         }
         entry.acknowledging = true;
-        let owed = entry.owed();
-        let owes = !owed.is_empty();
+        let owed = entry.owed(self.work.state.is_some());
+        let media = std::mem::take(&mut entry.pending_media);
         let (work, tenure, id) = (self.work.clone(), self.tenure.clone(), entry.id.clone());
-        let notify = self.owed.clone();
+        let (owes, owes_media) = (self.owed.clone(), self.owed_media.clone());
         self.push(async move {
-            let acknowledged =
-                persist(&tenure, || work.stream.acknowledge(&tenure, &id, &owed)).await;
-            if owes {
-                notify.notify_one();
+            let acknowledged = persist(&tenure, || {
+                work.stream.acknowledge(&tenure, &id, &owed, &media)
+            })
+            .await;
+            if !owed.is_empty() {
+                owes.notify_one();
+            }
+            if !media.is_empty() {
+                owes_media.notify_one();
             }
             Done::Acknowledged(seq, acknowledged)
         });
@@ -877,16 +1069,38 @@ struct RunningItem {
     tenant: Arc<Tenant>,
     raw_object: Option<RawObject>,
     unrecorded: Arc<Semaphore>,
+    entry_id: String,
+    media: Option<ItemMedia>,
     n: usize,
+}
+
+/// What is left of an item when its event is out.
+#[derive(Default)]
+struct Published {
+    conversation_id: Option<String>,
+    pending_media: Option<OwedMedia>,
+}
+
+/// What an item's event says of its media.
+enum OfMedia {
+    Nothing,
+    Stored(Arc<Stored>),
+    Said(Said),
 }
 
 impl RunningItem {
     /// Publishes the item's event, again and again if need be; `Err` says what else becomes of it.
-    async fn run(self) -> Result<(), Decision> {
+    async fn run(self) -> Result<Published, Decision> {
+        let media = self.wait_for_media().await?;
         let mut backoff = Backoff::for_server();
+        let mut conversation = None;
         loop {
-            let Err(failure) = self.once().await else {
-                return Ok(());
+            let Err(failure) = self.once(&media, &mut conversation).await else {
+                let known = conversation.and_then(|conversation| conversation.known);
+                return Ok(Published {
+                    conversation_id: known.and_then(|known| state::conversation_id(&known)),
+                    pending_media: self.after(&media)?,
+                });
             };
             let decision = failure.decide();
             match decision {
@@ -903,15 +1117,80 @@ impl RunningItem {
         }
     }
 
-    async fn once(&self) -> Result<(), Failure> {
+    /// Returns when the media is stored or given up, or the item waits no longer. What is not stored
+    /// is noted before it is published: a crash in between must not make two stories of it.
+    async fn wait_for_media(&self) -> Result<OfMedia, Decision> {
+        let (flight, until) = match &self.media {
+            None => return Ok(OfMedia::Nothing),
+            Some(ItemMedia::Said(said)) => return Ok(OfMedia::Said(said.clone())),
+            Some(ItemMedia::Flying(flight, until)) => (flight.clone(), *until),
+        };
+        let said = match timeout_at(until, flight).await {
+            Ok(Ok(Ok(stored))) => return Ok(OfMedia::Stored(stored)),
+            Ok(Ok(Err(fault))) if fault.next == Next::GiveUp => {
+                Said::Failed(fault.reason.text().to_owned())
+            }
+            // Not now, not in time, or this worker stops.
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Said::Pending,
+        };
+        let (stream, note) = (&self.work.stream, said.note(self.n));
+        persist(&self.tenure, || {
+            stream.note_media(&self.tenure, &self.entry_id, &note)
+        })
+        .await
+        .map_err(|_| Decision::Leave)?;
+        Ok(OfMedia::Said(said))
+    }
+
+    /// The event is out; what its media still needs.
+    fn after(&self, media: &OfMedia) -> Result<Option<OwedMedia>, Decision> {
+        let status = match media {
+            OfMedia::Nothing => return Ok(None),
+            OfMedia::Stored(_) => MediaStatus::Stored,
+            OfMedia::Said(Said::Failed(_)) => MediaStatus::Failed,
+            OfMedia::Said(Said::Pending) => MediaStatus::Pending,
+        };
+        self.work.metrics.media_message(status);
+        if status != MediaStatus::Pending {
+            return Ok(None);
+        }
+        let raw_object = self.raw_object.as_ref();
+        owed_media(&self.payload, self.n, &self.tenant, raw_object).map(Some)
+    }
+
+    async fn once(
+        &self,
+        media: &OfMedia,
+        conversation: &mut Option<Conversation>,
+    ) -> Result<(), Failure> {
+        let media = match media {
+            OfMedia::Nothing => None,
+            // Signed anew each time: the URL must be fresh when the event goes out.
+            OfMedia::Stored(stored) => Some(follow_up::stored(&self.work, stored).await?),
+            OfMedia::Said(Said::Pending) => Some(MediaState::Pending),
+            OfMedia::Said(Said::Failed(error)) => Some(MediaState::Failed {
+                error: error.clone(),
+            }),
+        };
         let lost = || Failure::NotPublished(NotPublished::LeaseLost);
         let unrecorded = self.unrecorded.acquire().await.map_err(|_| lost())?;
         let _permit = self.work.permits.acquire().await.map_err(|_| lost())?;
         let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
+        if conversation.is_none() {
+            *conversation = Some(self.conversation(item).await);
+        }
+        let known = conversation.as_ref();
+        let degraded = known.map_or(&[][..], |conversation| conversation.degraded);
+        let known = known.and_then(|conversation| conversation.known.as_deref());
+        let number = self.number(item);
         // An item that makes this code panic is one item's problem.
         let event = catch_unwind(AssertUnwindSafe(|| {
             let known = Known {
                 raw_object: self.raw_object.as_ref(),
+                number: number.as_deref(),
+                media: media.as_ref(),
+                conversation: known,
+                degraded,
                 ..Known::of(&self.tenant)
             };
             event::event(&self.payload, item, &known)
@@ -925,6 +1204,34 @@ impl RunningItem {
         unrecorded.forget();
         Ok(())
     }
+
+    fn number(&self, item: &PayloadItem) -> Option<Arc<NumberProfile>> {
+        let id = item.phone_number_id.as_deref()?;
+        self.work.numbers.known(&self.payload.entry.waba_id, id)
+    }
+
+    async fn conversation(&self, item: &PayloadItem) -> Conversation {
+        match &self.work.state {
+            Some(state) if item.place == Place::Message => {
+                state.conversation(&self.payload, item, &self.tenant).await
+            }
+            Some(_) | None => Conversation::default(),
+        }
+    }
+}
+
+fn owed_media(
+    payload: &Payload,
+    n: usize,
+    tenant: &Tenant,
+    raw_object: Option<&RawObject>,
+) -> Result<OwedMedia, Decision> {
+    let item = payload.items.get(n).ok_or(Failure::NoSuchItem);
+    let owed = item.and_then(|item| {
+        let owed = follow_up::owed(payload, item, tenant, raw_object);
+        Ok(owed.map_err(event::Unwritable::from)?)
+    });
+    owed.map_err(|failure| failure.decide())
 }
 
 impl Entry {
@@ -941,11 +1248,46 @@ impl Entry {
             running: 0,
             published: Vec::new(),
             noted: 0,
+            conversations: HashMap::new(),
             failed_body: Vec::new(),
             set_aside: BTreeMap::new(),
             archive: Archive::Done,
             object_key: None,
+            media_until: Instant::now(),
+            media: None,
+            said: BTreeMap::new(),
+            formerly_pending: Vec::new(),
+            pending_media: Vec::new(),
             acknowledging: false,
+        }
+    }
+
+    /// Starts the transfers of all its open items, as soon as its tenant is known: those that must
+    /// wait for their turn don't make it longer.
+    fn begin_media(&mut self, work: &Work) {
+        let (Some(Verdict::Active(tenant)), Some(payload), None) =
+            (&self.verdict, &self.payload, &self.media)
+        else {
+            return;
+        };
+        let media = self.open.iter().filter_map(|n| {
+            if let Some(said) = self.said.get(n) {
+                return Some((*n, ItemMedia::Said(said.clone())));
+            }
+            let job = follow_up::job(payload, payload.items.get(*n)?, &tenant.id)?;
+            let flight = work.media.begin(&Arc::new(job), self.media_until);
+            Some((*n, ItemMedia::Flying(flight, self.media_until)))
+        });
+        self.media = Some(media.collect());
+    }
+
+    /// Items that a former tenure published as pending still need their follow-up.
+    fn owe_former(&mut self, payload: &Payload, tenant: &Tenant, raw_object: Option<&RawObject>) {
+        for n in std::mem::take(&mut self.formerly_pending) {
+            match owed_media(payload, n, tenant, raw_object) {
+                Ok(owed) => self.pending_media.push(owed),
+                Err(_) => tracing::error!(entry = self.id, "pending media can't be kept"),
+            }
         }
     }
 
@@ -959,7 +1301,7 @@ impl Entry {
     }
 
     /// What is left to do when it is acknowledged.
-    fn owed(&self) -> Vec<Owed> {
+    fn owed(&self, state: bool) -> Vec<Owed> {
         let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
         let folder = store::folder(tenant_id, &self.head.waba_id);
         let failed = self.set_aside.iter().map(|(reason, (items, name))| {
@@ -976,14 +1318,30 @@ impl Entry {
             .clone()
             .filter(|_| self.archive == Archive::Owed)
             .map(|key| (key, self.head.described(&[]), Vec::new()));
-        failed
-            .chain(archive)
-            .map(|(key, described, body)| Owed {
+        let objects = failed.chain(archive).map(|(key, described, body)| {
+            Owed::Object(OwedObject {
                 key,
                 attributes: serde_json::to_string(&described).unwrap_or_default(),
                 body,
             })
-            .collect()
+        });
+        objects.chain(self.to_tell().filter(|_| state)).collect()
+    }
+
+    /// What the State Manager is to be told: of each published message. Of one that an earlier
+    /// tenure published the conversation isn't known any more.
+    fn to_tell(&self) -> impl Iterator<Item = Owed> {
+        let known = self.payload.as_ref().zip(self.verdict.as_ref());
+        let known = known.and_then(|(payload, verdict)| Some((payload, verdict.tenant_id()?)));
+        let published = self.published.iter().map(move |n| (known, *n));
+        published.filter_map(|(known, n)| {
+            let (payload, tenant_id) = known?;
+            let item = payload.items.get(n)?;
+            let event_id = EventType::MessageReceived.id(item);
+            let conversation_id = self.conversations.get(&n).map(String::as_str);
+            let told = state::told(payload, item, tenant_id, event_id, conversation_id)?;
+            Some(Owed::State(told))
+        })
     }
 }
 
@@ -1012,6 +1370,12 @@ impl Head {
             described: Described::from([("entry", id.to_owned())]),
             name: id.to_owned(),
         }
+    }
+
+    /// Correlation id and traceparent.
+    fn trace(&self) -> [String; 2] {
+        ["correlation-id", "traceparent"]
+            .map(|name| self.described.get(name).cloned().unwrap_or_default())
     }
 
     fn described(&self, items: &[usize]) -> BTreeMap<String, String> {

@@ -39,6 +39,7 @@ pub struct Change {
     /// `entry[].time`, as sent.
     pub entry_time: Option<String>,
     errors: Option<Range<usize>>,
+    value: Range<usize>,
     conversation_context: Option<Range<usize>>,
     /// Members beside the items that nothing here reads, by their path.
     beside: Vec<(String, Range<usize>)>,
@@ -94,6 +95,11 @@ impl Payload {
     /// The change that the item is part of.
     pub fn change(&self, item: &PayloadItem) -> &Change {
         &self.changes[item.change]
+    }
+
+    /// The whole `value` that the item is part of.
+    pub fn value(&self, item: &PayloadItem) -> &RawValue {
+        self.json(&self.change(item).value)
     }
 
     /// `errors[]` beside the items of a change.
@@ -187,7 +193,10 @@ fn lists(field: &str) -> &'static [&'static str] {
 }
 
 fn change(body: &[u8], item: &Item<'_>) -> Change {
-    let mut change = Change::default();
+    let mut change = Change {
+        value: range(body, item.value),
+        ..Change::default()
+    };
     // Where the value itself is the item, nothing stands beside it.
     let whole = matches!(item.place, Place::Change | Place::ValueErrors);
     for (name, member) in all_members(item.value).unwrap_or_default() {

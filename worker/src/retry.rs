@@ -28,10 +28,14 @@ impl Backoff {
         Self::new(Duration::from_millis(100), Duration::from_secs(5))
     }
 
+    /// How long to wait now; each time longer.
+    pub fn pause(&mut self) -> Duration {
+        self.0.next_backoff().unwrap_or(self.0.max_interval)
+    }
+
     /// Waits, each time longer.
     pub async fn wait(&mut self) {
-        let pause = self.0.next_backoff().unwrap_or(self.0.max_interval);
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(self.pause()).await;
     }
 
     /// It worked: the next failure starts anew.

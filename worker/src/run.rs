@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt;
+use hyper::{Method, StatusCode};
 use prometheus_client::registry::Registry;
-use shared::admin::{Admin, Readiness};
+use shared::admin::{self, Admin, Guarded, Readiness, Routes};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
 use tokio::net::TcpListener;
@@ -14,21 +16,38 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, Secrets};
+use crate::graph::{Graph, Pace};
 use crate::lanes::LaneHasher;
 use crate::leases::Leases;
+use crate::media::safety::AllowedHosts;
+use crate::media::{Media, MediaParts};
 use crate::metrics::Metrics;
+use crate::neighbour::{self, Name, Neighbour};
+use crate::numbers::Numbers;
 use crate::partition::{self, Work};
+use crate::presign;
 use crate::publisher::Publisher;
+use crate::readmit::Readmit;
 use crate::retry::Backoff;
+use crate::state::{self, StateManager};
 use crate::store::Store;
 use crate::stream::Stream;
-use crate::tenants::Tenants;
+use crate::tenants::tokens::Tokens;
+use crate::tenants::{self, Tenants, upkeep};
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Answer to any command but a blocking read. A stopped Redis shows by this.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Of the Graph API's answers; files come from elsewhere.
+const GRAPH: neighbour::Settings = neighbour::Settings {
+    connect_timeout: Duration::from_secs(2),
+    attempt_timeout: Duration::from_secs(4),
+    most_at_once: 64,
+    largest_answer_bytes: 64 * 1024,
+};
 
 /// Binds the admin listener.
 ///
@@ -71,14 +90,29 @@ pub async fn run(
     let redis = secrets.redis.clone();
     let connection = redis.connection(REDIS_TIMEOUT);
     let store = Arc::new(Store::new(&config.store, store_keys)?);
-    let tenants = Tenants::new(&config.tenants, secrets.tenant_service_token.clone())?;
-    let tenants = Arc::new(tenants);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
+    let tenants = Arc::new(Tenants::new(
+        &config.tenants,
+        &secrets,
+        tenant_service(&metrics)?,
+        (connection.clone(), keys.clone()),
+        metrics.caches.clone(),
+    ));
+    let state = state_manager(&config, &secrets, &metrics)?;
+    let readmit = Readmit {
+        store: store.clone(),
+        connection: connection.clone(),
+        keys: keys.clone(),
+    };
     let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
     let admin = Admin {
         readiness: readiness.clone(),
         registry: Arc::new(registry),
+        guarded: secrets.admin_token.clone().map(|token| Guarded {
+            token,
+            routes: admin_routes(tenants.clone(), readmit.clone(), store.clone()),
+        }),
     };
     let background = TaskTracker::new();
     let stop_background = CancellationToken::new();
@@ -109,6 +143,13 @@ pub async fn run(
         readiness.clone(),
         stop_background.clone(),
     ));
+    for task in [
+        upkeep::hear_changes(tenants.clone(), redis.clone(), stop_background.clone()).boxed(),
+        upkeep::keep_warm(tenants.clone(), stop_background.clone()).boxed(),
+        upkeep::look_up_unknown(tenants.clone(), readmit, stop_background.clone()).boxed(),
+    ] {
+        background.spawn(task);
+    }
     let publisher = Publisher::start(
         &config.amqp,
         &secrets.amqp,
@@ -119,12 +160,40 @@ pub async fn run(
     )
     .await?;
 
+    let graph = Arc::new(graph(
+        &config,
+        &metrics,
+        (connection.clone(), keys.clone()),
+    )?);
+    let numbers = Numbers::new(
+        graph.clone(),
+        Tokens::new(tenants.clone()),
+        metrics.caches.clone(),
+        background.clone(),
+        stop_background.clone(),
+    );
+    let media = Arc::new(Media::new(
+        &config.media,
+        MediaParts {
+            graph: graph.clone(),
+            store: store.clone(),
+            tokens: Tokens::new(tenants.clone()),
+            allowed: allowed_hosts(&config),
+            tracker: background.clone(),
+            stop: stop_background.clone(),
+            metrics: metrics.clone(),
+        },
+    )?);
     let work = Arc::new(Work {
+        media,
+        numbers,
         stream: Stream::new(redis.clone(), connection, keys.clone()),
         tenants,
+        state,
         publisher,
         store,
         metrics: metrics.clone(),
+        parked: Arc::default(),
         hasher: LaneHasher::default(),
         permits: Arc::new(Semaphore::new(config.concurrency)),
         read_bytes: config.read_bytes,
@@ -145,6 +214,81 @@ pub async fn run(
     }
     stop_background.cancel();
     Ok(())
+}
+
+fn allowed_hosts(config: &Config) -> AllowedHosts {
+    AllowedHosts::new(
+        &config.media.media_allowed_hosts,
+        &config.graph.graph_base_url,
+    )
+}
+
+fn graph(
+    config: &Config,
+    metrics: &Metrics,
+    (connection, keys): (Connection, Keys),
+) -> anyhow::Result<Graph> {
+    let client = reqwest::Client::builder()
+        .dns_resolver(allowed_hosts(config).resolver())
+        // A proxy would look names up by itself.
+        .no_proxy();
+    let neighbour = Neighbour::with_client(Name::Graph, GRAPH, metrics.neighbours.clone(), client);
+    let neighbour = neighbour.context("the client of the Graph API")?;
+    let pace = Pace::new(connection, keys, config.graph.graph_requests_per_second);
+    Ok(Graph::new(&config.graph, neighbour, pace))
+}
+
+fn tenant_service(metrics: &Metrics) -> anyhow::Result<Neighbour> {
+    let (name, settings) = (Name::TenantService, tenants::SERVICE_SETTINGS);
+    let neighbour = Neighbour::new(name, settings, metrics.neighbours.clone());
+    neighbour.context("the client of the Tenant Service")
+}
+
+fn state_manager(
+    config: &Config,
+    secrets: &Secrets,
+    metrics: &Metrics,
+) -> anyhow::Result<Option<StateManager>> {
+    let Some(url) = &config.state.state_manager_url else {
+        return Ok(None);
+    };
+    let settings = state::settings(config.concurrency);
+    let neighbour = Neighbour::new(Name::StateManager, settings, metrics.neighbours.clone());
+    Ok(Some(StateManager::new(
+        neighbour.context("the client of the State Manager")?,
+        url.clone(),
+        secrets.state_manager_token.clone(),
+        config.state.state_deadline,
+    )))
+}
+
+/// `POST /tenants/{wabaId}/invalidate`: nothing remembered of an account counts any more.
+fn admin_routes(tenants: Arc<Tenants>, readmit: Readmit, store: Arc<Store>) -> Routes {
+    Arc::new(move |method, path| {
+        if let Some((tenant_id, message_id)) = presign::route(path) {
+            let store = store.clone();
+            return (method == Method::GET).then(|| {
+                async move { presign::answer(&store, &tenant_id, &message_id).await }.boxed()
+            });
+        }
+        let waba_id = path
+            .strip_prefix("/tenants/")?
+            .strip_suffix("/invalidate")?;
+        if method != Method::POST || waba_id.is_empty() || waba_id.contains('/') {
+            return None;
+        }
+        let (tenants, readmit, waba_id) = (tenants.clone(), readmit.clone(), waba_id.to_owned());
+        Some(Box::pin(async move {
+            match tenants.changed(&readmit, &waba_id).await {
+                Ok(()) => admin::json(StatusCode::OK, &serde_json::json!({"invalidated": waba_id})),
+                Err(error) => {
+                    tracing::warn!(%error, "Redis is away");
+                    let problem = serde_json::json!({"error": "Redis is away"});
+                    admin::json(StatusCode::SERVICE_UNAVAILABLE, &problem)
+                }
+            }
+        }))
+    })
 }
 
 async fn wait_for_redis(mut check: StartCheck, readiness: &Readiness) -> anyhow::Result<()> {

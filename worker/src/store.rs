@@ -1,4 +1,8 @@
-//! The object store: raw archive and failed store.
+//! The object store: raw archive, failed store and media.
+
+mod media;
+
+mod failed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,9 +29,12 @@ use crate::config::{StoreArgs, StoreKeys};
 use crate::event::RawObject;
 use crate::payload::PayloadItem;
 
+pub use self::media::{MediaFound, MediaHead, MediaPutError, Presigned};
+
 /// More would not make the store faster, only each write later.
 const WRITES_AT_ONCE: usize = 32;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Ids longer than this are hashed.
 const LONGEST_ID: usize = 200;
 
@@ -50,8 +57,13 @@ impl CredentialProvider for StoreKeys {
 /// The buckets.
 pub struct Store {
     webhooks: AmazonS3,
+    media: AmazonS3,
+    /// The media bucket as the public sees it; only signs.
+    public: AmazonS3,
     args: StoreArgs,
     client: reqwest::Client,
+    /// Without a time limit: its requests have the size of a file, and are watched.
+    uploads: reqwest::Client,
     writes: Semaphore,
 }
 
@@ -59,33 +71,33 @@ impl Store {
     /// # Errors
     /// Settings that can't be used.
     pub fn new(args: &StoreArgs, keys: StoreKeys) -> anyhow::Result<Self> {
-        let webhooks = AmazonS3Builder::new()
-            .with_endpoint(args.minio_endpoint.as_str().trim_end_matches('/'))
-            .with_region(&args.minio_region)
-            .with_bucket_name(&args.minio_webhook_bucket)
-            .with_credentials(Arc::new(keys))
-            .with_virtual_hosted_style_request(false)
-            .with_client_options(
-                ClientOptions::new()
-                    .with_allow_http(true)
-                    .with_timeout(REQUEST_TIMEOUT)
-                    .with_connect_timeout(Duration::from_secs(2)),
-            )
-            // What fails goes to the later-list, which tries for ever.
-            .with_retry(RetryConfig {
-                backoff: BackoffConfig::default(),
-                max_retries: 1,
-                retry_timeout: Duration::from_secs(5),
-            })
-            .build()
+        let keys = Arc::new(keys);
+        let bucket =
+            |endpoint: &Url, name: &str| builder(args, keys.clone(), endpoint, name).build();
+        let webhooks = bucket(&args.minio_endpoint, &args.minio_webhook_bucket)
             .context("MINIO_ENDPOINT (--minio-endpoint)")?;
+        let media = bucket(&args.minio_endpoint, &args.minio_media_bucket)
+            .context("MINIO_ENDPOINT (--minio-endpoint)")?;
+        let public = args.minio_public_endpoint.as_ref();
+        let public = bucket(
+            public.unwrap_or(&args.minio_endpoint),
+            &args.minio_media_bucket,
+        )
+        .context("MINIO_PUBLIC_ENDPOINT (--minio-public-endpoint)")?;
         let client = reqwest::Client::builder()
             .timeout(REQUEST_TIMEOUT)
             .build()?;
+        let uploads = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
         Ok(Self {
             webhooks,
+            media,
+            public,
             args: args.clone(),
             client,
+            uploads,
             writes: Semaphore::new(WRITES_AT_ONCE),
         })
     }
@@ -196,6 +208,32 @@ impl Store {
     }
 }
 
+fn builder(
+    args: &StoreArgs,
+    keys: Arc<StoreKeys>,
+    endpoint: &Url,
+    bucket: &str,
+) -> AmazonS3Builder {
+    AmazonS3Builder::new()
+        .with_endpoint(endpoint.as_str().trim_end_matches('/'))
+        .with_region(&args.minio_region)
+        .with_bucket_name(bucket)
+        .with_credentials(keys)
+        .with_virtual_hosted_style_request(false)
+        .with_client_options(
+            ClientOptions::new()
+                .with_allow_http(true)
+                .with_timeout(REQUEST_TIMEOUT)
+                .with_connect_timeout(CONNECT_TIMEOUT),
+        )
+        // What fails goes to the later-list, which tries for ever.
+        .with_retry(RetryConfig {
+            backoff: BackoffConfig::default(),
+            max_retries: 1,
+            retry_timeout: Duration::from_secs(5),
+        })
+}
+
 /// The folder of a tenant, or of an account that has none.
 pub fn folder(tenant_id: Option<&str>, waba_id: &str) -> String {
     match tenant_id {
@@ -234,7 +272,7 @@ pub fn body_name(body: &[u8]) -> String {
 }
 
 /// Text as one segment of a key: nothing in it can lead out of its folder.
-fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     if text.len() > LONGEST_ID {
         let hash = Sha256::digest(text.as_bytes());
         return hash.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,7 +1,7 @@
 //! A partition's stream as its owner sees it: fenced reads, the one acknowledgement, the
 //! later-list. Every script checks the lease, so a worker that lost it changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,11 @@ use crate::leases::Tenure;
 
 /// Most entries of one read.
 const READ_COUNT: usize = 256;
-/// Later-list entries worked off side by side; each may hold a body of some MB.
-const LATER_COUNT: usize = 8;
+/// Pieces of the later-list worked off side by side, and their bytes: one may have some MB.
+const LATER_COUNT: usize = 64;
+const LATER_BYTES: usize = 4 * 1024 * 1024;
+/// Pieces that one call looks at.
+const LATER_LOOKED_AT: usize = 500;
 /// How long a reader sleeps on an empty stream before it looks by itself.
 const BLOCK: Duration = Duration::from_secs(2);
 
@@ -73,9 +76,17 @@ pub enum ReadFrom {
     New,
 }
 
-/// An object that an acknowledged entry still owes.
-#[derive(Debug, Clone)]
-pub struct Owed {
+/// What an acknowledged entry still owes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owed {
+    Object(OwedObject),
+    /// What the State Manager is to be told, as [`crate::state::told`] made it.
+    State(String),
+}
+
+/// An object to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwedObject {
     pub key: String,
     /// Attributes of the object, as JSON.
     pub attributes: String,
@@ -83,11 +94,92 @@ pub struct Owed {
     pub body: Vec<u8>,
 }
 
+/// What kind of piece of the later-list it is: its field `k`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OwedKind {
+    Object,
+    State,
+}
+
+impl OwedKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Object => "put",
+            Self::State => "state",
+        }
+    }
+}
+
+impl Owed {
+    pub fn kind(&self) -> OwedKind {
+        match self {
+            Self::Object(_) => OwedKind::Object,
+            Self::State(_) => OwedKind::State,
+        }
+    }
+
+    /// The fields `o`, `m` and `b`.
+    fn fields(&self) -> (&str, &str, &[u8]) {
+        match self {
+            Self::Object(object) => (&object.key, &object.attributes, &object.body),
+            Self::State(told) => ("", told, &[]),
+        }
+    }
+
+    /// `None` for a kind that a later version added.
+    fn of(kind: &str, key: String, attributes: String, body: Vec<u8>) -> Option<Self> {
+        if kind == OwedKind::Object.name() {
+            Some(Self::Object(OwedObject {
+                key,
+                attributes,
+                body,
+            }))
+        } else if kind == OwedKind::State.name() {
+            Some(Self::State(attributes))
+        } else {
+            None
+        }
+    }
+}
+
 /// One piece of the later-list.
 #[derive(Debug)]
 pub struct Later {
     pub id: String,
-    pub owed: Owed,
+    /// `None`: this version can't do it, and leaves it to one that can.
+    pub owed: Option<Owed>,
+}
+
+impl FromRedisValue for Later {
+    fn from_redis_value(value: Value) -> Result<Self, redis::ParsingError> {
+        let (id, mut fields): (String, HashMap<String, Vec<u8>>) = redis::from_redis_value(value)?;
+        let mut text = |name: &str| {
+            String::from_utf8(fields.remove(name).unwrap_or_default()).unwrap_or_default()
+        };
+        let (kind, key, attributes) = (text("k"), text("o"), text("m"));
+        let body = fields.remove("b").unwrap_or_default();
+        Ok(Self {
+            id,
+            owed: Owed::of(&kind, key, attributes, body),
+        })
+    }
+}
+
+/// Media that an acknowledged entry left pending: all that its transfer and its event need.
+#[derive(Debug, Clone)]
+pub struct OwedMedia {
+    pub tenant_id: String,
+    /// JSON.
+    pub head: String,
+    /// A webhook body with this one message.
+    pub body: Vec<u8>,
+}
+
+/// One piece of the later-list of media.
+#[derive(Debug)]
+pub struct LaterMedia {
+    pub id: String,
+    pub owed: OwedMedia,
 }
 
 /// What former tenures noted about pending entries.
@@ -99,6 +191,8 @@ pub struct Notes {
     pub suspects: HashMap<String, usize>,
     /// Crashes while the entry was in work alone.
     pub deaths: HashMap<String, usize>,
+    /// What the first publications of items said of media that wasn't stored.
+    pub media: HashMap<String, String>,
 }
 
 struct Scripts {
@@ -107,6 +201,10 @@ struct Scripts {
     note: Script,
     announce: Script,
     alive: Script,
+    note_media: Script,
+    decide_media: Script,
+    later: Script,
+    fetch: Script,
 }
 
 /// The stream of one partition during one tenure.
@@ -126,6 +224,10 @@ impl Stream {
             note: Script::new(include_str!("lua/note.lua")),
             announce: Script::new(include_str!("lua/announce.lua")),
             alive: Script::new(include_str!("lua/alive.lua")),
+            note_media: Script::new(include_str!("lua/note_media.lua")),
+            decide_media: Script::new(include_str!("lua/decide_media.lua")),
+            later: Script::new(include_str!("lua/later.lua")),
+            fetch: Script::new(include_str!("lua/fetch.lua")),
         };
         Self {
             redis,
@@ -179,12 +281,29 @@ impl Stream {
         Ok(entries.into_iter().next())
     }
 
-    /// Acknowledges an entry and puts what it owes on the later-list, in one step.
+    /// Entries again, in the order of `ids`, about `bytes` at most (one entry more).
+    pub async fn fetch_all(
+        &self,
+        tenure: &Tenure,
+        ids: &[String],
+        bytes: usize,
+    ) -> RedisResult<Vec<RawEntry>> {
+        self.scripts
+            .fetch
+            .call([self.keys.stream(tenure.partition)])
+            .arg(bytes)
+            .arg(ids)
+            .run(&mut self.connection.clone())
+            .await
+    }
+
+    /// Acknowledges an entry and puts what it owes on the later-lists, in one step.
     pub async fn acknowledge(
         &self,
         tenure: &Tenure,
         id: &str,
         owed: &[Owed],
+        media: &[OwedMedia],
     ) -> Result<(), StreamError> {
         let partition = tenure.partition;
         let call = self.scripts.acknowledge.call([
@@ -194,12 +313,21 @@ impl Stream {
             self.keys.progress(partition),
             self.keys.suspects(partition),
             self.keys.deaths(partition),
+            self.keys.media(partition),
             self.keys.alone(partition),
+            self.keys.later_media(partition),
         ]);
-        let call = call.arg(&tenure.token).arg(GROUP).arg(id);
+        let call = call.arg(&tenure.token).arg(GROUP).arg(id).arg(media.len());
+        let call = media.iter().fold(call, |call, owed| {
+            call.arg(&owed.tenant_id).arg(&owed.head).arg(&owed.body)
+        });
         owed.iter()
             .fold(call, |call, owed| {
-                call.arg(&owed.key).arg(&owed.attributes).arg(&owed.body)
+                let (key, attributes, body) = owed.fields();
+                call.arg(owed.kind().name())
+                    .arg(key)
+                    .arg(attributes)
+                    .arg(body)
             })
             .run::<()>(&mut self.connection.clone())
             .await?;
@@ -220,6 +348,27 @@ impl Stream {
             .fold(call.arg(&tenure.token), |call, (id, numbers)| {
                 call.arg(id).arg(numbers)
             })
+            .run::<()>(&mut self.connection.clone())
+            .await?;
+        Ok(())
+    }
+
+    /// Notes what the event of an item is about to say of its media, as [`Notes::media`] has it.
+    pub async fn note_media(
+        &self,
+        tenure: &Tenure,
+        id: &str,
+        note: &str,
+    ) -> Result<(), StreamError> {
+        self.scripts
+            .note_media
+            .call([
+                self.keys.lease(tenure.partition),
+                self.keys.media(tenure.partition),
+            ])
+            .arg(&tenure.token)
+            .arg(id)
+            .arg(note)
             .run::<()>(&mut self.connection.clone())
             .await?;
         Ok(())
@@ -263,8 +412,10 @@ impl Stream {
         let progress = all(self.keys.progress(tenure.partition)).await?;
         let suspects = all(self.keys.suspects(tenure.partition)).await?;
         let deaths = all(self.keys.deaths(tenure.partition)).await?;
+        let media = all(self.keys.media(tenure.partition)).await?;
         Ok(Notes {
             progress,
+            media,
             suspects: suspects
                 .into_iter()
                 .filter_map(|(id, crashes)| Some((id, crashes.parse().ok()?)))
@@ -276,28 +427,30 @@ impl Stream {
         })
     }
 
-    /// The next pieces of the later-list after `after`.
-    pub async fn later(&self, tenure: &Tenure, after: &str) -> RedisResult<Vec<Later>> {
-        let reply: StreamRangeReply = redis::cmd("XRANGE")
-            .arg(self.keys.later(tenure.partition))
-            .arg(format!("({after}"))
-            .arg("+")
-            .arg("COUNT")
+    /// The next pieces of the later-list after `after`, without those of some kinds; and after what
+    /// to go on, `None` at the end of the list.
+    pub async fn later(
+        &self,
+        tenure: &Tenure,
+        after: &str,
+        without: &BTreeSet<OwedKind>,
+    ) -> RedisResult<(Vec<Later>, Option<String>)> {
+        let without: String = without
+            .iter()
+            .map(|kind| format!(",{},", kind.name()))
+            .collect();
+        let (pieces, after): (Vec<Later>, String) = self
+            .scripts
+            .later
+            .call([self.keys.later(tenure.partition)])
+            .arg(after)
             .arg(LATER_COUNT)
-            .query_async(&mut self.connection.clone())
+            .arg(LATER_BYTES)
+            .arg(LATER_LOOKED_AT)
+            .arg(without)
+            .run(&mut self.connection.clone())
             .await?;
-        Ok(reply
-            .ids
-            .into_iter()
-            .map(|piece| Later {
-                owed: Owed {
-                    key: piece.get("o").unwrap_or_default(),
-                    attributes: piece.get("m").unwrap_or_default(),
-                    body: piece.get("b").unwrap_or_default(),
-                },
-                id: piece.id,
-            })
-            .collect())
+        Ok((pieces, Some(after).filter(|after| !after.is_empty())))
     }
 
     /// Pieces of the later-list are done. Doing one twice is harmless, so this needs no lease.
@@ -309,7 +462,82 @@ impl Stream {
             .await
     }
 
-    /// How many entries wait in the stream, and how many pieces in the later-list.
+    /// The next pieces of the later-list of media after `after`, `count` at most.
+    pub async fn later_media(
+        &self,
+        tenure: &Tenure,
+        after: &str,
+        count: usize,
+    ) -> RedisResult<Vec<LaterMedia>> {
+        self.pieces_of_media(tenure, &format!("({after}"), "+", count)
+            .await
+    }
+
+    /// One piece of the later-list of media, if it is still there.
+    pub async fn media_piece(&self, tenure: &Tenure, id: &str) -> RedisResult<Option<LaterMedia>> {
+        let pieces = self.pieces_of_media(tenure, id, id, 1).await?;
+        Ok(pieces.into_iter().next())
+    }
+
+    async fn pieces_of_media(
+        &self,
+        tenure: &Tenure,
+        from: &str,
+        to: &str,
+        count: usize,
+    ) -> RedisResult<Vec<LaterMedia>> {
+        let reply: StreamRangeReply = redis::cmd("XRANGE")
+            .arg(self.keys.later_media(tenure.partition))
+            .arg(from)
+            .arg(to)
+            .arg("COUNT")
+            .arg(count)
+            .query_async(&mut self.connection.clone())
+            .await?;
+        let pieces = reply.ids.into_iter().map(|piece| LaterMedia {
+            owed: OwedMedia {
+                tenant_id: piece.get("t").unwrap_or_default(),
+                head: piece.get("m").unwrap_or_default(),
+                body: piece.get("b").unwrap_or_default(),
+            },
+            id: piece.id,
+        });
+        Ok(pieces.collect())
+    }
+
+    /// Replaces a piece by one with another head; one that is gone stays so.
+    pub async fn decide_media(
+        &self,
+        tenure: &Tenure,
+        piece: &LaterMedia,
+        head: &str,
+    ) -> Result<(), StreamError> {
+        self.scripts
+            .decide_media
+            .call([
+                self.keys.lease(tenure.partition),
+                self.keys.later_media(tenure.partition),
+            ])
+            .arg(&tenure.token)
+            .arg(&piece.id)
+            .arg(&piece.owed.tenant_id)
+            .arg(head)
+            .arg(&piece.owed.body)
+            .run::<()>(&mut self.connection.clone())
+            .await?;
+        Ok(())
+    }
+
+    /// A piece of the later-list of media is done.
+    pub async fn media_done(&self, tenure: &Tenure, id: &str) -> RedisResult<()> {
+        redis::cmd("XDEL")
+            .arg(self.keys.later_media(tenure.partition))
+            .arg(id)
+            .query_async(&mut self.connection.clone())
+            .await
+    }
+
+    /// How many entries wait in the stream, and how many pieces in the later-lists.
     pub async fn lengths(&self, partition: u16) -> RedisResult<(u64, u64)> {
         let mut connection = self.connection.clone();
         let mut length = async |key: String| -> RedisResult<u64> {
@@ -320,7 +548,8 @@ impl Stream {
         };
         Ok((
             length(self.keys.stream(partition)).await?,
-            length(self.keys.later(partition)).await?,
+            length(self.keys.later(partition)).await?
+                + length(self.keys.later_media(partition)).await?,
         ))
     }
 

@@ -8,12 +8,17 @@ mod corpus;
 mod documents;
 mod door;
 mod limits;
+mod media;
+mod media_crashes;
+mod media_sizes;
+mod neighbours;
 mod outages;
 mod ownership;
 mod path;
 mod publishing;
 mod redis_faults;
 mod setting_aside;
+mod tenants;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -83,7 +88,7 @@ async fn drained(stage: &Stage) {
     }
     eventually(SOON * 2, "streams and later-lists are empty", async || {
         for (partition, redis) in redis.iter_mut().enumerate() {
-            for what in ["stream", "later"] {
+            for what in ["stream", "later", "later-media"] {
                 let length: u64 = redis::cmd("XLEN")
                     .arg(format!("whatsapp:{{{partition}}}:{what}"))
                     .query_async(redis)

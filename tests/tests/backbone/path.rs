@@ -48,7 +48,7 @@ async fn a_webhook_becomes_an_event() {
     assert_eq!(text.headers["x-tenant-id"], tenant);
     let image = route(MESSAGES, &format!("message.image.{tenant}"));
     assert_eq!(image.text("/message/media/id"), "12345");
-    assert_eq!(image.text("/message/media/status"), "pending");
+    assert_eq!(image.text("/message/media/status"), "stored");
     let status = route(STATUSES, &format!("status.delivered.{tenant}"));
     assert_eq!(status.text("/status/messageId"), "wamid.out");
     let unknown = route(MESSAGES, &format!("message.unknown.{tenant}"));

@@ -47,7 +47,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use shared::webhook::Place;
 use strum::{EnumIter, IntoStaticStr};
@@ -63,7 +63,8 @@ use self::message::{History, Message};
 use self::person::{Person, person};
 use self::read::{Reading, Sent, Unreadable};
 use self::status::Status;
-use self::values::{Text, Timestamp};
+use self::values::Text;
+pub(crate) use self::values::Timestamp;
 use crate::customer::Customer;
 use crate::payload::{Payload, PayloadItem};
 use crate::tenants::Tenant;
@@ -93,7 +94,7 @@ pub struct Event {
 pub struct Unwritable(#[from] serde_json::Error);
 
 /// Where the raw payload lies.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RawObject {
     pub bucket: String,
     pub key: String,
@@ -155,7 +156,7 @@ impl EventType {
     }
 
     /// Id of the event of this type of an item.
-    fn id(self, item: &PayloadItem) -> Uuid {
+    pub(crate) fn id(self, item: &PayloadItem) -> Uuid {
         let mut name = item.identity.0.to_vec();
         name.extend(self.name().as_bytes());
         Uuid::new_v5(&EVENT_IDS, &name)

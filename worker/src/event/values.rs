@@ -116,11 +116,11 @@ impl TryFrom<Scalar> for Truth {
 /// A point in time: seconds since 1970 as string or number; in an event RFC 3339 in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Scalar")]
-pub(super) struct Timestamp(pub DateTime<Utc>);
+pub(crate) struct Timestamp(pub DateTime<Utc>);
 
 impl Timestamp {
     /// Of seconds as Meta writes them; none beyond the year 9999, which RFC 3339 can't write.
-    pub(super) fn of_seconds(seconds: &str) -> Option<Self> {
+    pub(crate) fn of_seconds(seconds: &str) -> Option<Self> {
         if !seconds.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use shared::entry::StreamEntry;
 use worker::event::{self, Known, RawObject};
 use worker::payload::Payload;
-use worker::tenants::{Status, Tenant};
+use worker::tenants::Tenant;
 
 /// Nov 25 2026.
 const RECEIVED_AT_MS: i64 = 1_795_600_000_000;
@@ -25,7 +25,7 @@ fn tenant() -> Tenant {
     Tenant {
         id: "acme".to_owned(),
         name: Some("Acme".to_owned()),
-        status: Status::Active,
+        ..Tenant::default()
     }
 }
 

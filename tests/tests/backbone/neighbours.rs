@@ -1,0 +1,301 @@
+//! The State Manager: asked before a message's event, told after it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::Stage;
+use tests::events::Event;
+use tests::meta::payload::{self, Number};
+use tests::neighbours::{Fault, Received, Service};
+use tests::programs::{Builder, Worker};
+use tests::waiting::eventually;
+
+use crate::outages::Load;
+use crate::{SOON, drained, repeats};
+
+fn worker(stage: &Stage) -> Builder<Worker> {
+    stage
+        .worker()
+        .env("STATE_MANAGER_URL", stage.neighbours.url())
+}
+
+fn gets(stage: &Stage) -> Vec<Received> {
+    let mut requests = stage.neighbours.received(Service::State);
+    requests.retain(|request| request.method == "GET");
+    requests
+}
+
+/// What an event says that the State Manager must have been told.
+fn told(event: &Event, conversation: Option<&str>) -> Value {
+    json!({
+        "tenantId": event.text("/tenant/id"),
+        "eventId": event.text("/eventId"),
+        "messageId": event.text("/message/id"),
+        "waId": event.payload.pointer("/customer/waId"),
+        "userId": event.payload.pointer("/customer/userId"),
+        "conversationId": conversation,
+        "direction": "inbound",
+        "type": event.text("/message/type"),
+        "timestamp": event.text("/message/timestamp"),
+        "correlationId": event.text("/correlationId"),
+    })
+}
+
+#[tokio::test]
+async fn a_message_has_its_conversation_and_the_state_manager_is_told_of_it() {
+    let stage = Stage::new().await;
+    let number = Number::fresh();
+    let (ingress, worker) = (
+        stage.ingress().start().await,
+        worker(&stage)
+            .env("STATE_MANAGER_TOKEN", "state-token")
+            .start()
+            .await,
+    );
+    let events = stage.events();
+    let sender = stage.sender(&ingress);
+    let messages = ["a", "b"].map(|text| payload::text("4915112345678", text));
+    let change = number.messages(messages);
+    sender.send(number.webhook([change])).await;
+    let seen = events.wait_for(2, SOON).await;
+    drained(&stage).await;
+    let conversation = json!({"conversationId": "conversation-4915112345678"});
+    for event in &seen {
+        assert_eq!(event.payload["conversation"], conversation);
+        assert_eq!(event.payload["degraded"], json!([]));
+    }
+    let posts = stage.neighbours.state_taken();
+    let expected = seen
+        .iter()
+        .map(|event| told(event, Some("conversation-4915112345678")));
+    assert_eq!(by_event(posts), by_event(expected));
+    let asked = gets(&stage);
+    let query = format!(
+        "/state/mapping/4915112345678?tenantId=tenant-{}&phoneNumberId={}",
+        number.waba_id, number.phone_number_id
+    );
+    assert!(asked.len() == 2 && asked.iter().all(|request| request.path == query));
+    for request in stage.neighbours.received(Service::State) {
+        assert_eq!(request.headers["authorization"], "Bearer state-token");
+        assert_eq!(
+            request.headers["x-correlation-id"],
+            seen[0].text("/correlationId")
+        );
+    }
+    assert!((worker.metric("state_posts_total", "Taken").await - 2.0).abs() < 0.1);
+
+    // Nothing but messages has a conversation.
+    sender
+        .send(number.status(payload::status("wamid.1", "read", "4915112345678")))
+        .await;
+    let seen = events.wait_for(3, SOON).await;
+    drained(&stage).await;
+    assert_eq!(seen[2].payload["conversation"], Value::Null);
+    assert_eq!(stage.neighbours.requests(Service::State), 4);
+}
+
+fn by_event(told: impl IntoIterator<Item = Value>) -> BTreeMap<String, Value> {
+    let told = told.into_iter();
+    told.map(|told| {
+        (
+            told["eventId"].as_str().unwrap_or_default().to_owned(),
+            told,
+        )
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn a_customer_without_a_phone_is_asked_for_by_user_id_and_404_is_an_answer() {
+    let stage = Stage::new().await;
+    let number = Number::fresh();
+    stage
+        .neighbours
+        .set_mapping("US.13491208655302741918", None);
+    let (ingress, _worker) = (stage.ingress().start().await, worker(&stage).start().await);
+    let events = stage.events();
+    let mut message = payload::text("1", "a");
+    let members = message.as_object_mut().expect("an object");
+    members.remove("from");
+    members.insert("from_user_id".to_owned(), "US.13491208655302741918".into());
+    stage.sender(&ingress).send(number.message(message)).await;
+    let seen = events.wait_for(1, SOON).await;
+    drained(&stage).await;
+    assert_eq!(seen[0].payload["conversation"], Value::Null);
+    assert_eq!(seen[0].payload["degraded"], json!([]));
+    assert!(
+        gets(&stage)[0]
+            .path
+            .starts_with("/state/mapping/US.13491208655302741918?")
+    );
+    let posts = stage.neighbours.state_taken();
+    assert_eq!(posts, [told(&seen[0], None)]);
+    assert_eq!(posts[0]["waId"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_message_waits_for_its_conversation_no_longer_than_the_deadline() {
+    let stage = Stage::new().await;
+    let (ingress, worker) = (stage.ingress().start().await, worker(&stage).start().await);
+    let events = stage.events();
+    let sender = stage.sender(&ingress);
+    let number = Number::fresh();
+    sender
+        .send(number.message(payload::text("1", "warm")))
+        .await;
+    events.wait_for(1, SOON).await;
+    for (n, fault) in [
+        Fault::Hang,
+        Fault::Slow(Duration::from_secs(1)),
+        Fault::Status(500),
+        Fault::Close,
+        Fault::Cut(5),
+        Fault::Garbage,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        stage.neighbours.set_fault(Service::State, fault);
+        let began = Instant::now();
+        sender.send(number.message(payload::text("1", "a"))).await;
+        let seen = events.wait_for(n + 2, SOON).await;
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{fault}: {:?}",
+            began.elapsed()
+        );
+        let event = &seen[n + 1];
+        assert_eq!(event.payload["conversation"], Value::Null, "{fault}");
+        assert_eq!(
+            event.payload["degraded"],
+            json!(["state-manager"]),
+            "{fault}"
+        );
+    }
+    assert!(
+        worker
+            .metric("breaker_transitions_total", "StateManager")
+            .await
+            >= 1.0
+    );
+    stage.neighbours.set_fault(Service::State, Fault::None);
+    drained(&stage).await;
+    let posted: HashSet<_> = by_event(stage.neighbours.state_taken())
+        .into_keys()
+        .collect();
+    assert_eq!(posted.len(), 7);
+    assert!(worker.metric("breaker_state", "StateManager").await < 0.5);
+}
+
+#[tokio::test]
+async fn what_the_state_manager_refuses_for_good_is_not_told_again() {
+    let stage = Stage::new().await;
+    let (ingress, worker) = (stage.ingress().start().await, worker(&stage).start().await);
+    let events = stage.events();
+    stage
+        .neighbours
+        .set_fault(Service::State, Fault::Status(422));
+    let number = Number::fresh();
+    stage
+        .sender(&ingress)
+        .send(number.message(payload::text("1", "a")))
+        .await;
+    events.wait_for(1, SOON).await;
+    drained(&stage).await;
+    assert_eq!(stage.neighbours.state_posts().len(), 1);
+    assert!((worker.metric("state_posts_total", "Refused").await - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn an_absent_state_manager_does_not_hold_up_what_else_is_owed() {
+    let stage = Stage::new().await;
+    let (ingress, _worker) = (
+        stage.ingress().env("STREAM_PARTITIONS", 1).start().await,
+        worker(&stage).env("STREAM_PARTITIONS", 1).start().await,
+    );
+    let events = stage.events();
+    let sender = stage.sender(&ingress);
+    stage
+        .neighbours
+        .set_fault(Service::State, Fault::Status(503));
+    let number = Number::fresh();
+    for n in 0..200 {
+        sender
+            .send(number.message(payload::text(&n.to_string(), "a")))
+            .await;
+    }
+    events.wait_for(200, SOON).await;
+    // Its object is behind 200 messages that the State Manager is still to be told of.
+    sender
+        .send(b"{\"object\":\"whatsapp_business_account\", \xff".to_vec())
+        .await;
+    eventually(SOON, "an object in the failed store", async || {
+        stage.webhooks().list("failed/").await.ok()?.pop()
+    })
+    .await;
+    assert_eq!(later_length(&stage).await, 200);
+    stage.neighbours.set_fault(Service::State, Fault::None);
+    drained(&stage).await;
+    assert_eq!(by_event(stage.neighbours.state_taken()).len(), 200);
+}
+
+async fn later_length(stage: &Stage) -> u64 {
+    let mut redis = stage.redis.connection().await;
+    let length = redis::AsyncCommands::xlen(&mut redis, "whatsapp:{0}:later");
+    length.await.expect("XLEN")
+}
+
+/// 10,000 messages at 250/s (`STATE_MESSAGES=10000`); less in every run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_state_of_every_message_arrives_through_an_outage_and_a_killed_worker() {
+    let messages: usize = std::env::var("STATE_MESSAGES").map_or(3000, |count| {
+        count.parse().expect("STATE_MESSAGES is a number")
+    });
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let events = stage.events();
+    let (mut one, _other) = (
+        worker(&stage).env("LEASE_TTL", "2s").start().await,
+        worker(&stage).env("LEASE_TTL", "2s").start().await,
+    );
+    let load = Load {
+        numbers: (0..20).map(|_| Number::fresh()).collect(),
+        conversations: 100,
+        each: messages / 100,
+        rate: 250,
+    };
+    let mut sending = load.send(&stage.sender(&ingress));
+    let mut pause = tokio::time::interval(Duration::from_secs(3));
+    pause.tick().await;
+    pause.tick().await;
+    stage
+        .neighbours
+        .set_fault(Service::State, Fault::Status(503));
+    let down = Instant::now();
+    pause.tick().await;
+    one.kill();
+    pause.tick().await;
+    one.restart().await;
+    while down.elapsed() < Duration::from_secs(30) {
+        pause.tick().await;
+    }
+    stage.neighbours.set_fault(Service::State, Fault::None);
+    while sending.join_next().await.is_some() {}
+    let all = |seen: &[Event]| seen.len() - repeats(seen) >= load.total();
+    let seen = events.wait_until(SOON * 4, all).await;
+    drained(&stage).await;
+    load.assert_complete(&seen);
+    let posts = by_event(stage.neighbours.state_taken());
+    let ids: BTreeSet<_> = seen.iter().map(|event| event.text("/eventId")).collect();
+    assert_eq!(
+        posts.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        ids
+    );
+    for event in &seen {
+        let mut post = posts[event.text("/eventId")].clone();
+        // Unknown where the State Manager was away, or the worker that knew died.
+        post["conversationId"] = Value::Null;
+        assert_eq!(post, told(event, None));
+    }
+}

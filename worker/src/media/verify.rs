@@ -1,0 +1,256 @@
+//! Are these bytes what was declared? Counted, hashed, and their beginning compared with the MIME
+//! type.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::names::essence;
+
+/// What the webhook and the Graph API say of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Declared {
+    pub sha256: Option<[u8; 32]>,
+    pub size_bytes: Option<u64>,
+    pub mime_type: Option<String>,
+}
+
+/// How the bytes differ from what was declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    #[error("it has another size than declared")]
+    Size,
+    #[error("it has another digest than declared")]
+    Digest,
+    #[error("it is a text where media was declared")]
+    Content,
+    #[error("it is larger than allowed")]
+    TooLarge,
+}
+
+/// What was seen of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    pub size_bytes: u64,
+    pub sha256: [u8; 32],
+}
+
+/// Looks at a file as it passes.
+pub struct Verifier {
+    declared: Declared,
+    max_bytes: u64,
+    seen_bytes: u64,
+    sha: Sha256,
+}
+
+impl Verifier {
+    pub fn new(declared: Declared, max_bytes: u64) -> Self {
+        Self {
+            declared,
+            max_bytes,
+            seen_bytes: 0,
+            sha: Sha256::new(),
+        }
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// [`Mismatch`], as soon as one shows.
+    pub fn take(&mut self, piece: &Bytes) -> Result<(), Mismatch> {
+        if self.seen_bytes == 0
+            && let Some(mime_type) = &self.declared.mime_type
+            && is_answer_instead_of(mime_type, piece)
+        {
+            return Err(Mismatch::Content);
+        }
+        self.seen_bytes += piece.len() as u64;
+        if self.seen_bytes > self.max_bytes {
+            return Err(Mismatch::TooLarge);
+        }
+        if self
+            .declared
+            .size_bytes
+            .is_some_and(|size| self.seen_bytes > size)
+        {
+            return Err(Mismatch::Size);
+        }
+        self.sha.update(piece);
+        Ok(())
+    }
+
+    /// All pieces were taken.
+    ///
+    /// # Errors
+    /// [`Mismatch`]
+    pub fn end(&mut self) -> Result<Verified, Mismatch> {
+        let sha256: [u8; 32] = self.sha.finalize_reset().into();
+        if self
+            .declared
+            .size_bytes
+            .is_some_and(|size| size != self.seen_bytes)
+        {
+            return Err(Mismatch::Size);
+        }
+        if self
+            .declared
+            .sha256
+            .is_some_and(|declared| declared != sha256)
+        {
+            return Err(Mismatch::Digest);
+        }
+        Ok(Verified {
+            size_bytes: self.seen_bytes,
+            sha256,
+        })
+    }
+}
+
+/// A digest as object stores write it.
+pub fn base64(sha256: &[u8; 32]) -> String {
+    STANDARD.encode(sha256)
+}
+
+/// Whether a served `Content-Type` says that this is an error page and not the file. The other
+/// differences between declared and served types say nothing: Meta serves many as
+/// `application/octet-stream`.
+pub fn is_page_instead_of(declared: &str, served: &str) -> bool {
+    let (declared, served) = (essence(declared), essence(served));
+    declared != served && matches!(&*served, "text/html" | "application/json" | "text/json")
+}
+
+/// Whether a file that should be of a binary type begins like HTML, XML or JSON. Types whose first
+/// bytes say nothing (`text/…`, documents of any kind) are believed; their digest is checked.
+fn is_answer_instead_of(declared: &str, first: &[u8]) -> bool {
+    let declared = essence(declared);
+    let binary = ["image/", "audio/", "video/"]
+        .iter()
+        .any(|kind| declared.starts_with(kind))
+        && !declared.contains("xml");
+    let text = first.trim_ascii_start();
+    binary
+        && [&b"<!"[..], b"<html", b"<HTML", b"<?xml", b"{\"", b"[{"]
+            .iter()
+            .any(|start| text.starts_with(start))
+}
+
+/// Whether the first bytes of a file are known to be of another type than the declared one. Such a
+/// file is stored as bytes, so that no browser guesses.
+pub fn contradicts(declared: &str, first: &[u8]) -> bool {
+    let declared = essence(declared);
+    sniff(first).is_some_and(|seen| !seen.contains(&&*declared))
+}
+
+/// The types that a file with these first bytes can be of; `None` if that can't be told.
+fn sniff(first: &[u8]) -> Option<&'static [&'static str]> {
+    let at = |offset: usize, magic: &[u8]| {
+        first
+            .get(offset..)
+            .is_some_and(|rest| rest.starts_with(magic))
+    };
+    Some(if at(0, b"\xff\xd8\xff") {
+        &["image/jpeg", "image/jpg"]
+    } else if at(0, b"\x89PNG\r\n\x1a\n") {
+        &["image/png"]
+    } else if at(0, b"GIF8") {
+        &["image/gif"]
+    } else if at(0, b"RIFF") && at(8, b"WEBP") {
+        &["image/webp"]
+    } else if at(0, b"%PDF-") {
+        &["application/pdf"]
+    } else if at(0, b"OggS") {
+        &["audio/ogg", "audio/opus", "application/ogg", "video/ogg"]
+    } else if at(0, b"#!AMR") {
+        &["audio/amr"]
+    } else if at(4, b"ftyp") {
+        &[
+            "audio/mp4",
+            "audio/aac",
+            "audio/m4a",
+            "audio/x-m4a",
+            "video/mp4",
+            "video/3gpp",
+            "video/quicktime",
+            "image/heic",
+            "image/heif",
+        ]
+    } else {
+        return None;
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verify(
+        declared: Declared,
+        max: u64,
+        pieces: &[&'static [u8]],
+    ) -> Result<Verified, Mismatch> {
+        let mut verifier = Verifier::new(declared, max);
+        for piece in pieces {
+            verifier.take(&Bytes::from_static(piece))?;
+        }
+        verifier.end()
+    }
+
+    fn jpeg() -> Declared {
+        Declared {
+            sha256: Some(Sha256::digest(b"\xff\xd8\xff12").into()),
+            size_bytes: Some(5),
+            mime_type: Some("image/jpeg".to_owned()),
+        }
+    }
+
+    #[test]
+    fn what_was_declared_passes_and_nothing_else() {
+        let seen = verify(jpeg(), 5, &[b"\xff\xd8", b"\xff12"]).expect("what was declared");
+        assert_eq!(seen.size_bytes, 5);
+        assert_eq!(
+            verify(jpeg(), 5, &[b"\xff\xd8\xff13"]),
+            Err(Mismatch::Digest)
+        );
+        assert_eq!(verify(jpeg(), 5, &[b"\xff\xd8\xff1"]), Err(Mismatch::Size));
+        assert_eq!(
+            verify(jpeg(), 9, &[b"\xff\xd8\xff123"]),
+            Err(Mismatch::Size)
+        );
+        assert_eq!(
+            verify(jpeg(), 4, &[b"\xff\xd8\xff12"]),
+            Err(Mismatch::TooLarge)
+        );
+        assert_eq!(
+            verify(jpeg(), 5, &[b" {\"error\":"]),
+            Err(Mismatch::Content)
+        );
+        assert_eq!(verify(jpeg(), 5, &[]), Err(Mismatch::Size));
+        let anything = verify(Declared::default(), 5, &[]).expect("nothing was declared");
+        assert_eq!(anything.size_bytes, 0);
+    }
+
+    #[test]
+    fn an_error_page_is_told_from_a_file() {
+        assert!(is_page_instead_of("image/jpeg", "text/html; charset=utf-8"));
+        assert!(is_page_instead_of("application/pdf", "application/json"));
+        assert!(!is_page_instead_of("text/html", "text/html; charset=utf-8"));
+        assert!(!is_page_instead_of(
+            "image/jpeg",
+            "application/octet-stream"
+        ));
+        assert!(is_answer_instead_of(
+            "audio/ogg; codecs=opus",
+            b"\n<!DOCTYPE html>"
+        ));
+        assert!(!is_answer_instead_of("text/plain", b"{\"a\":1}"));
+    }
+
+    #[test]
+    fn first_bytes_contradict_a_type_or_say_nothing() {
+        assert!(contradicts("image/jpeg", b"%PDF-1.7"));
+        assert!(!contradicts("audio/ogg; codecs=opus", b"OggS\0"));
+        assert!(!contradicts("video/mp4", b"\0\0\0\x18ftypmp42"));
+        assert!(!contradicts("image/jpeg", b"media 12345"));
+    }
+}

@@ -1,0 +1,176 @@
+//! Entries of accounts whose tenant isn't known yet: only their ids, so that very many can wait
+//! without holding up other accounts. Once the tenant is known they return in the order of the
+//! stream, the accounts taking turns; what is newer of the same account waits behind them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// An entry's id in the stream: 16 bytes, where its text has about 40.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Id(u64, u64);
+
+impl Id {
+    fn parse(text: &str) -> Option<Self> {
+        let (ms, number) = text.split_once('-')?;
+        Some(Self(ms.parse().ok()?, number.parse().ok()?))
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
+}
+
+/// What waits in one partition.
+#[derive(Debug)]
+pub struct Parked {
+    /// Those that wait, and those that return and aren't taken in yet.
+    ids: HashSet<Id>,
+    accounts: HashMap<String, VecDeque<Id>>,
+    /// Accounts whose tenant is known.
+    turns: VecDeque<String>,
+    /// Of all partitions of this worker.
+    total: Arc<AtomicUsize>,
+}
+
+impl Parked {
+    pub fn new(total: Arc<AtomicUsize>) -> Self {
+        Self {
+            ids: HashSet::new(),
+            accounts: HashMap::new(),
+            turns: VecDeque::new(),
+            total,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// How many wait in all partitions of this worker.
+    pub fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    pub fn contains(&self, id: &str) -> bool {
+        Id::parse(id).is_some_and(|id| self.ids.contains(&id))
+    }
+
+    /// Whether something of the account waits or returns: what is newer must wait behind it.
+    pub fn holds(&self, waba_id: &str) -> bool {
+        self.accounts.contains_key(waba_id)
+    }
+
+    /// An entry waits, behind what its account has here. False if its id is none.
+    pub fn park(&mut self, waba_id: &str, id: &str) -> bool {
+        let Some(id) = Id::parse(id) else {
+            return false;
+        };
+        match self.accounts.get_mut(waba_id) {
+            Some(waiting) => waiting.push_back(id),
+            None => drop(self.accounts.insert(waba_id.to_owned(), [id].into())),
+        }
+        if self.ids.insert(id) {
+            self.total.fetch_add(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// The account's tenant is known.
+    pub fn release(&mut self, waba_id: &str) {
+        if self.holds(waba_id) && !self.turns.iter().any(|turn| turn == waba_id) {
+            self.turns.push_back(waba_id.to_owned());
+        }
+    }
+
+    /// The first entries of the account whose turn it is. [`Parked::returned`] ends its turn.
+    pub fn next(&mut self, most: usize) -> Option<(String, Vec<String>)> {
+        loop {
+            let waba_id = self.turns.pop_front()?;
+            let Some(waiting) = self.accounts.get_mut(&waba_id) else {
+                continue;
+            };
+            let first = waiting.drain(..most.min(waiting.len()));
+            let ids = first.map(|id| id.to_string()).collect();
+            return Some((waba_id, ids));
+        }
+    }
+
+    /// Entries of the account's turn that can't return yet, or not all at once.
+    pub fn put_back(&mut self, waba_id: &str, ids: &[String]) {
+        let waiting = self.accounts.entry(waba_id.to_owned()).or_default();
+        for id in ids.iter().rev().filter_map(|id| Id::parse(id)) {
+            waiting.push_front(id);
+        }
+    }
+
+    /// A returning entry is taken in.
+    pub fn taken_in(&mut self, id: &str) {
+        if Id::parse(id).is_some_and(|id| self.ids.remove(&id)) {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// All that returned in the account's turn is taken in.
+    pub fn returned(&mut self, waba_id: &str) {
+        if self.accounts.get(waba_id).is_some_and(VecDeque::is_empty) {
+            self.accounts.remove(waba_id);
+        } else {
+            self.release(waba_id);
+        }
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.ids.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_return_in_turn_and_in_order() {
+        let total = Arc::new(AtomicUsize::new(0));
+        let mut parked = Parked::new(total.clone());
+        for n in 0..3 {
+            assert!(parked.park("a", &format!("1-{n}")));
+            assert!(parked.park("b", &format!("2-{n}")));
+        }
+        assert!(parked.next(2).is_none());
+        parked.release("a");
+        parked.release("b");
+        parked.release("a");
+        assert_eq!(
+            parked.next(2),
+            Some(("a".into(), vec!["1-0".into(), "1-1".into()]))
+        );
+        // What comes meanwhile is behind; one of the two could not return yet.
+        assert!(parked.park("a", "1-3"));
+        parked.put_back("a", &["1-1".into()]);
+        parked.taken_in("1-0");
+        parked.returned("a");
+        assert_eq!(
+            parked.next(9).map(|(account, ids)| (account, ids.len())),
+            Some(("b".into(), 3))
+        );
+        for n in 0..3 {
+            parked.taken_in(&format!("2-{n}"));
+        }
+        parked.returned("b");
+        assert!(!parked.holds("b") && parked.contains("1-1") && !parked.contains("1-0"));
+        let (_, ids) = parked.next(9).expect("a again");
+        assert_eq!(ids, ["1-1", "1-2", "1-3"]);
+        assert_eq!((parked.len(), total.load(Ordering::Relaxed)), (3, 3));
+        drop(parked);
+        assert_eq!(total.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,184 @@
+//! What nobody waits for: hearing of changes, keeping what is used from running out, and looking up
+//! the accounts that had no tenant.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use shared::redis::Redis;
+use shared::secrets::Rotating;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{Directory, Need, REFRESHED_PART, Source, Tenants, Verdict};
+use crate::neighbour::Trace;
+use crate::readmit::Readmit;
+use crate::retry::Backoff;
+
+/// Accounts loaded at the start.
+const MOST_WARMED: usize = 1000;
+/// Accounts looked up side by side.
+const AT_ONCE: usize = 8;
+const NOTE_INTERVAL: Duration = Duration::from_secs(5);
+/// A changed file is noticed this soon.
+const FILE_INTERVAL: Duration = Duration::from_secs(1);
+const UNKNOWN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Listens for accounts that changed, until `stop`.
+pub async fn hear_changes(tenants: Arc<Tenants>, redis: Redis, stop: CancellationToken) {
+    let listening = async {
+        let mut backoff = Backoff::for_server();
+        loop {
+            let began = Instant::now();
+            match redis.listen(&tenants.in_redis.changes()).await {
+                Ok(mut channel) => {
+                    // What was said while nobody listened shows in Redis, where it is gone.
+                    tenants.memory.doubt_all(Instant::now());
+                    let mut changes = channel.on_message();
+                    while let Some(change) = changes.next().await {
+                        if let Ok(waba_id) = change.get_payload::<String>() {
+                            tracing::info!(waba_id, "an account has changed");
+                            tenants.forget(&waba_id);
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "changes of accounts can't be heard"),
+            }
+            if began.elapsed() > Duration::from_secs(10) {
+                backoff.reset();
+            }
+            backoff.wait().await;
+        }
+    };
+    stop.run_until_cancelled(listening).await;
+}
+
+/// Loads the accounts seen last, and refreshes what is used before it runs out, until `stop`. Of a
+/// file, lets ingress know the limits.
+pub async fn keep_warm(tenants: Arc<Tenants>, stop: CancellationToken) {
+    if let Source::File(file) = &tenants.source {
+        stop.run_until_cancelled(tell_limits(&tenants, file)).await;
+        return;
+    }
+    let warming = async {
+        let seen = tenants.in_redis.seen(MOST_WARMED).await;
+        tenants.look_up_all(seen, Need::Fresh).await;
+        let soon = tenants.ttl / REFRESHED_PART;
+        let mut ticks = interval((soon / 4).clamp(Duration::from_millis(100), NOTE_INTERVAL));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut noted = Instant::now();
+        loop {
+            ticks.tick().await;
+            let ending = tenants.memory.ending(Instant::now(), soon, tenants.ttl);
+            tenants.look_up_all(ending, Need::Fresher).await;
+            if noted.elapsed() >= NOTE_INTERVAL {
+                let since = std::mem::replace(&mut noted, Instant::now());
+                tenants
+                    .in_redis
+                    .saw(&tenants.memory.used_since(since))
+                    .await;
+            }
+        }
+    };
+    stop.run_until_cancelled(warming).await;
+}
+
+async fn tell_limits(tenants: &Tenants, file: &Rotating<Directory>) {
+    let mut ticks = interval(FILE_INTERVAL);
+    let mut told = None;
+    loop {
+        ticks.tick().await;
+        let version = Some(file.version());
+        if told != version {
+            let limits: Vec<(String, Option<u32>)> = file
+                .current()
+                .limits()
+                .map(|(waba_id, limit)| (waba_id.to_owned(), limit))
+                .collect();
+            for (waba_id, limit) in limits {
+                tenants.in_redis.keep_limit(&waba_id, limit).await;
+            }
+            told = version;
+        }
+    }
+}
+
+impl Tenants {
+    async fn look_up_all(self: &Arc<Self>, waba_ids: Vec<String>, need: Need) {
+        stream::iter(waba_ids)
+            .for_each_concurrent(AT_ONCE, async |waba_id| {
+                // What fails stays as it is, and is tried again with the next tick.
+                drop(self.look_up(&waba_id, need, Trace::default()).await);
+            })
+            .await;
+    }
+}
+
+/// Looks up the accounts without a tenant every minute, one worker for all, until `stop`. What was
+/// set aside of those that have one now is put back into the stream.
+pub async fn look_up_unknown(tenants: Arc<Tenants>, readmit: Readmit, stop: CancellationToken) {
+    let looking = async {
+        let mut ticks = interval(UNKNOWN_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // A little shorter than the interval, so that the next one isn't missed.
+            if !tenants.in_redis.my_turn(UNKNOWN_INTERVAL * 9 / 10).await {
+                continue;
+            }
+            for (waba_id, times) in tenants.in_redis.unknown().await {
+                tenants.look_up_one_unknown(&readmit, &waba_id, times).await;
+            }
+        }
+    };
+    stop.run_until_cancelled(looking).await;
+}
+
+impl Tenants {
+    async fn look_up_one_unknown(self: &Arc<Self>, readmit: &Readmit, waba_id: &str, times: u64) {
+        match self.look_up(waba_id, Need::Asked, Trace::default()).await {
+            Ok(Verdict::Active(_)) => self.on_tenant_appeared(readmit, waba_id, times).await,
+            // A suspended tenant's are replayed by hand.
+            Ok(Verdict::Suspended(_) | Verdict::Unknown) => {}
+            Err(error) => tracing::debug!(waba_id, %error, "an account stays without a tenant"),
+        }
+    }
+
+    /// An account that had no tenant has one: what was set aside goes back into the stream.
+    async fn on_tenant_appeared(&self, readmit: &Readmit, waba_id: &str, times: u64) {
+        // Or what is put back would be set aside again by a worker that remembers no tenant.
+        if let Err(error) = self.in_redis.tell(waba_id).await {
+            tracing::debug!(%error, "workers hear later of a new tenant");
+        }
+        match readmit.all_of(waba_id).await {
+            // Only a round that finds nothing is the last: a worker may not have heard yet.
+            Ok(0) => self.in_redis.no_longer_unknown(waba_id, times).await,
+            Ok(objects) => tracing::info!(
+                waba_id,
+                objects,
+                "an account has a tenant now; what was set aside is back"
+            ),
+            Err(error) => tracing::warn!(
+                waba_id,
+                error = format!("{error:#}"),
+                "what was set aside can't be put back yet"
+            ),
+        }
+    }
+
+    /// An account was declared changed: it may have its first tenant.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn changed(
+        self: &Arc<Self>,
+        readmit: &Readmit,
+        waba_id: &str,
+    ) -> ::redis::RedisResult<()> {
+        self.invalidate(waba_id).await?;
+        if let Some(times) = self.in_redis.times_unknown(waba_id).await {
+            self.look_up_one_unknown(readmit, waba_id, times).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,477 @@
+//! Tenants and tokens on a real Redis and a Tenant Service that is played over real HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use redis::AsyncCommands;
+use serde_json::json;
+use shared::keys::Keys;
+use shared::secrets::Secret;
+use tests::eventually;
+use tests::neighbours::{Fault, Neighbours, Service, Tenant};
+use tests::servers::{Redis, RedisOptions};
+use tokio::time::Instant;
+use worker::config::{Cli, Secrets};
+use worker::metrics::Metrics;
+use worker::neighbour::{Name, Neighbour, Trace};
+use worker::tenants::tokens::Tokens;
+use worker::tenants::{SERVICE_SETTINGS, Tenants, Verdict, upkeep};
+
+const SOON: Duration = Duration::from_secs(15);
+const OLD_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+const NEW_KEY: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+
+struct Stage {
+    redis: Redis,
+    service: Neighbours,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        tests::install_tls_provider();
+        Self {
+            redis: Redis::start(RedisOptions::default())
+                .await
+                .expect("a Redis"),
+            service: Neighbours::start().await.expect("a Tenant Service"),
+        }
+    }
+
+    /// As of a worker that was just started with these settings.
+    fn worker(&self, settings: &[(&str, &str)]) -> OneWorker {
+        let (redis, url) = (self.redis.url(), self.service.url());
+        let given = [
+            ("--redis-url", &*redis),
+            ("--tenant-service-url", &*url),
+            ("--minio-access-key", "a"),
+            ("--minio-secret-key", "s"),
+        ];
+        let arguments = given.iter().chain(settings);
+        let arguments = arguments.flat_map(|(name, value)| [*name, *value]);
+        let arguments = std::iter::once("worker").chain(arguments);
+        let config = <Cli as clap::Parser>::try_parse_from(arguments)
+            .expect("settings")
+            .config;
+        let secrets = config.secrets().expect("secrets");
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let neighbour = Neighbour::new(
+            Name::TenantService,
+            SERVICE_SETTINGS,
+            metrics.neighbours.clone(),
+        );
+        let connection = secrets.redis.connection(Duration::from_secs(3));
+        let tenants = Arc::new(Tenants::new(
+            &config.tenants,
+            &secrets,
+            neighbour.expect("a client"),
+            (connection, Keys::new("whatsapp", 16)),
+            metrics.caches.clone(),
+        ));
+        OneWorker {
+            tokens: Tokens::new(tenants.clone()),
+            tenants,
+            registry,
+            secrets,
+        }
+    }
+
+    fn set_token(&self, waba_id: &str, token: &str) {
+        let tenant = json!({
+            "tenantId": format!("tenant-{waba_id}"),
+            "name": "T",
+            "status": "active",
+            "businessAccountId": waba_id,
+            "accessToken": token,
+        });
+        self.service.set_tenant(waba_id, Tenant::Custom(tenant));
+    }
+
+    fn asked(&self) -> usize {
+        self.service.requests(Service::Tenants)
+    }
+
+    /// Everything in Redis, and its file.
+    async fn bytes_of_redis(&self) -> Vec<u8> {
+        let mut redis = self.redis.connection().await;
+        let mut all = Vec::new();
+        let keys: Vec<String> = redis.keys("*").await.expect("KEYS");
+        for key in keys {
+            let dumped: Vec<u8> = redis::cmd("DUMP")
+                .arg(&key)
+                .query_async(&mut redis)
+                .await
+                .expect("DUMP");
+            all.extend(dumped);
+        }
+        let file = self.redis.append_only_file().expect("its name");
+        all.extend(std::fs::read(file).expect("the file"));
+        all
+    }
+}
+
+struct OneWorker {
+    tenants: Arc<Tenants>,
+    tokens: Tokens,
+    registry: Registry,
+    secrets: Secrets,
+}
+
+impl OneWorker {
+    async fn resolve(&self, waba_id: &str) -> Verdict {
+        let resolving = self.tenants.resolve(waba_id, Trace::default());
+        tokio::time::timeout(SOON, resolving)
+            .await
+            .expect("a verdict")
+    }
+
+    async fn token(&self, waba_id: &str) -> Option<String> {
+        let token = self.tokens.get(waba_id).await;
+        token.map(|token| token.expose().to_owned())
+    }
+
+    fn metric(&self, series: &str) -> f64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("metrics");
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        line.unwrap_or(0.0)
+    }
+}
+
+fn secret(text: &str) -> Secret {
+    text.parse().expect("not empty")
+}
+
+#[tokio::test]
+async fn a_thousand_misses_at_once_of_two_workers_ask_once() {
+    let stage = Stage::new().await;
+    stage
+        .service
+        .set_fault(Service::Tenants, Fault::Slow(Duration::from_millis(200)));
+    let workers = [stage.worker(&[]), stage.worker(&[])];
+    let asking = (0..1000).map(|n| workers[n % 2].resolve("1"));
+    let verdicts = futures::future::join_all(asking).await;
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| verdict.tenant_id() == Some("tenant-1"))
+    );
+    assert_eq!(stage.asked(), 1);
+    let hits = workers[1].metric("cache_hit_total{cache=\"TenantRedis\"}")
+        + workers[0].metric("cache_hit_total{cache=\"TenantRedis\"}");
+    assert!((hits - 1.0).abs() < 0.1, "{hits}");
+}
+
+#[tokio::test]
+async fn an_account_without_a_tenant_is_asked_about_once() {
+    let stage = Stage::new().await;
+    stage.service.set_tenant("1", Tenant::Unknown);
+    let workers = [stage.worker(&[]), stage.worker(&[])];
+    for worker in [&workers[0], &workers[0], &workers[1]] {
+        assert_eq!(worker.resolve("1").await, Verdict::Unknown);
+    }
+    assert_eq!(stage.asked(), 1);
+}
+
+#[tokio::test]
+async fn an_older_answer_serves_while_the_service_is_down_but_not_for_ever() {
+    let stage = Stage::new().await;
+    let settings = [("--tenant-cache-ttl", "1s"), ("--tenant-stale-ttl", "4s")];
+    let worker = stage.worker(&settings);
+    let known = worker.resolve("1").await;
+    let began = Instant::now();
+    stage.service.set_fault(Service::Tenants, Fault::Close);
+    let runs_out = eventually(SOON, "it is out of date", async || {
+        worker.tenants.remembered("1").is_none().then_some(())
+    });
+    runs_out.await;
+    assert_eq!(worker.resolve("1").await, known);
+    // A worker that knows nothing itself has it from Redis.
+    assert_eq!(stage.worker(&settings).resolve("1").await, known);
+    assert!(began.elapsed() < Duration::from_secs(4));
+    let gone = eventually(SOON, "it is too old", async || {
+        let worker = stage.worker(&settings);
+        let resolving = worker.tenants.resolve("1", Trace::default());
+        tokio::time::timeout(Duration::from_millis(1500), resolving)
+            .await
+            .err()
+    });
+    gone.await;
+    stage.service.set_fault(Service::Tenants, Fault::None);
+    assert_eq!(stage.worker(&settings).resolve("1").await, known);
+}
+
+#[tokio::test]
+async fn what_is_used_is_refreshed_before_it_runs_out_and_loaded_at_the_start() {
+    let stage = Stage::new().await;
+    let settings = [("--tenant-cache-ttl", "2s")];
+    let worker = stage.worker(&settings);
+    let (stop, tracker) = (
+        tokio_util::sync::CancellationToken::new(),
+        tokio_util::task::TaskTracker::new(),
+    );
+    let stopped = stop.clone().drop_guard();
+    tracker.spawn(upkeep::keep_warm(worker.tenants.clone(), stop.clone()));
+    worker.resolve("1").await;
+    let until = Instant::now() + Duration::from_secs(7);
+    while Instant::now() < until {
+        assert!(worker.tenants.remembered("1").is_some());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (hits, misses) = (
+        worker.metric("cache_hit_total{cache=\"Tenant\"}"),
+        worker.metric("cache_miss_total{cache=\"Tenant\"}"),
+    );
+    assert!(hits > 500.0 && misses < 1.0, "{hits} {misses}");
+    assert!((3..=6).contains(&stage.asked()), "{}", stage.asked());
+    let mut redis = stage.redis.connection().await;
+    let seen: Vec<String> = redis
+        .zrange("whatsapp:tenants:seen", 0, -1)
+        .await
+        .expect("ZRANGE");
+    assert_eq!(seen, ["1"]);
+    // The next worker has it before it is asked for.
+    let next = stage.worker(&settings);
+    tracker.spawn(upkeep::keep_warm(next.tenants.clone(), stop.clone()));
+    let warm = eventually(SOON, "a warm cache", async || next.tenants.remembered("1"));
+    warm.await;
+    drop(stopped);
+}
+
+#[tokio::test]
+async fn an_invalidation_reaches_every_worker() {
+    let stage = Stage::new().await;
+    let workers = [stage.worker(&[]), stage.worker(&[])];
+    let stop = tokio_util::sync::CancellationToken::new();
+    let _stopped = stop.clone().drop_guard();
+    let tracker = tokio_util::task::TaskTracker::new();
+    for worker in &workers {
+        let redis = worker.secrets.redis.clone();
+        tracker.spawn(upkeep::hear_changes(
+            worker.tenants.clone(),
+            redis,
+            stop.clone(),
+        ));
+    }
+    let mut redis = stage.redis.connection().await;
+    eventually(SOON, "both listen", async || {
+        let counted: (String, usize) = redis::cmd("PUBSUB")
+            .arg("NUMSUB")
+            .arg("whatsapp:tenants:changed")
+            .query_async(&mut redis)
+            .await
+            .ok()?;
+        (counted.1 == 2).then_some(())
+    })
+    .await;
+    for worker in &workers {
+        worker.resolve("1").await;
+    }
+    stage.service.set_tenant("1", Tenant::Suspended);
+    workers[0].tenants.invalidate("1").await.expect("Redis");
+    eventually(SOON, "both forget", async || {
+        let forgotten = workers
+            .iter()
+            .all(|worker| worker.tenants.remembered("1").is_none());
+        forgotten.then_some(())
+    })
+    .await;
+    for worker in &workers {
+        assert!(matches!(worker.resolve("1").await, Verdict::Suspended(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_nowhere_in_redis_in_the_clear() {
+    const CANARY: &str = "EAAcanary0token0canary";
+    let found = |bytes: &[u8]| {
+        let mut windows = bytes.windows(CANARY.len());
+        windows.any(|window| window == CANARY.as_bytes())
+    };
+    let stage = Stage::new().await;
+    stage.set_token("1", CANARY);
+    let without_key = stage.worker(&[]);
+    assert_eq!(without_key.token("1").await.as_deref(), Some(CANARY));
+    assert!(!found(&stage.bytes_of_redis().await));
+    let mut redis = stage.redis.connection().await;
+    assert!(
+        !redis
+            .exists::<_, bool>("whatsapp:token:1")
+            .await
+            .expect("EXISTS")
+    );
+
+    without_key.tenants.invalidate("1").await.expect("Redis");
+    let old = stage.worker(&[("--token-encryption-key", OLD_KEY)]);
+    assert_eq!(old.token("1").await.as_deref(), Some(CANARY));
+    assert!(
+        redis
+            .exists::<_, bool>("whatsapp:token:1")
+            .await
+            .expect("EXISTS")
+    );
+    assert!(!found(&stage.bytes_of_redis().await));
+    assert!(!format!("{:?}", old.tokens.get("1").await).contains(CANARY));
+
+    // Another worker has it from Redis, also one with a further key, but not one with another key.
+    let asked = stage.asked();
+    let both = format!("{NEW_KEY},{OLD_KEY}");
+    for keys in [OLD_KEY, &both] {
+        let worker = stage.worker(&[("--token-encryption-key", keys)]);
+        assert_eq!(worker.token("1").await.as_deref(), Some(CANARY));
+    }
+    assert_eq!(stage.asked(), asked);
+    let new = stage.worker(&[("--token-encryption-key", NEW_KEY)]);
+    assert_eq!(new.token("1").await.as_deref(), Some(CANARY));
+    assert_eq!(stage.asked(), asked + 1);
+    assert!(!found(&stage.bytes_of_redis().await));
+
+    // One that was swapped for another tenant's doesn't open.
+    stage.set_token("2", "EAAanother0token");
+    assert_eq!(new.token("2").await.as_deref(), Some("EAAanother0token"));
+    let sealed: Vec<u8> = redis.get("whatsapp:token:2").await.expect("GET");
+    redis
+        .set::<_, _, ()>("whatsapp:token:1", sealed)
+        .await
+        .expect("SET");
+    redis
+        .pexpire::<_, ()>("whatsapp:token:1", 60_000)
+        .await
+        .expect("PEXPIRE");
+    let new = stage.worker(&[("--token-encryption-key", NEW_KEY)]);
+    assert_eq!(new.token("1").await.as_deref(), Some(CANARY));
+}
+
+#[tokio::test]
+async fn a_key_file_rotates_while_the_worker_runs() {
+    let stage = Stage::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("keys");
+    std::fs::write(&path, OLD_KEY).expect("a file");
+    let worker = stage.worker(&[("--token-encryption-key-file", &*path.to_string_lossy())]);
+    assert_eq!(worker.token("1").await.as_deref(), Some("token-1"));
+    std::fs::write(&path, NEW_KEY).expect("a file");
+    for _ in 0..2 {
+        worker
+            .secrets
+            .followed()
+            .iter()
+            .for_each(|secret| secret.look());
+    }
+    assert_eq!(worker.token("2").await.as_deref(), Some("token-2"));
+    let next = stage.worker(&[("--token-encryption-key", NEW_KEY)]);
+    let asked = stage.asked();
+    assert_eq!(next.token("2").await.as_deref(), Some("token-2"));
+    assert_eq!(stage.asked(), asked);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_asked_for_again_once() {
+    let stage = Stage::new().await;
+    stage.set_token("1", "old");
+    let worker = stage.worker(&[("--token-encryption-key", OLD_KEY)]);
+    assert_eq!(worker.token("1").await.as_deref(), Some("old"));
+    let asked = stage.asked();
+
+    // There is no other: it is parked, however many ask.
+    stage
+        .service
+        .set_fault(Service::Tenants, Fault::Slow(Duration::from_millis(100)));
+    let old = secret("old");
+    let refused = (0..100).map(|_| worker.tokens.refused("1", &old));
+    let others = futures::future::join_all(refused).await;
+    assert!(others.iter().all(Option::is_none));
+    assert_eq!(stage.asked(), asked + 1);
+    assert_eq!(worker.token("1").await, None);
+    assert!(worker.tokens.refused("1", &old).await.is_none());
+    assert_eq!(stage.asked(), asked + 1);
+    assert!((worker.metric("graph_tokens_rejected") - 1.0).abs() < 0.1);
+
+    // A declared change brings the new one.
+    stage.set_token("1", "new");
+    worker.tenants.invalidate("1").await.expect("Redis");
+    assert_eq!(worker.token("1").await.as_deref(), Some("new"));
+    assert!(worker.metric("graph_tokens_rejected").abs() < 0.1);
+
+    // Whoever still holds the old one gets it without asking.
+    let asked = stage.asked();
+    let other = worker.tokens.refused("1", &old).await.expect("the new one");
+    assert_eq!((other.expose(), stage.asked()), ("new", asked));
+
+    // The service has another one already: all that were refused get it, after one question.
+    stage.set_token("1", "newer");
+    let new = secret("new");
+    let refused = (0..100).map(|_| worker.tokens.refused("1", &new));
+    let others = futures::future::join_all(refused).await;
+    assert!(others.iter().all(|other| {
+        other
+            .as_ref()
+            .is_some_and(|other| other.expose() == "newer")
+    }));
+    assert_eq!(stage.asked(), asked + 1);
+    assert!(worker.metric("graph_tokens_rejected").abs() < 0.1);
+}
+
+#[tokio::test]
+async fn a_tenant_without_a_token_or_a_suspended_one_has_none() {
+    let stage = Stage::new().await;
+    stage.service.set_tenant(
+        "1",
+        Tenant::Custom(json!({"tenantId": "t", "accessToken": null})),
+    );
+    stage.service.set_tenant("2", Tenant::Suspended);
+    stage.service.set_tenant("3", Tenant::Unknown);
+    let worker = stage.worker(&[]);
+    for waba_id in ["1", "2", "3"] {
+        assert_eq!(worker.token(waba_id).await, None);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_about_another_account_is_no_answer() {
+    let stage = Stage::new().await;
+    let other = json!({"tenantId": "t", "businessAccountId": "2"});
+    stage.service.set_tenant("1", Tenant::Custom(other));
+    let worker = stage.worker(&[]);
+    let resolving = worker.tenants.resolve("1", Trace::default());
+    tokio::time::timeout(Duration::from_secs(1), resolving)
+        .await
+        .expect_err("no verdict");
+}
+
+/// Figures: `cargo test --release -p worker --test tenants -- --nocapture cost`.
+#[tokio::test]
+async fn what_a_lookup_costs() {
+    let stage = Stage::new().await;
+    let worker = stage.worker(&[]);
+    worker.resolve("0").await;
+    let rounds = 100_000;
+    let began = Instant::now();
+    for _ in 0..rounds {
+        assert!(worker.tenants.remembered("0").is_some());
+    }
+    let hit = began.elapsed() / rounds;
+    let began = Instant::now();
+    for n in 1..=1000 {
+        worker.resolve(&n.to_string()).await;
+    }
+    let miss = began.elapsed() / 1000;
+    let other = stage.worker(&[]);
+    let began = Instant::now();
+    for n in 1..=1000 {
+        other.resolve(&n.to_string()).await;
+    }
+    let in_redis = began.elapsed() / 1000;
+    assert_eq!(stage.asked(), 1001);
+    assert!(hit < in_redis && in_redis < miss);
+    #[allow(
+        clippy::print_stdout,
+        reason = "a figure for people who run with --nocapture"
+    )]
+    {
+        println!("hit in process {hit:?}, hit in Redis {in_redis:?}, miss {miss:?}");
+    }
+}
