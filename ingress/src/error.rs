@@ -99,7 +99,7 @@ impl Refusal {
             | Self::TooManyConnections
             | Self::TooBusy
             | Self::NoRoom
-            | Self::NotStored(NotStored::Redis(_))
+            | Self::NotStored(NotStored::Redis(_) | NotStored::Busy)
             | Self::Deadline => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -111,7 +111,7 @@ impl Refusal {
             Self::NotStored(NotStored::Redis(_)) => Told::As("the webhook can't be stored now"),
             Self::Signature(_)
             | Self::Challenge(challenge::Refused::Token)
-            | Self::NotStored(NotStored::Limited(_))
+            | Self::NotStored(NotStored::Limited(_) | NotStored::Busy)
             | Self::TooManyConnections
             | Self::TooBusy
             | Self::NoRoom
@@ -141,7 +141,7 @@ impl Refusal {
             }
             // Meta sends it again, soon and then ever later.
             Self::Unchecked
-            | Self::NotStored(NotStored::Redis(_))
+            | Self::NotStored(NotStored::Redis(_) | NotStored::Busy)
             | Self::Deadline
             | Self::TooBusy => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

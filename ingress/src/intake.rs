@@ -11,6 +11,8 @@ use shared::redis::{Connection, Trouble};
 use shared::script::{Call, Script};
 use shared::webhook::{Identity, NO_WABA};
 
+use crate::queue::Queue;
+
 /// One account's part of a body, ready to be stored.
 #[derive(Debug)]
 pub struct Delivery {
@@ -61,6 +63,8 @@ pub struct Window {
 pub enum NotStored {
     #[error("Redis can't take it: {0}")]
     Redis(RedisError),
+    #[error("too many webhooks wait to be stored")]
+    Busy,
     #[error("the business account has sent its {} webhooks of this minute", .0.limit)]
     Limited(Window),
 }
@@ -83,6 +87,8 @@ pub struct Intake {
     limit: Limit,
     patience: Duration,
     short_of_memory: AtomicBool,
+    /// By partition.
+    queues: Vec<Queue>,
 }
 
 impl Intake {
@@ -96,6 +102,7 @@ impl Intake {
         Self {
             connection,
             script: Script::new(include_str!("intake.lua")),
+            queues: (0..keys.partitions()).map(|_| Queue::default()).collect(),
             keys,
             dedup_ttl,
             limit,
@@ -118,6 +125,10 @@ impl Intake {
         delivery: &Delivery,
         envelope: &Envelope,
     ) -> Result<Stored, NotStored> {
+        let partition = self.keys.partition_of(&delivery.waba_id);
+        let _place = self.queues[usize::from(partition)]
+            .join()
+            .ok_or(NotStored::Busy)?;
         let give_up = tokio::time::Instant::now() + self.patience;
         let mut pause = Duration::from_millis(20);
         // What names no account has no limit in common either.
@@ -125,7 +136,7 @@ impl Intake {
             NO_WABA => 0,
             _ => self.limit.per_minute,
         };
-        let call = self.call(delivery, envelope, limit);
+        let call = self.call(partition, delivery, envelope, limit);
         loop {
             let error = match call.run(&mut self.connection.clone()).await {
                 Ok(reply) => return outcome(reply),
@@ -140,9 +151,14 @@ impl Intake {
         }
     }
 
-    fn call(&self, delivery: &Delivery, envelope: &Envelope, limit: u32) -> Call<'_> {
+    fn call(
+        &self,
+        partition: u16,
+        delivery: &Delivery,
+        envelope: &Envelope,
+        limit: u32,
+    ) -> Call<'_> {
         let waba_id = &delivery.waba_id;
-        let partition = self.keys.partition_of(waba_id);
         let call = self
             .script
             .call([

@@ -3,7 +3,8 @@
 //! A connection comes in through [`connections`], which bounds what it may take; [`request`] leads
 //! each of its requests to an answer: [`challenge`] for Meta's GET, and for a webhook [`budget`] while
 //! its body comes in, [`signature`] before anything looks inside, [`ids`], which takes it apart into
-//! one delivery per business account, and [`intake`], which writes each with one atomic script.
+//! one delivery per business account, and [`intake`], which writes each with one atomic script unless
+//! the [`queue`] for it is long.
 //! [`error`] turns whatever went wrong into the answer.
 
 pub mod config;
@@ -20,6 +21,7 @@ pub mod signature;
 pub mod ids;
 
 pub mod intake;
+mod queue;
 
 pub mod error;
 pub mod metrics;

@@ -190,6 +190,7 @@ async fn store(
                     let longer = refused.filter(|it| it.resets_in >= window.resets_in);
                     refused = Some(longer.unwrap_or(window));
                 }
+                Err(NotStored::Busy) => return Err(NotStored::Busy.into()),
                 Err(NotStored::Redis(error)) => {
                     ingress.metrics.redis_failed(&error);
                     return Err(NotStored::Redis(error).into());
