@@ -13,10 +13,12 @@ use tokio::time::timeout;
 
 use crate::leases::Tenure;
 use crate::metrics::StatePost;
+use crate::neighbour::NeighbourError;
 use crate::partition::Work;
 use crate::readmit;
 use crate::retry::Backoff;
 use crate::state::Telling;
+use crate::store;
 use crate::stream::{Later, Owed, OwedKind, OwedObject};
 
 /// One object; a body has 3 MB at most.
@@ -51,8 +53,18 @@ pub async fn work_off(work: Arc<Work>, tenure: Arc<Tenure>, owed: Arc<Notify>) {
     }
 }
 
-/// Goes through the whole list once; how many pieces failed. It leaves out a kind of which
-/// everything in a round failed: who is needed for it is away, and the other kinds go on.
+/// What became of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Done,
+    /// This one: another may still succeed.
+    Failed,
+    /// Whoever is needed for it doesn't answer.
+    Away,
+}
+
+/// Goes through the whole list once; how many pieces failed. It leaves out a kind for which nobody
+/// answered in a whole round; the other kinds go on.
 async fn sweep(work: &Work, tenure: &Tenure) -> redis::RedisResult<usize> {
     let mut after = "0-0".to_owned();
     let mut failed = 0;
@@ -61,18 +73,18 @@ async fn sweep(work: &Work, tenure: &Tenure) -> redis::RedisResult<usize> {
         let (pieces, next) = work.stream.later(tenure, &after, &left_out).await?;
         let (stream, later) = work.stream.lengths(tenure.partition).await?;
         work.metrics.lengths(tenure.partition, stream, later);
-        let mut succeeded: BTreeMap<OwedKind, usize> = BTreeMap::new();
+        let mut outcomes: BTreeMap<OwedKind, BTreeSet<Outcome>> = BTreeMap::new();
         let mut done = Vec::new();
         let worked_on = pieces.into_iter().filter_map(|piece| work_on(work, piece));
-        for (id, kind, is_done) in join_all(worked_on).await {
-            *succeeded.entry(kind).or_default() += usize::from(is_done);
-            if is_done {
-                done.push(id);
-            } else {
-                failed += 1;
+        for (id, kind, outcome) in join_all(worked_on).await {
+            outcomes.entry(kind).or_default().insert(outcome);
+            match outcome {
+                Outcome::Done => done.push(id),
+                Outcome::Failed | Outcome::Away => failed += 1,
             }
         }
-        let hopeless = succeeded.iter().filter(|(_, count)| **count == 0);
+        let away = BTreeSet::from([Outcome::Away]);
+        let hopeless = outcomes.iter().filter(|(_, outcomes)| **outcomes == away);
         left_out.extend(hopeless.map(|(kind, _)| *kind));
         if !done.is_empty() {
             work.stream.later_done(tenure, &done).await?;
@@ -85,44 +97,48 @@ async fn sweep(work: &Work, tenure: &Tenure) -> redis::RedisResult<usize> {
 }
 
 /// Does one piece: its id, its kind, and whether it is done. `None` for what a later version put there.
-fn work_on(work: &Work, piece: Later) -> Option<impl Future<Output = (String, OwedKind, bool)>> {
+fn work_on(work: &Work, piece: Later) -> Option<impl Future<Output = (String, OwedKind, Outcome)>> {
     let Later { id, owed } = piece;
     let owed = owed?;
     Some(async move {
         let kind = owed.kind();
-        let is_done = match owed {
+        let outcome = match owed {
             Owed::Object(object) => put(work, object).await,
             Owed::State(told) => tell(work, &id, &told).await,
         };
-        (id, kind, is_done)
+        (id, kind, outcome)
     })
 }
 
 /// Writes an object. Of one that was set aside for want of a tenant, the account is noted too, so
 /// that it is looked up again.
-async fn put(work: &Work, object: OwedObject) -> bool {
+async fn put(work: &Work, object: OwedObject) -> Outcome {
     let described: BTreeMap<String, String> =
         serde_json::from_str(&object.attributes).unwrap_or_default();
     let put = work.store.put(&object.key, &described, object.body.into());
     match timeout(PUT_TIME, put).await {
-        Ok(Ok(())) => tracing::debug!(key = object.key, "written from the later-list"),
+        Ok(Ok(())) => tracing::debug!("written from the later-list"),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "an object is still owed");
-            return false;
+            tracing::warn!(error = store::told(&error), "an object is still owed");
+            return if matches!(error, object_store::Error::Generic { .. }) {
+                Outcome::Away
+            } else {
+                Outcome::Failed
+            };
         }
-        Err(_) => return false,
+        Err(_) => return Outcome::Away,
     }
     let without_tenant = described
         .get("reason")
         .is_some_and(|it| it == readmit::REASON);
     match described.get("waba-id").filter(|_| without_tenant) {
-        Some(waba_id) => work.tenants.note_unknown(waba_id).await.is_ok(),
-        None => true,
+        Some(waba_id) if work.tenants.note_unknown(waba_id).await.is_err() => Outcome::Failed,
+        Some(_) | None => Outcome::Done,
     }
 }
 
 /// Tells the State Manager of a message.
-async fn tell(work: &Work, id: &str, told: &str) -> bool {
+async fn tell(work: &Work, id: &str, told: &str) -> Outcome {
     let age = id.split_once('-').and_then(|(ms, _)| ms.parse().ok());
     let written = SystemTime::UNIX_EPOCH + Duration::from_millis(age.unwrap_or(0));
     if written.elapsed().is_ok_and(|age| age > STATE_KEPT) {
@@ -131,24 +147,35 @@ async fn tell(work: &Work, id: &str, told: &str) -> bool {
             "the State Manager was not told of a message for a day"
         );
         work.metrics.state_post(StatePost::Expired);
-        return true;
+        return Outcome::Done;
     }
     let Some(state) = &work.state else {
-        return false;
+        return Outcome::Away;
     };
     match state.tell(told).await {
         Ok(Telling::Taken) => {
             work.metrics.state_post(StatePost::Taken);
-            true
+            Outcome::Done
         }
         Ok(Telling::Refused(status)) => {
             tracing::error!(piece = id, status, "the State Manager refuses a message");
             work.metrics.state_post(StatePost::Refused);
-            true
+            Outcome::Done
         }
         Err(error) => {
             tracing::debug!(piece = id, %error, "the State Manager is told later");
-            false
+            match error {
+                NeighbourError::BreakerOpen
+                | NeighbourError::Busy
+                | NeighbourError::Connect
+                | NeighbourError::TimedOut
+                | NeighbourError::CutOff => Outcome::Away,
+                NeighbourError::TooLarge(_)
+                | NeighbourError::Transient { .. }
+                | NeighbourError::Throttled { .. }
+                | NeighbourError::Final { .. }
+                | NeighbourError::Unsendable => Outcome::Failed,
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod partition;
 
 pub mod stream;
 
+pub mod gate;
 pub mod lanes;
 pub mod parked;
 

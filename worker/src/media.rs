@@ -7,7 +7,6 @@
 //! go, [`transfer`] and [`verify`] move the bytes, [`names`] says what they are called.
 
 pub mod follow_up;
-pub mod gate;
 pub mod names;
 pub mod outcome;
 pub mod safety;
@@ -32,13 +31,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use self::gate::Gate;
 use self::outcome::{Fault, Next, Reason};
 use self::safety::AllowedHosts;
 use self::transfer::Transfer;
 use self::verify::Declared;
 use crate::config::MediaArgs;
 use crate::event::media::MediaRef;
+use crate::gate::Gate;
 use crate::graph::{Asking, Graph, MediaId, digest};
 use crate::metrics::Metrics;
 use crate::neighbour::{Trace, USER_AGENT};
@@ -46,6 +45,8 @@ use crate::retry::Backoff;
 use crate::store::Store;
 use crate::tenants::tokens::Tokens;
 
+/// Transfers of one tenant that wait for their turn at most. What is more is tried later.
+const MOST_WAITING_OF_TENANT: usize = 1024;
 /// Meta keeps what a webhook's media id stands for this long.
 const MEDIA_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A URL in a webhook works for this long from when Meta sent it…
@@ -140,7 +141,7 @@ impl Media {
             tokens: parts.tokens,
             client,
             allowed: parts.allowed,
-            gate: Gate::new(args.media_concurrency),
+            gate: Gate::new(args.media_concurrency, MOST_WAITING_OF_TENANT),
             max_bytes: args.media_max_bytes,
             deadline: args.media_deadline,
             flights: Mutex::default(),

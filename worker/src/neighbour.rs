@@ -33,6 +33,8 @@ const BUCKETS: [f64; 10] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 
 pub enum Name {
     TenantService,
     StateManager,
+    /// The State Manager again, for what it is told.
+    StateManagerMessages,
     Graph,
 }
 
@@ -41,6 +43,7 @@ impl Name {
         match self {
             Self::TenantService => "tenant-service",
             Self::StateManager => "state-manager",
+            Self::StateManagerMessages => "state-manager-messages",
             Self::Graph => "graph",
         }
     }

@@ -19,6 +19,7 @@ use crate::error::{Decision, Failure};
 use crate::event::channel::NumberProfile;
 use crate::event::media::MediaState;
 use crate::event::{self, EventType, Known, RawObject};
+use crate::gate::{Gate, Turn};
 use crate::lanes::{LaneHasher, Lanes};
 use crate::later;
 use crate::leases::Tenure;
@@ -80,6 +81,8 @@ pub struct Work {
     pub parked: Arc<AtomicUsize>,
     /// One permit per conversation in work.
     pub permits: Arc<Semaphore>,
+    /// One for each that asks the State Manager.
+    pub state_permits: Semaphore,
     /// Bound on a partition's bodies in memory.
     pub read_bytes: usize,
     pub max_deliveries: usize,
@@ -114,6 +117,8 @@ struct Entry {
     published: Vec<usize>,
     /// How many of them are in a note that was sent.
     noted: usize,
+    /// Of those that aren't.
+    turns: Vec<Turn>,
     /// Conversation ids of published messages, by item.
     conversations: HashMap<usize, String>,
     /// What the failed store gets instead of the entry's body.
@@ -172,8 +177,8 @@ enum Done {
     Item(u64, usize, Result<Published, Decision>),
     Archived(u64, bool),
     Acknowledged(u64, Result<(), StreamError>),
-    /// So many publications are recorded.
-    Noted(usize, Result<(), StreamError>),
+    /// Redis knows of the publications that had these turns.
+    Noted(Vec<Turn>, Result<(), StreamError>),
 }
 
 struct Partition {
@@ -212,8 +217,8 @@ struct Partition {
     /// Entries with publications since the last note, and whether one is on its way.
     unnoted: Vec<u64>,
     noting: bool,
-    /// A permit for each publication that may be unrecorded.
-    unrecorded: Arc<Semaphore>,
+    /// A turn for each publication that may be unrecorded; accounts take turns.
+    unrecorded: Arc<Gate>,
     draining: bool,
 }
 
@@ -248,7 +253,7 @@ impl Partition {
             archive_pause: None,
             unnoted: Vec::new(),
             noting: false,
-            unrecorded: Arc::new(Semaphore::new(MOST_UNRECORDED)),
+            unrecorded: Gate::new(MOST_UNRECORDED, MOST_ITEMS),
             draining: false,
         }
     }
@@ -266,8 +271,11 @@ impl Partition {
             self.load_more();
             self.return_more();
             self.read_more();
-            if self.draining && self.idle() {
-                break;
+            if self.draining {
+                self.note_progress();
+                if self.idle() {
+                    break;
+                }
             }
             let tenure = self.tenure.clone();
             let lease_ends = tenure.good_until();
@@ -300,9 +308,8 @@ impl Partition {
 
     /// Nothing is in work that this worker could still finish.
     fn idle(&self) -> bool {
-        self.window
-            .values()
-            .all(|entry| entry.running == 0 && !entry.acknowledging && !entry.archiving())
+        let idle = |entry: &Entry| entry.running == 0 && !entry.acknowledging && !entry.archiving();
+        !self.noting && self.unnoted.is_empty() && self.window.values().all(idle)
     }
 
     fn push(&self, future: impl Future<Output = Done> + Send + 'static) {
@@ -353,7 +360,6 @@ impl Partition {
             }
             Done::Acknowledged(seq, Ok(())) => {
                 if let Some(entry) = self.window.remove(&seq) {
-                    self.recorded(entry.published.len() - entry.noted);
                     if entry.payload.is_some() {
                         self.loaded_bytes -= entry.bytes;
                     }
@@ -363,9 +369,9 @@ impl Partition {
                     self.ids.remove(&entry.id);
                 }
             }
-            Done::Noted(count, Ok(())) => {
+            Done::Noted(turns, Ok(())) => {
                 self.noting = false;
-                self.recorded(count);
+                drop(turns);
                 self.note_if_worth_it();
             }
             Done::Announced(Err(_)) | Done::Acknowledged(_, Err(_)) | Done::Noted(_, Err(_)) => {
@@ -875,11 +881,11 @@ impl Partition {
             let put = timeout(ARCHIVE_PATIENCE, store.put(&key, &described, body)).await;
             match put {
                 Ok(Ok(())) => {
-                    tracing::debug!(key, "archived");
+                    tracing::debug!("archived");
                     Done::Archived(seq, true)
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "an archive write is owed");
+                    tracing::warn!(error = store::told(&error), "an archive write is owed");
                     Done::Archived(seq, false)
                 }
                 Err(_) => {
@@ -898,6 +904,7 @@ impl Partition {
         match outcome {
             Ok(published) => {
                 entry.published.push(n);
+                entry.turns.extend(published.turn);
                 self.unnoted.push(seq);
                 entry.pending_media.extend(published.pending_media);
                 let conversation_id = published.conversation_id.map(|id| (n, id));
@@ -981,7 +988,7 @@ impl Partition {
         if self.noting {
             return;
         }
-        let (mut done, mut count) = (Vec::new(), 0);
+        let (mut done, mut turns) = (Vec::new(), Vec::new());
         for seq in std::mem::take(&mut self.unnoted) {
             let Some(entry) = self.window.get_mut(&seq) else {
                 continue;
@@ -991,7 +998,7 @@ impl Partition {
                 continue;
             }
             entry.noted += new;
-            count += new;
+            turns.append(&mut entry.turns);
             entry.published.sort_unstable();
             let numbers = format_numbers(entry.published.iter().copied());
             done.push((entry.id.clone(), numbers));
@@ -1003,14 +1010,8 @@ impl Partition {
         let (work, tenure) = (self.work.clone(), self.tenure.clone());
         self.push(async move {
             let noted = persist(&tenure, || work.stream.note(&tenure, &done)).await;
-            Done::Noted(count, noted)
+            Done::Noted(turns, noted)
         });
-    }
-
-    /// Redis knows of so many more publications.
-    fn recorded(&self, count: usize) {
-        let taken = MOST_UNRECORDED.saturating_sub(self.unrecorded.available_permits());
-        self.unrecorded.add_permits(count.min(taken));
     }
 }
 
@@ -1068,7 +1069,7 @@ struct RunningItem {
     payload: Arc<Payload>,
     tenant: Arc<Tenant>,
     raw_object: Option<RawObject>,
-    unrecorded: Arc<Semaphore>,
+    unrecorded: Arc<Gate>,
     entry_id: String,
     media: Option<ItemMedia>,
     n: usize,
@@ -1077,6 +1078,8 @@ struct RunningItem {
 /// What is left of an item when its event is out.
 #[derive(Default)]
 struct Published {
+    /// Until Redis knows of it.
+    turn: Option<Turn>,
     conversation_id: Option<String>,
     pending_media: Option<OwedMedia>,
 }
@@ -1095,12 +1098,16 @@ impl RunningItem {
         let mut backoff = Backoff::for_server();
         let mut conversation = None;
         loop {
-            let Err(failure) = self.once(&media, &mut conversation).await else {
-                let known = conversation.and_then(|conversation| conversation.known);
-                return Ok(Published {
-                    conversation_id: known.and_then(|known| state::conversation_id(&known)),
-                    pending_media: self.after(&media)?,
-                });
+            let failure = match self.once(&media, &mut conversation).await {
+                Err(failure) => failure,
+                Ok(turn) => {
+                    let known = conversation.and_then(|conversation| conversation.known);
+                    return Ok(Published {
+                        turn: Some(turn),
+                        conversation_id: known.and_then(|known| state::conversation_id(&known)),
+                        pending_media: self.after(&media)?,
+                    });
+                }
             };
             let decision = failure.decide();
             match decision {
@@ -1162,7 +1169,16 @@ impl RunningItem {
         &self,
         media: &OfMedia,
         conversation: &mut Option<Conversation>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Turn, Failure> {
+        let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
+        if conversation.is_none() {
+            *conversation = Some(self.conversation(item).await);
+        }
+        // More don't wait than there may be items.
+        let lost = || Failure::NotPublished(NotPublished::LeaseLost);
+        let waba_id = &self.payload.entry.waba_id;
+        let turn = self.unrecorded.turn(waba_id).await.map_err(|_| lost())?;
+        let _permit = self.work.permits.acquire().await.map_err(|_| lost())?;
         let media = match media {
             OfMedia::Nothing => None,
             // Signed anew each time: the URL must be fresh when the event goes out.
@@ -1172,13 +1188,6 @@ impl RunningItem {
                 error: error.clone(),
             }),
         };
-        let lost = || Failure::NotPublished(NotPublished::LeaseLost);
-        let unrecorded = self.unrecorded.acquire().await.map_err(|_| lost())?;
-        let _permit = self.work.permits.acquire().await.map_err(|_| lost())?;
-        let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
-        if conversation.is_none() {
-            *conversation = Some(self.conversation(item).await);
-        }
         let known = conversation.as_ref();
         let degraded = known.map_or(&[][..], |conversation| conversation.degraded);
         let known = known.and_then(|conversation| conversation.known.as_deref());
@@ -1200,9 +1209,7 @@ impl RunningItem {
             .publisher
             .publish(event, self.tenure.clone())
             .await?;
-        // It comes back when Redis knows.
-        unrecorded.forget();
-        Ok(())
+        Ok(turn)
     }
 
     fn number(&self, item: &PayloadItem) -> Option<Arc<NumberProfile>> {
@@ -1213,6 +1220,8 @@ impl RunningItem {
     async fn conversation(&self, item: &PayloadItem) -> Conversation {
         match &self.work.state {
             Some(state) if item.place == Place::Message => {
+                // Those who wait for it hold up nobody who needs none.
+                let _permit = self.work.state_permits.acquire().await;
                 state.conversation(&self.payload, item, &self.tenant).await
             }
             Some(_) | None => Conversation::default(),
@@ -1248,6 +1257,7 @@ impl Entry {
             running: 0,
             published: Vec::new(),
             noted: 0,
+            turns: Vec::new(),
             conversations: HashMap::new(),
             failed_body: Vec::new(),
             set_aside: BTreeMap::new(),

@@ -196,6 +196,7 @@ pub async fn run(
         parked: Arc::default(),
         hasher: LaneHasher::default(),
         permits: Arc::new(Semaphore::new(config.concurrency)),
+        state_permits: Semaphore::new(config.concurrency),
         read_bytes: config.read_bytes,
         max_deliveries: config.max_deliveries,
     });
@@ -254,8 +255,15 @@ fn state_manager(
     };
     let settings = state::settings(config.concurrency);
     let neighbour = Neighbour::new(Name::StateManager, settings, metrics.neighbours.clone());
+    // What is told has time; a slow mapping must not keep it from being told.
+    let (name, settings) = (
+        Name::StateManagerMessages,
+        state::settings(config.concurrency),
+    );
+    let told = Neighbour::new(name, settings, metrics.neighbours.clone());
     Ok(Some(StateManager::new(
         neighbour.context("the client of the State Manager")?,
+        told.context("the client of the State Manager")?,
         url.clone(),
         secrets.state_manager_token.clone(),
         config.state.state_deadline,

@@ -72,6 +72,7 @@ pub enum Telling {
 /// The State Manager.
 pub struct StateManager {
     neighbour: Neighbour,
+    told: Neighbour,
     url: Url,
     token: Option<Arc<Rotating<Secret>>>,
     deadline: Duration,
@@ -80,12 +81,14 @@ pub struct StateManager {
 impl StateManager {
     pub fn new(
         neighbour: Neighbour,
+        told: Neighbour,
         url: Url,
         token: Option<Arc<Rotating<Secret>>>,
         deadline: Duration,
     ) -> Self {
         Self {
             neighbour,
+            told,
             url,
             token,
             deadline,
@@ -173,9 +176,7 @@ impl StateManager {
             correlation_id: &correlation_id,
             traceparent: "",
         };
-        self.neighbour
-            .call(trace, POST_TIME, request, classify)
-            .await
+        self.told.call(trace, POST_TIME, request, classify).await
     }
 
     fn path(&self, segments: &[&str]) -> Result<Url, NeighbourError> {

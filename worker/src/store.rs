@@ -234,6 +234,22 @@ fn builder(
         })
 }
 
+/// An error of the store, for the log: without keys, since a message's id holds a phone number.
+pub fn told(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let words = text
+        .split_whitespace()
+        .map(|word| match word.split_once("://") {
+            Some((scheme, rest)) => {
+                let host = rest.split('/').next().unwrap_or_default();
+                format!("{scheme}://{host}/…")
+            }
+            None if word.contains('/') || word.contains("wamid") => "…".to_owned(),
+            None => word.to_owned(),
+        });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// The folder of a tenant, or of an account that has none.
 pub fn folder(tenant_id: Option<&str>, waba_id: &str) -> String {
     match tenant_id {
@@ -308,6 +324,31 @@ fn header_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_names_no_key() {
+        let at = "http://store:9000/bucket/t/2026-01-02/1-wamid.HBgLMTY.json";
+        for error in [
+            object_store::Error::NotFound {
+                path: "t/2026-01-02/1-wamid.HBgLMTY.json".to_owned(),
+                source: "none".into(),
+            },
+            object_store::Error::Generic {
+                store: "S3",
+                source: format!("Error performing PUT {at} in 1ms - 503").into(),
+            },
+        ] {
+            let told = told(&error);
+            assert!(!told.contains("HBgLMTY"), "{told}");
+        }
+        assert_eq!(
+            told(&object_store::Error::Generic {
+                store: "S3",
+                source: format!("PUT {at} in 1ms").into(),
+            }),
+            "Generic S3 error: PUT http://store:9000/… in 1ms"
+        );
+    }
 
     #[test]
     fn no_id_leaves_its_folder() {

@@ -170,10 +170,19 @@ async fn without_the_lease_nothing_is_read_or_acknowledged() {
     let id = &stream.ids[0].id;
     for token in ["theirs", "mine"] {
         let mut call = acknowledge.key(key("lease"));
-        for what in ["stream", "later", "progress", "suspects", "deaths", "alone"] {
+        for what in [
+            "stream",
+            "later",
+            "progress",
+            "suspects",
+            "deaths",
+            "media",
+            "alone",
+            "later-media",
+        ] {
             call.key(key(what));
         }
-        call.arg(&[token, "workers", id, "owed.json", "{}", ""]);
+        call.arg(&[token, "workers", id, "0", "put", "owed.json", "{}", ""]);
         let done: redis::RedisResult<()> = call.invoke_async(&mut redis).await;
         refused.push(done.is_err());
         let left: u64 = redis.xlen(key("stream")).await.expect("XLEN");

@@ -190,8 +190,10 @@ pub fn media_ref(payload: &Payload, item: &PayloadItem) -> Option<MediaRef> {
     let [kind] = members(raw, ["type"])?;
     let kind = MediaKind::of(MessageType::of(&string(kind?)?))?;
     let reading = Reading::of(raw);
+    // What isn't readable as an error says nothing, here as in the event.
     let errors = reading.member("errors").and_then(Value::as_array);
-    if errors.is_some_and(|errors| !errors.is_empty()) {
+    let said = |error: &Value| serde_json::from_value::<MetaError>(error.clone()).is_ok();
+    if errors.is_some_and(|errors| errors.iter().any(said)) {
         return None;
     }
     let sent = SentMedia::of(reading.member(reading.text("type")?));

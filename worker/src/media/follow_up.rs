@@ -148,7 +148,9 @@ pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<Job
         .and_then(scalar)
         .and_then(|seconds| seconds.parse().ok())
         .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
-        .map_or(entry.received_at_ms, |sent| sent.timestamp_millis());
+        .map_or(entry.received_at_ms, |sent| sent.timestamp_millis())
+        // A time that lies ahead is none: the file would never be too old.
+        .min(entry.received_at_ms);
     Some(Job {
         media: media_ref(payload, item)?,
         tenant_id: tenant_id.to_owned(),

@@ -26,6 +26,8 @@ pub(super) struct TokenStore {
     keys: Option<Arc<Rotating<Keyring>>>,
     ttl: Duration,
     refusals: Mutex<HashMap<String, Refusal>>,
+    /// Accounts whose tenant has no token, and when that was said.
+    missing: Mutex<HashMap<String, Instant>>,
     metrics: CacheMetrics,
 }
 
@@ -50,6 +52,7 @@ impl TokenStore {
             keys,
             ttl,
             refusals: Mutex::default(),
+            missing: Mutex::default(),
             metrics,
         }
     }
@@ -86,6 +89,9 @@ impl TokenStore {
 
     pub(super) fn forget(&self, waba_id: &str) {
         self.memory.remove(waba_id);
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.remove(waba_id);
+        drop(missing);
         self.refused(|refusals| refusals.remove(waba_id));
     }
 
@@ -156,6 +162,21 @@ impl TokenStore {
         })
     }
 
+    /// Whether the Tenant Service was asked for this account's token a moment ago, and had none.
+    fn is_missing(&self, waba_id: &str) -> bool {
+        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = missing.get(waba_id);
+        asked.is_some_and(|asked| asked.elapsed() < REFUSAL_PAUSE)
+    }
+
+    fn note_missing(&self, waba_id: &str) {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if missing.len() >= MOST_REFUSALS {
+            missing.retain(|_, asked| asked.elapsed() < REFUSAL_PAUSE);
+        }
+        missing.insert(waba_id.to_owned(), Instant::now());
+    }
+
     /// Looks at the refusals, or changes them, and tells how many there are.
     fn refused<T>(&self, change: impl FnOnce(&mut HashMap<String, Refusal>) -> T) -> T {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +225,14 @@ impl Tokens {
         if let Some(token) = store.unseal(waba_id, &tenant.id).await {
             return Some(token);
         }
-        self.ask(waba_id).await
+        if store.is_missing(waba_id) {
+            return None;
+        }
+        let asked = self.ask(waba_id).await;
+        if asked.is_none() {
+            store.note_missing(waba_id);
+        }
+        asked
     }
 
     /// The Graph API refused `token` (401, or error 190). Another token if there is one: the Tenant

@@ -1,13 +1,10 @@
-//! Who may transfer now: so many at once in this process, most of them of one tenant only while
-//! others don't wait, and tenants take turns.
+//! Who may go now: so many at once, of one tenant at most three quarters of them, and those who wait
+//! take turns by tenant. Of media transfers in a process, and of publications in a partition.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
-
-/// Transfers that wait for their turn at most, over all tenants. What is more is tried later.
-const MOST_WAITING: usize = 4096;
 
 /// Hands out turns.
 #[derive(Debug)]
@@ -15,6 +12,7 @@ pub struct Gate {
     state: Mutex<State>,
     most: usize,
     most_of_tenant: usize,
+    most_waiting_of_tenant: usize,
 }
 
 #[derive(Debug, Default)]
@@ -24,12 +22,11 @@ struct State {
     waiting: HashMap<String, VecDeque<oneshot::Sender<Turn>>>,
     /// Tenants that wait, in the order of their turns.
     turns: VecDeque<String>,
-    waiting_in_all: usize,
 }
 
-/// Everything that may wait does already.
+/// As many of the tenant as may wait do already.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("too many transfers wait")]
+#[error("too many of the tenant wait")]
 pub struct Full;
 
 /// A turn; dropping it ends it.
@@ -41,12 +38,13 @@ pub struct Turn {
 }
 
 impl Gate {
-    /// `most` turns at once, at least 1; a tenant has three quarters of them at most.
-    pub fn new(most: usize) -> Arc<Self> {
+    /// `most` turns at once, at least 1; of a tenant `most_waiting_of_tenant` wait at most.
+    pub fn new(most: usize, most_waiting_of_tenant: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             most,
             most_of_tenant: (most * 3).div_ceil(4),
+            most_waiting_of_tenant,
         })
     }
 
@@ -58,7 +56,8 @@ impl Gate {
         let (turn, mine) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.waiting_in_all >= MOST_WAITING {
+            let waiting = state.waiting.get(tenant).map_or(0, VecDeque::len);
+            if waiting >= self.most_waiting_of_tenant {
                 return Err(Full);
             }
             state.wait(tenant, turn);
@@ -90,7 +89,6 @@ impl Gate {
                 state.turns.push_back(tenant.clone());
             }
             let Some(next) = next else { continue };
-            state.waiting_in_all -= 1;
             let turn = Turn {
                 gate: Some(self.clone()),
                 tenant: tenant.clone(),
@@ -119,7 +117,6 @@ impl State {
             self.turns.push_back(tenant.to_owned());
         }
         waiting.push_back(turn);
-        self.waiting_in_all += 1;
     }
 }
 
@@ -148,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn tenants_take_turns_and_none_has_them_all() {
-        let gate = Gate::new(4);
+        let gate = Gate::new(4, 10);
         let mut running = Vec::new();
         for _ in 0..3 {
             running.push(gate.turn("a").await.expect("a turn"));
@@ -173,15 +170,16 @@ mod tests {
 
     #[tokio::test]
     async fn who_gives_up_waiting_takes_no_turn() {
-        let gate = Gate::new(1);
+        let gate = Gate::new(1, 1);
         let running = gate.turn("a").await.expect("a turn");
         let mut given_up = Box::pin(gate.turn("a"));
         assert!((&mut given_up).now_or_never().is_none());
+        assert_eq!(gate.turn("a").await.expect_err("one waits"), Full);
         let mut other = Box::pin(gate.turn("b"));
         assert!((&mut other).now_or_never().is_none());
         drop(given_up);
         drop(running);
         drop(other.await.expect("a turn"));
-        assert_eq!(gate.lock().waiting_in_all, 0);
+        assert!(gate.lock().waiting.is_empty());
     }
 }
