@@ -3,10 +3,10 @@
 -- roll back a script that fails half-way, so the marks come last: an error before them may double,
 -- never lose.
 --
--- KEYS: stream, seen, rate window of the account, limits of accounts that have their own. Marks lie in hashes named after `seen`, of the same
+-- KEYS: stream, seen, rate window of the account. Marks lie in hashes named after `seen`, of the same
 --       hash tag and so of the same slot.
--- ARGV: 1 dedup ttl (s), 2 webhooks per minute (0: no limit, whatever the account's own is), 3 "1" to refuse what is beyond,
---       4 "1" while memory is short, 5-11 fields w c t b s p r,
+-- ARGV: 1 dedup ttl (s), 2 webhooks per minute (0: no limit, whatever the account's own is),
+--       3 "1" to refuse what is beyond, 4 "1" while memory is short, 5-11 fields w c t b s p r,
 --       12 "1" if the identity is the whole body's, so that no item numbers are written,
 --       13.. identities: 2 bytes bucket, 12 bytes field
 -- Returns {"stored", "over" (stored beyond the limit), "limited" or "duplicate"; fresh items;
@@ -45,7 +45,8 @@ local long = lasting('', tonumber(ARGV[1]))
 local short = lasting('s', math.min(SHORT_TTL, long.ttl))
 -- The generation that comes is there already if the clock was set back.
 local known = redis.call('HMGET', KEYS[2], long.generation, long.generation - 1, long.generation + 1,
-  's' .. short.generation, 's' .. (short.generation - 1), 's' .. (short.generation + 1))
+  's' .. short.generation, 's' .. (short.generation - 1), 's' .. (short.generation + 1), 'l' .. ARGV[5])
+local own_limit = known[7]
 long.levels, long.before, long.ahead = read_levels(known[1]), read_levels(known[2]), read_levels(known[3])
 short.levels, short.before, short.ahead = read_levels(known[4]), read_levels(known[5]), read_levels(known[6])
 
@@ -85,7 +86,7 @@ end
 -- set back.
 local limit, outcome = tonumber(ARGV[2]), 'stored'
 if limit > 0 then
-  limit = tonumber(redis.call('HGET', KEYS[4], ARGV[5])) or limit
+  limit = tonumber(own_limit or '') or limit
 end
 local used, oldest = 0, now_ms
 if limit > 0 then

@@ -165,7 +165,6 @@ impl Intake {
                 self.keys.stream(partition),
                 self.keys.seen(partition),
                 self.keys.rate(partition, waba_id),
-                self.keys.limits(partition),
             ])
             .arg(self.dedup_ttl.as_secs().max(1))
             .arg(limit)

@@ -50,7 +50,9 @@ impl Keys {
         self.of(partition, "stream")
     }
 
-    /// Hash: generation of dedup marks → its levels; and prefix of the hashes of the marks:
+    /// Hash: generation of dedup marks → its levels, and `l<account>` → webhooks per minute where a
+    /// tenant has a limit of its own (a key of its own would make the script fail while a slot moves,
+    /// as long as there is none); and prefix of the hashes of the marks:
     /// `:<generation>:<level>:<number>` follows.
     pub fn seen(&self, partition: u16) -> String {
         self.of(partition, "seen")
@@ -59,11 +61,6 @@ impl Keys {
     /// List: times (ms) of an account's webhooks of the last minute.
     pub fn rate(&self, partition: u16, waba_id: &str) -> String {
         format!("{}:{}", self.of(partition, "rate"), account(waba_id))
-    }
-
-    /// Hash: account → webhooks per minute, of those whose tenant has a limit of its own.
-    pub fn limits(&self, partition: u16) -> String {
-        self.of(partition, "limits")
     }
 
     /// String: what the Tenant Service said of an account, as JSON without its token; expires.

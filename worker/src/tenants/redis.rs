@@ -91,14 +91,11 @@ impl InRedis {
 
     /// Lets ingress know of an account's own limit.
     pub(super) async fn keep_limit(&self, waba_id: &str, per_minute: Option<u32>) {
-        let key = self.keys.limits(self.keys.partition_of(waba_id));
+        let key = self.keys.seen(self.keys.partition_of(waba_id));
+        let field = format!("l{waba_id}");
         let command = match per_minute {
-            Some(limit) => redis::cmd("HSET")
-                .arg(key)
-                .arg(waba_id)
-                .arg(limit)
-                .to_owned(),
-            None => redis::cmd("HDEL").arg(key).arg(waba_id).to_owned(),
+            Some(limit) => redis::cmd("HSET").arg(key).arg(field).arg(limit).to_owned(),
+            None => redis::cmd("HDEL").arg(key).arg(field).to_owned(),
         };
         self.ask::<()>(&command).await;
     }
