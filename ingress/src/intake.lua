@@ -141,7 +141,7 @@ if #marks.levels == 0 then
   for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
     local of_short = string.sub(name, 1, 1) == 's'
     local generation = tonumber(of_short and string.sub(name, 2) or name)
-    if generation < (of_short and short or long).generation - 1 then
+    if generation and generation < (of_short and short or long).generation - 1 then
       redis.call('HDEL', KEYS[2], name)
     end
   end

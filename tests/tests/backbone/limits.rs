@@ -340,6 +340,35 @@ async fn an_item_is_remembered_for_its_time() {
     );
 }
 
+/// What is known of old generations goes when a new one begins, and nothing else does.
+#[tokio::test]
+async fn a_new_generation_of_marks_clears_away_the_old_ones() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let number = Number::fresh();
+    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
+    let seen = format!("whatsapp:{{{partition}}}:seen");
+    let mut redis = stage.redis.connection().await;
+    let own_limit = format!("l{}", number.waba_id);
+    for (field, value) in [(&*own_limit, "7"), ("1", "6"), ("s1", "6,9")] {
+        redis
+            .hset::<_, _, _, ()>(&seen, field, value)
+            .await
+            .expect("HSET");
+    }
+    let body = fresh(&number);
+    for expected in ["6", ""] {
+        let answer = stage.sender(&ingress).post_once(body.clone()).await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("x-ratelimit-remaining"), expected);
+    }
+    let fields: Vec<String> = redis.hkeys(&seen).await.expect("HKEYS");
+    assert_eq!(fields.len(), 2, "{fields:?}");
+    assert!(fields.contains(&own_limit), "{fields:?}");
+    assert_eq!(stored(&stage).await, 1);
+}
+
 #[tokio::test]
 async fn short_of_memory_new_items_are_remembered_for_an_hour() {
     let redis = RedisOptions {
