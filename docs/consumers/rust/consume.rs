@@ -1,7 +1,11 @@
 //! Prints one line per event of a queue. `AMQP_URL` and `QUEUE` say which. Needs lapin, futures,
 //! serde_json, anyhow and tokio; here `cargo run -p tests --bin consume`.
 
-#![expect(clippy::print_stdout, reason = "that is what it does")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "that is what it does"
+)]
 
 use std::collections::{HashMap, HashSet};
 
@@ -33,6 +37,7 @@ async fn main() -> anyhow::Result<()> {
         if !seen.contains(&id) {
             let event = serde_json::from_slice(&delivery.data).unwrap_or(Value::Null);
             let Some(line) = line(&event, &mut ranks) else {
+                eprintln!("not an event");
                 delivery
                     .reject(BasicRejectOptions { requeue: false })
                     .await?; // to <queue>.DLQ

@@ -116,10 +116,12 @@ async fn the_example_consumers_print_every_event_once() {
     let [text, _, _, account] = &seen[..] else {
         panic!("four events");
     };
-    // The first again, as after a crash of the worker; then something that is no event.
+    // The first again, as after a crash of the worker; then something that is no event, twice: who has
+    // got to the second is done with everything before it.
     let again =
         BasicProperties::default().with_message_id(text.message_id.clone().expect("an id").into());
-    for (body, properties) in [(&text.bytes[..], again), (b"?", BasicProperties::default())] {
+    let none = BasicProperties::default();
+    for (body, properties) in [(&text.bytes[..], again), (b"?", none.clone()), (b"?", none)] {
         let published = channel.basic_publish(
             EXCHANGE.into(),
             "message.text.again".into(),
@@ -145,13 +147,9 @@ async fn the_example_consumers_print_every_event_once() {
     ];
     for (name, process) in &mut running {
         let drained = poll(SOON, async || {
-            let left = left(&channel, name).await;
-            let lines = process
-                .log()
-                .lines()
-                .filter(|line| line.contains(' '))
-                .count();
-            (left == 0 && lines >= expected.len()).then_some(())
+            let log = process.log();
+            let odd = log.lines().filter(|line| line.starts_with("not an event"));
+            (odd.count() == 2).then_some(())
         });
         let drained = drained.await;
         let log = process.log();
@@ -163,10 +161,10 @@ async fn the_example_consumers_print_every_event_once() {
         assert_eq!(printed, expected, "{name}");
         process.stop(Duration::from_secs(5)).await;
     }
-    // What was not acknowledged would be back in its queue.
+    // What was not acknowledged is back in its queue: at most the last one, which was in work.
     for name in running.keys() {
-        eventually(SOON, "nothing is left", async || {
-            (left(&channel, name).await == 0).then_some(())
+        eventually(SOON, "nothing else is left", async || {
+            (left(&channel, name).await <= 1).then_some(())
         })
         .await;
     }

@@ -185,6 +185,15 @@ async fn a_message_waits_for_its_conversation_no_longer_than_the_deadline() {
         .into_keys()
         .collect();
     assert_eq!(posted.len(), 7);
+    // The next message that asks finds it well.
+    let mut count = 7;
+    eventually(SOON, "the breaker closes", async || {
+        sender.send(number.message(payload::text("1", "b"))).await;
+        count += 1;
+        let seen = events.wait_for(count, SOON).await;
+        (seen[count - 1].payload["degraded"] == json!([])).then_some(())
+    })
+    .await;
     assert!(worker.metric("breaker_state", "StateManager").await < 0.5);
 }
 
