@@ -1,8 +1,10 @@
 //! One owned partition: what was pending first, then what is new. Everything that waits is a future
 //! in one set, so that this file's loop is the only one that changes the partition's state.
 
+mod entry;
+mod item;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -10,34 +12,30 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::{StreamEntry, format_numbers, parse_numbers};
-use shared::webhook::Place;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
+use self::entry::{Archive, Entry, Head};
+use self::item::{Published, RunningItem};
 use crate::customer::Customer;
 use crate::error::{Decision, Failure};
-use crate::event::channel::NumberProfile;
-use crate::event::media::MediaState;
-use crate::event::{self, EventType, Known, RawObject};
 use crate::gate::{Gate, Turn};
 use crate::lanes::{LaneHasher, Lanes};
 use crate::later;
 use crate::leases::Tenure;
-use crate::media::outcome::{Next, Said};
-use crate::media::{Flight, Media, Stored, follow_up};
-use crate::metrics::{MediaStatus, Metrics};
+use crate::media::outcome::Said;
+use crate::media::{Media, follow_up};
+use crate::metrics::Metrics;
 use crate::neighbour::Trace;
 use crate::numbers::Numbers;
 use crate::parked::Parked;
-use crate::payload::{Payload, PayloadItem};
-use crate::publisher::{NotPublished, Publisher};
+use crate::payload::Payload;
+use crate::publisher::Publisher;
 use crate::retry::Backoff;
-use crate::state::{self, Conversation, StateManager};
-use crate::store::{self, Described, Store};
-use crate::stream::{
-    Notes, Owed, OwedMedia, OwedObject, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError,
-};
-use crate::tenants::{Tenant, Tenants, Verdict};
+use crate::state::StateManager;
+use crate::store::{self, Store};
+use crate::stream::{Notes, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
+use crate::tenants::{Tenants, Verdict};
 
 /// Bodies of one read, so that a script stays short.
 const BYTES_PER_READ: usize = 1_048_576;
@@ -99,70 +97,6 @@ pub async fn own(work: Arc<Work>, tenure: Arc<Tenure>) {
         () = Box::pin(follow_up::work_off(work.clone(), tenure.clone(), owed_media)) => {}
     }
     work.metrics.left(tenure.partition);
-}
-
-/// An entry between its read and its acknowledgement.
-struct Entry {
-    id: String,
-    bytes: usize,
-    head: Head,
-    /// `None` while nothing of it can run and memory is short.
-    payload: Option<Arc<Payload>>,
-    verdict: Option<Verdict>,
-    items: usize,
-    open: BTreeSet<usize>,
-    /// Open, and not behind any other item.
-    ready: Vec<usize>,
-    running: usize,
-    published: Vec<usize>,
-    /// How many of them are in a note that was sent.
-    noted: usize,
-    /// Of those that aren't.
-    turns: Vec<Turn>,
-    /// Conversation ids of published messages, by item.
-    conversations: HashMap<usize, String>,
-    /// What the failed store gets instead of the entry's body.
-    failed_body: Vec<u8>,
-    /// By reason: the items, and what the failed object is called.
-    set_aside: BTreeMap<&'static str, (Vec<usize>, String)>,
-    archive: Archive,
-    /// Where the raw object lies, or will.
-    object_key: Option<String>,
-    /// Until when its messages wait for their media.
-    media_until: Instant,
-    /// Of its open items; `None` before their transfers were started.
-    media: Option<HashMap<usize, ItemMedia>>,
-    /// What former tenures published of media that wasn't stored.
-    said: BTreeMap<usize, Said>,
-    /// Published as pending by a former tenure, and done but for that.
-    formerly_pending: Vec<usize>,
-    pending_media: Vec<OwedMedia>,
-    acknowledging: bool,
-}
-
-/// The media of an item on its way out.
-#[derive(Clone)]
-enum ItemMedia {
-    /// It was published before, saying this.
-    Said(Said),
-    Flying(Flight, Instant),
-}
-
-/// What of an entry is needed after its body is gone.
-struct Head {
-    waba_id: String,
-    received_at_ms: i64,
-    described: Described,
-    /// What the raw object is called.
-    name: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Archive {
-    Due,
-    Running,
-    Owed,
-    Done,
 }
 
 /// A future of the partition came to its end.
@@ -1059,347 +993,5 @@ where
             Ok(()) => return Ok(()),
             Err(StreamError::NotOwner) => return Err(StreamError::NotOwner),
         }
-    }
-}
-
-/// One item on its way out.
-struct RunningItem {
-    work: Arc<Work>,
-    tenure: Arc<Tenure>,
-    payload: Arc<Payload>,
-    tenant: Arc<Tenant>,
-    raw_object: Option<RawObject>,
-    unrecorded: Arc<Gate>,
-    entry_id: String,
-    media: Option<ItemMedia>,
-    n: usize,
-}
-
-/// What is left of an item when its event is out.
-#[derive(Default)]
-struct Published {
-    /// Until Redis knows of it.
-    turn: Option<Turn>,
-    conversation_id: Option<String>,
-    pending_media: Option<OwedMedia>,
-}
-
-/// What an item's event says of its media.
-enum OfMedia {
-    Nothing,
-    Stored(Arc<Stored>),
-    Said(Said),
-}
-
-impl RunningItem {
-    /// Publishes the item's event, again and again if need be; `Err` says what else becomes of it.
-    async fn run(self) -> Result<Published, Decision> {
-        let media = self.wait_for_media().await?;
-        let mut backoff = Backoff::for_server();
-        let mut conversation = None;
-        loop {
-            let failure = match self.once(&media, &mut conversation).await {
-                Err(failure) => failure,
-                Ok(turn) => {
-                    let known = conversation.and_then(|conversation| conversation.known);
-                    return Ok(Published {
-                        turn: Some(turn),
-                        conversation_id: known.and_then(|known| state::conversation_id(&known)),
-                        pending_media: self.after(&media)?,
-                    });
-                }
-            };
-            let decision = failure.decide();
-            match decision {
-                Decision::Retry => {
-                    tracing::warn!(error = %failure, "an event is published again later");
-                    backoff.wait().await;
-                }
-                Decision::SetAside(reason) => {
-                    tracing::error!(error = %failure, reason, "an item is set aside");
-                    return Err(decision);
-                }
-                Decision::Leave | Decision::GoOn => return Err(decision),
-            }
-        }
-    }
-
-    /// Returns when the media is stored or given up, or the item waits no longer. What is not stored
-    /// is noted before it is published: a crash in between must not make two stories of it.
-    async fn wait_for_media(&self) -> Result<OfMedia, Decision> {
-        let (flight, until) = match &self.media {
-            None => return Ok(OfMedia::Nothing),
-            Some(ItemMedia::Said(said)) => return Ok(OfMedia::Said(said.clone())),
-            Some(ItemMedia::Flying(flight, until)) => (flight.clone(), *until),
-        };
-        let said = match timeout_at(until, flight).await {
-            Ok(Ok(Ok(stored))) => return Ok(OfMedia::Stored(stored)),
-            Ok(Ok(Err(fault))) if fault.next == Next::GiveUp => {
-                Said::Failed(fault.reason.text().to_owned())
-            }
-            // Not now, not in time, or this worker stops.
-            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Said::Pending,
-        };
-        let (stream, note) = (&self.work.stream, said.note(self.n));
-        persist(&self.tenure, || {
-            stream.note_media(&self.tenure, &self.entry_id, &note)
-        })
-        .await
-        .map_err(|_| Decision::Leave)?;
-        Ok(OfMedia::Said(said))
-    }
-
-    /// The event is out; what its media still needs.
-    fn after(&self, media: &OfMedia) -> Result<Option<OwedMedia>, Decision> {
-        let status = match media {
-            OfMedia::Nothing => return Ok(None),
-            OfMedia::Stored(_) => MediaStatus::Stored,
-            OfMedia::Said(Said::Failed(_)) => MediaStatus::Failed,
-            OfMedia::Said(Said::Pending) => MediaStatus::Pending,
-        };
-        self.work.metrics.media_message(status);
-        if status != MediaStatus::Pending {
-            return Ok(None);
-        }
-        let raw_object = self.raw_object.as_ref();
-        owed_media(&self.payload, self.n, &self.tenant, raw_object).map(Some)
-    }
-
-    async fn once(
-        &self,
-        media: &OfMedia,
-        conversation: &mut Option<Conversation>,
-    ) -> Result<Turn, Failure> {
-        let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
-        if conversation.is_none() {
-            *conversation = Some(self.conversation(item).await);
-        }
-        // More don't wait than there may be items.
-        let lost = || Failure::NotPublished(NotPublished::LeaseLost);
-        let waba_id = &self.payload.entry.waba_id;
-        let turn = self.unrecorded.turn(waba_id).await.map_err(|_| lost())?;
-        let _permit = self.work.permits.acquire().await.map_err(|_| lost())?;
-        let media = match media {
-            OfMedia::Nothing => None,
-            // Signed anew each time: the URL must be fresh when the event goes out.
-            OfMedia::Stored(stored) => Some(follow_up::stored(&self.work, stored).await?),
-            OfMedia::Said(Said::Pending) => Some(MediaState::Pending),
-            OfMedia::Said(Said::Failed(error)) => Some(MediaState::Failed {
-                error: error.clone(),
-            }),
-        };
-        let known = conversation.as_ref();
-        let degraded = known.map_or(&[][..], |conversation| conversation.degraded);
-        let known = known.and_then(|conversation| conversation.known.as_deref());
-        let number = self.number(item);
-        // An item that makes this code panic is one item's problem.
-        let event = catch_unwind(AssertUnwindSafe(|| {
-            let known = Known {
-                raw_object: self.raw_object.as_ref(),
-                number: number.as_deref(),
-                media: media.as_ref(),
-                conversation: known,
-                degraded,
-                ..Known::of(&self.tenant)
-            };
-            event::event(&self.payload, item, &known)
-        }))
-        .map_err(|_| Failure::Panicked)??;
-        self.work
-            .publisher
-            .publish(event, self.tenure.clone())
-            .await?;
-        Ok(turn)
-    }
-
-    fn number(&self, item: &PayloadItem) -> Option<Arc<NumberProfile>> {
-        let id = item.phone_number_id.as_deref()?;
-        self.work.numbers.known(&self.payload.entry.waba_id, id)
-    }
-
-    async fn conversation(&self, item: &PayloadItem) -> Conversation {
-        match &self.work.state {
-            Some(state) if item.place == Place::Message => {
-                // Those who wait for it hold up nobody who needs none.
-                let _permit = self.work.state_permits.acquire().await;
-                state.conversation(&self.payload, item, &self.tenant).await
-            }
-            Some(_) | None => Conversation::default(),
-        }
-    }
-}
-
-fn owed_media(
-    payload: &Payload,
-    n: usize,
-    tenant: &Tenant,
-    raw_object: Option<&RawObject>,
-) -> Result<OwedMedia, Decision> {
-    let item = payload.items.get(n).ok_or(Failure::NoSuchItem);
-    let owed = item.and_then(|item| {
-        let owed = follow_up::owed(payload, item, tenant, raw_object);
-        Ok(owed.map_err(event::Unwritable::from)?)
-    });
-    owed.map_err(|failure| failure.decide())
-}
-
-impl Entry {
-    fn new(id: String, bytes: usize, head: Head) -> Self {
-        Self {
-            id,
-            bytes,
-            head,
-            payload: None,
-            verdict: None,
-            items: 0,
-            open: BTreeSet::new(),
-            ready: Vec::new(),
-            running: 0,
-            published: Vec::new(),
-            noted: 0,
-            turns: Vec::new(),
-            conversations: HashMap::new(),
-            failed_body: Vec::new(),
-            set_aside: BTreeMap::new(),
-            archive: Archive::Done,
-            object_key: None,
-            media_until: Instant::now(),
-            media: None,
-            said: BTreeMap::new(),
-            formerly_pending: Vec::new(),
-            pending_media: Vec::new(),
-            acknowledging: false,
-        }
-    }
-
-    /// Starts the transfers of all its open items, as soon as its tenant is known: those that must
-    /// wait for their turn don't make it longer.
-    fn begin_media(&mut self, work: &Work) {
-        let (Some(Verdict::Active(tenant)), Some(payload), None) =
-            (&self.verdict, &self.payload, &self.media)
-        else {
-            return;
-        };
-        let media = self.open.iter().filter_map(|n| {
-            if let Some(said) = self.said.get(n) {
-                return Some((*n, ItemMedia::Said(said.clone())));
-            }
-            let job = follow_up::job(payload, payload.items.get(*n)?, &tenant.id)?;
-            let flight = work.media.begin(&Arc::new(job), self.media_until);
-            Some((*n, ItemMedia::Flying(flight, self.media_until)))
-        });
-        self.media = Some(media.collect());
-    }
-
-    /// Items that a former tenure published as pending still need their follow-up.
-    fn owe_former(&mut self, payload: &Payload, tenant: &Tenant, raw_object: Option<&RawObject>) {
-        for n in std::mem::take(&mut self.formerly_pending) {
-            match owed_media(payload, n, tenant, raw_object) {
-                Ok(owed) => self.pending_media.push(owed),
-                Err(_) => tracing::error!(entry = self.id, "pending media can't be kept"),
-            }
-        }
-    }
-
-    fn archiving(&self) -> bool {
-        self.archive == Archive::Running
-    }
-
-    /// All of it goes to the failed store.
-    fn give_up(&mut self, reason: &'static str, name: String) {
-        self.set_aside.insert(reason, (Vec::new(), name));
-    }
-
-    /// What is left to do when it is acknowledged.
-    fn owed(&self, state: bool) -> Vec<Owed> {
-        let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
-        let folder = store::folder(tenant_id, &self.head.waba_id);
-        let failed = self.set_aside.iter().map(|(reason, (items, name))| {
-            let mut described = self.head.described(items);
-            described.insert("reason".to_owned(), (*reason).to_owned());
-            (
-                store::failed_key(&folder, self.head.received_at_ms, name),
-                described,
-                self.failed_body.clone(),
-            )
-        });
-        let archive = self
-            .object_key
-            .clone()
-            .filter(|_| self.archive == Archive::Owed)
-            .map(|key| (key, self.head.described(&[]), Vec::new()));
-        let objects = failed.chain(archive).map(|(key, described, body)| {
-            Owed::Object(OwedObject {
-                key,
-                attributes: serde_json::to_string(&described).unwrap_or_default(),
-                body,
-            })
-        });
-        objects.chain(self.to_tell().filter(|_| state)).collect()
-    }
-
-    /// What the State Manager is to be told: of each published message. Of one that an earlier
-    /// tenure published the conversation isn't known any more.
-    fn to_tell(&self) -> impl Iterator<Item = Owed> {
-        let known = self.payload.as_ref().zip(self.verdict.as_ref());
-        let known = known.and_then(|(payload, verdict)| Some((payload, verdict.tenant_id()?)));
-        let published = self.published.iter().map(move |n| (known, *n));
-        published.filter_map(|(known, n)| {
-            let (payload, tenant_id) = known?;
-            let item = payload.items.get(n)?;
-            let event_id = EventType::MessageReceived.id(item);
-            let conversation_id = self.conversations.get(&n).map(String::as_str);
-            let told = state::told(payload, item, tenant_id, event_id, conversation_id)?;
-            Some(Owed::State(told))
-        })
-    }
-}
-
-impl Head {
-    fn of(entry: &StreamEntry, name: String) -> Self {
-        Self {
-            waba_id: entry.waba_id.clone(),
-            received_at_ms: entry.received_at_ms,
-            described: Described::from([
-                ("correlation-id", entry.correlation_id.clone()),
-                ("signature", entry.signature.clone()),
-                ("waba-id", entry.waba_id.clone()),
-                ("received-at", entry.received_at_ms.to_string()),
-                ("traceparent", entry.traceparent.clone()),
-            ]),
-            name,
-        }
-    }
-
-    /// Of an entry that can't be decoded; its id in the stream says when it came.
-    fn nobody(id: &str) -> Self {
-        let ms = id.split_once('-').and_then(|(ms, _)| ms.parse().ok());
-        Self {
-            waba_id: shared::webhook::NO_WABA.to_owned(),
-            received_at_ms: ms.unwrap_or(0),
-            described: Described::from([("entry", id.to_owned())]),
-            name: id.to_owned(),
-        }
-    }
-
-    /// Correlation id and traceparent.
-    fn trace(&self) -> [String; 2] {
-        ["correlation-id", "traceparent"]
-            .map(|name| self.described.get(name).cloned().unwrap_or_default())
-    }
-
-    fn described(&self, items: &[usize]) -> BTreeMap<String, String> {
-        let mut described: BTreeMap<String, String> = self
-            .described
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
-            .collect();
-        if !items.is_empty() {
-            let mut items = items.to_vec();
-            items.sort_unstable();
-            described.insert("items".to_owned(), format_numbers(items));
-        }
-        described
     }
 }

@@ -1,0 +1,214 @@
+//! One item on its way out: waits for its media, asks for its conversation, and is published again and
+//! again until it is confirmed, or it is decided what else becomes of it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use shared::webhook::Place;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Work, persist};
+use crate::error::{Decision, Failure};
+use crate::event::channel::NumberProfile;
+use crate::event::media::MediaState;
+use crate::event::{self, Known, RawObject};
+use crate::gate::{Gate, Turn};
+use crate::leases::Tenure;
+use crate::media::outcome::{Next, Said};
+use crate::media::{Flight, Stored, follow_up};
+use crate::metrics::MediaStatus;
+use crate::payload::{Payload, PayloadItem};
+use crate::publisher::NotPublished;
+use crate::retry::Backoff;
+use crate::state::{self, Conversation};
+use crate::stream::OwedMedia;
+use crate::tenants::Tenant;
+
+/// One item on its way out.
+pub(super) struct RunningItem {
+    pub(super) work: Arc<Work>,
+    pub(super) tenure: Arc<Tenure>,
+    pub(super) payload: Arc<Payload>,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) raw_object: Option<RawObject>,
+    pub(super) unrecorded: Arc<Gate>,
+    pub(super) entry_id: String,
+    pub(super) media: Option<ItemMedia>,
+    pub(super) n: usize,
+}
+
+/// The media of an item on its way out.
+#[derive(Clone)]
+pub(super) enum ItemMedia {
+    /// It was published before, saying this.
+    Said(Said),
+    Flying(Flight, Instant),
+}
+
+/// What is left of an item when its event is out.
+#[derive(Default)]
+pub(super) struct Published {
+    /// Until Redis knows of it.
+    pub(super) turn: Option<Turn>,
+    pub(super) conversation_id: Option<String>,
+    pub(super) pending_media: Option<OwedMedia>,
+}
+
+/// What an item's event says of its media.
+pub(super) enum OfMedia {
+    Nothing,
+    Stored(Arc<Stored>),
+    Said(Said),
+}
+
+impl RunningItem {
+    /// Publishes the item's event, again and again if need be; `Err` says what else becomes of it.
+    pub(super) async fn run(self) -> Result<Published, Decision> {
+        let media = self.wait_for_media().await?;
+        let mut backoff = Backoff::for_server();
+        let mut conversation = None;
+        loop {
+            let failure = match self.once(&media, &mut conversation).await {
+                Err(failure) => failure,
+                Ok(turn) => {
+                    let known = conversation.and_then(|conversation| conversation.known);
+                    return Ok(Published {
+                        turn: Some(turn),
+                        conversation_id: known.and_then(|known| state::conversation_id(&known)),
+                        pending_media: self.after(&media)?,
+                    });
+                }
+            };
+            let decision = failure.decide();
+            match decision {
+                Decision::Retry => {
+                    tracing::warn!(error = %failure, "an event is published again later");
+                    backoff.wait().await;
+                }
+                Decision::SetAside(reason) => {
+                    tracing::error!(error = %failure, reason, "an item is set aside");
+                    return Err(decision);
+                }
+                Decision::Leave | Decision::GoOn => return Err(decision),
+            }
+        }
+    }
+
+    /// Returns when the media is stored or given up, or the item waits no longer. What is not stored
+    /// is noted before it is published: a crash in between must not make two stories of it.
+    async fn wait_for_media(&self) -> Result<OfMedia, Decision> {
+        let (flight, until) = match &self.media {
+            None => return Ok(OfMedia::Nothing),
+            Some(ItemMedia::Said(said)) => return Ok(OfMedia::Said(said.clone())),
+            Some(ItemMedia::Flying(flight, until)) => (flight.clone(), *until),
+        };
+        let said = match timeout_at(until, flight).await {
+            Ok(Ok(Ok(stored))) => return Ok(OfMedia::Stored(stored)),
+            Ok(Ok(Err(fault))) if fault.next == Next::GiveUp => {
+                Said::Failed(fault.reason.text().to_owned())
+            }
+            // Not now, not in time, or this worker stops.
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Said::Pending,
+        };
+        let (stream, note) = (&self.work.stream, said.note(self.n));
+        persist(&self.tenure, || {
+            stream.note_media(&self.tenure, &self.entry_id, &note)
+        })
+        .await
+        .map_err(|_| Decision::Leave)?;
+        Ok(OfMedia::Said(said))
+    }
+
+    /// The event is out; what its media still needs.
+    fn after(&self, media: &OfMedia) -> Result<Option<OwedMedia>, Decision> {
+        let status = match media {
+            OfMedia::Nothing => return Ok(None),
+            OfMedia::Stored(_) => MediaStatus::Stored,
+            OfMedia::Said(Said::Failed(_)) => MediaStatus::Failed,
+            OfMedia::Said(Said::Pending) => MediaStatus::Pending,
+        };
+        self.work.metrics.media_message(status);
+        if status != MediaStatus::Pending {
+            return Ok(None);
+        }
+        let raw_object = self.raw_object.as_ref();
+        owed_media(&self.payload, self.n, &self.tenant, raw_object).map(Some)
+    }
+
+    async fn once(
+        &self,
+        media: &OfMedia,
+        conversation: &mut Option<Conversation>,
+    ) -> Result<Turn, Failure> {
+        let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
+        if conversation.is_none() {
+            *conversation = Some(self.conversation(item).await);
+        }
+        // More don't wait than there may be items.
+        let lost = || Failure::NotPublished(NotPublished::LeaseLost);
+        let waba_id = &self.payload.entry.waba_id;
+        let turn = self.unrecorded.turn(waba_id).await.map_err(|_| lost())?;
+        let _permit = self.work.permits.acquire().await.map_err(|_| lost())?;
+        let media = match media {
+            OfMedia::Nothing => None,
+            // Signed anew each time: the URL must be fresh when the event goes out.
+            OfMedia::Stored(stored) => Some(follow_up::stored(&self.work, stored).await?),
+            OfMedia::Said(Said::Pending) => Some(MediaState::Pending),
+            OfMedia::Said(Said::Failed(error)) => Some(MediaState::Failed {
+                error: error.clone(),
+            }),
+        };
+        let known = conversation.as_ref();
+        let degraded = known.map_or(&[][..], |conversation| conversation.degraded);
+        let known = known.and_then(|conversation| conversation.known.as_deref());
+        let number = self.number(item);
+        // An item that makes this code panic is one item's problem.
+        let event = catch_unwind(AssertUnwindSafe(|| {
+            let known = Known {
+                raw_object: self.raw_object.as_ref(),
+                number: number.as_deref(),
+                media: media.as_ref(),
+                conversation: known,
+                degraded,
+                ..Known::of(&self.tenant)
+            };
+            event::event(&self.payload, item, &known)
+        }))
+        .map_err(|_| Failure::Panicked)??;
+        self.work
+            .publisher
+            .publish(event, self.tenure.clone())
+            .await?;
+        Ok(turn)
+    }
+
+    fn number(&self, item: &PayloadItem) -> Option<Arc<NumberProfile>> {
+        let id = item.phone_number_id.as_deref()?;
+        self.work.numbers.known(&self.payload.entry.waba_id, id)
+    }
+
+    async fn conversation(&self, item: &PayloadItem) -> Conversation {
+        match &self.work.state {
+            Some(state) if item.place == Place::Message => {
+                // Those who wait for it hold up nobody who needs none.
+                let _permit = self.work.state_permits.acquire().await;
+                state.conversation(&self.payload, item, &self.tenant).await
+            }
+            Some(_) | None => Conversation::default(),
+        }
+    }
+}
+
+pub(super) fn owed_media(
+    payload: &Payload,
+    n: usize,
+    tenant: &Tenant,
+    raw_object: Option<&RawObject>,
+) -> Result<OwedMedia, Decision> {
+    let item = payload.items.get(n).ok_or(Failure::NoSuchItem);
+    let owed = item.and_then(|item| {
+        let owed = follow_up::owed(payload, item, tenant, raw_object);
+        Ok(owed.map_err(event::Unwritable::from)?)
+    });
+    owed.map_err(|failure| failure.decide())
+}
