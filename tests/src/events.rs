@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties, Consumer};
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub const MESSAGES: &str = "INBOUND_WHATSAPP_MESSAGES";
@@ -40,6 +40,8 @@ pub struct Event {
     /// The broker has delivered this message before (our acknowledgement was lost): a second
     /// delivery of one publication, not a second publication.
     pub redelivered: bool,
+    /// When it came.
+    pub at: Instant,
     /// The body as it came.
     pub bytes: Vec<u8>,
     /// The body; `null` if it isn't JSON.
@@ -80,6 +82,7 @@ impl Event {
                 .filter_map(|(name, value)| Some((name.as_str().to_owned(), header(value)?)))
                 .collect(),
             redelivered: delivery.redelivered,
+            at: Instant::now(),
             payload: serde_json::from_slice(&delivery.data).unwrap_or_default(),
             bytes: delivery.data.clone(),
         }

@@ -653,13 +653,15 @@ impl Partition {
             Verdict::Active(tenant) => Some(tenant.clone()),
             Verdict::Suspended(_) | Verdict::Unknown => None,
         };
-        if tenant.is_some() || entry.items == 0 {
+        // A former tenure may have published some of it, before its tenant was suspended.
+        let begun = tenant.is_some() || !entry.published.is_empty();
+        if begun || entry.items == 0 {
             self.archive(seq, &payload, &verdict);
         }
         let Some(entry) = self.window.get_mut(&seq) else {
             return;
         };
-        if tenant.is_none() && entry.items > 0 {
+        if !begun && entry.items > 0 {
             // The failed object is the raw one.
             entry.archive = Archive::Done;
         }
@@ -667,8 +669,11 @@ impl Partition {
             .object_key
             .as_ref()
             .map(|key| self.work.store.raw_object(key));
-        if let Some(tenant) = &tenant {
-            entry.owe_former(&payload, tenant, raw_object.as_ref());
+        match &verdict {
+            Verdict::Active(tenant) | Verdict::Suspended(tenant) => {
+                entry.owe_former(&payload, tenant, raw_object.as_ref());
+            }
+            Verdict::Unknown => {}
         }
         let ready = std::mem::take(&mut entry.ready);
         entry.running += ready.len();

@@ -2,5 +2,6 @@
 //! runs on this machine (load, servers, programs), so compare figures of one run only.
 
 pub mod ingress;
+pub mod isolation;
 pub mod load;
 pub mod wire;

@@ -17,18 +17,21 @@ pub struct Requests {
     secret: String,
     host: String,
     path: String,
+    /// Whose they are.
+    pub numbers: Vec<Number>,
     /// Body of each account, and where its id's digits stand.
     templates: Vec<(Vec<u8>, usize)>,
 }
 
 impl Requests {
     pub fn new(host: &str, path: &str, secret: &str, accounts: usize) -> Self {
-        let template = |_| {
+        let numbers: Vec<_> = (0..accounts).map(|_| Number::fresh()).collect();
+        let template = |number: &Number| {
             let placeholder = "#".repeat(ID_DIGITS);
             let mut message =
                 payload::text("16505551234", &"How much is the green one? ".repeat(20));
             message["id"] = format!("wamid.HBgLMTY1MDU1NTEyMzQVAgASGBQz{placeholder}").into();
-            let body = Number::fresh().message(message).to_vec();
+            let body = number.message(message).to_vec();
             let at = body
                 .windows(ID_DIGITS)
                 .position(|part| part == placeholder.as_bytes());
@@ -38,7 +41,8 @@ impl Requests {
             secret: secret.to_owned(),
             host: host.to_owned(),
             path: path.to_owned(),
-            templates: (0..accounts).map(template).collect(),
+            templates: numbers.iter().map(template).collect(),
+            numbers,
         }
     }
 

@@ -42,11 +42,28 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Measure what ingress does with much, with too much, and with slow senders
-    Bench {
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand, Debug)]
+enum Bench {
+    /// What ingress does with much, with too much, and beside slow senders
+    Ingress {
         #[command(flatten)]
         plan: bench::ingress::Plan,
     },
+    /// What an account notices of another one's flood; run it through `lab run`
+    Isolation {
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn done(ran: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    ran.map(|()| ExitCode::SUCCESS)
 }
 
 #[tokio::main]
@@ -54,7 +71,8 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run { command } => run(command).await,
         Command::Demo { once } => demo(once).await,
-        Command::Bench { plan } => bench::ingress::run(plan).await.map(|()| ExitCode::SUCCESS),
+        Command::Bench(Bench::Ingress { plan }) => done(bench::ingress::run(plan).await),
+        Command::Bench(Bench::Isolation { json }) => done(bench::isolation::run(json).await),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");
