@@ -1,11 +1,12 @@
 //! The way out: turns stored webhooks into events.
 //!
 //! [`leases`] says which partitions are ours; [`partition`] owns one: it reads through [`stream`],
-//! keeps what has no known tenant [`parked`], lets [`lanes`] say what may run, takes the body apart ([`payload`], [`customer`]), asks whose it
-//! is ([`tenants`]) and what is known of the conversation ([`state`]), makes the [`event`], and hands it
-//! to the [`publisher`]; the raw body goes to the [`store`]. What is acknowledged and still owed,
-//! [`later`] does; [`readmit`] puts back what was set aside for want of a tenant. [`error`] decides what
-//! becomes of what fails. All other services are called through [`neighbour`].
+//! keeps what has no known tenant [`parked`], lets [`lanes`] and a [`gate`] say what may run, takes the
+//! body apart ([`payload`], [`customer`]), asks whose it is ([`tenants`]), where its [`media`] is and what
+//! is known of the conversation ([`state`]), makes the [`event`], and hands it to the [`publisher`]; the
+//! raw body goes to the [`store`]. What is acknowledged and still owed, [`later`] does; [`readmit`] puts
+//! back what was set aside for want of a tenant. [`error`] decides what becomes of what fails. All other
+//! services are called through [`neighbour`].
 
 pub mod config;
 pub mod run;

@@ -3,7 +3,7 @@
 //! A message with media starts a *flight* when its entry is read ([`Media::begin`]): tries until the
 //! file is stored, given up, or the message's deadline is over. What isn't there then goes on from
 //! the later-list ([`follow_up`]), one flight at a time. Any number may wait for the same flight.
-//! [`outcome`] decides what a fault means, [`gate`] whose turn it is, [`safety`] where a token may
+//! [`outcome`] decides what a fault means, [`crate::gate`] whose turn it is, [`safety`] where a token may
 //! go, [`transfer`] and [`verify`] move the bytes, [`names`] says what they are called.
 
 pub mod follow_up;
