@@ -1,19 +1,22 @@
 //! What waits for Redis, by partition: with too much to do it is better to refuse some at once than to
 //! answer all of them late.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// While the last delivery of a partition took longer than this to be stored, no more than a few are
-/// let in.
-const LONGEST: Duration = Duration::from_millis(500);
-const FEW: usize = 16;
+/// No delivery should take longer to be stored. When one does, fewer are let in; each one that doesn't
+/// lets in one more.
+const LONGEST: Duration = Duration::from_millis(250);
+/// As many are let in however long it takes: enough to keep Redis busy.
+const FEWEST: usize = 16;
+/// As many as all partitions together may have by default.
+const MOST: usize = 4096;
 
 /// Deliveries of one partition on their way to Redis.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
     waiting: AtomicUsize,
-    last_took_ms: AtomicU64,
+    most: AtomicUsize,
 }
 
 /// A delivery's place; dropping it gives it back, and tells how long it was taken.
@@ -23,11 +26,19 @@ pub(crate) struct Place<'q> {
     since: Instant,
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            most: AtomicUsize::new(MOST),
+        }
+    }
+}
+
 impl Queue {
-    /// A place, or `None` if the way is long.
+    /// A place, or `None` if the queue is full.
     pub(crate) fn join(&self) -> Option<Place<'_>> {
-        let last_took = Duration::from_millis(self.last_took_ms.load(Ordering::Relaxed));
-        if last_took > LONGEST && self.waiting.load(Ordering::Relaxed) >= FEW {
+        if self.waiting.load(Ordering::Relaxed) >= self.most.load(Ordering::Relaxed) {
             return None;
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -36,13 +47,23 @@ impl Queue {
             since: Instant::now(),
         })
     }
+
+    /// One was stored, or given up. Two at the same time may count as one.
+    fn took(&self, time: Duration) {
+        let most = self.most.load(Ordering::Relaxed);
+        let most = if time > LONGEST {
+            (most - most / 8).max(FEWEST)
+        } else {
+            (most + 1).min(MOST)
+        };
+        self.most.store(most, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let took = self.since.elapsed().as_millis() as u64;
         self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.queue.last_took_ms.store(took, Ordering::Relaxed);
+        self.queue.took(self.since.elapsed());
     }
 }
 
@@ -51,21 +72,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_way_takes_only_a_few() {
+    fn a_slow_way_takes_only_a_few_and_a_quick_one_more_and_more() {
         let queue = Queue::default();
-        let many: Vec<_> = (0..FEW * 3).map(|_| queue.join()).collect();
-        assert!(
-            many.iter().all(Option::is_some),
-            "nothing is known to be slow"
-        );
-        queue.last_took_ms.store(501, Ordering::Relaxed);
-        assert!(queue.join().is_none());
-        drop(many);
-        queue.last_took_ms.store(501, Ordering::Relaxed);
-        let few: Vec<_> = (0..FEW).map(|_| queue.join()).collect();
-        assert!(few.iter().all(Option::is_some));
-        assert!(queue.join().is_none());
+        let places = |count: usize| (0..count).map(|_| queue.join()).collect::<Vec<_>>();
+        assert!(places(MOST).iter().all(Option::is_some));
+        for _ in 0..100 {
+            queue.took(LONGEST * 2);
+        }
+        let few = places(FEWEST + 1);
+        assert_eq!(few.iter().filter(|place| place.is_some()).count(), FEWEST);
         drop(few);
-        assert!(queue.join().is_some(), "those were quick");
+        // Those were quick.
+        let more = places(FEWEST * 3);
+        assert_eq!(
+            more.iter().filter(|place| place.is_some()).count(),
+            FEWEST * 2
+        );
     }
 }

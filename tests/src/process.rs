@@ -63,6 +63,16 @@ impl Process {
         })
     }
 
+    /// The most memory that it ever had, in MB; `None` if it isn't known.
+    pub fn peak_memory_mb(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kilobytes / 1024)
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -48,6 +48,8 @@ struct Row {
     p999_ms: f64,
     /// From when the request was really sent.
     sent_p99_ms: f64,
+    /// The same of those that were refused, which cost ingress nothing to wait for: what of it is this tool's own.
+    refused_sent_p99_ms: f64,
     answers: std::collections::BTreeMap<u16, u64>,
     /// Of ingress, in MB, at the end of the part.
     memory_mb: f64,
@@ -178,6 +180,7 @@ impl Bench {
             p99_ms: report.quantile_ms(200, 0.99),
             p999_ms: report.quantile_ms(200, 0.999),
             sent_p99_ms: report.sent_quantile_ms(200, 0.99),
+            refused_sent_p99_ms: report.sent_quantile_ms(503, 0.99),
             answers: report.answers.clone(),
             memory_mb,
             cpu_us: (cpu_us - cpu_before_us) / report.total().max(1) as f64,
@@ -278,13 +281,14 @@ async fn drip(mut stream: TcpStream, headers: bool, stop: &AtomicBool) {
 fn table(rows: &[Row]) -> String {
     let paint = Paint::stdout();
     let head = format!(
-        "{} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7}  answers",
+        "{} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7}  answers",
         column("ingress", 28),
         "per s",
         "p50 ms",
         "p99 ms",
         "p99.9 ms",
         "p99 sent",
+        "503 p99",
         "MB",
         "CPU µs"
     );
@@ -295,13 +299,14 @@ fn table(rows: &[Row]) -> String {
             .map(|(status, count)| format!("{status}: {count}"))
             .collect();
         format!(
-            "{} {:>9.0} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>7.1} {:>7.1}  {}\n",
+            "{} {:>9.0} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>7.1} {:>7.1}  {}\n",
             column(row.what, 28),
             row.rate,
             row.p50_ms,
             row.p99_ms,
             row.p999_ms,
             row.sent_p99_ms,
+            row.refused_sent_p99_ms,
             row.memory_mb,
             row.cpu_us,
             answers.join(", ")

@@ -4,4 +4,5 @@
 pub mod ingress;
 pub mod isolation;
 pub mod load;
+pub mod media;
 pub mod wire;

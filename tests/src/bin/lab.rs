@@ -60,6 +60,12 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// How long files take, and what others notice of large ones; run it through `lab run`
+    Media {
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn done(ran: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
@@ -73,6 +79,7 @@ async fn main() -> ExitCode {
         Command::Demo { once } => demo(once).await,
         Command::Bench(Bench::Ingress { plan }) => done(bench::ingress::run(plan).await),
         Command::Bench(Bench::Isolation { json }) => done(bench::isolation::run(json).await),
+        Command::Bench(Bench::Media { json }) => done(bench::media::run(json).await),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");

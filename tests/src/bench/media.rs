@@ -1,0 +1,218 @@
+//! How long files take from the webhook to the event, against a local Graph API and store, and what a
+//! load of large ones costs everybody else.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use object_store::path::Path;
+use object_store::signer::Signer;
+use serde::Serialize;
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use crate::Stage;
+use crate::events::{Event, Events};
+use crate::meta::Sender;
+use crate::meta::payload::{self, Number};
+use crate::neighbours::Content;
+use crate::output::{Paint, column};
+
+const MB: usize = 1 << 20;
+/// Bytes of a file, and how many of them.
+const SIZES: [(usize, u8); 5] = [
+    (10 * 1024, 100),
+    (MB, 100),
+    (5 * MB, 100),
+    (16 * MB, 20),
+    (100 * MB, 5),
+];
+const LARGEST: usize = 100 * MB;
+const LARGE_AT_ONCE: u8 = 16;
+const SOON: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Serialize)]
+struct Row {
+    what: String,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+struct Bench {
+    stage: Stage,
+    events: Events,
+    sender: Sender,
+    rows: Vec<Row>,
+}
+
+/// Runs all parts and prints them.
+///
+/// # Errors
+/// A server or program can't be started, or something doesn't come out.
+#[allow(clippy::print_stdout, reason = "a command line tool")]
+pub async fn run(json: bool) -> anyhow::Result<()> {
+    let stage = Stage::new().await;
+    let ingress = stage
+        .ingress()
+        .env("LOG_LEVEL", "error")
+        .try_start()
+        .await?;
+    let worker = stage
+        .worker()
+        .env("LOG_LEVEL", "error")
+        .env("MEDIA_DEADLINE", "60s");
+    let mut worker = worker.try_start().await?;
+    let mut bench = Bench {
+        events: stage.events(),
+        sender: ingress.sender(),
+        stage,
+        rows: Vec::new(),
+    };
+    for (bytes, count) in SIZES {
+        bench.files(bytes, count).await?;
+    }
+    bench.curl().await?;
+    bench.texts_beside_large_files().await?;
+    let peak_mb = worker
+        .process()
+        .peak_memory_mb()
+        .context("the worker's memory")?;
+    if json {
+        let report = serde_json::json!({"rows": bench.rows, "workerPeakMb": peak_mb});
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
+    }
+    let head = format!("{} {:>9} {:>9}", column("media", 36), "p50 ms", "p99 ms");
+    println!("{}", Paint::stdout().title(&head));
+    for row in &bench.rows {
+        println!(
+            "{} {:>9.1} {:>9.1}",
+            column(&row.what, 36),
+            row.p50_ms,
+            row.p99_ms
+        );
+    }
+    println!(
+        "{} {peak_mb:>9} MB",
+        column("memory of the worker at most", 36)
+    );
+    Ok(())
+}
+
+impl Bench {
+    /// Files of one size, one after the other.
+    async fn files(&mut self, bytes: usize, count: u8) -> anyhow::Result<()> {
+        let number = Number::fresh();
+        let mut times = Vec::new();
+        for n in 0..count {
+            let id = format!("{bytes}{n:03}");
+            let content = Content::Sized(bytes, n);
+            self.stage.neighbours.set_content(&id, "video/mp4", content);
+            let message = payload::media("16505551234", "video", &id, "video/mp4");
+            let began = Instant::now();
+            let event = self.out(&number, message).await;
+            let status = event.text("/message/media/status");
+            ensure!(status == "stored", "a file is {status}");
+            times.push(event.at.duration_since(began));
+        }
+        let what = match bytes / MB {
+            0 => format!("{} KB", bytes / 1024),
+            mb => format!("{mb} MB"),
+        };
+        self.row(&what, times);
+        Ok(())
+    }
+
+    /// The event of a message that is posted now.
+    async fn out(&self, number: &Number, message: serde_json::Value) -> Event {
+        let id = message["id"].as_str().unwrap_or_default().to_owned();
+        self.sender.send(number.message(message)).await;
+        let here = |event: &&Event| event.wamid() == id;
+        let seen = self
+            .events
+            .wait_until(SOON, |seen| seen.iter().rev().any(|event| here(&event)));
+        let seen = seen.await;
+        seen.iter().rev().find(here).expect("it was seen").clone()
+    }
+
+    /// The largest file by `curl | curl`, through the same servers.
+    async fn curl(&mut self) -> anyhow::Result<()> {
+        let mut times = Vec::new();
+        for n in 0..5 {
+            let from = self
+                .stage
+                .neighbours
+                .download_url(&format!("{LARGEST}{n:03}"));
+            let key = Path::from(format!("curl-{n}"));
+            let to = self.stage.media();
+            let to = to
+                .client()
+                .signed_url(reqwest::Method::PUT, &key, SOON)
+                .await?;
+            // The store takes no upload without a length.
+            let pipe = format!(
+                "curl -sf -H 'Authorization: Bearer x' '{from}' | \
+                 curl -sf -T - -H 'Transfer-Encoding:' -H 'Content-Length: {LARGEST}' '{to}'"
+            );
+            let began = Instant::now();
+            let mut shell = Command::new("sh");
+            let done = shell
+                .args(["-c", &pipe])
+                .stdin(Stdio::null())
+                .status()
+                .await;
+            ensure!(done.context("sh")?.success(), "curl failed");
+            times.push(began.elapsed());
+        }
+        self.row("100 MB, curl | curl", times);
+        Ok(())
+    }
+
+    /// Texts of others while many of the largest files are on their way.
+    async fn texts_beside_large_files(&mut self) -> anyhow::Result<()> {
+        let numbers: Vec<_> = (0..4).map(|_| Number::fresh()).collect();
+        let others = Number::fresh();
+        let began = Instant::now();
+        for n in 0..LARGE_AT_ONCE {
+            let id = format!("9900{n}");
+            let content = Content::Sized(LARGEST, n + 100);
+            self.stage
+                .neighbours
+                .set_content(&id, "application/pdf", content);
+            let from = format!("4915100{n:05}");
+            let message = payload::media(&from, "document", &id, "application/pdf");
+            self.sender
+                .send(numbers[usize::from(n % 4)].message(message))
+                .await;
+        }
+        let stored = |seen: &[Event]| {
+            let large = |event: &&Event| event.text("/message/type") == "document";
+            seen.iter().filter(large).count() >= usize::from(LARGE_AT_ONCE)
+        };
+        let mut times = Vec::new();
+        while !stored(&self.events.all()) {
+            ensure!(began.elapsed() < SOON * 4, "the large files don't come out");
+            let text = payload::text("16505550000", "Does it come in green?");
+            let sent = Instant::now();
+            let event = self.out(&others, text).await;
+            times.push(event.at.duration_since(sent));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.row("16 x 100 MB at once", vec![began.elapsed()]);
+        self.row(&format!("{} texts meanwhile", times.len()), times);
+        Ok(())
+    }
+
+    fn row(&mut self, what: &str, mut times: Vec<Duration>) {
+        times.sort_unstable();
+        let at = |share: f64| {
+            let index = ((times.len() - 1) as f64 * share).round() as usize;
+            times[index].as_secs_f64() * 1e3
+        };
+        self.rows.push(Row {
+            what: what.to_owned(),
+            p50_ms: at(0.5),
+            p99_ms: at(0.99),
+        });
+    }
+}
