@@ -20,6 +20,8 @@ pub struct RedisOptions {
     pub arguments: Vec<String>,
     /// As if the disk were full when a file has so many bytes.
     pub most_bytes_of_a_file: Option<u64>,
+    /// As if the disk took so much longer for each fsync.
+    pub fsync_ms: Option<u64>,
 }
 
 /// One redis-server: AOF with fsync on every write, no snapshots, no eviction.
@@ -171,5 +173,23 @@ fn launch(port: u16, options: &RedisOptions, folder: &TempDir) -> anyhow::Result
         .args(["--maxmemory-policy", "noeviction", "--maxmemory"])
         .arg(options.maxmemory.as_deref().unwrap_or("4gb"))
         .args(&options.arguments);
+    if let Some(ms) = options.fsync_ms {
+        server.env("LD_PRELOAD", slow_fsync(folder)?);
+        server.env("FSYNC_MS", ms.to_string());
+    }
     Process::spawn("redis", server, folder.path())
+}
+
+/// Builds the library that makes fsync slow.
+fn slow_fsync(folder: &TempDir) -> anyhow::Result<PathBuf> {
+    let library = folder.path().join("slow_fsync.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/servers/slow_fsync.c");
+    let built = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .args([source, "-ldl"])
+        .status()
+        .context("cc")?;
+    anyhow::ensure!(built.success(), "cc can't build slow_fsync.c");
+    Ok(library)
 }

@@ -420,3 +420,52 @@ async fn a_full_disk_stops_redis_and_loses_nothing() {
     );
     sender.send(fresh("room again")).await;
 }
+
+/// Redis answers only what is on its disk: killed at any moment, it has all that was answered 200.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_and_a_kill_lose_nothing() {
+    let redis = RedisOptions {
+        fsync_ms: Some(200),
+        ..RedisOptions::default()
+    };
+    let mut stage = Stage::with(StageOptions {
+        redis,
+        ..StageOptions::default()
+    })
+    .await;
+    let ingress = stage.ingress().start().await;
+    let sender = stage.sender(&ingress);
+    let mut accepted = 0;
+    for _ in 0..4 {
+        let mut posts = tokio::task::JoinSet::new();
+        for n in 0..60 {
+            let (sender, body) = (sender.clone(), fresh("x"));
+            posts.spawn(async move {
+                // They come while others are being written.
+                tokio::time::sleep(Duration::from_millis(n * 10)).await;
+                sender.post_once(body).await.expect("an answer").status
+            });
+        }
+        let mut answers = HashSet::new();
+        while let Some(status) = posts.join_next().await {
+            let status = status.expect("no panic");
+            accepted += u64::from(status == 200);
+            // The first answer is there, and others are on their way.
+            if answers.is_empty() {
+                stage.redis.kill();
+            }
+            answers.insert(status);
+        }
+        assert!(answers.is_subset(&HashSet::from([200, 503])), "{answers:?}");
+        stage.redis.restart().await.expect("Redis");
+        eventually(SOON, "it is taken again", async || {
+            let answer = sender.post_once(fresh("again")).await.ok()?;
+            accepted += u64::from(answer.status == 200);
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    }
+    let stored = stored(&stage).await;
+    assert!(accepted >= 8, "{accepted}");
+    assert!(stored >= accepted, "{stored} of {accepted}");
+}
