@@ -692,7 +692,8 @@ async fn an_album_does_not_wait_for_a_graph_api_that_is_away() {
         .await;
     let seen = events.wait_for(31, SOON).await;
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    // One deadline (3 s), not thirty of them.
+    assert!(took < Duration::from_secs(8), "{took:?}");
     assert_eq!(seen[30].text("/message/content/body"), "after the album");
     assert!(seen[..30].iter().all(|event| status(event) == "pending"));
     // While it is known to be away, nobody waits at all.
@@ -702,8 +703,9 @@ async fn an_album_does_not_wait_for_a_graph_api_that_is_away() {
     sender.send(number.message(image(&id, JPEG))).await;
     let seen = events.wait_for(32, SOON).await;
     assert_eq!(status(&seen[31]), "pending");
+    // Less than the deadline.
     assert!(
-        began.elapsed() < Duration::from_secs(1),
+        began.elapsed() < Duration::from_millis(2500),
         "{:?}",
         began.elapsed()
     );
