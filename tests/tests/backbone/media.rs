@@ -526,10 +526,8 @@ async fn a_slow_file_does_not_hold_its_message_up_and_follows_once() {
     stage.sender(&ingress).send(number.message(text)).await;
     let seen = events.wait_for(2, SOON).await;
     let took = began.elapsed();
-    assert!(
-        DEADLINE <= took && took < DEADLINE + Duration::from_secs(1),
-        "{took:?}"
-    );
+    // The file itself would take a day.
+    assert!(DEADLINE <= took && took < DEADLINE * 3, "{took:?}");
     assert_eq!(status(&seen[0]), "pending");
     assert_eq!(seen[1].text("/message/content/body"), "after it");
     let seen = events.wait_for(3, SOON).await;

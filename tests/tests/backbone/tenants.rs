@@ -535,8 +535,9 @@ async fn a_mountain_of_an_unknown_account_waits_beside_the_traffic_of_others() {
             .send(known.message(payload::text("1111111111", &n.to_string())))
             .await;
         events.wait_for(n + 2, SOON).await;
+        // What waits would make it wait for ever.
         assert!(
-            began.elapsed() < Duration::from_secs(1),
+            began.elapsed() < Duration::from_secs(5),
             "{:?}",
             began.elapsed()
         );
