@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the local run and the tests need and this machine lacks: Redis, RabbitMQ and Ceph's
-# S3 gateway as Debian packages, none of them started as a service, a C compiler, and Python and
+# Installs what the local run and the tests need and this machine lacks: Redis, RabbitMQ, Ceph's S3
+# gateway and Prometheus as Debian packages, none of them started as a service, a C compiler, and Python and
 # Node with their AMQP clients for the example consumers. Run it, or let run.sh and test.sh do so.
 set -euo pipefail
 
@@ -75,6 +75,7 @@ want ceph-mon ceph-mon
 want ceph-osd ceph-osd
 want radosgw radosgw
 want ceph-common ceph
+want prometheus prometheus
 want curl curl
 want util-linux setpriv
 want python3-pika /usr/lib/python3/dist-packages/pika

@@ -2,6 +2,7 @@
 //! that a whole test run has in common because they take seconds to start.
 
 pub mod cluster;
+pub mod prometheus;
 pub mod rabbitmq;
 pub mod redis;
 pub mod s3;
@@ -9,6 +10,7 @@ pub mod s3;
 use std::env;
 
 pub use cluster::RedisCluster;
+pub use prometheus::Prometheus;
 pub use rabbitmq::{Broker, RabbitMq, Vhost};
 pub use redis::{Redis, RedisOptions};
 pub use s3::{S3, S3Access};

@@ -5,6 +5,7 @@ mod answers;
 mod cluster;
 mod consumers;
 mod corpus;
+mod dashboards;
 mod documents;
 mod door;
 mod limits;
