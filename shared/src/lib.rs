@@ -1,6 +1,7 @@
 //! What both programs must agree on: how a webhook body is read ([`webhook`]), the keys and
 //! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]), and the plumbing
-//! that both start with ([`config`], [`secrets`], [`redis`], [`script`], [`telemetry`], [`admin`]).
+//! that both start with ([`config`], [`secrets`], [`redis`], [`script`], [`store`], [`telemetry`],
+//! [`admin`]).
 
 pub mod webhook;
 
@@ -9,6 +10,8 @@ pub mod keys;
 
 pub mod redis;
 pub mod script;
+
+pub mod store;
 
 pub mod admin;
 pub mod config;

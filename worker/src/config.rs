@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shared::config::{Check, LogArgs, RedisArgs, duration};
 use shared::redis::Redis;
 use shared::secrets::{Follow, Rotating, Secret};
+use shared::store::{StoreArgs, StoreKeys};
 use url::Url;
 
 use crate::media::safety::AllowedHost;
@@ -79,6 +80,8 @@ pub struct Config {
     #[command(flatten)]
     pub store: StoreArgs,
     #[command(flatten)]
+    pub objects: ObjectArgs,
+    #[command(flatten)]
     pub tenants: TenantArgs,
     #[command(flatten)]
     pub graph: GraphArgs,
@@ -128,33 +131,12 @@ pub enum QueueType {
     Classic,
 }
 
-/// Where raw payloads go.
+/// What else the worker keeps in the object store.
 #[derive(Args, Debug, Clone)]
-pub struct StoreArgs {
-    /// Any S3
-    #[arg(long, env = "MINIO_ENDPOINT", default_value = "http://127.0.0.1:9000")]
-    pub minio_endpoint: Url,
+pub struct ObjectArgs {
     /// The store as those see it who get presigned URLs; default: the endpoint
     #[arg(long, env = "MINIO_PUBLIC_ENDPOINT")]
     pub minio_public_endpoint: Option<Url>,
-    /// Name of the key that the store knows
-    #[arg(long, env = "MINIO_ACCESS_KEY", hide_env_values = true)]
-    pub minio_access_key: Option<Secret>,
-    /// File that has it, read again when it changes
-    #[arg(long, env = "MINIO_ACCESS_KEY_FILE")]
-    pub minio_access_key_file: Option<PathBuf>,
-    /// The key itself
-    #[arg(long, env = "MINIO_SECRET_KEY", hide_env_values = true)]
-    pub minio_secret_key: Option<Secret>,
-    /// File that has it, read again when it changes
-    #[arg(long, env = "MINIO_SECRET_KEY_FILE")]
-    pub minio_secret_key_file: Option<PathBuf>,
-    /// What requests are signed for
-    #[arg(long, env = "MINIO_REGION", default_value = "us-east-1")]
-    pub minio_region: String,
-    /// Raw payloads; created if missing
-    #[arg(long, env = "MINIO_WEBHOOK_BUCKET", default_value = "webhooks-inbound")]
-    pub minio_webhook_bucket: String,
     /// Media; created if missing
     #[arg(long, env = "MINIO_MEDIA_BUCKET", default_value = "media-inbound")]
     pub minio_media_bucket: String,
@@ -283,20 +265,11 @@ pub struct Secrets {
     pub admin_token: Option<Arc<Rotating<Secret>>>,
 }
 
-/// What signs requests to the object store.
-#[derive(Debug, Clone)]
-pub struct StoreKeys {
-    pub access: Arc<Rotating<Secret>>,
-    pub secret: Arc<Rotating<Secret>>,
-}
-
 impl Secrets {
     /// All that may change while the program runs.
     pub fn followed(&self) -> Vec<Arc<dyn Follow>> {
         let mut all = vec![self.redis.follow(), self.amqp.clone()];
-        if let Some(StoreKeys { access, secret }) = self.store.clone() {
-            all.extend([access as Arc<dyn Follow>, secret]);
-        }
+        all.extend(self.store.iter().flat_map(StoreKeys::followed));
         for token in [
             &self.tenant_service_token,
             &self.state_manager_token,
@@ -316,7 +289,7 @@ impl Config {
     /// # Errors
     /// What is wrong with any of them.
     pub fn secrets(&self) -> Result<Secrets, Vec<String>> {
-        let (amqp, store, tenants) = (&self.amqp, &self.store, &self.tenants);
+        let (amqp, tenants) = (&self.amqp, &self.tenants);
         let default = "amqp://guest:guest@127.0.0.1:5672/%2f".parse().ok();
         let default = default.filter(|_| amqp.amqp_url_file.is_none());
         let mut problems = Vec::new();
@@ -332,16 +305,6 @@ impl Config {
             let opened = Rotating::plain(variable, value.as_ref(), file.as_deref());
             keep(opened, &mut problems)
         };
-        let access = plain(
-            "MINIO_ACCESS_KEY",
-            &store.minio_access_key,
-            &store.minio_access_key_file,
-        );
-        let secret = plain(
-            "MINIO_SECRET_KEY",
-            &store.minio_secret_key,
-            &store.minio_secret_key_file,
-        );
         let tenant_service_token = plain(
             "TENANT_SERVICE_TOKEN",
             &tenants.tenant_service_token,
@@ -367,13 +330,15 @@ impl Config {
         let file = tenants.tenants_file.as_deref();
         let file = file.map(|file| Rotating::list("TENANTS", file, Directory::parse));
         let tenants = keep(file.transpose(), &mut problems);
+        let store = self.store.keys().unwrap_or_else(|wrong| {
+            problems.extend(wrong);
+            None
+        });
         match (redis, amqp) {
             (Some(redis), Some(amqp)) if problems.is_empty() => Ok(Secrets {
                 redis,
                 amqp,
-                store: access
-                    .zip(secret)
-                    .map(|(access, secret)| StoreKeys { access, secret }),
+                store,
                 tenant_service_token,
                 tenants,
                 token_keys,
@@ -396,9 +361,7 @@ impl Check for Cli {
     fn problems(&self) -> Vec<String> {
         let config = &self.config;
         let mut problems = config.secrets().err().unwrap_or_default();
-        let store = &config.store;
-        let access = store.minio_access_key.is_some() || store.minio_access_key_file.is_some();
-        let secret = store.minio_secret_key.is_some() || store.minio_secret_key_file.is_some();
+        let (access, secret) = config.store.named_keys();
         let mut must = |holds: bool, what: &str| {
             if !holds {
                 problems.push(what.to_owned());
@@ -462,7 +425,7 @@ impl Check for Cli {
             ),
             (
                 config
-                    .store
+                    .objects
                     .minio_public_endpoint
                     .as_ref()
                     .unwrap_or(&config.store.minio_endpoint),
@@ -486,7 +449,7 @@ impl Check for Cli {
             );
         }
         must(
-            (Duration::from_secs(1)..=LONGEST_PRESIGNED).contains(&config.store.presign_expiry),
+            (Duration::from_secs(1)..=LONGEST_PRESIGNED).contains(&config.objects.presign_expiry),
             "PRESIGN_EXPIRY (--presign-expiry) must be from 1s to 7d",
         );
         must(

@@ -23,7 +23,7 @@ pub async fn run(config: &Config, args: &PresignArgs) -> anyhow::Result<()> {
         .secrets()
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
     let keys = secrets.store.context("MINIO_ACCESS_KEY is not set")?;
-    let store = Store::new(&config.store, keys)?;
+    let store = Store::new(&config.store, &config.objects, keys)?;
     let found = urls(&store, args.tenant.as_deref(), &args.message_id).await?;
     ensure!(!found.is_empty(), "there is no media of this message");
     let mut out = std::io::stdout().lock();

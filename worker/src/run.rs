@@ -89,7 +89,7 @@ pub async fn run(
     );
     let redis = secrets.redis.clone();
     let connection = redis.connection(REDIS_TIMEOUT);
-    let store = Arc::new(Store::new(&config.store, store_keys)?);
+    let store = Arc::new(Store::new(&config.store, &config.objects, store_keys)?);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let tenants = Arc::new(Tenants::new(

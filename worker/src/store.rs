@@ -8,51 +8,38 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use async_trait::async_trait;
+use anyhow::Context;
 use bytes::Bytes;
 use chrono::DateTime;
-use object_store::CredentialProvider;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredential};
-use object_store::client::{ClientOptions, HttpRequestBody};
-use object_store::path::Path;
-use object_store::{
-    Attribute, AttributeValue, Attributes, BackoffConfig, ObjectStore, ObjectStoreExt, PutOptions,
-    RetryConfig,
-};
+use object_store::aws::AmazonS3;
+use object_store::{Attribute, AttributeValue, Attributes, ObjectStore, PutOptions};
 use sha2::{Digest, Sha256};
+use shared::store::{StoreArgs, StoreKeys, StorePatience, path};
 use shared::webhook::{Identity, Place};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::config::{StoreArgs, StoreKeys};
+use crate::config::ObjectArgs;
 use crate::event::RawObject;
 use crate::payload::PayloadItem;
+
+pub use shared::store::told;
 
 pub use self::media::{MediaFound, MediaHead, MediaPutError, Presigned};
 
 /// More would not make the store faster, only each write later.
 const WRITES_AT_ONCE: usize = 32;
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// What fails goes to the later-list, which tries for ever.
+const PATIENCE: StorePatience = StorePatience {
+    connect: Duration::from_secs(2),
+    request: Duration::from_secs(30),
+    retry: Duration::from_secs(5),
+};
 /// Ids longer than this are hashed.
 const LONGEST_ID: usize = 200;
 
 /// An object's attributes: short texts by name.
 pub type Described = BTreeMap<&'static str, String>;
-
-#[async_trait]
-impl CredentialProvider for StoreKeys {
-    type Credential = AwsCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        Ok(Arc::new(AwsCredential {
-            key_id: self.access.current().expose().to_owned(),
-            secret_key: self.secret.current().expose().to_owned(),
-            token: None,
-        }))
-    }
-}
 
 /// The buckets.
 pub struct Store {
@@ -61,6 +48,8 @@ pub struct Store {
     /// The media bucket as the public sees it; only signs.
     public: AmazonS3,
     args: StoreArgs,
+    more: ObjectArgs,
+    keys: Arc<StoreKeys>,
     client: reqwest::Client,
     /// Without a time limit: its requests have the size of a file, and are watched.
     uploads: reqwest::Client,
@@ -70,25 +59,25 @@ pub struct Store {
 impl Store {
     /// # Errors
     /// Settings that can't be used.
-    pub fn new(args: &StoreArgs, keys: StoreKeys) -> anyhow::Result<Self> {
+    pub fn new(args: &StoreArgs, more: &ObjectArgs, keys: StoreKeys) -> anyhow::Result<Self> {
         let keys = Arc::new(keys);
         let bucket =
-            |endpoint: &Url, name: &str| builder(args, keys.clone(), endpoint, name).build();
+            |endpoint: &Url, name: &str| args.bucket(endpoint, name, keys.clone(), PATIENCE);
         let webhooks = bucket(&args.minio_endpoint, &args.minio_webhook_bucket)
             .context("MINIO_ENDPOINT (--minio-endpoint)")?;
-        let media = bucket(&args.minio_endpoint, &args.minio_media_bucket)
+        let media = bucket(&args.minio_endpoint, &more.minio_media_bucket)
             .context("MINIO_ENDPOINT (--minio-endpoint)")?;
-        let public = args.minio_public_endpoint.as_ref();
+        let public = more.minio_public_endpoint.as_ref();
         let public = bucket(
             public.unwrap_or(&args.minio_endpoint),
-            &args.minio_media_bucket,
+            &more.minio_media_bucket,
         )
         .context("MINIO_PUBLIC_ENDPOINT (--minio-public-endpoint)")?;
         let client = reqwest::Client::builder()
-            .timeout(REQUEST_TIMEOUT)
+            .timeout(PATIENCE.request)
             .build()?;
         let uploads = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_timeout(PATIENCE.connect)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         Ok(Self {
@@ -96,6 +85,8 @@ impl Store {
             media,
             public,
             args: args.clone(),
+            more: more.clone(),
+            keys,
             client,
             uploads,
             writes: Semaphore::new(WRITES_AT_ONCE),
@@ -109,49 +100,13 @@ impl Store {
     pub async fn create_buckets(&self) -> anyhow::Result<()> {
         for bucket in [
             &self.args.minio_webhook_bucket,
-            &self.args.minio_media_bucket,
+            &self.more.minio_media_bucket,
         ] {
-            self.create_bucket(bucket)
-                .await
-                .with_context(|| format!("bucket {bucket} can't be created"))?;
+            self.args
+                .create_bucket(&self.client, &self.keys, bucket)
+                .await?;
         }
         Ok(())
-    }
-
-    async fn create_bucket(&self, bucket: &str) -> anyhow::Result<()> {
-        let mut url: Url = self.args.minio_endpoint.clone();
-        url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("MINIO_ENDPOINT can't have a path added"))?
-            .pop_if_empty()
-            .push(bucket);
-        let body = if self.args.minio_region == "us-east-1" {
-            String::new()
-        } else {
-            format!(
-                "<CreateBucketConfiguration><LocationConstraint>{}</LocationConstraint>\
-                 </CreateBucketConfiguration>",
-                self.args.minio_region
-            )
-        };
-        let credential = self.webhooks.credentials().get_credential().await?;
-        let mut signed =
-            hyper::Request::put(url.as_str()).body(HttpRequestBody::from(body.clone()))?;
-        AwsAuthorizer::new(&credential, "s3", &self.args.minio_region)
-            .try_authorize(&mut signed, None)?;
-        let answer = self
-            .client
-            .put(url)
-            .headers(signed.headers().clone())
-            .body(body)
-            .send()
-            .await?;
-        let status = answer.status();
-        let text = answer.text().await.unwrap_or_default();
-        // 409 also says that it is another's: then writing fails, and says so.
-        if status.is_success() || status == 409 || text.contains("BucketAlreadyOwnedByYou") {
-            return Ok(());
-        }
-        bail!("the store answered {status}");
     }
 
     /// Whether the store answers and lets us in.
@@ -159,10 +114,7 @@ impl Store {
     /// # Errors
     /// It doesn't.
     pub async fn probe(&self) -> object_store::Result<()> {
-        match self.webhooks.head(&Path::from("probe")).await {
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+        shared::store::probe(&self.webhooks).await
     }
 
     /// Where an event says that its raw payload lies.
@@ -175,7 +127,7 @@ impl Store {
 
     /// Whether raw payloads are archived.
     pub fn archives(&self) -> bool {
-        self.args.archive
+        self.more.archive
     }
 
     /// Writes an object. The same key and bytes may be written twice.
@@ -188,7 +140,6 @@ impl Store {
         described: &BTreeMap<String, String>,
         body: Bytes,
     ) -> object_store::Result<()> {
-        let path = Path::parse(key).unwrap_or_else(|_| Path::from(key));
         let mut attributes = Attributes::new();
         attributes.insert(Attribute::ContentType, "application/json".into());
         for (name, value) in described {
@@ -203,51 +154,11 @@ impl Store {
         };
         // The semaphore is never closed.
         let _permit = self.writes.acquire().await;
-        self.webhooks.put_opts(&path, body.into(), options).await?;
+        self.webhooks
+            .put_opts(&path(key), body.into(), options)
+            .await?;
         Ok(())
     }
-}
-
-fn builder(
-    args: &StoreArgs,
-    keys: Arc<StoreKeys>,
-    endpoint: &Url,
-    bucket: &str,
-) -> AmazonS3Builder {
-    AmazonS3Builder::new()
-        .with_endpoint(endpoint.as_str().trim_end_matches('/'))
-        .with_region(&args.minio_region)
-        .with_bucket_name(bucket)
-        .with_credentials(keys)
-        .with_virtual_hosted_style_request(false)
-        .with_client_options(
-            ClientOptions::new()
-                .with_allow_http(true)
-                .with_timeout(REQUEST_TIMEOUT)
-                .with_connect_timeout(CONNECT_TIMEOUT),
-        )
-        // What fails goes to the later-list, which tries for ever.
-        .with_retry(RetryConfig {
-            backoff: BackoffConfig::default(),
-            max_retries: 1,
-            retry_timeout: Duration::from_secs(5),
-        })
-}
-
-/// An error of the store, for the log: without keys, since a message's id holds a phone number.
-pub fn told(error: &object_store::Error) -> String {
-    let text = error.to_string();
-    let words = text
-        .split_whitespace()
-        .map(|word| match word.split_once("://") {
-            Some((scheme, rest)) => {
-                let host = rest.split('/').next().unwrap_or_default();
-                format!("{scheme}://{host}/…")
-            }
-            None if word.contains('/') || word.contains("wamid") => "…".to_owned(),
-            None => word.to_owned(),
-        });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 /// The folder of a tenant, or of an account that has none.
@@ -324,31 +235,6 @@ fn header_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_error_names_no_key() {
-        let at = "http://store:9000/bucket/t/2026-01-02/1-wamid.HBgLMTY.json";
-        for error in [
-            object_store::Error::NotFound {
-                path: "t/2026-01-02/1-wamid.HBgLMTY.json".to_owned(),
-                source: "none".into(),
-            },
-            object_store::Error::Generic {
-                store: "S3",
-                source: format!("Error performing PUT {at} in 1ms - 503").into(),
-            },
-        ] {
-            let told = told(&error);
-            assert!(!told.contains("HBgLMTY"), "{told}");
-        }
-        assert_eq!(
-            told(&object_store::Error::Generic {
-                store: "S3",
-                source: format!("PUT {at} in 1ms").into(),
-            }),
-            "Generic S3 error: PUT http://store:9000/… in 1ms"
-        );
-    }
 
     #[test]
     fn no_id_leaves_its_folder() {

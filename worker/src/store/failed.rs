@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
-use object_store::path::Path;
 use object_store::{Attribute, Attributes, GetOptions, ObjectStore, ObjectStoreExt};
+
+use shared::store::path;
 
 use super::Store;
 
@@ -64,10 +65,6 @@ impl Store {
     pub async fn remove(&self, key: &str) -> object_store::Result<()> {
         self.webhooks.delete(&path(key)).await
     }
-}
-
-fn path(key: &str) -> Path {
-    Path::parse(key).unwrap_or_else(|_| Path::from(key))
 }
 
 fn described(attributes: &Attributes) -> BTreeMap<String, String> {

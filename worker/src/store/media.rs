@@ -16,6 +16,7 @@ use reqwest::header::{
 use reqwest::{Method, StatusCode};
 
 use sha2::{Digest, Sha256};
+use shared::store::path;
 
 use super::Store;
 
@@ -142,7 +143,7 @@ impl Store {
     /// # Errors
     /// It can't be signed.
     pub async fn presign_media(&self, key: &str) -> object_store::Result<Presigned> {
-        let expiry = self.args.presign_expiry;
+        let expiry = self.more.presign_expiry;
         let expires_at = Utc::now() + expiry;
         let url = self
             .public
@@ -155,7 +156,7 @@ impl Store {
     }
 
     pub fn media_bucket(&self) -> &str {
-        &self.args.minio_media_bucket
+        &self.more.minio_media_bucket
     }
 
     /// Keys of the media of a message, of one tenant or of all (`None`). It walks the folders of
@@ -209,10 +210,6 @@ impl Store {
             .try_collect()
             .await
     }
-}
-
-fn path(key: &str) -> Path {
-    Path::parse(key).unwrap_or_else(|_| Path::from(key))
 }
 
 fn headers(head: &MediaHead) -> Option<HeaderMap> {

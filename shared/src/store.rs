@@ -1,0 +1,261 @@
+//! The object store: its settings, and how both programs come to a bucket.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use clap::Args;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredential};
+use object_store::client::{ClientOptions, HttpRequestBody};
+use object_store::path::Path;
+use object_store::{BackoffConfig, CredentialProvider, ObjectStoreExt, RetryConfig};
+use url::Url;
+
+use crate::secrets::{Follow, Rotating, Secret};
+
+/// Where objects lie.
+#[derive(Args, Debug, Clone)]
+pub struct StoreArgs {
+    /// Any S3
+    #[arg(long, env = "MINIO_ENDPOINT", default_value = "http://127.0.0.1:9000")]
+    pub minio_endpoint: Url,
+    /// Name of the key that the store knows
+    #[arg(long, env = "MINIO_ACCESS_KEY", hide_env_values = true)]
+    pub minio_access_key: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "MINIO_ACCESS_KEY_FILE")]
+    pub minio_access_key_file: Option<PathBuf>,
+    /// The key itself
+    #[arg(long, env = "MINIO_SECRET_KEY", hide_env_values = true)]
+    pub minio_secret_key: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "MINIO_SECRET_KEY_FILE")]
+    pub minio_secret_key_file: Option<PathBuf>,
+    /// What requests are signed for
+    #[arg(long, env = "MINIO_REGION", default_value = "us-east-1")]
+    pub minio_region: String,
+    /// Raw payloads, what was set aside, and the spool; created if missing
+    #[arg(long, env = "MINIO_WEBHOOK_BUCKET", default_value = "webhooks-inbound")]
+    pub minio_webhook_bucket: String,
+}
+
+/// What signs requests to the object store.
+#[derive(Debug, Clone)]
+pub struct StoreKeys {
+    pub access: Arc<Rotating<Secret>>,
+    pub secret: Arc<Rotating<Secret>>,
+}
+
+/// How long a request to the store may take.
+#[derive(Debug, Clone, Copy)]
+pub struct StorePatience {
+    pub connect: Duration,
+    pub request: Duration,
+    /// From the first attempt to when a second one may still begin.
+    pub retry: Duration,
+}
+
+impl StoreArgs {
+    /// The keys; `None` where one is not set.
+    ///
+    /// # Errors
+    /// What is wrong with either.
+    pub fn keys(&self) -> Result<Option<StoreKeys>, Vec<String>> {
+        let access = Rotating::plain(
+            "MINIO_ACCESS_KEY",
+            self.minio_access_key.as_ref(),
+            self.minio_access_key_file.as_deref(),
+        );
+        let secret = Rotating::plain(
+            "MINIO_SECRET_KEY",
+            self.minio_secret_key.as_ref(),
+            self.minio_secret_key_file.as_deref(),
+        );
+        match (access, secret) {
+            (Ok(access), Ok(secret)) => Ok(access
+                .zip(secret)
+                .map(|(access, secret)| StoreKeys { access, secret })),
+            (access, secret) => Err(access.err().into_iter().chain(secret.err()).collect()),
+        }
+    }
+
+    /// Which of the two keys are named.
+    pub fn named_keys(&self) -> (bool, bool) {
+        (
+            self.minio_access_key.is_some() || self.minio_access_key_file.is_some(),
+            self.minio_secret_key.is_some() || self.minio_secret_key_file.is_some(),
+        )
+    }
+
+    /// A bucket at `endpoint`; nothing is connected yet.
+    ///
+    /// # Errors
+    /// Settings that can't be used.
+    pub fn bucket(
+        &self,
+        endpoint: &Url,
+        name: &str,
+        keys: Arc<StoreKeys>,
+        patience: StorePatience,
+    ) -> object_store::Result<AmazonS3> {
+        AmazonS3Builder::new()
+            .with_endpoint(endpoint.as_str().trim_end_matches('/'))
+            .with_region(&self.minio_region)
+            .with_bucket_name(name)
+            .with_credentials(keys)
+            .with_virtual_hosted_style_request(false)
+            .with_client_options(
+                ClientOptions::new()
+                    .with_allow_http(true)
+                    .with_timeout(patience.request)
+                    .with_connect_timeout(patience.connect),
+            )
+            .with_retry(RetryConfig {
+                backoff: BackoffConfig::default(),
+                max_retries: 1,
+                retry_timeout: patience.retry,
+            })
+            .build()
+    }
+
+    /// Creates a bucket if it is missing.
+    ///
+    /// # Errors
+    /// The store is away, or refuses.
+    pub async fn create_bucket(
+        &self,
+        client: &reqwest::Client,
+        keys: &StoreKeys,
+        name: &str,
+    ) -> anyhow::Result<()> {
+        self.try_create(client, keys, name)
+            .await
+            .with_context(|| format!("bucket {name} can't be created"))
+    }
+
+    async fn try_create(
+        &self,
+        client: &reqwest::Client,
+        keys: &StoreKeys,
+        name: &str,
+    ) -> anyhow::Result<()> {
+        let mut url = self.minio_endpoint.clone();
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("MINIO_ENDPOINT can't have a path added"))?
+            .pop_if_empty()
+            .push(name);
+        let body = if self.minio_region == "us-east-1" {
+            String::new()
+        } else {
+            format!(
+                "<CreateBucketConfiguration><LocationConstraint>{}</LocationConstraint>\
+                 </CreateBucketConfiguration>",
+                self.minio_region
+            )
+        };
+        let mut signed =
+            hyper::Request::put(url.as_str()).body(HttpRequestBody::from(body.clone()))?;
+        AwsAuthorizer::new(&keys.credential(), "s3", &self.minio_region)
+            .try_authorize(&mut signed, None)?;
+        let answer = client
+            .put(url)
+            .headers(signed.headers().clone())
+            .body(body)
+            .send()
+            .await?;
+        let status = answer.status();
+        let text = answer.text().await.unwrap_or_default();
+        // 409 also says that it is another's: then writing fails, and says so.
+        if status.is_success() || status == 409 || text.contains("BucketAlreadyOwnedByYou") {
+            return Ok(());
+        }
+        bail!("the store answered {status}");
+    }
+}
+
+impl StoreKeys {
+    pub fn followed(&self) -> [Arc<dyn Follow>; 2] {
+        [self.access.clone(), self.secret.clone()]
+    }
+
+    fn credential(&self) -> AwsCredential {
+        AwsCredential {
+            key_id: self.access.current().expose().to_owned(),
+            secret_key: self.secret.current().expose().to_owned(),
+            token: None,
+        }
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for StoreKeys {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        Ok(Arc::new(self.credential()))
+    }
+}
+
+/// Whether the store answers and lets us in.
+///
+/// # Errors
+/// It doesn't.
+pub async fn probe(bucket: &AmazonS3) -> object_store::Result<()> {
+    match bucket.head(&Path::from("probe")).await {
+        Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A key as it was written, whatever it holds.
+pub fn path(key: &str) -> Path {
+    Path::parse(key).unwrap_or_else(|_| Path::from(key))
+}
+
+/// An error of the store, for the log: without keys, since a message's id holds a phone number.
+pub fn told(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let words = text
+        .split_whitespace()
+        .map(|word| match word.split_once("://") {
+            Some((scheme, rest)) => {
+                let host = rest.split('/').next().unwrap_or_default();
+                format!("{scheme}://{host}/…")
+            }
+            None if word.contains('/') || word.contains("wamid") => "…".to_owned(),
+            None => word.to_owned(),
+        });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_no_key() {
+        let at = "http://store:9000/bucket/t/2026-01-02/1-wamid.HBgLMTY.json";
+        for error in [
+            object_store::Error::NotFound {
+                path: "t/2026-01-02/1-wamid.HBgLMTY.json".to_owned(),
+                source: "none".into(),
+            },
+            object_store::Error::Generic {
+                store: "S3",
+                source: format!("Error performing PUT {at} in 1ms - 503").into(),
+            },
+        ] {
+            let told = told(&error);
+            assert!(!told.contains("HBgLMTY"), "{told}");
+        }
+        assert_eq!(
+            told(&object_store::Error::Generic {
+                store: "S3",
+                source: format!("PUT {at} in 1ms").into(),
+            }),
+            "Generic S3 error: PUT http://store:9000/… in 1ms"
+        );
+    }
+}
