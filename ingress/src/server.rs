@@ -90,8 +90,10 @@ pub async fn run(
     );
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
+    let readiness = Readiness::of(["redis"]);
+    readiness.register(&mut registry);
     let admin = Admin {
-        readiness: Readiness::of(["redis"]),
+        readiness,
         registry: Arc::new(registry),
         guarded: None,
     };

@@ -12,6 +12,9 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -19,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::exposition;
 use crate::secrets::{Rotating, Secret};
 
 /// The problem of a server that no probe has seen yet.
@@ -26,7 +30,15 @@ const UNPROBED: &str = "not probed yet";
 
 /// What the probes last saw of each server.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Seen>>>);
+pub struct Readiness {
+    seen: Arc<Mutex<BTreeMap<&'static str, Seen>>>,
+    up: Family<Server, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Server {
+    server: &'static str,
+}
 
 #[derive(Debug, Clone)]
 struct Seen {
@@ -45,9 +57,20 @@ impl Readiness {
         readiness
     }
 
+    /// The same as a metric.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "server_up",
+            "Whether a server that this program needs is well, as its probe last saw it",
+            self.up.clone(),
+        );
+    }
+
     /// Records what a probe saw: `None` is well.
     pub fn set(&self, server: &'static str, problem: Option<String>) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let well = i64::from(problem.is_none());
+        self.up.get_or_create(&Server { server }).set(well);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let before = seen.remove(server);
         if let Some(before) = &before {
             match (before.problem.as_deref(), &problem) {
@@ -65,7 +88,7 @@ impl Readiness {
 
     /// Remarks on a server that don't make it unready, such as unsafe settings.
     pub fn note(&self, server: &'static str, notes: Vec<String>) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = seen.get_mut(server) {
             seen.notes = notes;
         }
@@ -73,7 +96,7 @@ impl Readiness {
 
     /// Whether all servers are well, and the report.
     pub fn report(&self) -> (bool, serde_json::Value) {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let ready = seen.values().all(|seen| seen.problem.is_none());
         let servers: serde_json::Map<_, _> = seen
             .iter()
@@ -161,19 +184,15 @@ impl Admin {
         }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Bytes> {
+    fn answer(&self, request: &Request<hyper::body::Incoming>) -> Response<Bytes> {
+        let (method, path, head) = (request.method(), request.uri().path(), request.headers());
         let known = ["/metrics", "/health", "/ready"].contains(&path);
         if method != Method::GET && known {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         }
         if path == "/metrics" {
-            let mut text = String::new();
-            return match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
-                Ok(()) => body(
-                    StatusCode::OK,
-                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                    text,
-                ),
+            return match exposition::write(&self.registry, head) {
+                Ok((form, text)) => body(StatusCode::OK, form, text),
                 Err(_) => plain(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "metrics can't be written\n",
@@ -209,7 +228,7 @@ impl Admin {
                     async move {
                         let response = match guarded {
                             Some(answer) => answer.await,
-                            None => admin.answer(request.method(), request.uri().path()),
+                            None => admin.answer(&request),
                         };
                         Ok::<_, std::convert::Infallible>(response.map(Full::new))
                     }

@@ -25,6 +25,18 @@ pub enum Failure {
     Tenant(Verdict),
 }
 
+/// Why something is set aside: a whole entry for one of the first three, else an item.
+pub const REASONS: [&str; 8] = [
+    "undecodable",
+    "unreadable",
+    "crashes",
+    "unwritable",
+    "panicked",
+    "no_such_item",
+    "tenant_suspended",
+    "tenant_unknown",
+];
+
 /// What happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::leases::Tenure;
-use crate::metrics::StatePost;
+use crate::metrics::{StatePost, Uploaded};
 use crate::neighbour::NeighbourError;
 use crate::partition::Work;
 use crate::readmit;
@@ -71,8 +71,6 @@ async fn sweep(work: &Work, tenure: &Tenure) -> redis::RedisResult<usize> {
     let mut left_out = BTreeSet::new();
     loop {
         let (pieces, next) = work.stream.later(tenure, &after, &left_out).await?;
-        let (stream, later) = work.stream.lengths(tenure.partition).await?;
-        work.metrics.lengths(tenure.partition, stream, later);
         let mut outcomes: BTreeMap<OwedKind, BTreeSet<Outcome>> = BTreeMap::new();
         let mut done = Vec::new();
         let worked_on = pieces.into_iter().filter_map(|piece| work_on(work, piece));
@@ -116,8 +114,12 @@ async fn put(work: &Work, object: OwedObject) -> Outcome {
     let described: BTreeMap<String, String> =
         serde_json::from_str(&object.attributes).unwrap_or_default();
     let put = work.store.put(&object.key, &described, object.body.into());
+    let began = Instant::now();
     match timeout(PUT_TIME, put).await {
-        Ok(Ok(())) => tracing::debug!("written from the later-list"),
+        Ok(Ok(())) => {
+            work.metrics.uploaded(Uploaded::Payload, began.elapsed());
+            tracing::debug!("written from the later-list");
+        }
         Ok(Err(error)) => {
             tracing::warn!(error = store::told(&error), "an object is still owed");
             return if matches!(error, object_store::Error::Generic { .. }) {

@@ -20,6 +20,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::metrics::Metrics;
+
 /// Cycles in the life of a lease. A dead worker's partitions are free after one life and taken one
 /// cycle later.
 const CYCLES_PER_LEASE: u32 = 5;
@@ -114,7 +116,7 @@ impl Leases {
     /// gets. `own` returns when its tenure is lost, or when it is told to drain and has.
     pub async fn run<F>(
         &self,
-        owned: &prometheus_client::metrics::gauge::Gauge,
+        metrics: &Metrics,
         shutdown: CancellationToken,
         own: impl Fn(Arc<Tenure>) -> F,
     ) where
@@ -148,7 +150,11 @@ impl Leases {
                     }
                 }
             }
-            owned.set(tenures.len() as i64);
+            metrics.owned.set(tenures.len() as i64);
+            if let Some((_, Link::Pool(pool))) = &*self.link.lock().await {
+                let pool = pool.status();
+                metrics.redis_pool(pool.size, pool.available);
+            }
             if leaving && tenures.is_empty() {
                 return;
             }

@@ -1,20 +1,70 @@
-//! Metrics of the worker.
+//! Metrics of the worker. Labels come from closed sets only, so that no stranger can make series; those
+//! that are known from the start are there from the start, so that a first failure is seen as one more.
 
+mod received;
+
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::media::outcome::Reason;
 use crate::neighbour::NeighbourMetrics;
 use crate::publisher::NotPublished;
+use received::{NONE, Received};
+
+/// Implements what a label's value needs for types that are their own text.
+macro_rules! label_values {
+    ($($kind:ty),+) => {$(
+        impl prometheus_client::encoding::EncodeLabelValue for $kind {
+            fn encode(
+                &self,
+                encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
+            ) -> std::fmt::Result {
+                prometheus_client::encoding::EncodeLabelValue::encode(
+                    &<&'static str>::from(*self),
+                    encoder,
+                )
+            }
+        }
+    )+};
+}
+pub(crate) use label_values;
+
+label_values!(
+    Cache,
+    StatePost,
+    PublishStatus,
+    TransferOutcome,
+    MediaStatus,
+    Uploaded,
+    LaterList,
+    ChannelState,
+    PoolState
+);
+
+/// Seconds: from a millisecond to the time that an item may wait for its media.
+const PROCESSING: [f64; 13] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// Seconds: Meta's timestamps are whole seconds, and it tries for 7 days.
+const DELAY: [f64; 12] = [
+    1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0, 604_800.0,
+];
+/// Seconds, of uploads: small objects and files of 100 MB.
+const UPLOAD: [f64; 14] = [
+    0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0,
+];
 
 /// What is remembered where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Cache {
     /// Tenants, in this process.
     Tenant,
@@ -43,6 +93,10 @@ pub struct CacheMetrics {
 impl CacheMetrics {
     fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        for cache in Cache::iter() {
+            drop(metrics.hits.get_or_create(&OfCache { cache }));
+            drop(metrics.misses.get_or_create(&OfCache { cache }));
+        }
         registry.register("cache_hit", "Found in a cache", metrics.hits.clone());
         registry.register(
             "cache_miss",
@@ -72,7 +126,8 @@ impl CacheMetrics {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum StatePost {
     Taken,
     Refused,
@@ -85,7 +140,8 @@ struct StatePosted {
     outcome: StatePost,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 enum PublishStatus {
     Confirmed,
     Unroutable,
@@ -109,7 +165,63 @@ struct Partition {
     partition: u16,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+/// What is uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Uploaded {
+    Media,
+    /// Raw payloads, and what was set aside.
+    Payload,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UploadLabels {
+    object: Uploaded,
+}
+
+/// Where an acknowledged entry's work waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+enum LaterList {
+    Later,
+    Media,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaterLabels {
+    partition: u16,
+    list: LaterList,
+}
+
+/// How one channel to RabbitMQ is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum ChannelState {
+    Open,
+    /// The broker takes nothing at the moment.
+    Blocked,
+    Closed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ChannelLabels {
+    state: ChannelState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+enum PoolState {
+    Idle,
+    InUse,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    state: PoolState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 enum TransferOutcome {
     Stored,
     Failed,
@@ -121,7 +233,8 @@ struct TransferLabels {
     reason: Option<Reason>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum MediaStatus {
     Stored,
     Pending,
@@ -142,7 +255,6 @@ struct MediaMetrics {
     parked: Family<Partition, Gauge>,
     download: Histogram,
     size: Histogram,
-    upload: Histogram,
 }
 
 impl Default for MediaMetrics {
@@ -155,26 +267,102 @@ impl Default for MediaMetrics {
             // 10 ms to 10 min; 1 KB to 256 MB
             download: Histogram::new(exponential_buckets(0.01, 2.5, 13)),
             size: Histogram::new(exponential_buckets(1024.0, 4.0, 10)),
-            upload: Histogram::new(exponential_buckets(0.01, 2.5, 13)),
         }
     }
 }
 
-/// What the worker counts.
+/// How much waits in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// Entries in the stream.
+    pub stream: u64,
+    /// Of them, read and not acknowledged.
+    pub pending: u64,
+    /// Pieces of the later-list, and of that of media.
+    pub later: u64,
+    pub later_media: u64,
+    /// Of the oldest entry.
+    pub age: Duration,
+}
+
+/// How long an item took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Took {
+    /// From the read of its entry.
+    pub(crate) here: Duration,
+    /// From when ingress received it.
+    pub(crate) whole: Duration,
+    /// From when it happened; `None` for what tells of the past.
+    pub(crate) since_meta: Option<Duration>,
+}
+
+/// What is known of the partitions that this worker owns.
 #[derive(Clone, Default)]
+struct PartitionMetrics {
+    owned: Family<Partition, Gauge>,
+    stream_length: Family<Partition, Gauge>,
+    pending: Family<Partition, Gauge>,
+    oldest: Family<Partition, Gauge<f64, AtomicU64>>,
+    later_length: Family<LaterLabels, Gauge>,
+    parked: Family<Partition, Gauge>,
+}
+
+/// What the worker counts.
+#[derive(Clone)]
 pub struct Metrics {
+    received: Received,
+    processing: Histogram,
+    end_to_end: Histogram,
+    delay: Histogram,
     published: Family<Publish, Counter>,
     publish_failures: Counter,
+    channels: Family<ChannelLabels, Gauge>,
+    redis_pool: Family<PoolLabels, Gauge>,
     set_aside: Family<SetAside, Counter>,
+    pub failed_objects: Gauge,
     pub archived: Counter,
+    uploads: Family<UploadLabels, Histogram, fn() -> Histogram>,
     pub owned: Gauge,
-    stream_length: Family<Partition, Gauge>,
-    later_length: Family<Partition, Gauge>,
-    parked: Family<Partition, Gauge>,
+    partitions: PartitionMetrics,
     state_posts: Family<StatePosted, Counter>,
     pub caches: CacheMetrics,
     pub neighbours: NeighbourMetrics,
     media: MediaMetrics,
+}
+
+impl PartitionMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "partition_owned",
+            "Partitions that this worker owns, by number",
+            self.owned.clone(),
+        );
+        registry.register(
+            "stream_length",
+            "Entries in the stream of an owned partition",
+            self.stream_length.clone(),
+        );
+        registry.register(
+            "stream_pending",
+            "Entries of an owned partition that were read and are not acknowledged",
+            self.pending.clone(),
+        );
+        registry.register(
+            "stream_oldest_entry_age_seconds",
+            "Age of the oldest entry in the stream of an owned partition",
+            self.oldest.clone(),
+        );
+        registry.register(
+            "later_length",
+            "Pieces in the later-lists of an owned partition: what acknowledged entries still owe",
+            self.later_length.clone(),
+        );
+        registry.register(
+            "parked",
+            "Entries of an owned partition that wait for their tenant",
+            self.parked.clone(),
+        );
+    }
 }
 
 impl MediaMetrics {
@@ -209,11 +397,6 @@ impl MediaMetrics {
             "Sizes of stored media",
             self.size.clone(),
         );
-        registry.register(
-            "minio_upload_duration_seconds",
-            "Time of uploads of media, which go on while the file arrives",
-            self.upload.clone(),
-        );
     }
 }
 
@@ -223,13 +406,28 @@ impl Metrics {
         let metrics = Self {
             caches: CacheMetrics::new(registry),
             neighbours: NeighbourMetrics::new(registry),
-            ..Self::default()
+            received: Received::default(),
+            processing: Histogram::new(PROCESSING),
+            end_to_end: Histogram::new(PROCESSING),
+            delay: Histogram::new(DELAY),
+            published: Family::default(),
+            publish_failures: Counter::default(),
+            channels: Family::default(),
+            redis_pool: Family::default(),
+            set_aside: Family::default(),
+            failed_objects: Gauge::default(),
+            archived: Counter::default(),
+            uploads: Family::new_with_constructor(|| Histogram::new(UPLOAD)),
+            owned: Gauge::default(),
+            partitions: PartitionMetrics::default(),
+            state_posts: Family::default(),
+            media: MediaMetrics::default(),
         };
-        registry.register(
-            "parked",
-            "Entries of an owned partition that wait for their tenant",
-            metrics.parked.clone(),
-        );
+        metrics.create_known();
+        metrics.received.register(registry);
+        metrics.partitions.register(registry);
+        metrics.media.register(registry);
+        metrics.register_times(registry);
         registry.register(
             "state_posts",
             "Messages that the State Manager was to be told of, by outcome",
@@ -246,9 +444,24 @@ impl Metrics {
             metrics.publish_failures.clone(),
         );
         registry.register(
+            "rabbitmq_channels",
+            "Channels to RabbitMQ, each with a connection of its own, by state",
+            metrics.channels.clone(),
+        );
+        registry.register(
+            "redis_pool_connections",
+            "Connections of the pool that leases use, by state",
+            metrics.redis_pool.clone(),
+        );
+        registry.register(
             "webhook_set_aside",
             "Items that went to the failed store, by reason",
             metrics.set_aside.clone(),
+        );
+        registry.register(
+            "failed_store_objects",
+            "Objects in the failed store, at most 10000, as the owner of partition 0 counts them",
+            metrics.failed_objects.clone(),
         );
         registry.register(
             "archived",
@@ -257,21 +470,113 @@ impl Metrics {
         );
         registry.register(
             "partitions_owned",
-            "Partitions this worker owns",
+            "How many partitions this worker owns",
             metrics.owned.clone(),
         );
-        registry.register(
-            "stream_length",
-            "Entries in the stream of an owned partition",
-            metrics.stream_length.clone(),
-        );
-        registry.register(
-            "later_length",
-            "Pieces in the later-list of an owned partition",
-            metrics.later_length.clone(),
-        );
-        metrics.media.register(registry);
         metrics
+    }
+
+    fn register_times(&self, registry: &mut Registry) {
+        registry.register(
+            "webhook_processing_duration_seconds",
+            "From the read of an item's entry to the confirm of its event",
+            self.processing.clone(),
+        );
+        registry.register(
+            "webhook_end_to_end_duration_seconds",
+            "From an item's receipt by ingress to the confirm of its event",
+            self.end_to_end.clone(),
+        );
+        registry.register(
+            "webhook_delay_seconds",
+            "From Meta's timestamp of a message or status to the confirm of its event",
+            self.delay.clone(),
+        );
+        registry.register(
+            "minio_upload_duration_seconds",
+            "Time of uploads; those of media go on while the file arrives",
+            self.uploads.clone(),
+        );
+    }
+
+    /// Makes the series whose labels are known.
+    fn create_known(&self) {
+        for status in PublishStatus::iter() {
+            drop(self.published.get_or_create(&Publish { status }));
+        }
+        for state in ChannelState::iter() {
+            drop(self.channels.get_or_create(&ChannelLabels { state }));
+        }
+        for state in PoolState::iter() {
+            drop(self.redis_pool.get_or_create(&PoolLabels { state }));
+        }
+        for outcome in StatePost::iter() {
+            drop(self.state_posts.get_or_create(&StatePosted { outcome }));
+        }
+        for object in Uploaded::iter() {
+            drop(self.uploads.get_or_create(&UploadLabels { object }));
+        }
+        for status in MediaStatus::iter() {
+            drop(self.media.messages.get_or_create(&MediaLabels { status }));
+            drop(self.media.follow_ups.get_or_create(&MediaLabels { status }));
+        }
+        for reason in crate::error::REASONS {
+            drop(self.set_aside.get_or_create(&SetAside { reason }));
+        }
+    }
+
+    /// An event of an item lies in its queue.
+    pub(crate) fn item_published(&self, tenant: &str, message_type: &'static str, took: Took) {
+        self.received.count(tenant, message_type, "published", 1);
+        self.processing.observe(took.here.as_secs_f64());
+        self.end_to_end.observe(took.whole.as_secs_f64());
+        if let Some(since_meta) = took.since_meta {
+            self.delay.observe(since_meta.as_secs_f64());
+        }
+    }
+
+    /// An item goes to the failed store.
+    pub(crate) fn item_set_aside(
+        &self,
+        tenant: Option<&str>,
+        message_type: &'static str,
+        reason: &'static str,
+    ) {
+        let tenant = tenant.unwrap_or(NONE);
+        self.received.count(tenant, message_type, reason, 1);
+        self.set_aside.get_or_create(&SetAside { reason }).inc();
+    }
+
+    /// A whole entry goes to the failed store, unread.
+    pub(crate) fn entry_set_aside(&self, items: usize, reason: &'static str) {
+        let items = items.max(1) as u64;
+        self.received.count(NONE, NONE, reason, items);
+        let labels = SetAside { reason };
+        self.set_aside.get_or_create(&labels).inc_by(items);
+    }
+
+    pub(crate) fn uploaded(&self, object: Uploaded, took: Duration) {
+        let labels = UploadLabels { object };
+        let histogram = self.uploads.get_or_create(&labels);
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// A channel changed its state, or was made (`before` is `None`).
+    pub(crate) fn channel(&self, before: Option<ChannelState>, now: ChannelState) {
+        let of = |state| ChannelLabels { state };
+        if let Some(before) = before {
+            self.channels.get_or_create(&of(before)).dec();
+        }
+        self.channels.get_or_create(&of(now)).inc();
+    }
+
+    pub(crate) fn redis_pool(&self, size: usize, idle: usize) {
+        let set = |state, count: usize| {
+            let gauge = self.redis_pool.get_or_create(&PoolLabels { state });
+            gauge.set(count as i64);
+        };
+        set(PoolState::Idle, idle);
+        set(PoolState::InUse, size.saturating_sub(idle));
     }
 
     pub(crate) fn published(&self, outcome: Result<(), NotPublished>) {
@@ -295,10 +600,6 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn set_aside(&self, reason: &'static str) {
-        self.set_aside.get_or_create(&SetAside { reason }).inc();
-    }
-
     pub(crate) fn state_post(&self, outcome: StatePost) {
         self.state_posts
             .get_or_create(&StatePosted { outcome })
@@ -307,21 +608,44 @@ impl Metrics {
 
     pub(crate) fn parked(&self, partition: u16, entries: usize) {
         let label = Partition { partition };
-        self.parked.get_or_create(&label).set(entries as i64);
+        let gauge = self.partitions.parked.get_or_create(&label);
+        gauge.set(entries as i64);
     }
 
-    pub(crate) fn lengths(&self, partition: u16, stream: u64, later: u64) {
-        let label = Partition { partition };
-        self.stream_length.get_or_create(&label).set(stream as i64);
-        self.later_length.get_or_create(&label).set(later as i64);
+    pub(crate) fn waiting(&self, partition: u16, waiting: Waiting) {
+        let (label, all) = (Partition { partition }, &self.partitions);
+        all.owned.get_or_create(&label).set(1);
+        let length = all.stream_length.get_or_create(&label);
+        length.set(waiting.stream as i64);
+        all.pending
+            .get_or_create(&label)
+            .set(waiting.pending as i64);
+        all.oldest
+            .get_or_create(&label)
+            .set(waiting.age.as_secs_f64());
+        for (list, length) in [
+            (LaterList::Later, waiting.later),
+            (LaterList::Media, waiting.later_media),
+        ] {
+            let label = LaterLabels { partition, list };
+            all.later_length.get_or_create(&label).set(length as i64);
+        }
     }
 
     pub(crate) fn left(&self, partition: u16) {
-        let label = Partition { partition };
-        self.stream_length.remove(&label);
-        self.later_length.remove(&label);
-        self.parked.remove(&label);
+        let (label, all) = (Partition { partition }, &self.partitions);
+        all.owned.remove(&label);
+        all.stream_length.remove(&label);
+        all.pending.remove(&label);
+        all.oldest.remove(&label);
+        all.parked.remove(&label);
+        for list in LaterList::iter() {
+            all.later_length.remove(&LaterLabels { partition, list });
+        }
         self.media.parked.remove(&label);
+        if partition == 0 {
+            self.failed_objects.set(0);
+        }
     }
 
     /// A transfer ended: well, or for a reason.
@@ -337,7 +661,7 @@ impl Metrics {
     pub(crate) fn media_stored(&self, size_bytes: u64, took: Duration, upload_took: Duration) {
         self.media.size.observe(size_bytes as f64);
         self.media.download.observe(took.as_secs_f64());
-        self.media.upload.observe(upload_took.as_secs_f64());
+        self.uploaded(Uploaded::Media, upload_took);
     }
 
     /// A message with media went out.

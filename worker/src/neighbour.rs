@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -15,10 +15,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode};
+use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::breaker::{Admitted, Breaker, Seen, State};
+use crate::metrics::label_values;
 use crate::retry::Backoff;
 
 pub const USER_AGENT: &str = concat!("whatsapp-worker/", env!("CARGO_PKG_VERSION"));
@@ -29,7 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const BUCKETS: [f64; 10] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
 
 /// Whom a call goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Name {
     TenantService,
     StateManager,
@@ -40,14 +43,11 @@ pub enum Name {
 
 impl Name {
     pub fn text(self) -> &'static str {
-        match self {
-            Self::TenantService => "tenant-service",
-            Self::StateManager => "state-manager",
-            Self::StateManagerMessages => "state-manager-messages",
-            Self::Graph => "graph",
-        }
+        self.into()
     }
 }
+
+label_values!(Name, Outcome, To);
 
 /// How a neighbour is called.
 #[derive(Debug, Clone)]
@@ -182,7 +182,8 @@ impl NeighbourError {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 enum Outcome {
     Done,
     Transient,
@@ -207,7 +208,8 @@ struct Attempted {
     outcome: Outcome,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 enum To {
     Closed,
     HalfOpen,
@@ -268,6 +270,23 @@ impl NeighbourMetrics {
     }
 }
 
+impl NeighbourMetrics {
+    /// Makes the series of a neighbour.
+    fn create_known(&self, neighbour: Name) {
+        let whom = Whom { neighbour };
+        self.state.get_or_create(&whom).set(0);
+        drop(self.took.get_or_create(&whom));
+        for outcome in Outcome::iter() {
+            let labels = Attempted { neighbour, outcome };
+            drop(self.attempts.get_or_create(&labels));
+        }
+        for to in To::iter() {
+            let labels = Transition { neighbour, to };
+            drop(self.transitions.get_or_create(&labels));
+        }
+    }
+}
+
 /// One neighbour.
 #[derive(Debug)]
 pub struct Neighbour {
@@ -302,10 +321,7 @@ impl Neighbour {
             .pool_idle_timeout(Duration::from_secs(30))
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        metrics
-            .state
-            .get_or_create(&Whom { neighbour: name })
-            .set(0);
+        metrics.create_known(name);
         Ok(Self {
             name,
             client,

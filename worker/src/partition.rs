@@ -3,6 +3,7 @@
 
 mod entry;
 mod item;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -19,13 +20,14 @@ use self::entry::{Archive, Entry, Head};
 use self::item::{Published, RunningItem};
 use crate::customer::Customer;
 use crate::error::{Decision, Failure};
+use crate::event;
 use crate::gate::{Gate, Turn};
 use crate::lanes::{LaneHasher, Lanes};
 use crate::later;
 use crate::leases::Tenure;
 use crate::media::outcome::Said;
 use crate::media::{Media, follow_up};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Uploaded};
 use crate::neighbour::Trace;
 use crate::numbers::Numbers;
 use crate::parked::Parked;
@@ -94,6 +96,7 @@ pub async fn own(work: Arc<Work>, tenure: Arc<Tenure>) {
     tokio::select! {
         () = Box::pin(partition.run()) => {}
         () = later::work_off(work.clone(), tenure.clone(), owed) => {}
+        () = watch::watch(&work, &tenure) => {}
         () = Box::pin(follow_up::work_off(work.clone(), tenure.clone(), owed_media)) => {}
     }
     work.metrics.left(tenure.partition);
@@ -543,6 +546,7 @@ impl Partition {
                 let mut broken = Entry::new(raw.id.clone(), bytes, Head::nobody(&raw.id));
                 broken.failed_body = dump(fields);
                 broken.give_up("undecodable", raw.id);
+                self.work.metrics.entry_set_aside(1, "undecodable");
                 self.insert(broken);
                 return self.finish(self.next - 1);
             }
@@ -560,6 +564,8 @@ impl Partition {
         let mut admitted = Entry::new(raw.id, bytes, Head::of(&entry, name.clone()));
         if deaths >= self.work.max_deliveries {
             admitted.give_up("crashes", name);
+            let items = entry.fresh.len();
+            self.work.metrics.entry_set_aside(items, "crashes");
             self.insert(admitted);
             return self.finish(self.next - 1);
         }
@@ -573,6 +579,7 @@ impl Partition {
                 tracing::warn!(entry = admitted.id, reason, "a body can't be read");
                 admitted.head.described.insert("detail", reason);
                 admitted.give_up("unreadable", name);
+                self.work.metrics.entry_set_aside(1, "unreadable");
                 self.insert(admitted);
                 return self.finish(self.next - 1);
             }
@@ -677,7 +684,7 @@ impl Partition {
         }
         let ready = std::mem::take(&mut entry.ready);
         entry.running += ready.len();
-        let entry_id = entry.id.clone();
+        let (entry_id, entry_read_at) = (entry.id.clone(), entry.read_at);
         let of_ready = ready.into_iter().map(|n| {
             let media = entry.media.as_mut().and_then(|media| media.remove(&n));
             (n, media)
@@ -695,6 +702,7 @@ impl Partition {
                 raw_object: raw_object.clone(),
                 unrecorded: self.unrecorded.clone(),
                 entry_id: entry_id.clone(),
+                read_at: entry_read_at,
                 media,
                 tenant,
                 n,
@@ -815,11 +823,14 @@ impl Partition {
         entry.archive = Archive::Running;
         let described = head.described(&payload.entry.fresh);
         let (store, payload) = (self.work.store.clone(), payload.clone());
+        let metrics = self.work.metrics.clone();
         self.push(async move {
             let body = bytes::Bytes::copy_from_slice(&payload.entry.body);
+            let began = Instant::now();
             let put = timeout(ARCHIVE_PATIENCE, store.put(&key, &described, body)).await;
             match put {
                 Ok(Ok(())) => {
+                    metrics.uploaded(Uploaded::Payload, began.elapsed());
                     tracing::debug!("archived");
                     Done::Archived(seq, true)
                 }
@@ -850,9 +861,13 @@ impl Partition {
                 entry.conversations.extend(conversation_id);
             }
             Err(Decision::SetAside(reason)) => {
-                self.work.metrics.set_aside(reason);
-                let name = match entry.payload.as_ref().and_then(|p| p.items.get(n)) {
-                    Some(item) => store::item_name(item),
+                let payload = entry.payload.as_ref();
+                let item = payload.and_then(|payload| Some((payload, payload.items.get(n)?)));
+                let kind = item.map_or("none", |(payload, item)| event::item_type(payload, item));
+                let tenant = entry.verdict.as_ref().and_then(Verdict::tenant_id);
+                self.work.metrics.item_set_aside(tenant, kind, reason);
+                let name = match item {
+                    Some((_, item)) => store::item_name(item),
                     None => format!("{}.{n}", entry.head.name),
                 };
                 entry

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::AmqpArgs;
 use crate::event::{Event, SCHEMA_VERSION};
 use crate::leases::Tenure;
-use crate::metrics::Metrics;
+use crate::metrics::{ChannelState, Metrics};
 use crate::retry::Backoff;
 use crate::topology::{self, TopologyError};
 
@@ -88,6 +88,8 @@ impl Publisher {
             pool: None,
             args: args.clone(),
             readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            state: None,
             open: None,
         };
         let mut first = link(0);
@@ -109,7 +111,7 @@ impl Publisher {
         let tasks = links
             .map(|link| {
                 let (send, receive) = mpsc::channel(usize::from(args.publish_batch));
-                tracker.spawn(link.publish(receive, metrics.clone()));
+                tracker.spawn(link.publish(receive));
                 send
             })
             .collect();
@@ -160,6 +162,8 @@ struct Link {
     pool: Option<(u64, Pool)>,
     args: AmqpArgs,
     readiness: Readiness,
+    metrics: Metrics,
+    state: Option<ChannelState>,
     open: Option<(Object, Channel)>,
 }
 
@@ -206,18 +210,35 @@ impl Link {
         if self.n == 0 {
             self.readiness.set("rabbitmq", problem);
         }
-        self.open = Some(opened?);
-        Ok(())
+        match opened {
+            Ok(open) => {
+                self.open = Some(open);
+                self.become_state(ChannelState::Open);
+                Ok(())
+            }
+            Err(error) => {
+                self.become_state(ChannelState::Closed);
+                Err(error)
+            }
+        }
+    }
+
+    fn become_state(&mut self, state: ChannelState) {
+        let before = self.state.replace(state);
+        if before != Some(state) {
+            self.metrics.channel(before, state);
+        }
     }
 
     /// Lets go of a connection that failed; the pool must not hand it out again.
     fn disconnect(&mut self) {
+        self.become_state(ChannelState::Closed);
         if let Some((connection, _)) = self.open.take() {
             drop(Object::take(connection));
         }
     }
 
-    async fn publish(mut self, mut messages: mpsc::Receiver<Message>, metrics: Metrics) {
+    async fn publish(mut self, mut messages: mpsc::Receiver<Message>) {
         let most = usize::from(self.args.publish_batch);
         let mut batch = Vec::with_capacity(most);
         let mut backoff = Backoff::for_server();
@@ -246,6 +267,7 @@ impl Link {
                 if connection.status().blocked() {
                     self.readiness
                         .set("rabbitmq", Some("the broker blocks publishers".to_owned()));
+                    self.become_state(ChannelState::Blocked);
                     tokio::time::sleep(BLOCKED_POLL).await;
                     continue;
                 }
@@ -254,19 +276,21 @@ impl Link {
                 for (message, outcome) in std::mem::take(&mut batch).into_iter().zip(outcomes) {
                     match outcome {
                         Outcome::Settled(result) => {
-                            metrics.published(result);
+                            self.metrics.published(result);
                             // Declaring the topology again mends a queue that was deleted.
                             sound &= result != Err(NotPublished::Unroutable);
                             settle([message], result);
                         }
                         Outcome::Unknown => {
-                            metrics.unknown_outcome();
+                            self.metrics.unknown_outcome();
                             sound = false;
                             batch.push(message);
                         }
                     }
                 }
-                if !sound {
+                if sound {
+                    self.become_state(ChannelState::Open);
+                } else {
                     self.disconnect();
                 }
                 if batch.is_empty() {

@@ -92,6 +92,8 @@ pub async fn run(
     let store = Arc::new(Store::new(&config.store, &config.objects, store_keys)?);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
+    let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
+    readiness.register(&mut registry);
     let tenants = Arc::new(Tenants::new(
         &config.tenants,
         &secrets,
@@ -105,7 +107,6 @@ pub async fn run(
         connection: connection.clone(),
         keys: keys.clone(),
     };
-    let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
     let admin = Admin {
         readiness: readiness.clone(),
         registry: Arc::new(registry),
@@ -202,7 +203,7 @@ pub async fn run(
     });
     tracing::info!("worker is up");
     let leases = Leases::new(redis, keys, config.lease_ttl);
-    let owning = leases.run(&metrics.owned, shutdown.clone(), move |tenure| {
+    let owning = leases.run(&metrics, shutdown.clone(), move |tenure| {
         partition::own(work.clone(), tenure)
     });
     let out_of_time = async {

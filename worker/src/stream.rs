@@ -13,6 +13,7 @@ use shared::redis::{Connection, Redis};
 use shared::script::Script;
 
 use crate::leases::Tenure;
+use crate::metrics::Waiting;
 
 /// Most entries of one read.
 const READ_COUNT: usize = 256;
@@ -205,6 +206,7 @@ struct Scripts {
     decide_media: Script,
     later: Script,
     fetch: Script,
+    waiting: Script,
 }
 
 /// The stream of one partition during one tenure.
@@ -228,6 +230,7 @@ impl Stream {
             decide_media: Script::new(include_str!("lua/decide_media.lua")),
             later: Script::new(include_str!("lua/later.lua")),
             fetch: Script::new(include_str!("lua/fetch.lua")),
+            waiting: Script::new(include_str!("lua/waiting.lua")),
         };
         Self {
             redis,
@@ -537,20 +540,26 @@ impl Stream {
             .await
     }
 
-    /// How many entries wait in the stream, and how many pieces in the later-lists.
-    pub async fn lengths(&self, partition: u16) -> RedisResult<(u64, u64)> {
-        let mut connection = self.connection.clone();
-        let mut length = async |key: String| -> RedisResult<u64> {
-            redis::cmd("XLEN")
-                .arg(key)
-                .query_async(&mut connection)
-                .await
-        };
-        Ok((
-            length(self.keys.stream(partition)).await?,
-            length(self.keys.later(partition)).await?
-                + length(self.keys.later_media(partition)).await?,
-        ))
+    /// How much waits in a partition.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn waiting(&self, partition: u16) -> RedisResult<Waiting> {
+        let keys = [
+            self.keys.stream(partition),
+            self.keys.later(partition),
+            self.keys.later_media(partition),
+        ];
+        let call = self.scripts.waiting.call(keys).arg(GROUP);
+        let (stream, later, later_media, pending, age_ms) =
+            call.run(&mut self.connection.clone()).await?;
+        Ok(Waiting {
+            stream,
+            pending,
+            later,
+            later_media,
+            age: Duration::from_millis(age_ms),
+        })
     }
 
     /// A sleeper for the stream of `partition`.

@@ -160,8 +160,8 @@ async fn a_thousand_misses_at_once_of_two_workers_ask_once() {
             .all(|verdict| verdict.tenant_id() == Some("tenant-1"))
     );
     assert_eq!(stage.asked(), 1);
-    let hits = workers[1].metric("cache_hit_total{cache=\"TenantRedis\"}")
-        + workers[0].metric("cache_hit_total{cache=\"TenantRedis\"}");
+    let hits = workers[1].metric("cache_hit_total{cache=\"tenant_redis\"}")
+        + workers[0].metric("cache_hit_total{cache=\"tenant_redis\"}");
     assert!((hits - 1.0).abs() < 0.1, "{hits}");
 }
 
@@ -222,8 +222,8 @@ async fn what_is_used_is_refreshed_before_it_runs_out_and_loaded_at_the_start() 
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let (hits, misses) = (
-        worker.metric("cache_hit_total{cache=\"Tenant\"}"),
-        worker.metric("cache_miss_total{cache=\"Tenant\"}"),
+        worker.metric("cache_hit_total{cache=\"tenant\"}"),
+        worker.metric("cache_miss_total{cache=\"tenant\"}"),
     );
     assert!(hits > 500.0 && misses < 1.0, "{hits} {misses}");
     assert!((3..=6).contains(&stage.asked()), "{}", stage.asked());

@@ -1,8 +1,10 @@
-//! A private Prometheus that scrapes programs every second.
+//! A private Prometheus that scrapes programs every second, and its tool that checks metrics.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -162,4 +164,28 @@ fn one(series: &Value) -> anyhow::Result<Series> {
 fn number(value: &Value) -> anyhow::Result<f64> {
     let text = value.as_str().context("a number")?;
     text.parse().with_context(|| text.to_owned())
+}
+
+/// What `promtool check metrics` says of a text: empty if it finds nothing.
+///
+/// # Errors
+/// It isn't installed.
+pub fn check_metrics(text: &str) -> anyhow::Result<String> {
+    let mut tool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("promtool")?;
+    if let Some(mut input) = tool.stdin.take() {
+        input.write_all(text.as_bytes())?;
+    }
+    let said = tool.wait_with_output()?;
+    let mut found = String::from_utf8_lossy(&said.stdout).into_owned();
+    found += &String::from_utf8_lossy(&said.stderr);
+    if !said.status.success() && found.is_empty() {
+        found = said.status.to_string();
+    }
+    Ok(found)
 }

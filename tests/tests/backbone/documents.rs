@@ -7,7 +7,7 @@ use tests::env_example;
 use tests::programs::built;
 
 /// `UPDATE_DOCUMENTS=1` writes what differs.
-fn assert_written(file: &str, text: &str) {
+pub(crate) fn assert_written(file: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
     if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
         std::fs::write(&path, text).expect("a file that can be written");

@@ -12,6 +12,7 @@ mod limits;
 mod media;
 mod media_crashes;
 mod media_sizes;
+mod metrics;
 mod neighbours;
 mod outages;
 mod ownership;

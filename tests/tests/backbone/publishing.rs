@@ -53,7 +53,7 @@ async fn an_unroutable_event_waits_until_a_queue_is_bound() {
     events.wait_for(1, SOON).await;
     eventually(SOON, "it is tried twice", async || {
         let tried = worker
-            .metric("rabbitmq_publish_total", "status=\"Unroutable\"")
+            .metric("rabbitmq_publish_total", "status=\"unroutable\"")
             .await;
         (tried >= 2.0).then_some(())
     })

@@ -120,13 +120,13 @@ async fn a_known_tenant_outlives_a_minute_without_the_service() {
     assert!(worker.metric("tenants_stale_total", "").await > 0.0);
     assert!(
         worker
-            .metric("breaker_transitions_total", "to=\"Open\"")
+            .metric("breaker_transitions_total", "to=\"open\"")
             .await
             > 0.0
     );
     assert!(
         worker
-            .metric("breaker_transitions_total", "to=\"HalfOpen\"")
+            .metric("breaker_transitions_total", "to=\"half_open\"")
             .await
             > 0.0
     );
@@ -137,13 +137,13 @@ async fn a_known_tenant_outlives_a_minute_without_the_service() {
         sender
             .send(number.message(payload::text("1111111111", "more")))
             .await;
-        let open = worker.metric("breaker_state", "TenantService").await;
+        let open = worker.metric("breaker_state", "tenant-service").await;
         (open < 0.5).then_some(())
     })
     .await;
     assert!(
         worker
-            .metric("breaker_transitions_total", "to=\"Closed\"")
+            .metric("breaker_transitions_total", "to=\"closed\"")
             .await
             > 0.0
     );

@@ -49,7 +49,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
-use shared::webhook::Place;
+use shared::webhook::{Place, members, scalar};
 use strum::{EnumIter, IntoStaticStr};
 use uuid::Uuid;
 
@@ -60,6 +60,7 @@ use self::errors::MetaError;
 use self::media::MediaState;
 pub use self::message::Direction;
 use self::message::{History, Message};
+use self::message_type::MessageType;
 use self::person::{Person, person};
 use self::read::{Reading, Sent, Unreadable};
 use self::status::Status;
@@ -166,6 +167,26 @@ impl EventType {
 impl Serialize for EventType {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+/// What sort of item it is, from a closed set: the type of a message, or `status`, `call`, `account`.
+pub fn item_type(payload: &Payload, item: &PayloadItem) -> &'static str {
+    match item.place {
+        Place::Message
+        | Place::StandbyMessage
+        | Place::StandbyEcho
+        | Place::Echo
+        | Place::HistoryThreadMessage
+        | Place::HistoryMessage
+        | Place::HistoryEcho => {
+            let [kind] = members(payload.raw(item), ["type"]).unwrap_or_default();
+            let kind = kind.and_then(scalar).unwrap_or_default();
+            MessageType::of(&kind).name()
+        }
+        Place::Status | Place::StandbyStatus => "status",
+        Place::Call | Place::CallStatus => "call",
+        Place::UserAction | Place::ValueErrors | Place::Change => "account",
     }
 }
 

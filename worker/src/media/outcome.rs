@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelValue;
-
 use super::verify::Mismatch;
 use crate::graph::GraphError;
+use crate::metrics::label_values;
 use crate::neighbour::NeighbourError;
 
+label_values!(Reason);
+
 /// Why media isn't stored. Part of events and a metric's label, so a closed set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Its id is none: nothing was asked for.
     InvalidId,
@@ -53,6 +54,12 @@ pub enum Reason {
     Busy,
     /// The worker stops.
     Stopping,
+}
+
+impl From<Reason> for &'static str {
+    fn from(reason: Reason) -> Self {
+        reason.text()
+    }
 }
 
 impl Reason {

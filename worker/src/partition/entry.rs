@@ -22,6 +22,7 @@ use crate::tenants::{Tenant, Verdict};
 /// An entry between its read and its acknowledgement.
 pub(super) struct Entry {
     pub(super) id: String,
+    pub(super) read_at: Instant,
     pub(super) bytes: usize,
     pub(super) head: Head,
     /// `None` while nothing of it can run and memory is short.
@@ -79,6 +80,7 @@ impl Entry {
     pub(super) fn new(id: String, bytes: usize, head: Head) -> Self {
         Self {
             id,
+            read_at: Instant::now(),
             bytes,
             head,
             payload: None,

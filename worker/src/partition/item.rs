@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use shared::webhook::Place;
 use tokio::time::{Instant, timeout_at};
@@ -11,12 +12,12 @@ use super::{Work, persist};
 use crate::error::{Decision, Failure};
 use crate::event::channel::NumberProfile;
 use crate::event::media::MediaState;
-use crate::event::{self, Known, RawObject};
+use crate::event::{self, EventType, Known, RawObject};
 use crate::gate::{Gate, Turn};
 use crate::leases::Tenure;
 use crate::media::outcome::{Next, Said};
 use crate::media::{Flight, Stored, follow_up};
-use crate::metrics::MediaStatus;
+use crate::metrics::{MediaStatus, Took};
 use crate::payload::{Payload, PayloadItem};
 use crate::publisher::NotPublished;
 use crate::retry::Backoff;
@@ -33,6 +34,7 @@ pub(super) struct RunningItem {
     pub(super) raw_object: Option<RawObject>,
     pub(super) unrecorded: Arc<Gate>,
     pub(super) entry_id: String,
+    pub(super) read_at: Instant,
     pub(super) media: Option<ItemMedia>,
     pub(super) n: usize,
 }
@@ -175,11 +177,33 @@ impl RunningItem {
             event::event(&self.payload, item, &known)
         }))
         .map_err(|_| Failure::Panicked)??;
+        let occurred = (event.kind, event.occurred_at);
         self.work
             .publisher
             .publish(event, self.tenure.clone())
             .await?;
+        self.count(item, occurred);
         Ok(turn)
+    }
+
+    /// Its event, of a kind and of what happened at a time (s since 1970), is in the queue.
+    fn count(&self, item: &PayloadItem, (kind, occurred_at): (&str, u64)) {
+        let now = SystemTime::now();
+        let since = |time: Duration| {
+            let then = SystemTime::UNIX_EPOCH + time;
+            now.duration_since(then).unwrap_or_default()
+        };
+        let live = [EventType::MessageReceived, EventType::StatusUpdated];
+        let live = live.iter().any(|live| live.name() == kind);
+        let received_at_ms = self.payload.entry.received_at_ms.max(0) as u64;
+        let took = Took {
+            here: self.read_at.elapsed(),
+            whole: since(Duration::from_millis(received_at_ms)),
+            since_meta: live.then(|| since(Duration::from_secs(occurred_at))),
+        };
+        let item_type = event::item_type(&self.payload, item);
+        let metrics = &self.work.metrics;
+        metrics.item_published(&self.tenant.id, item_type, took);
     }
 
     fn number(&self, item: &PayloadItem) -> Option<Arc<NumberProfile>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::{Attribute, Attributes, GetOptions, ObjectStore, ObjectStoreExt};
 
 use shared::store::path;
@@ -25,6 +25,15 @@ impl Store {
         listed
             .map(|object| object.map(|object| object.location.to_string()))
             .boxed()
+    }
+
+    /// How many objects were set aside, counted up to `most`.
+    ///
+    /// # Errors
+    /// The store is away.
+    pub async fn count_failed(&self, most: usize) -> object_store::Result<usize> {
+        let keys = self.keys_below("failed").take(most);
+        keys.try_fold(0, async |count, _| Ok(count + 1)).await
     }
 
     /// What an object says of itself.

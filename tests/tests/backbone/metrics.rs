@@ -1,0 +1,154 @@
+//! The metrics as a real Prometheus reads them, and as they are written down.
+
+use std::collections::BTreeSet;
+
+use tests::Stage;
+use tests::meta::payload::{self, Number};
+use tests::programs::Program;
+use tests::servers::prometheus::{Prometheus, check_metrics};
+use tests::waiting::eventually;
+
+use crate::SOON;
+use crate::documents::assert_written;
+
+/// One metric as `/metrics` has it.
+#[derive(Debug)]
+struct Metric {
+    name: String,
+    kind: String,
+    help: String,
+    labels: BTreeSet<String>,
+    is_empty: bool,
+}
+
+async fn metrics(program: &Program) -> Vec<Metric> {
+    let (_, text) = program.get("/metrics").await.expect("/metrics");
+    assert_eq!(check_metrics(&text).expect("promtool"), "");
+    let mut metrics: Vec<Metric> = Vec::new();
+    let mut help = "";
+    for line in text.lines() {
+        if let Some((_, said)) = line
+            .strip_prefix("# HELP ")
+            .and_then(|it| it.split_once(' '))
+        {
+            help = said;
+        } else if let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|it| it.split_once(' '))
+        {
+            metrics.push(Metric {
+                name: name.to_owned(),
+                kind: kind.to_owned(),
+                help: help.to_owned(),
+                labels: BTreeSet::new(),
+                is_empty: true,
+            });
+        } else if let Some(metric) = metrics.last_mut() {
+            metric.is_empty = false;
+            let labels = line
+                .split_once('{')
+                .and_then(|(_, rest)| rest.split_once('}'));
+            let labels = labels.map_or("", |(labels, _)| labels).split("\",");
+            let names = labels.filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
+            metric.labels.extend(names.filter(|name| name != "le"));
+        }
+    }
+    metrics
+}
+
+fn table(metrics: &[Metric]) -> String {
+    let mut table = "| metric | type | labels | what |\n| --- | --- | --- | --- |\n".to_owned();
+    for metric in metrics {
+        let labels: Vec<_> = metric.labels.iter().map(|it| format!("`{it}`")).collect();
+        let (name, kind, labels) = (&metric.name, &metric.kind, labels.join(", "));
+        table += &format!("| `{name}` | {kind} | {labels} | {} |\n", metric.help);
+    }
+    table
+}
+
+#[tokio::test]
+async fn a_real_prometheus_reads_all_that_is_written_down() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let worker = stage
+        .worker()
+        .env("STATE_MANAGER_URL", stage.neighbours.url());
+    let worker = worker.start().await;
+    let targets = [("ingress", ingress.admin()), ("worker", worker.admin())];
+    let prometheus = Prometheus::start(&targets, &[]).await.expect("Prometheus");
+    let events = stage.events();
+    let sender = stage.sender(&ingress);
+    let number = Number::fresh();
+    let bodies = [
+        number.message(payload::text("16505551234", "hello")),
+        number.message(payload::image("16505551234", "12345")),
+        number.status(payload::status("wamid.out", "delivered", "16505551234")),
+        number.message(payload::unknown("16505551234")),
+    ];
+    for body in &bodies {
+        sender.send(body.clone()).await;
+    }
+    sender.send(bodies[0].clone()).await;
+    let forger = tests::meta::Sender::new(ingress.webhook_url(), "another secret");
+    let refused = forger
+        .post_once(bodies[0].clone())
+        .await
+        .expect("an answer");
+    assert_eq!(refused.status, 401);
+    events.wait_for(bodies.len(), SOON).await;
+    crate::drained(&stage).await;
+
+    let tenant = format!("tenant-{}", number.waba_id);
+    let one = |query: String| (query, 1.0);
+    let of = |kind, status| {
+        let labels = format!("tenant=\"{tenant}\",message_type=\"{kind}\",status=\"{status}\"");
+        one(format!("webhook_received_total{{{labels}}}"))
+    };
+    for (query, expected) in [
+        of("text", "published"),
+        of("image", "published"),
+        of("status", "published"),
+        of("unknown", "published"),
+        ("rabbitmq_publish_total{status=\"confirmed\"}".into(), 4.0),
+        ("rabbitmq_publish_failures_total".into(), 0.0),
+        ("media_download_size_bytes_count".into(), 1.0),
+        ("media_download_duration_seconds_count".into(), 1.0),
+        (
+            "minio_upload_duration_seconds_count{object=\"payload\"}".into(),
+            4.0,
+        ),
+        ("webhook_processing_duration_seconds_count".into(), 4.0),
+        ("webhook_delay_seconds_count".into(), 4.0),
+        ("sum(partition_owned)".into(), 16.0),
+        ("sum(stream_length) + sum(later_length)".into(), 0.0),
+        ("sum(server_up{job=\"worker\"})".into(), 3.0),
+        ("breaker_state{neighbour=\"graph\"}".into(), 0.0),
+        ("ingress_requests_total{code=\"200\"}".into(), 5.0),
+        ("ingress_requests_total{code=\"401\"}".into(), 1.0),
+        ("ingress_dedup_hits_total".into(), 1.0),
+        ("ingress_request_duration_seconds_count".into(), 5.0),
+        ("ingress_own_duration_seconds_count".into(), 5.0),
+    ] {
+        eventually(SOON, &query, async || {
+            let series = prometheus.query(&query).await.expect("an answer");
+            let value = series.first()?.value;
+            ((value - expected).abs() < 0.1).then_some(())
+        })
+        .await;
+    }
+
+    let mut written =
+        "# Metrics\n\nOn `/metrics` of the admin ports, as the programs describe them. \
+        `/metrics` answers in OpenMetrics or in Prometheus' text format.\n"
+            .to_owned();
+    for (name, program) in [("ingress", &*ingress), ("worker", &*worker)] {
+        let metrics = metrics(program).await;
+        let empty: Vec<_> = metrics.iter().filter(|metric| metric.is_empty).collect();
+        assert!(empty.is_empty(), "these have no series yet: {empty:?}");
+        written += &format!("\n## {name}\n\n{}", table(&metrics));
+    }
+    written += "\n`webhook_received_total` counts items: `status` is `published`, or why the item was set aside; \
+        `message_type` is the type of a message, or `status`, `call`, `account`; `tenant` is its id, `other` for \
+        those beyond the first 500 that a worker sees, `none` for what has none.\n";
+    assert_written("docs/metrics.md", &written);
+}
