@@ -120,7 +120,8 @@ impl Events {
         for queue in QUEUES {
             let (amqp_url, events, stop) = (amqp_url.clone(), events.clone(), stop.clone());
             tokio::spawn(async move {
-                let consuming = consume_for_ever(&amqp_url, queue, &events);
+                let take = |event| events.send_modify(|events| events.push(event));
+                let consuming = consume_each(&amqp_url, queue, &take);
                 stop.run_until_cancelled(consuming).await
             });
         }
@@ -209,12 +210,13 @@ impl Events {
     }
 }
 
-async fn consume_for_ever(amqp_url: &str, queue: &'static str, events: &watch::Sender<Vec<Event>>) {
+/// Hands on every message of a queue, and acknowledges it, for ever.
+pub async fn consume_each(amqp_url: &str, queue: &'static str, take: &(dyn Fn(Event) + Sync)) {
     loop {
         // A broker that is away, one that is still starting and doesn't answer, and a queue that
         // isn't there yet are all tried again.
         if let Ok(Ok((connection, deliveries))) = timeout(PATIENCE, open(amqp_url, queue)).await {
-            drop(collect(deliveries, queue, events).await);
+            drop(collect(deliveries, queue, take).await);
             drop(connection);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -239,11 +241,11 @@ async fn open(amqp_url: &str, queue: &str) -> lapin::Result<(Connection, Consume
 async fn collect(
     mut deliveries: Consumer,
     queue: &'static str,
-    events: &watch::Sender<Vec<Event>>,
+    take: &(dyn Fn(Event) + Sync),
 ) -> lapin::Result<()> {
     while let Some(delivery) = deliveries.next().await {
         let delivery = delivery?;
-        events.send_modify(|events| events.push(Event::new(queue, &delivery)));
+        take(Event::new(queue, &delivery));
         delivery.ack(BasicAckOptions::default()).await?;
     }
     Ok(())

@@ -4,7 +4,8 @@
 //! buckets of its own in the run's S3 and [`neighbours`]; [`meta`] builds and posts signed webhooks;
 //! [`programs`] are the real binaries; [`events`] collects what comes out of the queues and
 //! [`store`] reads what lies in the buckets. [`proxy`] stands in front of a server to break the
-//! network, [`servers`] and [`process`] can be stopped, frozen and killed.
+//! network, [`servers`] and [`process`] can be stopped, frozen and killed. [`chaos`] does all of that at
+//! random.
 //!
 //! Tests need the RabbitMQ and S3 that `lab run` starts once for all of them: run them through
 //! `deploy/local/test.sh`.
@@ -22,6 +23,7 @@ pub mod proxy;
 pub mod servers;
 
 pub mod bench;
+pub mod chaos;
 pub mod demo;
 pub mod env_example;
 pub mod json_walk;

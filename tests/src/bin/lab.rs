@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use tests::bench;
 use tests::demo::Demo;
 use tests::output::Paint;
 use tests::process::{self, send_signal};
 use tests::servers::{RabbitMq, S3, Shared};
+use tests::{bench, chaos};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -41,6 +41,17 @@ enum Command {
         /// Exit at once: 0 if everything came out, 1 if not
         #[arg(long)]
         once: bool,
+    },
+    /// Faults at random moments, and whether anything was lost, doubled or out of order
+    Chaos {
+        #[command(flatten)]
+        plan: chaos::Plan,
+        /// JSON instead of text; progress goes to standard error
+        #[arg(long)]
+        json: bool,
+        /// Only print what would strike when
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Measure
     #[command(subcommand)]
@@ -77,6 +88,15 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run { command } => run(command).await,
         Command::Demo { once } => demo(once).await,
+        Command::Chaos {
+            plan,
+            dry_run: true,
+            ..
+        } => {
+            plan.schedule().iter().for_each(|fault| println!("{fault}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Chaos { plan, json, .. } => chaos(plan, json).await,
         Command::Bench(Bench::Ingress { plan }) => done(bench::ingress::run(plan).await),
         Command::Bench(Bench::Isolation { json }) => done(bench::isolation::run(json).await),
         Command::Bench(Bench::Media { json }) => done(bench::media::run(json).await),
@@ -152,6 +172,24 @@ async fn end(child: &mut Child, target: &str) -> anyhow::Result<std::process::Ex
             Ok(child.wait().await?)
         }
     }
+}
+
+async fn chaos(plan: chaos::Plan, json: bool) -> anyhow::Result<ExitCode> {
+    let tell = |line: &str| eprintln!("{line}");
+    let report = tokio::select! {
+        report = chaos::run(&plan, tell) => report?,
+        stop = told_to_stop() => bail!("stopped by {}", stop?),
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.text(Paint::stdout()));
+    }
+    Ok(if report.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn demo(once: bool) -> anyhow::Result<ExitCode> {

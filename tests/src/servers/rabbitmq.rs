@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::ports;
 use crate::process::{Process, command};
@@ -224,6 +225,30 @@ impl RabbitMq {
         self.node.log()
     }
 
+    /// Runs `rabbitmqctl` with the node (about 2 s).
+    ///
+    /// # Errors
+    /// The node is away, or refuses.
+    pub async fn control(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let mut control = command(script("rabbitmqctl")?);
+        environment(
+            &mut control,
+            self.folder.path(),
+            self.distribution_port,
+            self.epmd_port,
+        );
+        control.args(arguments);
+        let control = tokio::process::Command::from(control).output();
+        let output = timeout(Duration::from_secs(60), control).await??;
+        ensure!(
+            output.status.success(),
+            "rabbitmqctl {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
     async fn ready(&mut self) -> anyhow::Result<()> {
         let (address, broker) = (self.address(), self.broker());
         self.node
@@ -265,7 +290,17 @@ fn write_settings(folder: &Path, amqp_port: u16, management_port: u16) -> anyhow
 }
 
 fn launch(folder: &Path, distribution_port: u16, epmd_port: u16) -> anyhow::Result<Process> {
-    let mut node = command(server_script()?);
+    let mut node = command(script("rabbitmq-server")?);
+    environment(&mut node, folder, distribution_port, epmd_port);
+    Process::spawn("rabbitmq", node, folder)
+}
+
+fn environment(
+    node: &mut std::process::Command,
+    folder: &Path,
+    distribution_port: u16,
+    epmd_port: u16,
+) {
     node.env("HOME", folder)
         .env("LANG", "C.UTF-8")
         // Makes the script become the node instead of waiting for it, so that signals and the
@@ -290,18 +325,17 @@ fn launch(folder: &Path, distribution_port: u16, epmd_port: u16) -> anyhow::Resu
             // Schedulers that spin while idle take the cores from everything else under test.
             "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false +sbwt none +sbwtdcpu none +sbwtdio none",
         );
-    Process::spawn("rabbitmq", node, folder)
 }
 
-/// The script of the server itself. Debian's `/usr/sbin/rabbitmq-server` in front of it insists on
-/// the machine's user and folders.
-fn server_script() -> anyhow::Result<PathBuf> {
+/// A script of the server's own. Debian's, in front of it in `/usr/sbin`, insist on the machine's user
+/// and folders.
+fn script(name: &str) -> anyhow::Result<PathBuf> {
     let versions = Path::new("/usr/lib/rabbitmq/lib");
     fs::read_dir(versions)
         .into_iter()
         .flatten()
         .flatten()
-        .map(|version| version.path().join("sbin/rabbitmq-server"))
+        .map(|version| version.path().join("sbin").join(name))
         .filter(|script| script.exists())
         .max()
         .context("rabbitmq-server is not installed (nothing in /usr/lib/rabbitmq/lib)")

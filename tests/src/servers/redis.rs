@@ -1,6 +1,9 @@
 //! A private Redis that keeps what it acknowledges.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,6 +25,8 @@ pub struct RedisOptions {
     pub most_bytes_of_a_file: Option<u64>,
     /// As if the disk took so much longer for each fsync.
     pub fsync_ms: Option<u64>,
+    /// A disk of its own (a tmpfs, which only root may make) of so many megabytes, to be filled.
+    pub disk_mb: Option<u32>,
 }
 
 /// One redis-server: AOF with fsync on every write, no snapshots, no eviction.
@@ -29,8 +34,10 @@ pub struct RedisOptions {
 pub struct Redis {
     pub port: u16,
     options: RedisOptions,
-    folder: TempDir,
+    // Before the disk that it writes to.
     process: Process,
+    disk: Option<Disk>,
+    folder: TempDir,
 }
 
 impl Redis {
@@ -41,12 +48,17 @@ impl Redis {
     pub async fn start(options: RedisOptions) -> anyhow::Result<Self> {
         let port = ports::free();
         let folder = tempfile::tempdir().context("temporary folder")?;
+        let disk = match options.disk_mb {
+            Some(megabytes) => Some(Disk::mount(folder.path(), megabytes)?),
+            None => None,
+        };
         let process = launch(port, &options, &folder)?;
         let mut redis = Self {
             port,
             options,
-            folder,
             process,
+            disk,
+            folder,
         };
         redis.ready().await?;
         Ok(redis)
@@ -103,6 +115,24 @@ impl Redis {
         self.options.most_bytes_of_a_file = None;
     }
 
+    /// Fills its disk, so that its next write ends it.
+    ///
+    /// # Errors
+    /// It has no disk of its own.
+    pub fn fill_disk(&self) -> anyhow::Result<()> {
+        self.disk.as_ref().context("no disk of its own")?.fill();
+        Ok(())
+    }
+
+    /// Gives the room back that [`Redis::fill_disk`] took.
+    ///
+    /// # Errors
+    /// It has no disk of its own.
+    pub fn empty_disk(&self) -> anyhow::Result<()> {
+        self.disk.as_ref().context("no disk of its own")?.empty();
+        Ok(())
+    }
+
     /// The file that every write is appended to.
     ///
     /// # Errors
@@ -138,6 +168,59 @@ impl Redis {
         self.process
             .ready_when(Duration::from_secs(20), async || pings(&url).await.is_ok())
             .await
+    }
+}
+
+/// Whether this program may make disks.
+pub fn can_mount() -> bool {
+    let folder = tempfile::tempdir();
+    folder.is_ok_and(|folder| Disk::mount(folder.path(), 1).is_ok())
+}
+
+/// A tmpfs, gone when dropped.
+#[derive(Debug)]
+struct Disk {
+    folder: PathBuf,
+}
+
+impl Disk {
+    fn mount(folder: &Path, megabytes: u32) -> anyhow::Result<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"]);
+        let mounted = mount.arg(folder).output().context("mount")?;
+        anyhow::ensure!(
+            mounted.status.success(),
+            "a tmpfs can't be mounted, which takes root: {}",
+            String::from_utf8_lossy(&mounted.stderr).trim()
+        );
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    fn fill(&self) {
+        let Ok(mut ballast) = File::create(self.ballast()) else {
+            return;
+        };
+        // The error of the last one is what was wanted.
+        for size in [1 << 20, 4096] {
+            while ballast.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn empty(&self) {
+        drop(std::fs::remove_file(self.ballast()));
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.join("ballast")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily, since a process that is ending may still have a file open.
+        drop(Command::new("umount").arg("-l").arg(&self.folder).output());
     }
 }
 

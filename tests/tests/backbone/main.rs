@@ -2,6 +2,7 @@
 //! in the object store, and what survives of it when something dies in between.
 
 mod answers;
+mod chaos;
 mod cluster;
 mod consumers;
 mod corpus;

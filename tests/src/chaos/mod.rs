@@ -1,0 +1,393 @@
+//! A run that tries to prove the promises wrong.
+//!
+//! [`scene`] is real servers and programs with proxies in between; [`sender`] plays Meta;
+//! [`schedule`] says by a seed which fault strikes when, and [`scene`] lets it happen. [`history`] and
+//! [`received`] remember what went in and what came out. When all is healed and worked off, [`model`]
+//! holds the two against each other and [`remains`] looks at what lies in Redis and the store;
+//! [`report`] tells.
+
+pub mod history;
+pub mod model;
+pub mod received;
+pub mod remains;
+pub mod report;
+pub mod scene;
+pub mod schedule;
+pub mod sender;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::history::History;
+use self::model::{Findings, Seen, Violation};
+use self::received::Consumers;
+use self::report::Report;
+use self::scene::{Scene, Size};
+use self::schedule::{Planned, Targets, schedule};
+use self::sender::Load;
+use crate::servers::redis::can_mount;
+
+/// Nothing moves for so long, with all healed: it won't any more. The longest pause between two tries
+/// of a file is a minute.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// What is done may take so long to be seen everywhere.
+const SETTLING: Duration = Duration::from_secs(30);
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// What to run.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Plan {
+    /// How long faults strike
+    #[arg(long, default_value_t = 5.0)]
+    pub minutes: f64,
+    /// Repeats the faults of another run; default: a new one, which is printed
+    #[arg(long)]
+    pub seed: Option<u64>,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..10))]
+    pub ingress: u64,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..10))]
+    pub workers: u64,
+    /// Items per second
+    #[arg(long, default_value_t = 80.0)]
+    pub rate: f64,
+    /// Business accounts
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(3..1000))]
+    pub accounts: u64,
+    /// Where the history goes; default: a new folder below the temporary one
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+}
+
+impl Plan {
+    /// What strikes when, on this machine.
+    pub fn schedule(&self) -> Vec<String> {
+        let targets = Targets {
+            ingress: self.ingress as usize,
+            workers: self.workers as usize,
+            redis_nodes: 1,
+            rabbitmq_nodes: 1,
+            small_disk: can_mount(),
+        };
+        let planned = schedule(self.seed.unwrap_or_default(), self.length(), targets);
+        let lines = planned.iter().map(|fault| {
+            let (at, lasts) = (fault.at.as_secs_f64(), fault.lasts.as_secs_f64());
+            format!("{at:>8.1} s  for {lasts:>4.1} s  {fault}")
+        });
+        lines.collect()
+    }
+
+    fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.minutes * 60.0)
+    }
+
+    fn folder(&self, seed: u64) -> PathBuf {
+        let own = || std::env::temp_dir().join(format!("chaos-{seed}-{}", history::now()));
+        self.folder.clone().unwrap_or_else(own)
+    }
+
+    fn command(&self, seed: u64) -> String {
+        let Self {
+            minutes,
+            ingress,
+            workers,
+            rate,
+            accounts,
+            ..
+        } = self;
+        format!(
+            "deploy/local/chaos.sh --minutes {minutes} --seed {seed} --ingress {ingress} \
+             --workers {workers} --rate {rate} --accounts {accounts}"
+        )
+    }
+}
+
+/// Runs; `tell` gets a line now and then.
+///
+/// # Errors
+/// A server can't be started, or doesn't come back.
+pub async fn run(plan: &Plan, tell: impl Fn(&str)) -> anyhow::Result<Report> {
+    let seed = plan
+        .seed
+        .unwrap_or_else(|| rand::random_range(0..1_000_000));
+    let history = Arc::new(History::start(&plan.folder(seed))?);
+    tell(&format!(
+        "seed {seed}, history in {}",
+        history.folder().display()
+    ));
+    let size = Size {
+        ingress: plan.ingress as usize,
+        workers: plan.workers as usize,
+    };
+    let scene = Arc::new(Scene::start(size).await?);
+    let planned = schedule(seed, plan.length(), scene.targets);
+    tell(&format!("{} faults in {:?}", planned.len(), plan.length()));
+    let consumers = Consumers::start(&scene.amqp_url, &history);
+    let stop = CancellationToken::new();
+    let sending = {
+        let load = Load {
+            accounts: plan.accounts as usize,
+            rate: plan.rate,
+        };
+        let (scene, history, stop) = (scene.clone(), history.clone(), stop.clone());
+        tokio::spawn(async move { sender::send(&scene, &history, load, seed, &stop).await })
+    };
+    let started = Instant::now();
+    let striking = strike(&scene, &history, &planned, started);
+    let watching = watch(&scene, &history, &consumers, started, &tell);
+    let struck = async {
+        striking.await?;
+        tokio::time::sleep_until(started + plan.length()).await;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        struck = struck => struck?,
+        () = watching => {}
+    }
+    stop.cancel();
+    let healed = Instant::now();
+    tell("all is healed; waiting until nothing is left to do");
+    let mut violations = drain(&scene, &history, &consumers, &tell, &sending).await;
+    sending.abort();
+    let drained = healed.elapsed();
+    let judged = judge(&scene, &history, &consumers).await;
+    scene.keep_logs(history.folder()).await?;
+    let (mut findings, raw_objects, files) = judged?;
+    violations.extend(panics(&scene).await);
+    let odd = history.oddities().into_iter();
+    violations.extend(odd.map(|what| Violation { kind: "odd", what }));
+    violations.append(&mut findings.violations);
+    findings.violations = violations;
+    let report = report(
+        plan,
+        seed,
+        &scene,
+        &history,
+        findings,
+        (raw_objects, files),
+        drained,
+    );
+    let file = history.folder().join("report.json");
+    std::fs::write(file, serde_json::to_string_pretty(&report)?)?;
+    Ok(report)
+}
+
+/// Lets each fault happen at its time.
+async fn strike(
+    scene: &Scene,
+    history: &History,
+    planned: &[Planned],
+    started: Instant,
+) -> anyhow::Result<()> {
+    let faults = planned.iter().map(async |fault| {
+        tokio::time::sleep_until(started + fault.at).await;
+        let mut number = None;
+        let begun = || {
+            number = Some(history.fault_begins(fault.to_string(), fault.may_repeat()));
+        };
+        let healed = scene
+            .suffer(fault, begun, tokio::time::sleep(fault.lasts))
+            .await;
+        if let Some(number) = number {
+            history.fault_ends(number);
+        }
+        healed
+    });
+    futures::future::try_join_all(faults).await.map(drop)
+}
+
+/// Plays the supervisor, and tells how it goes, for ever.
+async fn watch(
+    scene: &Scene,
+    history: &History,
+    consumers: &Consumers,
+    started: Instant,
+    tell: &impl Fn(&str),
+) {
+    let mut told = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for ended in scene.supervise().await {
+            history.odd(ended);
+        }
+        if told.elapsed() < PROGRESS {
+            continue;
+        }
+        told = Instant::now();
+        let (accepted, posts) = history.progress();
+        let faults = history.faults_now().join(", ");
+        tell(&format!(
+            "{:>5} s  {posts} posts, {accepted} accepted, {} events   {faults}",
+            started.elapsed().as_secs(),
+            consumers.count(),
+        ));
+    }
+}
+
+/// Waits until all is accepted and nothing is left to do, or nothing moves any more.
+async fn drain(
+    scene: &Scene,
+    history: &History,
+    consumers: &Consumers,
+    tell: &impl Fn(&str),
+    sending: &tokio::task::JoinHandle<()>,
+) -> Vec<Violation> {
+    let mut last = (String::new(), 0, 0);
+    let (mut moved, mut told) = (Instant::now(), Instant::now());
+    loop {
+        for ended in scene.supervise().await {
+            history.odd(ended);
+        }
+        let backlog = match remains::backlog(scene).await {
+            Ok(backlog) if backlog.is_empty() && sending.is_finished() => return Vec::new(),
+            Ok(backlog) => backlog.to_string(),
+            Err(error) => format!("{error:#}"),
+        };
+        let now = (backlog, consumers.count(), history.progress().0);
+        if now != last {
+            (last, moved) = (now, Instant::now());
+        }
+        if moved.elapsed() > PATIENCE {
+            let unsent = if sending.is_finished() {
+                ""
+            } else {
+                ", not all accepted"
+            };
+            let what = format!("nothing moves any more: {}{unsent}", last.0);
+            return vec![Violation {
+                kind: "stuck",
+                what,
+            }];
+        }
+        if told.elapsed() > PROGRESS {
+            told = Instant::now();
+            tell(&format!("left: {}", last.0));
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// What the checkers find, and how many raw objects and files there are.
+async fn judge(
+    scene: &Scene,
+    history: &History,
+    consumers: &Consumers,
+) -> anyhow::Result<(Findings, usize, usize)> {
+    let mut seen = Seen {
+        items: history.all_items(),
+        posts: history.all_posts(),
+        faults: history.all_faults(),
+        received: consumers.all(),
+        set_aside: remains::set_aside(&scene.webhooks).await?,
+        spooled: Default::default(),
+        queued: remains::queued(scene).await?,
+        told: remains::told(scene),
+    };
+    let end = Instant::now() + SETTLING;
+    let mut findings = loop {
+        let findings = model::check(&seen);
+        let missing = |one: &Violation| ["lost", "follow-up"].contains(&one.kind);
+        // What was acknowledged may be on its way to us.
+        if Instant::now() > end || !findings.violations.iter().any(missing) {
+            break findings;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        seen.received = consumers.all();
+    };
+    let (raw_objects, wrong) =
+        remains::archive(&scene.webhooks, &seen.items, &seen.posts, &seen.received).await?;
+    findings.violations.extend(wrong);
+    let (files, wrong) = remains::files(&scene.media, &seen.items, &seen.received).await?;
+    findings.violations.extend(wrong);
+    findings.violations.extend(left_over(scene).await?);
+    findings
+        .violations
+        .extend(remains::dead_letters(scene).await?);
+    Ok((findings, raw_objects, files))
+}
+
+/// Partitions that are being handed over have a moment.
+async fn left_over(scene: &Scene) -> anyhow::Result<Vec<Violation>> {
+    let end = Instant::now() + SETTLING;
+    loop {
+        let left = remains::left_over(scene).await?;
+        if left.is_empty() || Instant::now() > end {
+            return Ok(left);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn panics(scene: &Scene) -> Vec<Violation> {
+    let mut logs = Vec::new();
+    for ingress in &scene.ingress {
+        logs.push(ingress.lock().await.log());
+    }
+    for worker in &scene.workers {
+        logs.push(worker.lock().await.log());
+    }
+    let lines = logs.iter().flat_map(|log| log.lines());
+    let panics = lines.filter(|line| line.contains("panicked"));
+    let panics = panics.map(|line| Violation {
+        kind: "panic",
+        what: line.to_owned(),
+    });
+    panics.collect()
+}
+
+fn report(
+    plan: &Plan,
+    seed: u64,
+    scene: &Scene,
+    history: &History,
+    findings: Findings,
+    (raw_objects, files): (usize, usize),
+    drained: Duration,
+) -> Report {
+    let posts = history.all_posts();
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    for post in &posts {
+        let answer = post.answer.as_ref().map(|answer| answer.status.to_string());
+        *answers
+            .entry(answer.unwrap_or_else(|| "none".to_owned()))
+            .or_default() += 1;
+    }
+    let mut faults: BTreeMap<String, usize> = BTreeMap::new();
+    for fault in history.all_faults() {
+        let name: String = fault.name.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+        *faults.entry(name).or_default() += 1;
+    }
+    let mut left_out = Vec::new();
+    if !scene.targets.small_disk {
+        left_out.push("a full disk: a tmpfs can't be mounted here, which takes root".to_owned());
+    }
+    Report {
+        command: plan.command(seed),
+        seed,
+        build: if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        },
+        servers: format!(
+            "{} ingress, {} workers, {} Redis, {} RabbitMQ, 1 store",
+            plan.ingress, plan.workers, scene.targets.redis_nodes, scene.targets.rabbitmq_nodes
+        ),
+        seconds: plan.length().as_secs(),
+        drain_seconds: drained.as_secs(),
+        posts: posts.len(),
+        answers,
+        items: history.all_items().len(),
+        faults,
+        raw_objects,
+        files,
+        findings,
+        left_out,
+        folder: history.folder().to_owned(),
+    }
+}
