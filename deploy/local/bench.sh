@@ -1,31 +1,72 @@
 #!/usr/bin/env bash
-# Measures with release builds and private servers.
-#   bench.sh [ingress] [--seconds N] [--beyond N] [--json]   as fast as it answers, at 500/s, beside slow senders, at
-#                                                            twice what it can do
-#   bench.sh isolation [--json]                              what an account notices of another one's flood
-#   bench.sh media [--json]                                  how long files take, and what others notice of large ones
+# Measures with release builds and private servers, all on this machine: compare figures of one run only.
+#   bench.sh compare [--runs N]     ingress beside the same work in Node (express, fastify), bare hyper, redis-benchmark
+#   bench.sh ingress [--seconds N] [--beyond N]
+#                                   as fast as it answers, at 500/s, beside slow senders, at twice what it can do
+#   bench.sh path [--runs N]        from Meta's post to the event on the queue, at 500/s
+#   bench.sh worker [--runs N]      a full stream, beside bare RabbitMQ and the bare store
+#   bench.sh media                  how long files take, and what others notice of large ones
+#   bench.sh isolation              what an account notices of another one's flood
+#   bench.sh scale                  how costs grow: batch, connections, accounts, size, partitions, backlog, workers
+#   bench.sh all                    all of them, one after the other
+# Each takes --json; compare, path, worker and scale --seconds N too. `all` writes JSON and a plot to target/bench/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-what=ingress
-case "${1:-}" in
-    ingress | isolation | media)
-        what=$1
-        shift
-        ;;
-    "" | --*) ;;
+parts=(compare ingress path worker media isolation scale)
+what=${1:-all}
+[ $# = 0 ] || shift
+case " ${parts[*]} all " in
+    *" $what "*) ;;
     *)
-        echo "bench.sh: $1 can't be measured: ingress, isolation or media" >&2
+        echo "bench.sh: $what can't be measured: ${parts[*]} or all" >&2
         exit 2
         ;;
 esac
 
 deploy/local/install.sh
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 
 cargo build --locked --release --workspace --bins
-lab="${CARGO_TARGET_DIR:-target}/release/lab"
-if [ "$what" = ingress ]; then
-    exec "$lab" bench ingress "$@"
+lab="$target/release/lab"
+
+# The versions that the published figures were measured with.
+baselines() {
+    export BENCH_NODE_MODULES="$target/baselines"
+    [ -d "$BENCH_NODE_MODULES/node_modules/ioredis" ] && return
+    command -v npm >/dev/null || {
+        echo "bench.sh: npm is missing, which installs express, fastify and ioredis" >&2
+        exit 1
+    }
+    mkdir -p "$BENCH_NODE_MODULES"
+    npm install --no-audit --no-fund --no-package-lock --silent --prefix "$BENCH_NODE_MODULES" \
+        express@5.3.0 fastify@5.12.8 ioredis@6.0.0 >&2
+}
+
+measure() {
+    local part=$1
+    shift
+    case "$part" in
+        ingress) "$lab" bench ingress "$@" ;;
+        compare)
+            baselines
+            "$lab" bench runs compare "$@"
+            ;;
+        path | worker | scale) "$lab" run -- "$lab" bench runs "$part" "$@" ;;
+        media | isolation) "$lab" run -- "$lab" bench "$part" "$@" ;;
+    esac
+}
+
+if [ "$what" != all ]; then
+    measure "$what" "$@"
+    exit
 fi
-exec "$lab" run -- "$lab" bench "$what" "$@"
+mkdir -p "$target/bench"
+for part in "${parts[@]}"; do
+    echo "== $part" >&2
+    case "$part" in
+        compare | path | worker | scale) measure "$part" --out "$target/bench/$part.json" "$@" ;;
+        *) measure "$part" ;;
+    esac
+done

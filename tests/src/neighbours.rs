@@ -231,7 +231,7 @@ struct Media {
 pub struct Neighbours {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
-    _stop: DropGuard,
+    stop: DropGuard,
 }
 
 impl Neighbours {
@@ -239,6 +239,28 @@ impl Neighbours {
     /// It can't listen.
     pub async fn start() -> anyhow::Result<Self> {
         Self::listen((Ipv4Addr::LOCALHOST, ports::free()).into()).await
+    }
+
+    /// On a thread and runtime of its own, which ends when this is dropped.
+    ///
+    /// # Errors
+    /// No thread or runtime, or it can't listen.
+    pub fn on_a_thread() -> anyhow::Result<Self> {
+        let (started, starting) = std::sync::mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::Builder::new().spawn(move || {
+            runtime.block_on(async {
+                let neighbours = Self::start().await;
+                let stop = neighbours.as_ref().ok().map(Self::stopped);
+                drop(started.send(neighbours));
+                if let Some(stop) = stop {
+                    stop.cancelled().await;
+                }
+            });
+        })?;
+        starting.recv().context("the thread ended")?
     }
 
     /// # Errors
@@ -255,8 +277,12 @@ impl Neighbours {
         Ok(Self {
             address,
             state,
-            _stop: stop.drop_guard(),
+            stop: stop.drop_guard(),
         })
+    }
+
+    fn stopped(&self) -> CancellationToken {
+        self.stop.token().clone()
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -4,19 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::load::{self, Report};
-use super::wire::Requests;
+use super::machine;
+use super::wire::{Requests, Shape};
 use crate::output::{Paint, column};
 use crate::programs::{APP_SECRET, Ingress};
 use crate::servers::{Redis, RedisOptions};
 
-/// Business accounts that the load is spread over.
-const ACCOUNTS: usize = 64;
 const CONNECTIONS: u64 = 128;
 /// Connections that send their headers, and as many that send their bodies, a byte a second.
 const SLOW: usize = 1000;
@@ -82,7 +80,12 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         .env("LOG_LEVEL", "warn")
         .try_start()
         .await?;
-    let requests = Requests::new(ingress.address(), "/webhook/meta", APP_SECRET, ACCOUNTS);
+    let requests = Requests::new(
+        ingress.address(),
+        "/webhook/meta",
+        APP_SECRET,
+        Shape::default(),
+    );
     let mut bench = Bench {
         redis,
         ingress,
@@ -107,9 +110,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
 impl Bench {
     fn saturated(&mut self) -> anyhow::Result<f64> {
         let address = self.ingress.address().to_owned();
-        self.tell("as fast as it answers");
+        super::tell("as fast as it answers");
         let time = Duration::from_secs(self.plan.seconds);
-        let cpu = self.cpu_us()?;
+        let cpu = machine::cpu_us(self.id())?;
         let report = load::closed(&address, &self.requests, self.next, CONNECTIONS, time);
         let rate = report.of(200) as f64 / report.seconds;
         self.done("saturated, 128 connections", &report, cpu)?;
@@ -131,9 +134,9 @@ impl Bench {
     }
 
     fn open(&mut self, what: &'static str, rate: f64, time: Duration) -> anyhow::Result<()> {
-        self.tell(&format!("{what}: {rate:.0} a second"));
+        super::tell(&format!("{what}: {rate:.0} a second"));
         let address = self.ingress.address().to_owned();
-        let cpu = self.cpu_us()?;
+        let cpu = machine::cpu_us(self.id())?;
         let rate = load::Rate {
             first: self.next,
             per_second: rate,
@@ -172,7 +175,7 @@ impl Bench {
         cpu_before_us: f64,
     ) -> anyhow::Result<()> {
         self.next += 1_000_000_000;
-        let (memory_mb, cpu_us) = (self.memory_mb()?, self.cpu_us()?);
+        let (memory_mb, cpu_us) = (machine::memory_mb(self.id())?, machine::cpu_us(self.id())?);
         self.rows.push(Row {
             what,
             rate: report.total() as f64 / report.seconds,
@@ -198,27 +201,8 @@ impl Bench {
         Ok(())
     }
 
-    fn memory_mb(&mut self) -> anyhow::Result<f64> {
-        let status = format!("/proc/{}/status", self.ingress.process().id());
-        let status = std::fs::read_to_string(status).context("ingress' memory")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kb = line.and_then(|kb| kb.trim().trim_end_matches(" kB").parse::<f64>().ok());
-        Ok(kb.context("VmRSS")? / 1024.0)
-    }
-
-    /// User and system time of ingress so far. A tick is 10 ms.
-    fn cpu_us(&mut self) -> anyhow::Result<f64> {
-        let stat = format!("/proc/{}/stat", self.ingress.process().id());
-        let stat = std::fs::read_to_string(stat).context("ingress' times")?;
-        let (_, after_name) = stat.rsplit_once(')').context("no name")?;
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok());
-        Ok((ticks(11).context("utime")? + ticks(12).context("stime")?) * 10_000.0)
-    }
-
-    #[allow(clippy::print_stderr, reason = "a command line tool")]
-    fn tell(&self, what: &str) {
-        eprintln!("{}", Paint::stdout().quiet(&format!("{what} …")));
+    fn id(&mut self) -> u32 {
+        self.ingress.process().id()
     }
 }
 

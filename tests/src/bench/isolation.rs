@@ -9,7 +9,7 @@ use serde::Serialize;
 use shared::keys::Keys;
 
 use super::load::{self, Rate};
-use super::wire::Requests;
+use super::wire::{Requests, Shape};
 use crate::Stage;
 use crate::events::Events;
 use crate::meta::Sender;
@@ -51,7 +51,11 @@ pub async fn run(json: bool) -> anyhow::Result<()> {
         .await?;
     let _worker = stage.worker().env("LOG_LEVEL", "error").try_start().await?;
     let events = stage.events();
-    let flooding = Requests::new(ingress.address(), "/webhook/meta", APP_SECRET, 1);
+    let one = Shape {
+        accounts: 1,
+        ..Shape::default()
+    };
+    let flooding = Requests::new(ingress.address(), "/webhook/meta", APP_SECRET, one);
     let watched = neighbour_of(&flooding.numbers[0]);
     let sender = stage.sender(&ingress);
     let mut rounds: [Vec<(f64, f64)>; 2] = Default::default();

@@ -22,6 +22,8 @@ pub struct Report {
     /// From when it really was sent, whatever kept the sender: this machine, or too few connections.
     sent_us: BTreeMap<u16, Histogram<u64>>,
     pub seconds: f64,
+    /// The moment of the first request of an open loop.
+    pub start: Option<Instant>,
 }
 
 impl Report {
@@ -188,6 +190,7 @@ pub fn open(
         drop(tokio::time::timeout(Duration::from_secs(5), unanswered).await);
         let mut report = pool.report.take();
         report.seconds = time.as_secs_f64();
+        report.start = Some(start);
         report
     })
 }

@@ -56,6 +56,9 @@ enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
+    /// Read each body and answer 200: what ingress is measured against
+    #[command(hide = true)]
+    Bare { port: u16 },
 }
 
 #[derive(Subcommand, Debug)]
@@ -64,6 +67,13 @@ enum Bench {
     Ingress {
         #[command(flatten)]
         plan: bench::ingress::Plan,
+    },
+    /// Several runs of a part, beside what it is compared with; run it through `lab run`
+    Runs {
+        #[arg(value_enum)]
+        part: bench::all::Part,
+        #[command(flatten)]
+        plan: bench::all::Plan,
     },
     /// What an account notices of another one's flood; run it through `lab run`
     Isolation {
@@ -98,6 +108,8 @@ async fn main() -> ExitCode {
         }
         Command::Chaos { plan, json, .. } => chaos(plan, json).await,
         Command::Bench(Bench::Ingress { plan }) => done(bench::ingress::run(plan).await),
+        Command::Bench(Bench::Runs { part, plan }) => done(bench::all::run(part, &plan).await),
+        Command::Bare { port } => done(bench::baselines::serve_bare(port).await),
         Command::Bench(Bench::Isolation { json }) => done(bench::isolation::run(json).await),
         Command::Bench(Bench::Media { json }) => done(bench::media::run(json).await),
     };

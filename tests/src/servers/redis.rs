@@ -146,6 +146,11 @@ impl Redis {
             .context("an append-only file")
     }
 
+    /// Of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn log(&self) -> String {
         self.process.log()
     }
