@@ -23,6 +23,12 @@ pub struct Config {
     /// /metrics, /health and /ready
     #[arg(long, env = "INGRESS_ADMIN_LISTEN", default_value = "0.0.0.0:9080")]
     pub admin_listen: SocketAddr,
+    /// Guards the admin routes that change something; without it they are off
+    #[arg(long, env = "INGRESS_ADMIN_TOKEN", hide_env_values = true)]
+    pub admin_token: Option<Secret>,
+    /// File that has it, read again when it changes
+    #[arg(long, env = "INGRESS_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Where Meta posts, and asks its challenge
     #[arg(long, env = "WEBHOOK_PATH", default_value = "/webhook/meta")]
     pub webhook_path: String,
@@ -99,6 +105,7 @@ pub struct Secrets {
     /// `None` in unsigned mode.
     pub verifier: Option<Arc<Rotating<Verifier>>>,
     pub verify_token: Option<Arc<Rotating<Secret>>>,
+    pub admin_token: Option<Arc<Rotating<Secret>>>,
     pub redis: Redis,
 }
 
@@ -108,6 +115,7 @@ impl Secrets {
         let mut all = vec![self.redis.follow()];
         all.extend(self.verifier.clone().map(|it| it as Arc<dyn Follow>));
         all.extend(self.verify_token.clone().map(|it| it as Arc<dyn Follow>));
+        all.extend(self.admin_token.clone().map(|it| it as Arc<dyn Follow>));
         all
     }
 }
@@ -139,18 +147,27 @@ impl Config {
             self.verify_token.as_ref(),
             self.verify_token_file.as_deref(),
         );
-        match (verifier, verify_token, Redis::new(&self.redis)) {
-            (Ok(verifier), Ok(verify_token), Ok(redis)) => Ok(Secrets {
+        let admin_token = Rotating::plain(
+            "INGRESS_ADMIN_TOKEN",
+            self.admin_token.as_ref(),
+            self.admin_token_file.as_deref(),
+        );
+        match (verifier, verify_token, admin_token, Redis::new(&self.redis)) {
+            (Ok(verifier), Ok(verify_token), Ok(admin_token), Ok(redis)) => Ok(Secrets {
                 verifier,
                 verify_token,
+                admin_token,
                 redis,
             }),
-            (verifier, verify_token, redis) => {
-                Err([verifier.err(), verify_token.err(), redis.err()]
-                    .into_iter()
-                    .flatten()
-                    .collect())
-            }
+            (verifier, verify_token, admin_token, redis) => Err([
+                verifier.err(),
+                verify_token.err(),
+                admin_token.err(),
+                redis.err(),
+            ]
+            .into_iter()
+            .flatten()
+            .collect()),
         }
     }
 }

@@ -25,3 +25,4 @@ mod queue;
 
 pub mod error;
 pub mod metrics;
+mod request_log;

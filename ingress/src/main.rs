@@ -12,7 +12,7 @@ fn main() -> ExitCode {
 fn run(config: Config) -> anyhow::Result<()> {
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
-    shared::telemetry::init(&config.log)?;
+    let _spans = shared::telemetry::init(&config.log, "ingress")?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.threads {
         runtime.worker_threads(threads);

@@ -11,12 +11,15 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response};
+use shared::trace;
 use shared::webhook::Unreadable;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::budget::{COPIES, Taken};
 use crate::error::Refusal;
 use crate::intake::{Delivery, Envelope, NotStored, Stored, Window};
+use crate::request_log::Asked;
 use crate::server::Ingress;
 use crate::{challenge, ids, signature};
 
@@ -28,14 +31,28 @@ const ACCOUNTS_AT_ONCE: usize = 64;
 
 /// Answers whatever comes.
 pub(crate) async fn answer(ingress: &Ingress, request: Request<Incoming>) -> Response<Bytes> {
-    let correlation_id = correlation_id(request.headers());
-    let mut response = guarded(route(ingress, request, &correlation_id))
+    let began = Instant::now();
+    let id = correlation_id(request.headers());
+    let correlation_id = id.to_string();
+    let (method, asked) = (request.method().clone(), asked(ingress, &request));
+    let mut response = guarded(route(ingress, request, id, &correlation_id))
         .await
         .unwrap_or_else(|refusal| refusal.answer(&correlation_id, &ingress.refusals));
+    let status = response.status().as_u16();
+    let log = &ingress.requests;
+    log.answered((&method, asked), status, &correlation_id, began.elapsed());
     if let Ok(value) = HeaderValue::from_str(&correlation_id) {
         response.headers_mut().insert(CORRELATION_ID, value);
     }
     response
+}
+
+fn asked(ingress: &Ingress, request: &Request<Incoming>) -> Asked {
+    match request.uri().path() {
+        path if path == ingress.config.webhook_path => Asked::Webhook,
+        "/health" | "/ready" => Asked::Probe,
+        _ => Asked::Other,
+    }
 }
 
 /// A panic ends its request, and nothing else.
@@ -58,6 +75,7 @@ pub(crate) fn refusal(ingress: &Ingress, refusal: &Refusal) -> Response<Bytes> {
 async fn route(
     ingress: &Ingress,
     request: Request<Incoming>,
+    id: Uuid,
     correlation_id: &str,
 ) -> Result<Response<Bytes>, Refusal> {
     let path = request.uri().path();
@@ -71,7 +89,7 @@ async fn route(
     let method = request.method();
     let challenged = ingress.secrets.verify_token.as_ref();
     let outcome = match (method, challenged) {
-        (&Method::POST, _) => webhook(ingress, request, correlation_id).await,
+        (&Method::POST, _) => traced(ingress, request, id, correlation_id).await,
         (&Method::GET, Some(token)) => {
             let query = request.uri().query().unwrap_or_default();
             let echo = challenge::answer(query, &token.current());
@@ -99,11 +117,45 @@ fn echoed(challenge: String) -> Response<Bytes> {
     response
 }
 
+/// One webhook, and the trace that it is part of. A span is only made if somebody gets it.
+async fn traced(
+    ingress: &Ingress,
+    request: Request<Incoming>,
+    id: Uuid,
+    correlation_id: &str,
+) -> Result<Response<Bytes>, Refusal> {
+    let caller = header(request.headers(), TRACEPARENT, 55);
+    let caller = Some(caller).filter(|caller| trace::is_traceparent(caller));
+    let recorded = caller.as_deref().is_none_or(trace::is_sampled);
+    if !trace::exporting() || !recorded {
+        let traceparent = caller.unwrap_or_else(|| trace::made(id));
+        return webhook(ingress, request, correlation_id, traceparent).await;
+    }
+    let span = tracing::debug_span!(
+        "webhook",
+        otel.kind = "server",
+        correlation_id,
+        http.response.status_code = tracing::field::Empty
+    );
+    trace::adopt(&span, caller.as_deref().unwrap_or_default());
+    let traceparent = trace::traceparent(&span).or(caller);
+    let traceparent = traceparent.unwrap_or_else(|| trace::made(id));
+    let handled = webhook(ingress, request, correlation_id, traceparent);
+    let outcome = handled.instrument(span.clone()).await;
+    let status = match &outcome {
+        Ok(response) => response.status(),
+        Err(refusal) => refusal.status(),
+    };
+    span.record("http.response.status_code", status.as_u16());
+    outcome
+}
+
 /// One webhook. The body's bytes are given back when it is answered.
 async fn webhook(
     ingress: &Ingress,
     request: Request<Incoming>,
     correlation_id: &str,
+    traceparent: String,
 ) -> Result<Response<Bytes>, Refusal> {
     let (head, body) = request.into_parts();
     if head.headers.contains_key(CONTENT_ENCODING) {
@@ -136,7 +188,7 @@ async fn webhook(
     let envelope = Envelope {
         correlation_id: correlation_id.to_owned(),
         signature: header(&head.headers, signature::HEADER, 71),
-        traceparent: header(&head.headers, TRACEPARENT, 55),
+        traceparent,
         received_at: SystemTime::now(),
     };
     let deliveries = match ids::deliveries(&body) {
@@ -173,17 +225,21 @@ async fn store(
     let mut refused: Option<Window> = None;
     for some in deliveries.chunks(ACCOUNTS_AT_ONCE) {
         let stored = join_all(some.iter().map(|it| ingress.intake.store(it, envelope)));
-        for outcome in stored.await {
+        for (delivery, outcome) in some.iter().zip(stored.await) {
             match outcome {
                 Ok(Stored::Fresh { items, window }) => {
+                    note_stored(envelope, delivery, items);
                     ingress.metrics.stored_items.inc_by(items as u64);
                     if let Some(window) = window {
-                        note_over(ingress, &window);
+                        note_over(ingress, envelope, delivery, &window);
                         let less = least.filter(|it| it.remaining <= window.remaining);
                         least = Some(less.unwrap_or(window));
                     }
                 }
-                Ok(Stored::Duplicate) => drop(ingress.metrics.duplicates.inc()),
+                Ok(Stored::Duplicate) => {
+                    note_stored(envelope, delivery, 0);
+                    ingress.metrics.duplicates.inc();
+                }
                 // The others are stored all the same.
                 Err(NotStored::Limited(window)) => {
                     ingress.metrics.limited.inc();
@@ -204,11 +260,18 @@ async fn store(
     }
 }
 
-fn note_over(ingress: &Ingress, window: &Window) {
+fn note_stored(envelope: &Envelope, delivery: &Delivery, items: usize) {
+    let (correlation_id, waba_id) = (&envelope.correlation_id, &delivery.waba_id);
+    tracing::debug!(correlation_id, waba_id, items, "stored what was fresh");
+}
+
+fn note_over(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window: &Window) {
     if window.over {
         ingress.metrics.over_limit.inc();
         if let Some(skipped) = ingress.over_limit.pass() {
             tracing::warn!(
+                correlation_id = envelope.correlation_id,
+                waba_id = delivery.waba_id,
                 limit = window.limit,
                 skipped,
                 "a webhook beyond its account's limit was stored"
@@ -250,7 +313,7 @@ async fn collect(mut body: Incoming, limit: usize, taken: &mut Taken) -> Result<
 }
 
 /// The caller's, if it is a well-formed UUID v4, or a new one.
-fn correlation_id(headers: &HeaderMap) -> String {
+fn correlation_id(headers: &HeaderMap) -> Uuid {
     headers
         .get(CORRELATION_ID)
         .and_then(|value| value.to_str().ok())
@@ -258,7 +321,6 @@ fn correlation_id(headers: &HeaderMap) -> String {
         .and_then(|text| Uuid::try_parse(text).ok())
         .filter(|id| id.get_version_num() == 4)
         .unwrap_or_else(Uuid::new_v4)
-        .to_string()
 }
 
 /// A header's text, empty if it is missing or longer than it can rightly be.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
-use shared::admin::{Admin, Readiness};
+use shared::admin::{Admin, Guarded, Readiness};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
 use shared::telemetry::Sampled;
@@ -21,6 +21,7 @@ use crate::connections;
 use crate::error::Log;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
+use crate::request_log::RequestLog;
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Share of Redis' memory from which on items are remembered for an hour only, so that what is left
@@ -66,6 +67,7 @@ pub(crate) struct Ingress {
     pub(crate) admin: Admin,
     pub(crate) metrics: Metrics,
     pub(crate) refusals: Log,
+    pub(crate) requests: RequestLog,
     pub(crate) over_limit: Sampled,
 }
 
@@ -95,7 +97,10 @@ pub async fn run(
     let admin = Admin {
         readiness,
         registry: Arc::new(registry),
-        guarded: None,
+        guarded: secrets.admin_token.clone().map(|token| Guarded {
+            token,
+            routes: Arc::new(|_, _| None),
+        }),
     };
     let check = StartCheck {
         connection: connection.clone(),
@@ -122,6 +127,7 @@ pub async fn run(
         admin,
         metrics,
         refusals: Log::default(),
+        requests: RequestLog::default(),
         over_limit: Sampled::default(),
         secrets,
         config,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -24,7 +24,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::exposition;
 use crate::secrets::{Rotating, Secret};
+use crate::telemetry;
 
+const LOG_LEVEL: &str = "/log-level";
+/// A filter names a few modules.
+const LONGEST_LEVEL: usize = 1024;
 /// The problem of a server that no probe has seen yet.
 const UNPROBED: &str = "not probed yet";
 
@@ -156,13 +160,7 @@ impl Guarded {
         if self.allows(request.headers()) {
             return Some(answer);
         }
-        let mut refused = plain(
-            StatusCode::UNAUTHORIZED,
-            "this route needs the admin token\n",
-        );
-        let bearer = HeaderValue::from_static("Bearer");
-        refused.headers_mut().insert(WWW_AUTHENTICATE, bearer);
-        Some(Box::pin(std::future::ready(refused)))
+        Some(Box::pin(std::future::ready(unauthorized())))
     }
 }
 
@@ -203,6 +201,33 @@ impl Admin {
             .unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "/metrics, /health, /ready\n"))
     }
 
+    /// `GET /log-level` tells what is logged, `PUT` changes it; behind the token.
+    async fn log_level(&self, request: Request<hyper::body::Incoming>) -> Response<Bytes> {
+        let Some(guarded) = &self.guarded else {
+            return plain(StatusCode::NOT_FOUND, "no admin token is set\n");
+        };
+        if !guarded.allows(request.headers()) {
+            return unauthorized();
+        }
+        match *request.method() {
+            Method::GET => {}
+            Method::PUT => {
+                let body = Limited::new(request.into_body(), LONGEST_LEVEL).collect();
+                let Ok(body) = body.await.map(Collected::to_bytes) else {
+                    return plain(StatusCode::PAYLOAD_TOO_LARGE, "that is no level\n");
+                };
+                let level = std::str::from_utf8(&body).unwrap_or_default().trim();
+                if let Err(error) = telemetry::set_level(level) {
+                    let problem = serde_json::json!({"error": format!("no such level: {error}")});
+                    return json(StatusCode::BAD_REQUEST, &problem);
+                }
+            }
+            _ => return plain(StatusCode::METHOD_NOT_ALLOWED, "GET or PUT\n"),
+        }
+        let level = serde_json::json!({"level": telemetry::level()});
+        json(StatusCode::OK, &level)
+    }
+
     /// Serves until `shutdown`.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let tracker = TaskTracker::new();
@@ -228,6 +253,9 @@ impl Admin {
                     async move {
                         let response = match guarded {
                             Some(answer) => answer.await,
+                            None if request.uri().path() == LOG_LEVEL => {
+                                admin.log_level(request).await
+                            }
                             None => admin.answer(&request),
                         };
                         Ok::<_, std::convert::Infallible>(response.map(Full::new))
@@ -246,6 +274,16 @@ impl Admin {
         tracker.close();
         tracker.wait().await;
     }
+}
+
+fn unauthorized() -> Response<Bytes> {
+    let mut refused = plain(
+        StatusCode::UNAUTHORIZED,
+        "this route needs the admin token\n",
+    );
+    let bearer = HeaderValue::from_static("Bearer");
+    refused.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+    refused
 }
 
 /// An answer in JSON.

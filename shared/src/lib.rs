@@ -1,7 +1,7 @@
 //! What both programs must agree on: how a webhook body is read ([`webhook`]), the keys and
 //! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]), and the plumbing
 //! that both start with ([`config`], [`secrets`], [`redis`], [`script`], [`store`], [`telemetry`],
-//! [`admin`], [`exposition`]).
+//! [`trace`], [`private`], [`admin`], [`exposition`]).
 
 pub mod webhook;
 
@@ -16,5 +16,7 @@ pub mod store;
 pub mod admin;
 pub mod config;
 pub mod exposition;
+pub mod private;
 pub mod secrets;
 pub mod telemetry;
+pub mod trace;

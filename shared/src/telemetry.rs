@@ -1,31 +1,88 @@
 //! Logs of both programs, to standard error, and the signals that end them.
 
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{LogArgs, LogFormat};
+use crate::trace::Export;
 
-/// Installs the subscriber; the first call of a process wins.
+/// The programs' own code. What libraries say below a warning is never written: it may hold a body, a
+/// header or a URL.
+const OWN: [&str; 3] = ["ingress", "worker", "shared"];
+
+/// The filter that is in force; one per process, as is the subscriber.
+static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Installs the subscriber; the first call of a process wins. Spans are exported while what it returns
+/// is kept.
 ///
 /// # Errors
-/// A filter that can't be parsed.
-pub fn init(args: &LogArgs) -> anyhow::Result<()> {
+/// A filter that can't be parsed, or a collector's address that can't be used.
+pub fn init(args: &LogArgs, program: &'static str) -> anyhow::Result<Option<Export>> {
     let filter = EnvFilter::try_new(&args.log_level)
         .with_context(|| format!("LOG_LEVEL (--log-level): `{}`", args.log_level))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let installed = match args.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Pretty => builder.compact().try_init(),
+    let (filter, handle) = reload::Layer::new(filter);
+    let quiet = filter_fn(|said| is_own(said.target()) || *said.level() <= Level::WARN);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match args.log_format {
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .boxed(),
+        LogFormat::Pretty => lines.compact().boxed(),
     };
-    drop(installed);
+    let endpoint = args.otel_exporter_otlp_endpoint.as_ref();
+    let export = endpoint.map(|endpoint| Export::start(endpoint, program));
+    let (export, tracer) = export.transpose()?.unzip();
+    let spans = tracer.map(|tracer| {
+        let own = filter_fn(|said| said.is_span() && is_own(said.target()));
+        tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_filter(own.with_max_level_hint(LevelFilter::DEBUG))
+    });
+    let subscriber = tracing_subscriber::registry()
+        .with(lines.with_filter(filter.and(quiet)))
+        .with(spans);
+    if subscriber.try_init().is_ok() {
+        drop(LEVEL.set(handle));
+    }
+    Ok(export)
+}
+
+fn is_own(target: &str) -> bool {
+    let name = target.split("::").next().unwrap_or_default();
+    OWN.contains(&name)
+}
+
+/// What is logged now, in the form of `LOG_LEVEL`.
+pub fn level() -> Option<String> {
+    LEVEL.get()?.with_current(ToString::to_string).ok()
+}
+
+/// Changes what is logged, until the program ends.
+///
+/// # Errors
+/// Why it is no filter.
+pub fn set_level(level: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(level)?;
+    let handle = LEVEL.get().context("logs are not set up")?;
+    handle.reload(filter)?;
+    tracing::info!(level, "the level of logs was changed");
     Ok(())
 }
 

@@ -23,7 +23,9 @@ pub mod proxy;
 pub mod servers;
 
 pub mod bench;
+pub mod canaries;
 pub mod chaos;
+pub mod collector;
 pub mod demo;
 pub mod env_example;
 pub mod json_walk;

@@ -12,6 +12,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::canaries;
 use crate::meta::Sender;
 use crate::ports;
 use crate::process::{Process, command};
@@ -207,6 +208,11 @@ impl Program {
         self.launch.command()
     }
 
+    /// What of a text must not be told; see [`canaries`].
+    pub fn private_parts(&self, text: &str) -> Vec<String> {
+        canaries::found_in(text, &self.launch.settings)
+    }
+
     /// Everything logged so far, by earlier runs of this program too.
     pub fn log(&self) -> String {
         self.process.log()
@@ -339,7 +345,20 @@ impl Drop for Program {
         if thread::panicking() {
             let (binary, tail) = (self.launch.binary, self.process.log_tail(40));
             eprintln!("--- end of the log of {binary}:\n{tail}\n---");
+            return;
         }
+        let log = self.log();
+        // A flag that has a secret's name.
+        let log = log.replace("--app-secrets", "");
+        if self.private_parts(&log).is_empty() {
+            return;
+        }
+        let lines = log.lines().filter_map(|line| {
+            let found = self.private_parts(line);
+            (!found.is_empty()).then(|| format!("{found:?} in {line}"))
+        });
+        let leaks: Vec<String> = lines.take(5).collect();
+        assert!(leaks.is_empty(), "the log tells: {leaks:#?}");
     }
 }
 

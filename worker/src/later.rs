@@ -115,18 +115,18 @@ async fn put(work: &Work, object: OwedObject) -> Outcome {
         serde_json::from_str(&object.attributes).unwrap_or_default();
     let put = work.store.put(&object.key, &described, object.body.into());
     let began = Instant::now();
+    let correlation_id = described.get("correlation-id");
+    let correlation_id = correlation_id.map_or("", String::as_str);
     match timeout(PUT_TIME, put).await {
         Ok(Ok(())) => {
             work.metrics.uploaded(Uploaded::Payload, began.elapsed());
-            tracing::debug!("written from the later-list");
+            tracing::debug!(correlation_id, "written from the later-list");
         }
         Ok(Err(error)) => {
-            tracing::warn!(error = store::told(&error), "an object is still owed");
-            return if matches!(error, object_store::Error::Generic { .. }) {
-                Outcome::Away
-            } else {
-                Outcome::Failed
-            };
+            let away = matches!(error, object_store::Error::Generic { .. });
+            let error = store::told(&error);
+            tracing::warn!(correlation_id, error, "an object is still owed");
+            return if away { Outcome::Away } else { Outcome::Failed };
         }
         Err(_) => return Outcome::Away,
     }
@@ -139,13 +139,23 @@ async fn put(work: &Work, object: OwedObject) -> Outcome {
     }
 }
 
+fn correlation_id(told: &str) -> String {
+    let told: serde_json::Value = serde_json::from_str(told).unwrap_or_default();
+    told["correlationId"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
 /// Tells the State Manager of a message.
 async fn tell(work: &Work, id: &str, told: &str) -> Outcome {
     let age = id.split_once('-').and_then(|(ms, _)| ms.parse().ok());
     let written = SystemTime::UNIX_EPOCH + Duration::from_millis(age.unwrap_or(0));
     if written.elapsed().is_ok_and(|age| age > STATE_KEPT) {
+        let correlation_id = correlation_id(told);
         tracing::error!(
             piece = id,
+            correlation_id,
             "the State Manager was not told of a message for a day"
         );
         work.metrics.state_post(StatePost::Expired);
@@ -160,12 +170,19 @@ async fn tell(work: &Work, id: &str, told: &str) -> Outcome {
             Outcome::Done
         }
         Ok(Telling::Refused(status)) => {
-            tracing::error!(piece = id, status, "the State Manager refuses a message");
+            let correlation_id = correlation_id(told);
+            tracing::error!(
+                piece = id,
+                correlation_id,
+                status,
+                "the State Manager refuses a message"
+            );
             work.metrics.state_post(StatePost::Refused);
             Outcome::Done
         }
         Err(error) => {
-            tracing::debug!(piece = id, %error, "the State Manager is told later");
+            let correlation_id = correlation_id(told);
+            tracing::debug!(piece = id, correlation_id, %error, "the State Manager is told later");
             match error {
                 NeighbourError::BreakerOpen
                 | NeighbourError::Busy

@@ -23,12 +23,14 @@ use futures::FutureExt;
 use futures::future::Shared;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response};
+use shared::private::Hashed;
 use shared::secrets::Secret;
 use shared::webhook::Identity;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, field};
 use url::Url;
 
 use self::outcome::{Fault, Next, Reason};
@@ -69,6 +71,8 @@ pub struct Job {
     pub tenant_id: String,
     pub waba_id: String,
     pub phone_number_id: Option<String>,
+    /// The message's.
+    pub message_id: Option<String>,
     /// What the message's objects are called.
     pub message_name: String,
     pub identity: Identity,
@@ -166,7 +170,13 @@ impl Media {
         let flight = ended.shared();
         flights.insert(job.identity, flight.clone());
         let (media, job) = (self.clone(), job.clone());
-        self.tracker.spawn(async move {
+        let span = tracing::error_span!(
+            "media",
+            correlation_id = job.correlation_id,
+            tenant_id = job.tenant_id,
+            wamid = job.message_id.as_deref().map(|id| field::debug(Hashed(id)))
+        );
+        let flying = async move {
             let outcome = tokio::select! {
                 outcome = Box::pin(media.fly(&job, until)) => outcome,
                 () = media.stop.cancelled() => Err(Reason::Stopping.into()),
@@ -174,7 +184,8 @@ impl Media {
             media.flights().remove(&job.identity);
             // Nobody may be waiting any more: the later-list asks again.
             drop(tell.send(outcome));
-        });
+        };
+        self.tracker.spawn(flying.instrument(span));
         flight
     }
 
@@ -346,7 +357,8 @@ impl Media {
         };
         self.graph.place(asking(job, token)).await?;
         let began = Instant::now();
-        let response = self.request(url, token).await?;
+        let span = tracing::debug_span!("download", otel.kind = "client");
+        let response = self.request(url, token).instrument(span).await?;
         check(&response, &mime_type)?;
         let transfer = Transfer {
             response,
@@ -360,7 +372,8 @@ impl Media {
             ],
         };
         let uploading = Instant::now();
-        let verified = transfer.run(&self.store).await?;
+        let span = tracing::debug_span!("minio put", otel.kind = "client", bucket = "media");
+        let verified = transfer.run(&self.store).instrument(span).await?;
         let (took, upload_took) = (began.elapsed(), uploading.elapsed());
         self.metrics.media_ended(None);
         self.metrics

@@ -15,9 +15,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode};
+use shared::trace;
 use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, Span};
 
 use crate::breaker::{Admitted, Breaker, Seen, State};
 use crate::metrics::label_values;
@@ -352,8 +354,10 @@ impl Neighbour {
         let until = Instant::now() + within;
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
-            let asked = trace.apply(request(&self.client));
-            let failed = match self.attempt(until, asked, &classify).await {
+            let span = self.span();
+            let asked = span.in_scope(|| trace.apply(request(&self.client)));
+            let attempt = self.attempt(until, asked, &classify).instrument(span);
+            let failed = match attempt.await {
                 Ok(done) => return Ok(done),
                 Err(failed) => failed,
             };
@@ -442,6 +446,12 @@ impl Neighbour {
             began: Instant::now(),
             _place: place,
         })
+    }
+
+    /// One request, for traces.
+    fn span(&self) -> Span {
+        let (name, neighbour) = (self.name.text(), self.name.text());
+        tracing::debug_span!("call", otel.name = name, otel.kind = "client", neighbour)
     }
 
     /// The client that all calls share, for callers that read an answer themselves.
@@ -540,11 +550,12 @@ impl Drop for Admission<'_> {
 }
 
 impl Trace<'_> {
-    /// Adds the headers; what can't be a header's value is left out.
+    /// Adds the headers, with the span that this is part of if spans are exported; what can't be a header's value is left out.
     pub fn apply(self, mut request: RequestBuilder) -> RequestBuilder {
+        let own = trace::traceparent(&Span::current());
         for (name, value) in [
             ("x-correlation-id", self.correlation_id),
-            ("traceparent", self.traceparent),
+            ("traceparent", own.as_deref().unwrap_or(self.traceparent)),
         ] {
             if let Ok(value) = HeaderValue::from_str(value)
                 && !value.is_empty()

@@ -13,8 +13,10 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::{StreamEntry, format_numbers, parse_numbers};
+use shared::trace;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use self::entry::{Archive, Entry, Head};
 use self::item::{Published, RunningItem};
@@ -272,7 +274,7 @@ impl Partition {
                 self.parked.release(&waba_id);
                 for seq in self.waiting_for_tenant.remove(&waba_id).unwrap_or_default() {
                     if let Some(entry) = self.window.get_mut(&seq) {
-                        entry.verdict = Some(verdict.clone());
+                        entry.decide(verdict.clone());
                     }
                     self.start(seq);
                 }
@@ -412,7 +414,10 @@ impl Partition {
 
     fn resolve(&self, waba_id: String, trace: [String; 2]) {
         let tenants = self.work.tenants.clone();
-        self.push(async move {
+        let [correlation_id, traceparent] = &trace;
+        let span = tracing::error_span!("tenant", correlation_id, waba_id);
+        trace::adopt(&span, traceparent);
+        let resolving = async move {
             let [correlation_id, traceparent] = &trace;
             let trace = Trace {
                 correlation_id,
@@ -420,7 +425,8 @@ impl Partition {
             };
             let verdict = tenants.resolve(&waba_id, trace).await;
             Done::Tenant(waba_id, verdict)
-        });
+        };
+        self.push(resolving.instrument(span));
     }
 
     /// Fetches entries again that were parked and whose tenant is known now.
@@ -576,7 +582,7 @@ impl Partition {
         let payload = match payload {
             Ok(payload) => Arc::new(payload),
             Err(reason) => {
-                tracing::warn!(entry = admitted.id, reason, "a body can't be read");
+                (admitted.span).in_scope(|| tracing::warn!(reason, "a body can't be read"));
                 admitted.head.described.insert("detail", reason);
                 admitted.give_up("unreadable", name);
                 self.work.metrics.entry_set_aside(1, "unreadable");
@@ -642,8 +648,10 @@ impl Partition {
         if self.draining || entry.acknowledging {
             return;
         }
-        if entry.verdict.is_none() {
-            entry.verdict = self.work.tenants.remembered(&entry.head.waba_id);
+        if entry.verdict.is_none()
+            && let Some(verdict) = self.work.tenants.remembered(&entry.head.waba_id)
+        {
+            entry.decide(verdict);
         }
         entry.begin_media(&self.work);
         if entry.ready.is_empty() && !entry.open.is_empty() {
@@ -685,6 +693,7 @@ impl Partition {
         let ready = std::mem::take(&mut entry.ready);
         entry.running += ready.len();
         let (entry_id, entry_read_at) = (entry.id.clone(), entry.read_at);
+        let delivery = entry.span.clone();
         let of_ready = ready.into_iter().map(|n| {
             let media = entry.media.as_mut().and_then(|media| media.remove(&n));
             (n, media)
@@ -707,7 +716,9 @@ impl Partition {
                 tenant,
                 n,
             };
-            self.push(async move { Done::Item(seq, n, item.run().await) });
+            let span = item.span(&delivery);
+            let running = async move { Done::Item(seq, n, item.run().await) };
+            self.push(running.instrument(span));
         }
         self.finish(seq);
     }
@@ -787,10 +798,9 @@ impl Partition {
             None => {
                 self.loaded_bytes -= entry.bytes;
                 // Only somebody else's XDEL can do this; what is left of it is acknowledged.
-                tracing::error!(
-                    entry = entry.id,
-                    "a pending entry was deleted by somebody else"
-                );
+                entry.span.in_scope(|| {
+                    tracing::error!("a pending entry was deleted by somebody else");
+                });
                 let ready = std::mem::take(&mut entry.ready);
                 entry.running += ready.len();
                 entry.archive = Archive::Done;
@@ -823,8 +833,8 @@ impl Partition {
         entry.archive = Archive::Running;
         let described = head.described(&payload.entry.fresh);
         let (store, payload) = (self.work.store.clone(), payload.clone());
-        let metrics = self.work.metrics.clone();
-        self.push(async move {
+        let (metrics, span) = (self.work.metrics.clone(), entry.span.clone());
+        let writing = async move {
             let body = bytes::Bytes::copy_from_slice(&payload.entry.body);
             let began = Instant::now();
             let put = timeout(ARCHIVE_PATIENCE, store.put(&key, &described, body)).await;
@@ -843,7 +853,8 @@ impl Partition {
                     Done::Archived(seq, false)
                 }
             }
-        });
+        };
+        self.push(writing.instrument(span));
     }
 
     fn item_ended(&mut self, seq: u64, n: usize, outcome: Result<Published, Decision>) {
@@ -916,7 +927,8 @@ impl Partition {
         let media = std::mem::take(&mut entry.pending_media);
         let (work, tenure, id) = (self.work.clone(), self.tenure.clone(), entry.id.clone());
         let (owes, owes_media) = (self.owed.clone(), self.owed_media.clone());
-        self.push(async move {
+        let span = entry.span.clone();
+        let acknowledging = async move {
             let acknowledged = persist(&tenure, || {
                 work.stream.acknowledge(&tenure, &id, &owed, &media)
             })
@@ -928,7 +940,8 @@ impl Partition {
                 owes_media.notify_one();
             }
             Done::Acknowledged(seq, acknowledged)
-        });
+        };
+        self.push(acknowledging.instrument(span));
     }
 
     fn note_if_worth_it(&mut self) {

@@ -18,10 +18,12 @@ use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation};
 use shared::admin::Readiness;
 use shared::secrets::{Rotating, Secret};
+use shared::trace;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::config::AmqpArgs;
 use crate::event::{Event, SCHEMA_VERSION};
@@ -125,7 +127,15 @@ impl Publisher {
     ///
     /// # Errors
     /// [`NotPublished`]; a broker that is away is no error, it is waited for.
-    pub async fn publish(&self, event: Event, tenure: Arc<Tenure>) -> Result<(), NotPublished> {
+    pub async fn publish(&self, mut event: Event, tenure: Arc<Tenure>) -> Result<(), NotPublished> {
+        let span = tracing::debug_span!("publish", otel.kind = "producer", event_id = %event.id);
+        if let Some(traceparent) = trace::traceparent(&span) {
+            event.traceparent = traceparent;
+        }
+        self.hand_over(event, tenure).instrument(span).await
+    }
+
+    async fn hand_over(&self, event: Event, tenure: Arc<Tenure>) -> Result<(), NotPublished> {
         let (reply, outcome) = oneshot::channel();
         let message = Message {
             event,

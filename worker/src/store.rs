@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use shared::store::{StoreArgs, StoreKeys, StorePatience, path};
 use shared::webhook::{Identity, Place};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 use url::Url;
 
 use crate::config::ObjectArgs;
@@ -154,9 +155,10 @@ impl Store {
         };
         // The semaphore is never closed.
         let _permit = self.writes.acquire().await;
-        self.webhooks
-            .put_opts(&path(key), body.into(), options)
-            .await?;
+        let span = tracing::debug_span!("minio put", otel.kind = "client", bucket = "webhooks");
+        let key = path(key);
+        let put = self.webhooks.put_opts(&key, body.into(), options);
+        put.instrument(span).await?;
         Ok(())
     }
 }

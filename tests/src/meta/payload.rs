@@ -8,6 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::canaries;
+
 /// A business phone number and the account that it belongs to.
 #[derive(Debug, Clone)]
 pub struct Number {
@@ -154,6 +156,7 @@ pub fn timestamp() -> String {
 /// A message of any type: `content` becomes the member that is named like the type; `null` is left
 /// out. `from` is a phone number, digits without `+`.
 pub fn message(from: &str, kind: &str, content: Value) -> Value {
+    canaries::phone(from);
     let mut message = json!({"from": from, "id": wamid(), "timestamp": timestamp(), "type": kind});
     if !content.is_null() {
         message[kind] = content;
@@ -212,6 +215,7 @@ pub fn unknown(from: &str) -> Value {
 /// `status`: `sent`, `delivered`, `read`, `failed` or anything else; `message_id`: of the message
 /// that the business sent, the same for all its statuses.
 pub fn status(message_id: &str, status: &str, recipient: &str) -> Value {
+    canaries::phone(recipient);
     let mut item = json!({
         "id": message_id,
         "status": status,

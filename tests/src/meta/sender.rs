@@ -9,7 +9,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use sha2::Sha256;
 use tokio::time::Instant;
 
-const SIGNATURE: &str = "X-Hub-Signature-256";
+pub const SIGNATURE: &str = "X-Hub-Signature-256";
 
 /// The value of `X-Hub-Signature-256`: `sha256=` and 64 lowercase hex digits.
 pub fn sign(secret: &str, body: &[u8]) -> String {

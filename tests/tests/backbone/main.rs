@@ -10,6 +10,7 @@ mod dashboards;
 mod documents;
 mod door;
 mod limits;
+mod logs;
 mod media;
 mod media_crashes;
 mod media_sizes;
@@ -22,6 +23,7 @@ mod publishing;
 mod redis_faults;
 mod setting_aside;
 mod tenants;
+mod traces;
 
 use std::collections::HashMap;
 use std::time::Duration;

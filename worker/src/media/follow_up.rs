@@ -10,9 +10,12 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::entry::StreamEntry;
+use shared::private::Hashed;
+use shared::trace;
 use shared::webhook::{OBJECT, elements, members, scalar};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, field};
 
 use super::outcome::{Fault, Next, Reason};
 use super::{Job, Stored};
@@ -156,6 +159,7 @@ pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<Job
         tenant_id: tenant_id.to_owned(),
         waba_id: entry.waba_id.clone(),
         phone_number_id: item.phone_number_id.clone(),
+        message_id: item.id.clone(),
         message_name: store::item_name(item),
         identity: item.identity,
         received_at_ms: entry.received_at_ms,
@@ -358,6 +362,30 @@ async fn once(work: &Work, tenure: &Arc<Tenure>, id: &str) -> Result<(), NotYet>
         tracing::error!(piece = id, %error, "a piece of the later-list can't be read");
         NotYet::Unreadable
     })?;
+    let item = payload.items.first();
+    let wamid = item.and_then(|item| item.id.as_deref());
+    let span = tracing::error_span!(
+        "follow-up",
+        piece = id,
+        correlation_id = head.correlation_id,
+        waba_id = head.waba_id,
+        tenant_id = head.tenant_id,
+        wamid = wamid.map(|id| field::debug(Hashed(id)))
+    );
+    trace::adopt(&span, &head.traceparent);
+    end(work, tenure, piece, head, &payload)
+        .instrument(span)
+        .await
+}
+
+/// Fetches what is pending, unless it was given up, and publishes the event that ends it.
+async fn end(
+    work: &Work,
+    tenure: &Arc<Tenure>,
+    piece: LaterMedia,
+    head: Head,
+    payload: &Payload,
+) -> Result<(), NotYet> {
     let item = payload.items.first().ok_or(NotYet::Unreadable)?;
     let (state, status) = match &head.failed {
         Some(reason) => {
@@ -365,7 +393,7 @@ async fn once(work: &Work, tenure: &Arc<Tenure>, id: &str) -> Result<(), NotYet>
             (MediaState::Failed { error }, MediaStatus::Failed)
         }
         None => {
-            let job = job(&payload, item, &head.tenant_id).ok_or(NotYet::Unreadable)?;
+            let job = job(payload, item, &head.tenant_id).ok_or(NotYet::Unreadable)?;
             let flight = work.media.begin(&Arc::new(job), Instant::now());
             match flight.await.unwrap_or(Err(Reason::Stopping.into())) {
                 Ok(ready) => {
@@ -393,11 +421,11 @@ async fn once(work: &Work, tenure: &Arc<Tenure>, id: &str) -> Result<(), NotYet>
         media: Some(&state),
         ..Known::of(&tenant)
     };
-    let event = event::media_follow_up(&payload, item, &known);
+    let event = event::media_follow_up(payload, item, &known);
     let event = event.ok().flatten().ok_or(NotYet::Unreadable)?;
     work.publisher.publish(event, tenure.clone()).await?;
     work.metrics.media_followed_up(status);
-    work.stream.media_done(tenure, id).await?;
+    work.stream.media_done(tenure, &piece.id).await?;
     Ok(())
 }
 

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use shared::entry::{StreamEntry, format_numbers};
+use shared::trace;
 use tokio::time::Instant;
+use tracing::{Span, field};
 
 use super::Work;
 use super::item::{ItemMedia, owed_media};
@@ -22,6 +24,8 @@ use crate::tenants::{Tenant, Verdict};
 /// An entry between its read and its acknowledgement.
 pub(super) struct Entry {
     pub(super) id: String,
+    /// What every line and span about it says of it.
+    pub(super) span: Span,
     pub(super) read_at: Instant,
     pub(super) bytes: usize,
     pub(super) head: Head,
@@ -78,8 +82,18 @@ pub(super) enum Archive {
 
 impl Entry {
     pub(super) fn new(id: String, bytes: usize, head: Head) -> Self {
+        let [correlation_id, traceparent] = head.trace();
+        let span = tracing::error_span!(
+            "delivery",
+            entry = id,
+            correlation_id,
+            waba_id = head.waba_id,
+            tenant_id = field::Empty
+        );
+        trace::adopt(&span, &traceparent);
         Self {
             id,
+            span,
             read_at: Instant::now(),
             bytes,
             head,
@@ -106,6 +120,14 @@ impl Entry {
         }
     }
 
+    /// Its tenant is known now, or that it has none.
+    pub(super) fn decide(&mut self, verdict: Verdict) {
+        if let Some(tenant_id) = verdict.tenant_id() {
+            self.span.record("tenant_id", tenant_id);
+        }
+        self.verdict = Some(verdict);
+    }
+
     /// Starts the transfers of all its open items, as soon as its tenant is known: those that must
     /// wait for their turn don't make it longer.
     pub(super) fn begin_media(&mut self, work: &Work) {
@@ -114,6 +136,7 @@ impl Entry {
         else {
             return;
         };
+        let _in_span = self.span.enter();
         let media = self.open.iter().filter_map(|n| {
             if let Some(said) = self.said.get(n) {
                 return Some((*n, ItemMedia::Said(said.clone())));
@@ -135,7 +158,10 @@ impl Entry {
         for n in std::mem::take(&mut self.formerly_pending) {
             match owed_media(payload, n, tenant, raw_object) {
                 Ok(owed) => self.pending_media.push(owed),
-                Err(_) => tracing::error!(entry = self.id, "pending media can't be kept"),
+                Err(_) => {
+                    self.span
+                        .in_scope(|| tracing::error!("pending media can't be kept"));
+                }
             }
         }
     }

@@ -5,8 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use shared::private::Hashed;
 use shared::webhook::Place;
 use tokio::time::{Instant, timeout_at};
+use tracing::{Span, field};
 
 use super::{Work, persist};
 use crate::error::{Decision, Failure};
@@ -64,6 +66,18 @@ pub(super) enum OfMedia {
 }
 
 impl RunningItem {
+    /// What every line and span about it says of it.
+    pub(super) fn span(&self, delivery: &Span) -> Span {
+        let item = self.payload.items.get(self.n);
+        let wamid = item.and_then(|item| item.id.as_deref());
+        tracing::error_span!(
+            parent: delivery,
+            "item",
+            item = self.n,
+            wamid = wamid.map(|id| field::debug(Hashed(id)))
+        )
+    }
+
     /// Publishes the item's event, again and again if need be; `Err` says what else becomes of it.
     pub(super) async fn run(self) -> Result<Published, Decision> {
         let media = self.wait_for_media().await?;
@@ -178,10 +192,9 @@ impl RunningItem {
         }))
         .map_err(|_| Failure::Panicked)??;
         let occurred = (event.kind, event.occurred_at);
-        self.work
-            .publisher
-            .publish(event, self.tenure.clone())
-            .await?;
+        let publishing = self.work.publisher.publish(event, self.tenure.clone());
+        publishing.await?;
+        tracing::debug!("published");
         self.count(item, occurred);
         Ok(turn)
     }
