@@ -146,12 +146,7 @@ impl Graph {
         let number = asking.phone_number_id.filter(|number| is_id(number));
         let query = number.map(|number| ("phone_number_id", number));
         let media: MediaAnswer = self.get(id.text(), query, asking).await?;
-        Ok(MediaInfo {
-            sha256: media.sha256.as_deref().and_then(digest),
-            size_bytes: media.file_size.and_then(FileSize::bytes),
-            mime_type: media.mime_type,
-            url: media.url,
-        })
+        Ok(media.into())
     }
 
     /// What Meta knows of a business phone number.
@@ -286,6 +281,17 @@ struct MediaAnswer {
     file_size: Option<FileSize>,
 }
 
+impl From<MediaAnswer> for MediaInfo {
+    fn from(media: MediaAnswer) -> Self {
+        Self {
+            sha256: media.sha256.as_deref().and_then(digest),
+            size_bytes: media.file_size.and_then(FileSize::bytes),
+            mime_type: media.mime_type,
+            url: media.url,
+        }
+    }
+}
+
 /// A number in recorded answers, a string in Meta's documents.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -357,6 +363,16 @@ fn understand<T: DeserializeOwned>(answer: &Answer) -> Class<Understood<T>> {
         pause: usage_pause(&answer.headers),
         served_version: header("facebook-api-version"),
     })
+}
+
+/// What an answer about a media object says, and how long its headers ask to wait; `None` where the
+/// same question may succeed in a moment.
+#[cfg(fuzzing)]
+pub fn understood(answer: &Answer) -> Option<(Result<MediaInfo, GraphError>, Option<Duration>)> {
+    match understand::<MediaAnswer>(answer) {
+        Class::Done(understood) => Some((understood.said.map(Into::into), understood.pause)),
+        _ => None,
+    }
 }
 
 enum Judged {

@@ -219,7 +219,7 @@ pub(crate) fn segment(text: &str) -> String {
 }
 
 /// Printable ASCII without double spaces, which break signatures in some stores; at most 500 bytes.
-fn header_text(text: &str) -> String {
+pub fn header_text(text: &str) -> String {
     let ascii: String = text
         .chars()
         .map(|c| {

@@ -9,6 +9,8 @@ mod corpus;
 mod dashboards;
 mod documents;
 mod door;
+mod hostile;
+mod hostile_bodies;
 mod limits;
 mod logs;
 mod media;

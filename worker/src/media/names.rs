@@ -142,7 +142,9 @@ fn file_name(sent: &str) -> String {
         .filter(|c| !c.is_control() && !turns_text(*c))
         .take(LONGEST_NAME)
         .collect();
-    kept.trim().trim_start_matches('.').trim().to_owned()
+    kept.trim_start_matches(|c: char| c == '.' || c.is_whitespace())
+        .trim_end()
+        .to_owned()
 }
 
 /// Characters that show a name otherwise than it is: `gpj.exe` as `exe.jpg`, or nothing at all.
@@ -195,6 +197,7 @@ mod tests {
         assert_eq!(named("\"; filename=x"), plain("%22%3B%20filename%3Dx"));
         assert_eq!(named("\u{202e}gpj.exe"), plain("gpj.exe"));
         assert_eq!(named("a  b\0"), plain("a%20%20b"));
+        assert_eq!(named(". .ssh"), plain("ssh"), "found by fuzzing");
         for nothing in ["", "..", ".", "/", "\0", " . "] {
             assert_eq!(named(nothing), plain("f.bin"), "{nothing:?}");
         }
