@@ -11,7 +11,12 @@
 //! | `s` | signature | `X-Hub-Signature-256` as it came, empty in unsigned mode |
 //! | `p` | traceparent | W3C, empty where there is none |
 //! | `r` | set aside because | why the body can't be read; empty for one that can |
+//! | `o` | comes from | only of what was put back: key of the object in the store |
+//! | `x` | replay | id of the replay that put it back; empty: it came back by itself |
+//! | `a` | attempts | how often it was set aside before |
 //!
+//! Fields that a version doesn't know are ignored: a worker of the version before `o`, `x` and `a` publishes what was
+//! put back, and leaves its object where it is.
 //! Field names are one letter since each entry stores them.
 
 use std::collections::HashMap;
@@ -32,6 +37,31 @@ pub struct StreamEntry {
     pub traceparent: String,
     /// Why the body can't be read, if it can't.
     pub unreadable: Option<String>,
+    /// Of what was put back from the object store.
+    pub returned: Option<Returned>,
+}
+
+/// Where an entry that was put back comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Returned {
+    /// Key of the object.
+    pub source: String,
+    /// Empty: it came back by itself.
+    pub replay_id: String,
+    /// How often it was set aside before.
+    pub attempts: usize,
+}
+
+impl Returned {
+    /// Reads the fields `o`, `x` and `a`; `None` where there is no `o`.
+    pub fn decode(fields: &HashMap<String, Vec<u8>>) -> Option<Self> {
+        let text = |name: &str| std::str::from_utf8(fields.get(name)?).ok();
+        Some(Self {
+            source: text("o").filter(|source| !source.is_empty())?.to_owned(),
+            replay_id: text("x").unwrap_or_default().to_owned(),
+            attempts: text("a").and_then(|a| a.parse().ok()).unwrap_or(0),
+        })
+    }
 }
 
 /// Why an entry can't be decoded. It is set aside as it is; its neighbours go on.
@@ -68,7 +98,14 @@ impl StreamEntry {
             signature: text("s")?.to_owned(),
             traceparent: text("p")?.to_owned(),
             unreadable: Some(text("r")?.to_owned()).filter(|reason| !reason.is_empty()),
+            returned: Returned::decode(fields),
         })
+    }
+
+    /// Id of the replay that put it back; empty where none did.
+    pub fn replay_id(&self) -> &str {
+        let returned = self.returned.as_ref();
+        returned.map_or("", |returned| &returned.replay_id)
     }
 }
 

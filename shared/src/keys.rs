@@ -163,6 +163,23 @@ impl Keys {
         self.of(partition, "later")
     }
 
+    /// Hash: key of an object that was put back → the entry that it is now; empty once that is
+    /// acknowledged and the object's place isn't settled yet.
+    pub fn returning(&self, partition: u16) -> String {
+        self.of(partition, "returning")
+    }
+
+    /// Hash: what the last replay did here: `i` its id, `k` key of the last object it put back, `n` how
+    /// many; `d` how many of these went out, `f` how many were set aside again.
+    pub fn replayed(&self, partition: u16) -> String {
+        self.of(partition, "replayed")
+    }
+
+    /// Hash: the last replay of the deployment.
+    pub fn replay(&self) -> String {
+        format!("{}:replay", self.prefix)
+    }
+
     fn of(&self, partition: u16, what: &str) -> String {
         format!("{}:{{{partition}}}:{what}", self.prefix)
     }

@@ -22,6 +22,7 @@ fn entry(body: &[u8]) -> StreamEntry {
         signature: String::new(),
         traceparent: String::new(),
         unreadable: None,
+        returned: None,
     }
 }
 

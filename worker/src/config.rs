@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::media::safety::AllowedHost;
 use crate::publisher;
+use crate::replay::ReplayArgs;
 use crate::tenants::{Directory, Keyring};
 
 /// Signature version 4 allows no more.
@@ -35,6 +36,8 @@ pub enum Command {
     Run,
     /// Fresh URLs of the media of a message
     Presign(PresignArgs),
+    /// Put payloads back into the stream: of what was set aside, or of the archive
+    Replay(ReplayArgs),
 }
 
 #[derive(Args, Debug, Clone)]

@@ -4,6 +4,8 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use strum::{EnumIter, EnumString, IntoStaticStr};
+
 use crate::event::Unwritable;
 use crate::publisher::NotPublished;
 use crate::tenants::Verdict;
@@ -23,6 +25,46 @@ pub enum Failure {
     NoSuchItem,
     #[error("its business account has no tenant, or a suspended one")]
     Tenant(Verdict),
+    #[error("it was another tenant's, whose account has passed on")]
+    TenantChanged,
+}
+
+/// Why something lies in the failed store.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumIter, EnumString, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum Reason {
+    TenantUnknown,
+    TenantSuspended,
+    TenantChanged,
+    Unreadable,
+    Undecodable,
+    Crashes,
+    Unwritable,
+    Panicked,
+    NoSuchItem,
+}
+
+impl Reason {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// For whoever looks into the failed store; nothing of the payload is in it.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::TenantUnknown => "the Tenant Service knows no tenant of this business account",
+            Self::TenantSuspended => "the tenant is suspended",
+            Self::TenantChanged => "the business account is another tenant's now",
+            Self::Unreadable => "the body can't be read",
+            Self::Undecodable => "the stream entry can't be decoded by this version",
+            Self::Crashes => "workers died each time they had it in work alone",
+            Self::Unwritable => "its event can't be written as JSON",
+            Self::Panicked => "making its event panicked",
+            Self::NoSuchItem => "the entry names an item that its body doesn't have",
+        }
+    }
 }
 
 /// Why something is set aside: a whole entry for one of the first three, else an item.
@@ -43,7 +85,7 @@ pub enum Decision {
     /// The same again, after a while.
     Retry,
     /// To the failed store, with this reason.
-    SetAside(&'static str),
+    SetAside(Reason),
     /// It is the next owner's.
     Leave,
     /// It goes on: nothing failed.
@@ -57,10 +99,11 @@ impl Failure {
             Self::NotPublished(NotPublished::Unroutable | NotPublished::Refused) => Decision::Retry,
             Self::Unsigned(_) => Decision::Retry,
             Self::NotPublished(NotPublished::LeaseLost) => Decision::Leave,
-            Self::Unwritable(_) => Decision::SetAside("unwritable"),
-            Self::Panicked => Decision::SetAside("panicked"),
-            Self::NoSuchItem => Decision::SetAside("no_such_item"),
+            Self::Unwritable(_) => Decision::SetAside(Reason::Unwritable),
+            Self::Panicked => Decision::SetAside(Reason::Panicked),
+            Self::NoSuchItem => Decision::SetAside(Reason::NoSuchItem),
             Self::Tenant(verdict) => of_tenant(verdict),
+            Self::TenantChanged => Decision::SetAside(Reason::TenantChanged),
         }
     }
 }
@@ -68,7 +111,7 @@ impl Failure {
 fn of_tenant(verdict: &Verdict) -> Decision {
     match verdict {
         Verdict::Active(_) => Decision::GoOn,
-        Verdict::Suspended(_) => Decision::SetAside("tenant_suspended"),
-        Verdict::Unknown => Decision::SetAside("tenant_unknown"),
+        Verdict::Suspended(_) => Decision::SetAside(Reason::TenantSuspended),
+        Verdict::Unknown => Decision::SetAside(Reason::TenantUnknown),
     }
 }

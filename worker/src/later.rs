@@ -11,15 +11,15 @@ use futures::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use crate::error::Reason;
 use crate::leases::Tenure;
 use crate::metrics::{StatePost, Uploaded};
 use crate::neighbour::NeighbourError;
 use crate::partition::Work;
-use crate::readmit;
 use crate::retry::Backoff;
 use crate::state::Telling;
 use crate::store;
-use crate::stream::{Later, Owed, OwedKind, OwedObject};
+use crate::stream::{Later, Owed, OwedKind, OwedObject, Settle, Settled};
 
 /// One object; a body has 3 MB at most.
 const PUT_TIME: Duration = Duration::from_secs(20);
@@ -68,13 +68,26 @@ enum Outcome {
 async fn sweep(work: &Work, tenure: &Tenure) -> redis::RedisResult<usize> {
     let mut after = "0-0".to_owned();
     let mut failed = 0;
+    let mut objects_owed = false;
     let mut left_out = BTreeSet::new();
     loop {
         let (pieces, next) = work.stream.later(tenure, &after, &left_out).await?;
+        // An object leaves its old place once what replaces it is written, which lies before it.
+        let (settling, others): (Vec<_>, Vec<_>) = pieces
+            .into_iter()
+            .partition(|piece| piece.settle().is_some());
+        let mut ended = work_on_all(work, tenure, others).await;
+        objects_owed |= ended
+            .iter()
+            .any(|(_, kind, outcome)| *kind == OwedKind::Object && *outcome != Outcome::Done);
+        if objects_owed {
+            failed += settling.len();
+        } else {
+            ended.extend(work_on_all(work, tenure, settling).await);
+        }
         let mut outcomes: BTreeMap<OwedKind, BTreeSet<Outcome>> = BTreeMap::new();
         let mut done = Vec::new();
-        let worked_on = pieces.into_iter().filter_map(|piece| work_on(work, piece));
-        for (id, kind, outcome) in join_all(worked_on).await {
+        for (id, kind, outcome) in ended {
             outcomes.entry(kind).or_default().insert(outcome);
             match outcome {
                 Outcome::Done => done.push(id),
@@ -94,18 +107,55 @@ async fn sweep(work: &Work, tenure: &Tenure) -> redis::RedisResult<usize> {
     }
 }
 
-/// Does one piece: its id, its kind, and whether it is done. `None` for what a later version put there.
-fn work_on(work: &Work, piece: Later) -> Option<impl Future<Output = (String, OwedKind, Outcome)>> {
-    let Later { id, owed } = piece;
-    let owed = owed?;
-    Some(async move {
+/// Does pieces side by side: of each its id, its kind, and whether it is done. Leaves out what a later
+/// version put there.
+async fn work_on_all(
+    work: &Work,
+    tenure: &Tenure,
+    pieces: Vec<Later>,
+) -> Vec<(String, OwedKind, Outcome)> {
+    let known = pieces
+        .into_iter()
+        .filter_map(|piece| Some((piece.id, piece.owed?)));
+    join_all(known.map(async |(id, owed)| {
         let kind = owed.kind();
         let outcome = match owed {
             Owed::Object(object) => put(work, object).await,
             Owed::State(told) => tell(work, &id, &told).await,
+            Owed::Settle(settle) => settle_object(work, tenure, &id, &settle).await,
         };
         (id, kind, outcome)
-    })
+    }))
+    .await
+}
+
+/// Moves an object that was put back to where it belongs.
+async fn settle_object(work: &Work, tenure: &Tenure, id: &str, settle: &Settle) -> Outcome {
+    let source = &settle.source;
+    let moved = match (source.strip_prefix(store::FAILED), settle.settled) {
+        (Some(rest), Settled::Out) => {
+            let replayed = format!("{}{rest}", store::REPLAYED);
+            work.store.shift(source, &replayed).await
+        }
+        (Some(_), Settled::Again) => work.store.remove(source).await,
+        // The archive keeps what it has.
+        (Some(_), Settled::Same) | (None, _) => Ok(()),
+    };
+    match moved {
+        // Moved before, when the note of it was lost.
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+        Err(error) => {
+            tracing::warn!(error = store::told(&error), "an object can't be moved yet");
+            return Outcome::Away;
+        }
+    }
+    match work.stream.settled(tenure, id, settle).await {
+        Ok(()) => Outcome::Done,
+        Err(error) => {
+            tracing::warn!(%error, "Redis is away");
+            Outcome::Failed
+        }
+    }
 }
 
 /// Writes an object. Of one that was set aside for want of a tenant, the account is noted too, so
@@ -132,7 +182,7 @@ async fn put(work: &Work, object: OwedObject) -> Outcome {
     }
     let without_tenant = described
         .get("reason")
-        .is_some_and(|it| it == readmit::REASON);
+        .is_some_and(|it| it == Reason::TenantUnknown.name());
     match described.get("waba-id").filter(|_| without_tenant) {
         Some(waba_id) if work.tenants.note_unknown(waba_id).await.is_err() => Outcome::Failed,
         Some(_) | None => Outcome::Done,

@@ -37,6 +37,7 @@ pub mod topology;
 pub mod later;
 pub mod presign;
 pub mod readmit;
+pub mod replay;
 pub mod state;
 pub mod store;
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use worker::config::{Cli, Command};
-use worker::{presign, run};
+use worker::{presign, replay, run};
 
 fn main() -> ExitCode {
     shared::telemetry::exit_code("worker", &shared::config::parse().and_then(work))
@@ -22,6 +22,7 @@ fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
         match command.unwrap_or(Command::Run) {
             Command::Run => {}
             Command::Presign(args) => return presign::run(&config, &args).await,
+            Command::Replay(args) => return replay::run(&config, &args).await,
         }
         let listener = run::bind(&config).await?;
         let shutdown = shared::telemetry::shutdown_on_signal()?;

@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use shared::entry::{StreamEntry, format_numbers, parse_numbers};
+use shared::entry::{Returned, StreamEntry, format_numbers, parse_numbers};
 use shared::trace;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
-use self::entry::{Archive, Entry, Head};
+use self::entry::{Archive, Entry, Head, SetAside};
 use self::item::{Published, RunningItem};
 use crate::customer::Customer;
-use crate::error::{Decision, Failure};
+use crate::error::{Decision, Failure, Reason};
 use crate::event;
 use crate::gate::{Gate, Turn};
 use crate::lanes::{LaneHasher, Lanes};
@@ -550,9 +550,12 @@ impl Partition {
             Err(error) => {
                 tracing::error!(entry = raw.id, %error, "an entry can't be decoded");
                 let mut broken = Entry::new(raw.id.clone(), bytes, Head::nobody(&raw.id));
+                broken.head.returned = Returned::decode(fields);
                 broken.failed_body = dump(fields);
-                broken.give_up("undecodable", raw.id);
-                self.work.metrics.entry_set_aside(1, "undecodable");
+                broken.give_up(Reason::Undecodable, Vec::new(), raw.id, error.to_string());
+                self.work
+                    .metrics
+                    .entry_set_aside(1, Reason::Undecodable.name());
                 self.insert(broken);
                 return self.finish(self.next - 1);
             }
@@ -569,9 +572,13 @@ impl Partition {
         let name = store::body_name(&entry.body);
         let mut admitted = Entry::new(raw.id, bytes, Head::of(&entry, name.clone()));
         if deaths >= self.work.max_deliveries {
-            admitted.give_up("crashes", name);
-            let items = entry.fresh.len();
-            self.work.metrics.entry_set_aside(items, "crashes");
+            let fresh = entry.fresh.iter().copied();
+            let open: Vec<usize> = fresh.filter(|n| !done.contains(n)).collect();
+            let reason = Reason::Crashes;
+            self.work.metrics.entry_set_aside(open.len(), reason.name());
+            admitted.deaths = deaths;
+            admitted.verdict = self.work.tenants.remembered(&admitted.head.waba_id);
+            admitted.give_up(reason, open, name, reason.told().to_owned());
             self.insert(admitted);
             return self.finish(self.next - 1);
         }
@@ -583,9 +590,10 @@ impl Partition {
             Ok(payload) => Arc::new(payload),
             Err(reason) => {
                 (admitted.span).in_scope(|| tracing::warn!(reason, "a body can't be read"));
-                admitted.head.described.insert("detail", reason);
-                admitted.give_up("unreadable", name);
-                self.work.metrics.entry_set_aside(1, "unreadable");
+                admitted.give_up(Reason::Unreadable, Vec::new(), name, reason);
+                self.work
+                    .metrics
+                    .entry_set_aside(1, Reason::Unreadable.name());
                 self.insert(admitted);
                 return self.finish(self.next - 1);
             }
@@ -668,6 +676,7 @@ impl Partition {
             Verdict::Active(tenant) => Some(tenant.clone()),
             Verdict::Suspended(_) | Verdict::Unknown => None,
         };
+        let tenant = tenant.filter(|_| !entry.tenant_changed());
         // A former tenure may have published some of it, before its tenant was suspended.
         let begun = tenant.is_some() || !entry.published.is_empty();
         if begun || entry.items == 0 {
@@ -684,6 +693,11 @@ impl Partition {
             .object_key
             .as_ref()
             .map(|key| self.work.store.raw_object(key));
+        let failure = if entry.tenant_changed() {
+            Failure::TenantChanged
+        } else {
+            Failure::Tenant(verdict.clone())
+        };
         match &verdict {
             Verdict::Active(tenant) | Verdict::Suspended(tenant) => {
                 entry.owe_former(&payload, tenant, raw_object.as_ref());
@@ -700,7 +714,7 @@ impl Partition {
         });
         for (n, media) in of_ready.collect::<Vec<_>>() {
             let Some(tenant) = tenant.clone() else {
-                let decision = Failure::Tenant(verdict.clone()).decide();
+                let decision = failure.decide();
                 self.push(async move { Done::Item(seq, n, Err(decision)) });
                 continue;
             };
@@ -820,7 +834,12 @@ impl Partition {
             return;
         }
         let head = &entry.head;
-        let folder = store::folder(verdict.tenant_id(), &head.waba_id);
+        if let Some(key) = head.archived_at() {
+            entry.object_key = Some(key.to_owned());
+            entry.archive = Archive::Done;
+            return;
+        }
+        let folder = head.folder(Some(verdict));
         let key = store::archive_key(&folder, head.received_at_ms, &head.name);
         entry.object_key = Some(key.clone());
         if self
@@ -876,17 +895,18 @@ impl Partition {
                 let item = payload.and_then(|payload| Some((payload, payload.items.get(n)?)));
                 let kind = item.map_or("none", |(payload, item)| event::item_type(payload, item));
                 let tenant = entry.verdict.as_ref().and_then(Verdict::tenant_id);
-                self.work.metrics.item_set_aside(tenant, kind, reason);
+                self.work.metrics.item_set_aside(tenant, kind, reason.name());
                 let name = match item {
                     Some((_, item)) => store::item_name(item),
                     None => format!("{}.{n}", entry.head.name),
                 };
-                entry
-                    .set_aside
-                    .entry(reason)
-                    .or_insert_with(|| (Vec::new(), name))
-                    .0
-                    .push(n);
+                let of_reason = entry.set_aside.entry(reason);
+                let set_aside = of_reason.or_insert_with(|| SetAside {
+                    items: Vec::new(),
+                    name,
+                    error: reason.told().to_owned(),
+                });
+                set_aside.items.push(n);
             }
             // The lease was over when its turn came. It may have been renewed since, but this item
             // would never be tried again: the next owner begins anew.

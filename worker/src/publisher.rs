@@ -407,8 +407,13 @@ fn properties(event: &Event) -> BasicProperties {
     header("x-tenant-id", &event.tenant_id);
     header("x-schema-version", SCHEMA_VERSION);
     header("x-deduplication-header", &id);
-    if !event.traceparent.is_empty() {
-        header("traceparent", &event.traceparent);
+    for (name, value) in [
+        ("traceparent", &event.traceparent),
+        ("x-replay-id", &event.replay_id),
+    ] {
+        if !value.is_empty() {
+            header(name, value);
+        }
     }
     BasicProperties::default()
         .with_content_type(short("application/json"))

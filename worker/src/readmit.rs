@@ -1,92 +1,267 @@
-//! Puts back into the stream, past the dedup, what was set aside because its account had no tenant.
-//! On its way it lies below `returning/`: what is set aside once more meanwhile has a key of its own
-//! again, and what a crash leaves there is put back by the next round. Twice is harmless: the event has
-//! the same id.
+//! The one way back into the stream, past the dedup: of what was set aside for want of a tenant, once
+//! there is one, and of what `worker replay` chooses.
+//!
+//! The object stays where it is while it is an entry again; the worker that acknowledges the entry owes
+//! its move in the same step (see [`crate::stream::Settle`]). Meanwhile `returning` in Redis has its key,
+//! so that nobody puts it back a second time.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::Context;
 use futures::stream::{StreamExt, TryStreamExt};
+use redis::{FromRedisValue, RedisResult, Value};
 use shared::entry::{VERSION, format_numbers};
 use shared::keys::Keys;
 use shared::redis::Connection;
+use shared::script::Script;
+use shared::webhook::{self, NO_WABA};
+use strum::EnumString;
+use uuid::Uuid;
 
-use crate::store::{self, Store};
+use crate::error::Reason;
+use crate::store::{self, Kept, ReadError, Store};
 
-/// The reason of what is put back.
-pub const REASON: &str = "tenant_unknown";
 /// Objects in work side by side; each may have some MB.
 const AT_ONCE: usize = 8;
-/// A list of items this long may have been cut off in the object's metadata.
+/// A list of items this long may have been cut off in the object's metadata: then all go out.
 const LONGEST_LIST: usize = 480;
 
 /// Puts entries back.
 #[derive(Clone)]
 pub struct Readmit {
-    pub store: Arc<Store>,
-    pub connection: Connection,
-    pub keys: Keys,
+    store: Arc<Store>,
+    connection: Connection,
+    keys: Keys,
+    script: Arc<Script>,
+}
+
+/// An object as an entry.
+#[derive(Debug)]
+pub struct Returning {
+    source: String,
+    waba_id: String,
+    fields: Vec<(String, Vec<u8>)>,
+    attempts: usize,
+}
+
+/// Why an object can't be an entry again. It stays where it is.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReturnable {
+    #[error(transparent)]
+    Unread(#[from] ReadError),
+    #[error("its body can't be read: {0}")]
+    Unreadable(#[from] webhook::Unreadable),
+    #[error("its body is of several business accounts")]
+    SeveralAccounts,
+    #[error("there is nothing in it to publish")]
+    Nothing,
+    #[error("it says not when it came")]
+    NoTime,
+    #[error("the entry that it was can't be restored")]
+    NoEntry,
+}
+
+/// What became of putting an object back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum PutBack {
+    Put,
+    /// It is an entry already, or about to be moved.
+    UnderWay,
+    /// This replay has put it back before.
+    Before,
+    /// The partition has a long backlog.
+    Busy,
+    /// A later replay has begun.
+    Over,
+}
+
+impl FromRedisValue for PutBack {
+    fn from_redis_value(value: Value) -> Result<Self, redis::ParsingError> {
+        let name: String = redis::from_redis_value(value)?;
+        name.parse()
+            .map_err(|_| redis::ParsingError::from("an answer of another version's script"))
+    }
 }
 
 impl Readmit {
-    /// Puts back all of an account; how many objects that were.
+    pub fn new(store: Arc<Store>, connection: Connection, keys: Keys) -> Self {
+        Self {
+            store,
+            connection,
+            keys,
+            script: Arc::new(Script::new(include_str!("lua/put_back.lua"))),
+        }
+    }
+
+    /// Puts back what an account has for want of a tenant; how many objects that were, with those that
+    /// are on their way already.
     ///
     /// # Errors
     /// The store or Redis is away, or Redis is full.
     pub async fn all_of(&self, waba_id: &str) -> anyhow::Result<usize> {
-        let folder = store::folder(None, waba_id);
-        let (failed, returning) = (format!("failed/{folder}"), format!("returning/{folder}"));
-        self.store
-            .keys_below(&failed)
-            .map(|key| key.context("the failed store can't be listed"))
-            .try_for_each_concurrent(AT_ONCE, async |key| self.take_out(&key).await)
-            .await?;
-        let keys = self.store.keys_below(&returning);
-        let keys = keys.map(|key| key.context("what returns can't be listed"));
-        let put_back = keys.map_ok(async |key| self.put_back(&key).await);
-        put_back
+        let failed = format!("{}{}", store::FAILED, store::folder(None, waba_id));
+        let keys = self.store.keys_below(&failed, None);
+        keys.map(|key| key.context("the failed store can't be listed"))
+            .map_ok(async |key| self.one_without_tenant(&key).await)
             .try_buffer_unordered(AT_ONCE)
-            .try_fold(0, async |count, ()| Ok(count + 1))
+            .try_fold(0, async |count, found| Ok(count + usize::from(found)))
             .await
     }
 
-    async fn take_out(&self, key: &str) -> anyhow::Result<()> {
-        let described = self.store.described(key).await?;
-        if described.get("reason").map(String::as_str) != Some(REASON) {
-            return Ok(());
+    async fn one_without_tenant(&self, key: &str) -> anyhow::Result<bool> {
+        match self.store.described(key).await {
+            Ok(described)
+                if described.get("reason").map(String::as_str)
+                    == Some(Reason::TenantUnknown.name()) => {}
+            // Settled since it was listed.
+            Ok(_) | Err(ReadError::Gone) => return Ok(false),
+            Err(error) => return Err(error.into()),
         }
-        let to = key.replacen("failed/", "returning/", 1);
-        self.store.shift(key, &to).await?;
-        Ok(())
+        let kept = self.store.read(key).await.map_err(NotReturnable::from);
+        match kept.and_then(|kept| returning(key, &kept)) {
+            Ok(returning) => {
+                self.put_back(&returning, "", 0).await?;
+                Ok(true)
+            }
+            Err(NotReturnable::Unread(ReadError::Gone)) => Ok(false),
+            Err(NotReturnable::Unread(error @ ReadError::Store(_))) => Err(error.into()),
+            Err(error) => {
+                tracing::error!(%error, "an object in the failed store can't be put back");
+                Ok(false)
+            }
+        }
     }
 
-    async fn put_back(&self, key: &str) -> anyhow::Result<()> {
-        let kept = self.store.read(key).await?;
-        let of = |name: &str| kept.described.get(name).map_or("", String::as_str);
-        let mut items = of("items").to_owned();
-        if items.is_empty() || items.len() >= LONGEST_LIST {
-            let webhook = shared::webhook::read(&kept.body)?;
-            let count = webhook.entries.iter().map(|entry| entry.items.len()).sum();
-            items = format_numbers(0..count);
-        }
-        let waba_id = of("waba-id");
-        let mut add = redis::cmd("XADD");
-        add.arg(self.keys.stream(self.keys.partition_of(waba_id)))
-            .arg("*");
-        add.arg("v").arg(VERSION).arg("w").arg(waba_id);
-        add.arg("c")
-            .arg(of("correlation-id"))
-            .arg("t")
-            .arg(of("received-at"));
-        add.arg("n").arg(items).arg("b").arg(&kept.body[..]);
-        add.arg("s")
-            .arg(of("signature"))
-            .arg("p")
-            .arg(of("traceparent"))
-            .arg("r")
-            .arg("");
-        add.query_async::<()>(&mut self.connection.clone()).await?;
-        self.store.remove(key).await?;
-        Ok(())
+    /// Makes an object an entry again, once. `replay_id` is empty for what comes back by itself; more
+    /// than `most` entries in its stream (0: any number) are waited for.
+    ///
+    /// # Errors
+    /// Redis is away or full. It may have been done.
+    pub async fn put_back(
+        &self,
+        returning: &Returning,
+        replay_id: &str,
+        most: usize,
+    ) -> RedisResult<PutBack> {
+        let partition = self.keys.partition_of(&returning.waba_id);
+        let call = self.script.call([
+            self.keys.stream(partition),
+            self.keys.returning(partition),
+            self.keys.replayed(partition),
+        ]);
+        let call = call.arg(replay_id).arg(&returning.source).arg(most);
+        let call = returning
+            .fields
+            .iter()
+            .fold(call, |call, (name, value)| call.arg(name).arg(value));
+        let call = call.arg("o").arg(&returning.source);
+        let call = call.arg("x").arg(replay_id);
+        let call = call.arg("a").arg(returning.attempts);
+        call.run(&mut self.connection.clone()).await
     }
+}
+
+/// An object of the failed store or the archive as an entry.
+///
+/// # Errors
+/// See [`NotReturnable`].
+pub fn returning(key: &str, kept: &Kept) -> Result<Returning, NotReturnable> {
+    let attempts = kept.of("attempts").parse().unwrap_or(0);
+    let source = key.to_owned();
+    if kept.of("reason") == Reason::Undecodable.name() {
+        let (waba_id, fields) = undumped(&kept.body).ok_or(NotReturnable::NoEntry)?;
+        return Ok(Returning {
+            source,
+            waba_id,
+            fields,
+            attempts,
+        });
+    }
+    let (waba_id, count) = account(&kept.body)?;
+    if count == 0 {
+        return Err(NotReturnable::Nothing);
+    }
+    let items = kept.of("items");
+    let named = key.starts_with(store::FAILED) && !items.is_empty() && items.len() < LONGEST_LIST;
+    let items = if named {
+        items.to_owned()
+    } else {
+        format_numbers(0..count)
+    };
+    let received_at = received_at(key, kept).ok_or(NotReturnable::NoTime)?;
+    let correlation_id = match kept.of("correlation-id") {
+        "" => Uuid::new_v4().to_string(),
+        known => known.to_owned(),
+    };
+    let fields = [
+        ("v", VERSION),
+        ("w", &waba_id),
+        ("c", &correlation_id),
+        ("t", &received_at.to_string()),
+        ("n", &items),
+        ("s", kept.of("signature")),
+        ("p", kept.of("traceparent")),
+        ("r", ""),
+    ];
+    let fields = fields.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    let body = ("b".to_owned(), kept.body.to_vec());
+    Ok(Returning {
+        source,
+        fields: fields.into_iter().chain([body]).collect(),
+        waba_id,
+        attempts,
+    })
+}
+
+/// When ingress took an object, in ms since 1970: it says so itself, and in its name.
+fn received_at(key: &str, kept: &Kept) -> Option<i64> {
+    kept.of("received-at")
+        .parse()
+        .ok()
+        .or_else(|| received_at_of(key))
+}
+
+/// The time in an object's key, in ms since 1970.
+pub fn received_at_of(key: &str) -> Option<i64> {
+    let (_, name) = key.rsplit_once('/')?;
+    name.split_once('-')?.0.parse().ok()
+}
+
+/// The one account that a body is of, and how many items it has.
+fn account(body: &[u8]) -> Result<(String, usize), NotReturnable> {
+    let webhook = webhook::read(body)?;
+    let accounts: BTreeSet<&str> = webhook.entries.iter().map(|it| &*it.waba_id).collect();
+    let count = webhook.entries.iter().map(|entry| entry.items.len()).sum();
+    let mut accounts = accounts.into_iter();
+    match (accounts.next(), accounts.next()) {
+        (account, None) => Ok((account.unwrap_or(NO_WABA).to_owned(), count)),
+        (_, Some(_)) => Err(NotReturnable::SeveralAccounts),
+    }
+}
+
+/// The fields of an entry that could not be decoded, as they were written into the failed store.
+type Fields = Vec<(String, Vec<u8>)>;
+
+/// The account and the fields of an entry that could not be decoded.
+fn undumped(body: &[u8]) -> Option<(String, Fields)> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Dumped {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+    let fields: HashMap<String, Dumped> = serde_json::from_slice(body).ok()?;
+    let waba_id = match fields.get("w") {
+        Some(Dumped::Text(waba_id)) => waba_id.clone(),
+        Some(Dumped::Bytes(_)) | None => NO_WABA.to_owned(),
+    };
+    let fields = fields.into_iter().map(|(name, value)| match value {
+        Dumped::Text(text) => (name, text.into_bytes()),
+        Dumped::Bytes(bytes) => (name, bytes),
+    });
+    // These are written anew.
+    let fields = fields.filter(|(name, _)| !matches!(&**name, "o" | "x" | "a"));
+    Some((waba_id, fields.collect()))
 }

@@ -102,11 +102,7 @@ pub async fn run(
         metrics.caches.clone(),
     ));
     let state = state_manager(&config, &secrets, &metrics)?;
-    let readmit = Readmit {
-        store: store.clone(),
-        connection: connection.clone(),
-        keys: keys.clone(),
-    };
+    let readmit = Readmit::new(store.clone(), connection.clone(), keys.clone());
     let admin = Admin {
         readiness: readiness.clone(),
         registry: Arc::new(registry),

@@ -2,7 +2,7 @@
 
 mod media;
 
-mod failed;
+mod kept;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::payload::PayloadItem;
 
 pub use shared::store::told;
 
+pub use self::kept::{Kept, ReadError};
 pub use self::media::{MediaFound, MediaHead, MediaPutError, Presigned};
 
 /// More would not make the store faster, only each write later.
@@ -38,6 +39,16 @@ const PATIENCE: StorePatience = StorePatience {
 };
 /// Ids longer than this are hashed.
 const LONGEST_ID: usize = 200;
+
+/// Folder of what was set aside, and of what of it went out in the end.
+pub const FAILED: &str = "failed/";
+pub const REPLAYED: &str = "replayed/";
+/// Folder of what waits for Redis.
+pub const SPOOL: &str = "spool/";
+/// Folder of the accounts without a tenant.
+pub const UNRESOLVED: &str = "_unresolved";
+/// An object's attribute: hex digest of its bytes.
+const SHA256: &str = "sha256";
 
 /// An object's attributes: short texts by name.
 pub type Described = BTreeMap<&'static str, String>;
@@ -143,6 +154,8 @@ impl Store {
     ) -> object_store::Result<()> {
         let mut attributes = Attributes::new();
         attributes.insert(Attribute::ContentType, "application/json".into());
+        let digest = hex(&Sha256::digest(&body));
+        attributes.insert(Attribute::Metadata(SHA256.into()), digest.into());
         for (name, value) in described {
             attributes.insert(
                 Attribute::Metadata(name.clone().into()),
@@ -167,7 +180,7 @@ impl Store {
 pub fn folder(tenant_id: Option<&str>, waba_id: &str) -> String {
     match tenant_id {
         Some(tenant_id) => segment(tenant_id),
-        None => format!("_unresolved/{}", segment(waba_id)),
+        None => format!("{UNRESOLVED}/{}", segment(waba_id)),
     }
 }
 
@@ -181,7 +194,7 @@ pub fn archive_key(folder: &str, received_at_ms: i64, name: &str) -> String {
 
 /// Key of what was set aside.
 pub fn failed_key(folder: &str, received_at_ms: i64, name: &str) -> String {
-    format!("failed/{}", archive_key(folder, received_at_ms, name))
+    format!("{FAILED}{}", archive_key(folder, received_at_ms, name))
 }
 
 /// What an object is called after its first item: an inbound message's id; of anything else its id,
@@ -203,8 +216,7 @@ pub fn body_name(body: &[u8]) -> String {
 /// Text as one segment of a key: nothing in it can lead out of its folder.
 pub(crate) fn segment(text: &str) -> String {
     if text.len() > LONGEST_ID {
-        let hash = Sha256::digest(text.as_bytes());
-        return hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        return hex(&Sha256::digest(text.as_bytes()));
     }
     let dots = text.bytes().all(|byte| byte == b'.');
     text.bytes()
@@ -216,6 +228,10 @@ pub(crate) fn segment(text: &str) -> String {
             other => format!("%{other:02X}"),
         })
         .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Printable ASCII without double spaces, which break signatures in some stores; at most 500 bytes.

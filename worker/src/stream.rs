@@ -11,6 +11,7 @@ use redis::{FromRedisValue, RedisError, RedisResult, Value};
 use shared::keys::{CONSUMER, GROUP, Keys};
 use shared::redis::{Connection, Redis};
 use shared::script::Script;
+use strum::{EnumString, IntoStaticStr};
 
 use crate::leases::Tenure;
 use crate::metrics::Waiting;
@@ -83,6 +84,28 @@ pub enum Owed {
     Object(OwedObject),
     /// What the State Manager is to be told, as [`crate::state::told`] made it.
     State(String),
+    Settle(Settle),
+}
+
+/// The place of an object that was put back, now that its entry is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settle {
+    pub source: String,
+    /// Empty: it came back by itself.
+    pub replay_id: String,
+    pub settled: Settled,
+}
+
+/// What became of an object that was put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Settled {
+    /// All of it went out.
+    Out,
+    /// What of it was set aside again lies under other keys.
+    Again,
+    /// The same under its own key.
+    Same,
 }
 
 /// An object to write.
@@ -100,6 +123,7 @@ pub struct OwedObject {
 pub enum OwedKind {
     Object,
     State,
+    Settle,
 }
 
 impl OwedKind {
@@ -107,6 +131,7 @@ impl OwedKind {
         match self {
             Self::Object => "put",
             Self::State => "state",
+            Self::Settle => "settle",
         }
     }
 }
@@ -116,6 +141,7 @@ impl Owed {
         match self {
             Self::Object(_) => OwedKind::Object,
             Self::State(_) => OwedKind::State,
+            Self::Settle(_) => OwedKind::Settle,
         }
     }
 
@@ -124,6 +150,10 @@ impl Owed {
         match self {
             Self::Object(object) => (&object.key, &object.attributes, &object.body),
             Self::State(told) => ("", told, &[]),
+            Self::Settle(settle) => {
+                let settled: &'static str = settle.settled.into();
+                (&settle.source, settled, settle.replay_id.as_bytes())
+            }
         }
     }
 
@@ -137,6 +167,12 @@ impl Owed {
             }))
         } else if kind == OwedKind::State.name() {
             Some(Self::State(attributes))
+        } else if kind == OwedKind::Settle.name() {
+            Some(Self::Settle(Settle {
+                source: key,
+                replay_id: String::from_utf8(body).ok()?,
+                settled: attributes.parse().ok()?,
+            }))
         } else {
             None
         }
@@ -149,6 +185,15 @@ pub struct Later {
     pub id: String,
     /// `None`: this version can't do it, and leaves it to one that can.
     pub owed: Option<Owed>,
+}
+
+impl Later {
+    pub fn settle(&self) -> Option<&Settle> {
+        match &self.owed {
+            Some(Owed::Settle(settle)) => Some(settle),
+            Some(Owed::Object(_) | Owed::State(_)) | None => None,
+        }
+    }
 }
 
 impl FromRedisValue for Later {
@@ -207,6 +252,7 @@ struct Scripts {
     later: Script,
     fetch: Script,
     waiting: Script,
+    settled: Script,
 }
 
 /// The stream of one partition during one tenure.
@@ -231,6 +277,7 @@ impl Stream {
             later: Script::new(include_str!("lua/later.lua")),
             fetch: Script::new(include_str!("lua/fetch.lua")),
             waiting: Script::new(include_str!("lua/waiting.lua")),
+            settled: Script::new(include_str!("lua/settled.lua")),
         };
         Self {
             redis,
@@ -319,6 +366,7 @@ impl Stream {
             self.keys.media(partition),
             self.keys.alone(partition),
             self.keys.later_media(partition),
+            self.keys.returning(partition),
         ]);
         let call = call.arg(&tenure.token).arg(GROUP).arg(id).arg(media.len());
         let call = media.iter().fold(call, |call, owed| {
@@ -462,6 +510,27 @@ impl Stream {
             .arg(self.keys.later(tenure.partition))
             .arg(ids)
             .query_async(&mut self.connection.clone())
+            .await
+    }
+
+    /// An object that was put back lies where it belongs now. Like [`Stream::later_done`] this needs no
+    /// lease.
+    pub async fn settled(&self, tenure: &Tenure, id: &str, settle: &Settle) -> RedisResult<()> {
+        self.scripts
+            .settled
+            .call([
+                self.keys.later(tenure.partition),
+                self.keys.returning(tenure.partition),
+                self.keys.replayed(tenure.partition),
+            ])
+            .arg(id)
+            .arg(&settle.source)
+            .arg(&settle.replay_id)
+            .arg(match settle.settled {
+                Settled::Out => "d",
+                Settled::Again | Settled::Same => "f",
+            })
+            .run(&mut self.connection.clone())
             .await
     }
 

@@ -31,6 +31,8 @@ async fn a_signed_body_that_nobody_can_read_is_kept_whole() {
     let object = only_object(&stage, "failed/_unresolved/0/").await;
     assert_eq!(object.bytes, body);
     assert_eq!(object.metadata["reason"], "unreadable");
+    assert_eq!(object.metadata["error"], "not JSON");
+    assert_eq!(object.metadata["attempts"], "1");
 }
 
 #[tokio::test]
@@ -71,6 +73,8 @@ async fn items_of_an_account_without_a_tenant_are_set_aside() {
     assert_eq!(object.bytes, body);
     assert_eq!(object.metadata["reason"], "tenant_unknown");
     assert_eq!(object.metadata["items"], "0");
+    assert_eq!(object.metadata["attempts"], "1");
+    assert!(!object.metadata["error"].is_empty());
 }
 
 #[tokio::test]
@@ -136,9 +140,11 @@ async fn an_entry_that_kept_taking_workers_with_it_is_set_aside() {
         .await
         .expect("HSET");
     let _worker = stage.worker().start().await;
-    let folder = format!("failed/_unresolved/{}/", number.waba_id);
+    let folder = format!("failed/tenant-{}/", number.waba_id);
     let object = only_object(&stage, &folder).await;
     assert_eq!(object.bytes, body);
     assert_eq!(object.metadata["reason"], "crashes");
+    assert_eq!(object.metadata["items"], "0");
+    assert_eq!(object.metadata["attempts"], "5");
     drained(&stage).await;
 }

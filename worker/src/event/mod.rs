@@ -85,6 +85,8 @@ pub struct Event {
     pub correlation_id: String,
     pub traceparent: String,
     pub tenant_id: String,
+    /// Empty unless a replay publishes it.
+    pub replay_id: String,
     /// Seconds since 1970.
     pub occurred_at: u64,
 }
@@ -537,6 +539,7 @@ impl<'a> Document<'a> {
             correlation_id: payload.entry.correlation_id.clone(),
             traceparent: payload.entry.traceparent.clone(),
             tenant_id: self.tenant.id.to_owned(),
+            replay_id: payload.entry.replay_id().to_owned(),
             occurred_at: occurred_at.timestamp().try_into().unwrap_or(0),
         })
     }

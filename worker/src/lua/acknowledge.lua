@@ -2,7 +2,8 @@
 -- The one place that acknowledges: what is still owed goes to the later-lists, and the entry and
 -- everything noted about it goes away, together or not at all.
 --
--- KEYS: lease, stream, later, progress, suspects, deaths, media, alone, later-list of media
+-- KEYS: lease, stream, later, progress, suspects, deaths, media, alone, later-list of media,
+--       returning
 -- ARGV: token, group, entry id, number of media that is owed, for each of these: tenant id, head,
 --       body; then for each other piece that is owed: kind, key, attributes, body (empty: of an
 --       object the entry's own, else none)
@@ -25,6 +26,9 @@ for i = pieces, #ARGV, 4 do
       end
     end
     body = own
+  end
+  if ARGV[i] == 'settle' then
+    redis.call('HSET', KEYS[10], ARGV[i + 1], '')
   end
   redis.call('XADD', KEYS[3], '*', 'k', ARGV[i], 'o', ARGV[i + 1], 'm', ARGV[i + 2], 'b', body)
 end

@@ -9,7 +9,7 @@ use chrono::DateTime;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::entry::StreamEntry;
+use shared::entry::{Returned, StreamEntry};
 use shared::private::Hashed;
 use shared::trace;
 use shared::webhook::{OBJECT, elements, members, scalar};
@@ -58,6 +58,9 @@ struct Head {
     raw_object: Option<RawObject>,
     /// Why it is given up, if it is.
     failed: Option<String>,
+    /// Of the replay that published it, if one did.
+    #[serde(default)]
+    replay_id: String,
 }
 
 /// What must be kept of a message whose media is pending.
@@ -80,6 +83,7 @@ pub fn owed(
         tenant_name: tenant.name.clone(),
         raw_object: raw_object.cloned(),
         failed: None,
+        replay_id: entry.replay_id().to_owned(),
     };
     Ok(OwedMedia {
         tenant_id: tenant.id.clone(),
@@ -456,6 +460,10 @@ fn open(piece: &LaterMedia) -> anyhow::Result<(Head, Payload)> {
         signature: String::new(),
         traceparent: head.traceparent.clone(),
         unreadable: None,
+        returned: Some(Returned {
+            replay_id: head.replay_id.clone(),
+            ..Returned::default()
+        }),
     })?;
     Ok((head, payload))
 }

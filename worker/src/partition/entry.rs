@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use shared::entry::{StreamEntry, format_numbers};
+use shared::entry::{Returned, StreamEntry, format_numbers};
 use shared::trace;
+use shared::webhook::Identity;
 use tokio::time::Instant;
 use tracing::{Span, field};
 
 use super::Work;
 use super::item::{ItemMedia, owed_media};
+use crate::error::Reason;
 use crate::event::{EventType, RawObject};
 use crate::gate::Turn;
 use crate::media::follow_up;
@@ -18,7 +20,7 @@ use crate::media::outcome::Said;
 use crate::payload::Payload;
 use crate::state;
 use crate::store::{self, Described};
-use crate::stream::{Owed, OwedMedia, OwedObject};
+use crate::stream::{Owed, OwedMedia, OwedObject, Settle, Settled};
 use crate::tenants::{Tenant, Verdict};
 
 /// An entry between its read and its acknowledgement.
@@ -46,8 +48,9 @@ pub(super) struct Entry {
     pub(super) conversations: HashMap<usize, String>,
     /// What the failed store gets instead of the entry's body.
     pub(super) failed_body: Vec<u8>,
-    /// By reason: the items, and what the failed object is called.
-    pub(super) set_aside: BTreeMap<&'static str, (Vec<usize>, String)>,
+    pub(super) set_aside: BTreeMap<Reason, SetAside>,
+    /// Tenures that died while it was in work alone.
+    pub(super) deaths: usize,
     pub(super) archive: Archive,
     /// Where the raw object lies, or will.
     pub(super) object_key: Option<String>,
@@ -63,6 +66,15 @@ pub(super) struct Entry {
     pub(super) acknowledging: bool,
 }
 
+/// What of an entry goes to the failed store for one reason.
+pub(super) struct SetAside {
+    /// Empty: what it has isn't known.
+    pub(super) items: Vec<usize>,
+    /// What the object is called.
+    pub(super) name: String,
+    pub(super) error: String,
+}
+
 /// What of an entry is needed after its body is gone.
 pub(super) struct Head {
     pub(super) waba_id: String,
@@ -70,6 +82,8 @@ pub(super) struct Head {
     pub(super) described: Described,
     /// What the raw object is called.
     pub(super) name: String,
+    /// Where it comes from, if it was put back.
+    pub(super) returned: Option<Returned>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +123,7 @@ impl Entry {
             conversations: HashMap::new(),
             failed_body: Vec::new(),
             set_aside: BTreeMap::new(),
+            deaths: 0,
             archive: Archive::Done,
             object_key: None,
             media_until: Instant::now(),
@@ -136,6 +151,9 @@ impl Entry {
         else {
             return;
         };
+        if self.tenant_changed() {
+            return;
+        }
         let _in_span = self.span.enter();
         let media = self.open.iter().filter_map(|n| {
             if let Some(said) = self.said.get(n) {
@@ -170,37 +188,78 @@ impl Entry {
         self.archive == Archive::Running
     }
 
-    /// All of it goes to the failed store.
-    pub(super) fn give_up(&mut self, reason: &'static str, name: String) {
-        self.set_aside.insert(reason, (Vec::new(), name));
+    /// All that is left of it goes to the failed store.
+    pub(super) fn give_up(
+        &mut self,
+        reason: Reason,
+        items: Vec<usize>,
+        name: String,
+        error: String,
+    ) {
+        let set_aside = SetAside { items, name, error };
+        self.set_aside.insert(reason, set_aside);
+    }
+
+    /// It was put back from the folder of a tenant whose account is another's now.
+    pub(super) fn tenant_changed(&self) -> bool {
+        let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
+        match (self.head.returned_folder(), tenant_id) {
+            (Some(folder), Some(tenant_id)) => folder != store::segment(tenant_id),
+            (None, _) | (_, None) => false,
+        }
     }
 
     /// What is left to do when it is acknowledged.
     pub(super) fn owed(&self, state: bool) -> Vec<Owed> {
-        let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
-        let folder = store::folder(tenant_id, &self.head.waba_id);
-        let failed = self.set_aside.iter().map(|(reason, (items, name))| {
-            let mut described = self.head.described(items);
-            described.insert("reason".to_owned(), (*reason).to_owned());
+        let folder = self.head.folder(self.verdict.as_ref());
+        let failed = self.set_aside.iter().map(|(reason, set_aside)| {
+            let name = self.head.failed_name(&set_aside.name);
+            let mut described = self.head.described(&set_aside.items);
+            let before = self.head.returned.as_ref().map_or(0, |it| it.attempts);
+            for (name, value) in [
+                ("reason", reason.name().to_owned()),
+                ("error", set_aside.error.clone()),
+                ("attempts", (before + self.deaths.max(1)).to_string()),
+            ] {
+                described.insert(name.to_owned(), value);
+            }
             (
-                store::failed_key(&folder, self.head.received_at_ms, name),
+                store::failed_key(&folder, self.head.received_at_ms, &name),
                 described,
                 self.failed_body.clone(),
             )
+        });
+        let failed: Vec<_> = failed.collect();
+        let settle = self.head.returned.as_ref().map(|returned| {
+            let settled = match failed.as_slice() {
+                [] => Settled::Out,
+                failed if failed.iter().any(|(key, ..)| *key == returned.source) => Settled::Same,
+                [_, ..] => Settled::Again,
+            };
+            Owed::Settle(Settle {
+                source: returned.source.clone(),
+                replay_id: returned.replay_id.clone(),
+                settled,
+            })
         });
         let archive = self
             .object_key
             .clone()
             .filter(|_| self.archive == Archive::Owed)
             .map(|key| (key, self.head.described(&[]), Vec::new()));
-        let objects = failed.chain(archive).map(|(key, described, body)| {
-            Owed::Object(OwedObject {
-                key,
-                attributes: serde_json::to_string(&described).unwrap_or_default(),
-                body,
-            })
-        });
-        objects.chain(self.to_tell().filter(|_| state)).collect()
+        let objects = failed
+            .into_iter()
+            .chain(archive)
+            .map(|(key, described, body)| {
+                Owed::Object(OwedObject {
+                    key,
+                    attributes: serde_json::to_string(&described).unwrap_or_default(),
+                    body,
+                })
+            });
+        // What an object is replaced by lies before it in the list.
+        let pieces = objects.chain(settle);
+        pieces.chain(self.to_tell().filter(|_| state)).collect()
     }
 
     /// What the State Manager is to be told: of each published message. Of one that an earlier
@@ -233,6 +292,7 @@ impl Head {
                 ("traceparent", entry.traceparent.clone()),
             ]),
             name,
+            returned: entry.returned.clone(),
         }
     }
 
@@ -244,6 +304,41 @@ impl Head {
             received_at_ms: ms.unwrap_or(0),
             described: Described::from([("entry", id.to_owned())]),
             name: id.to_owned(),
+            returned: None,
+        }
+    }
+
+    /// The tenant's folder that it was put back from.
+    fn returned_folder(&self) -> Option<&str> {
+        let source = &self.returned.as_ref()?.source;
+        let folder = source.strip_prefix(store::FAILED).unwrap_or(source);
+        let folder = folder.split('/').next()?;
+        Some(folder).filter(|folder| *folder != store::UNRESOLVED)
+    }
+
+    /// Whose folder its objects belong into.
+    pub(super) fn folder(&self, verdict: Option<&Verdict>) -> String {
+        match self.returned_folder() {
+            Some(folder) => folder.to_owned(),
+            None => store::folder(verdict.and_then(Verdict::tenant_id), &self.waba_id),
+        }
+    }
+
+    /// Where the archive has it already, if it was put back from there.
+    pub(super) fn archived_at(&self) -> Option<&str> {
+        let source = &*self.returned.as_ref()?.source;
+        Some(source).filter(|source| !source.starts_with(store::FAILED))
+    }
+
+    /// What fails again in a replay has the replay's id in its name, and a piece of its source's key:
+    /// no two of one replay share a name.
+    fn failed_name(&self, name: &str) -> String {
+        match &self.returned {
+            Some(returned) if !returned.replay_id.is_empty() => {
+                let source = Identity::of_body(returned.source.as_bytes()).short();
+                format!("{name}.{}.{source}", returned.replay_id)
+            }
+            Some(_) | None => name.to_owned(),
         }
     }
 

@@ -102,7 +102,7 @@ impl RunningItem {
                     backoff.wait().await;
                 }
                 Decision::SetAside(reason) => {
-                    tracing::error!(error = %failure, reason, "an item is set aside");
+                    tracing::error!(error = %failure, reason = reason.name(), "an item is set aside");
                     return Err(decision);
                 }
                 Decision::Leave | Decision::GoOn => return Err(decision),

@@ -52,6 +52,7 @@ fn open(body: &[u8]) -> Option<Payload> {
         signature: String::new(),
         traceparent: String::new(),
         unreadable: None,
+        returned: None,
     };
     Some(Payload::open(entry).expect("it was read before"))
 }
