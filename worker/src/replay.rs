@@ -210,9 +210,8 @@ impl Command {
         let away = "the object store can't be listed";
         let folders = selection.folders(&self.store).await.context(away)?;
         let look = selection.asks_for_reason() || (in_detail && selection.source == Source::Failed);
-        let keys = keys(&self.store, folders, None).try_filter(|key| {
-            std::future::ready(selection.may_be(key, ""))
-        });
+        let keys = keys(&self.store, folders, None)
+            .try_filter(|key| std::future::ready(selection.may_be(key, "")));
         keys.map_err(|error| anyhow::Error::new(error).context(away))
             .map_ok(async |key| {
                 let reason = if selection.asks_for_body() {
@@ -297,11 +296,7 @@ impl Command {
         self.end(replay).await
     }
 
-    async fn put_one_back(
-        &mut self,
-        replay: &Replay,
-        returning: &Returning,
-    ) -> Result<(), Broken> {
+    async fn put_one_back(&mut self, replay: &Replay, returning: &Returning) -> Result<(), Broken> {
         self.pace().await;
         let mut backoff = Backoff::for_server();
         loop {
@@ -312,7 +307,10 @@ impl Command {
                     let over = "a later replay has begun; this one is over";
                     return Err(Broken::Failed(anyhow::anyhow!(over)));
                 }
-                Ok(PutBack::Busy) => ("waits: a partition's backlog is long".to_owned(), BUSY_PAUSE),
+                Ok(PutBack::Busy) => (
+                    "waits: a partition's backlog is long".to_owned(),
+                    BUSY_PAUSE,
+                ),
                 Err(error) => (format!("waits for Redis: {error}"), backoff.pause()),
             };
             if self.rest(pause).await {
@@ -383,7 +381,9 @@ impl Command {
         loop {
             match self.turn.counts(&replay.id).await {
                 Ok(counts) if counts.settled() => return Ok(self.show.ended(replay, counts)?),
-                Ok(counts) => self.show.progress(replay, counts, Some("waits for the workers"))?,
+                Ok(counts) => self
+                    .show
+                    .progress(replay, counts, Some("waits for the workers"))?,
                 Err(error) => tracing::warn!(%error, "Redis is away"),
             }
             if self.rest(LOOK_INTERVAL).await {
@@ -439,6 +439,10 @@ fn damaged(error: ReadError) -> anyhow::Result<Option<String>> {
 /// Whose folder a key lies in.
 fn tenant_of(key: &str) -> String {
     let key = key.strip_prefix(store::FAILED).unwrap_or(key);
-    let parts = if key.starts_with(store::UNRESOLVED) { 2 } else { 1 };
+    let parts = if key.starts_with(store::UNRESOLVED) {
+        2
+    } else {
+        1
+    };
     key.split('/').take(parts).collect::<Vec<_>>().join("/")
 }

@@ -23,6 +23,7 @@ mod ownership;
 mod path;
 mod publishing;
 mod redis_faults;
+mod replay;
 mod setting_aside;
 mod tenants;
 mod traces;

@@ -91,14 +91,15 @@ fn moment(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
         return Some(day.and_time(NaiveTime::MIN).and_utc());
     }
-    let ago: Duration = humantime::parse_duration(text).ok()?;
+    let ago: Duration = shared::config::duration(text).ok()?;
     now.checked_sub_signed(TimeDelta::from_std(ago).ok()?)
 }
 
 fn tenant(text: &str) -> Result<String, &'static str> {
     let folders = [store::FAILED, store::REPLAYED].map(|folder| folder.trim_end_matches('/'));
     let taken = folders.contains(&text) || matches!(text, "spool" | ".." | "." | store::UNRESOLVED);
-    if text.is_empty() || taken || text.contains(['/', '\\']) || text.chars().any(char::is_control) {
+    if text.is_empty() || taken || text.contains(['/', '\\']) || text.chars().any(char::is_control)
+    {
         return Err("is no tenant's id (it names one folder of the store, no path)");
     }
     Ok(text.to_owned())
@@ -128,7 +129,7 @@ fn rate(text: &str) -> Result<u32, String> {
 
 /// Which objects a replay is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Selection {
+pub(super) struct Selection {
     pub source: Source,
     from_ms: Option<i64>,
     to_ms: i64,
@@ -142,7 +143,7 @@ pub struct Selection {
 impl Selection {
     /// # Errors
     /// What doesn't go together, and what to do about it.
-    pub fn of(args: &ReplayArgs) -> anyhow::Result<Self> {
+    pub(super) fn of(args: &ReplayArgs) -> anyhow::Result<Self> {
         let now = Utc::now();
         let from = args.from.as_ref().map(|from| from.at);
         let to = args.to.as_ref().map_or(now, |to| to.at);
@@ -177,7 +178,11 @@ impl Selection {
         let words = words
             .into_iter()
             .filter_map(|(flag, value)| Some(format!(" {flag} {}", value?)));
-        let typed = format!("--source {}{}", args.source.name(), words.collect::<String>());
+        let typed = format!(
+            "--source {}{}",
+            args.source.name(),
+            words.collect::<String>()
+        );
         Ok(Self {
             source: args.source,
             from_ms: from.map(|from| from.timestamp_millis()),
@@ -193,7 +198,7 @@ impl Selection {
     ///
     /// # Errors
     /// The store is away.
-    pub async fn folders(&self, store: &Store) -> object_store::Result<Vec<String>> {
+    pub(super) async fn folders(&self, store: &Store) -> object_store::Result<Vec<String>> {
         let tenant = self.tenant.as_deref().map(store::segment);
         if self.source == Source::Failed {
             return Ok(vec![format!(
@@ -228,7 +233,7 @@ impl Selection {
     }
 
     /// Whether an object of this key may be meant. What failed in the same replay isn't.
-    pub fn may_be(&self, key: &str, replay_id: &str) -> bool {
+    pub(super) fn may_be(&self, key: &str, replay_id: &str) -> bool {
         let in_time = readmit::received_at_of(key)
             .is_none_or(|at| self.from_ms.is_none_or(|from| at >= from) && at < self.to_ms);
         let of_this = !replay_id.is_empty() && key.contains(&format!(".{replay_id}."));
@@ -236,21 +241,21 @@ impl Selection {
     }
 
     /// Whether it takes what an object says of itself to know that it is meant.
-    pub fn asks_for_reason(&self) -> bool {
+    pub(super) fn asks_for_reason(&self) -> bool {
         self.reason.is_some()
     }
 
     /// Whether it takes an object's bytes to know that it is meant.
-    pub fn asks_for_body(&self) -> bool {
+    pub(super) fn asks_for_body(&self) -> bool {
         self.message_id.is_some()
     }
 
-    pub fn is_of_reason(&self, reason: &str) -> bool {
+    pub(super) fn is_of_reason(&self, reason: &str) -> bool {
         self.reason.as_ref().is_none_or(|wanted| wanted == reason)
     }
 
     /// Whether an object is meant.
-    pub fn is(&self, key: &str, kept: &Kept) -> bool {
+    pub(super) fn is(&self, key: &str, kept: &Kept) -> bool {
         self.is_of_reason(kept.of("reason"))
             && self
                 .message_id
@@ -287,7 +292,16 @@ mod tests {
 
     #[test]
     fn no_word_leads_to_another_folder() {
-        for no in ["", "a/b", "..", "../failed", "failed", "_unresolved", "a\\b", "spool"] {
+        for no in [
+            "",
+            "a/b",
+            "..",
+            "../failed",
+            "failed",
+            "_unresolved",
+            "a\\b",
+            "spool",
+        ] {
             assert!(tenant(no).is_err(), "{no}");
         }
         for no in ["", "raw/../x", "a b"] {

@@ -52,7 +52,11 @@ impl Show {
                 |((reason, tenant), payloads)| json!({"reason": reason, "tenant": tenant, "payloads": payloads}),
             );
             let by: Vec<_> = by.collect();
-            return writeln!(io::stdout(), "{}", json!({"payloads": tally.total, "by": by}));
+            return writeln!(
+                io::stdout(),
+                "{}",
+                json!({"payloads": tally.total, "by": by})
+            );
         }
         self.say(&format!("{} payloads would be put back", tally.total))?;
         let reason = tally.by.keys().map(|(reason, _)| reason.len()).max();
@@ -92,9 +96,15 @@ impl Show {
         if self.json {
             return self.json_line(replay, counts, false);
         }
-        let Replay { id, total, left, .. } = replay;
+        let Replay {
+            id, total, left, ..
+        } = replay;
         let Counts { put, out, again } = counts;
-        let left = if *left > 0 { format!(", {left} left") } else { String::new() };
+        let left = if *left > 0 {
+            format!(", {left} left")
+        } else {
+            String::new()
+        };
         let waits = waits.map_or(String::new(), |waits| format!("; {waits}"));
         let text = format!(
             "{put} of {total} put back, {out} went out, {again} set aside again{left}{waits}"
@@ -132,9 +142,7 @@ impl Show {
         self.end_bar()?;
         if counts.again > 0 {
             let id = &replay.id;
-            self.say(&format!(
-                "what was set aside again has `.{id}.` in its key"
-            ))?;
+            self.say(&format!("what was set aside again has `.{id}.` in its key"))?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::selection::Selection;
 
 /// Nothing heard for so long, another one goes on.
-const LEASE: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(3);
 
 pub(super) struct Turn {
     connection: Connection,

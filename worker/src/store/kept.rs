@@ -131,51 +131,6 @@ impl Store {
     }
 }
 
-fn described(&self, key: &str) -> Result<BTreeMap<String, String>, ReadError> {
-        let options = GetOptions::new().with_head(true);
-        let head = self.webhooks.get_opts(&path(key), options).await?;
-        Ok(described(&head.attributes))
-    }
-
-    /// An object.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn read(&self, key: &str) -> Result<Kept, ReadError> {
-        let object = self.webhooks.get(&path(key)).await?;
-        if object.meta.size > LARGEST {
-            return Err(ReadError::TooLarge(object.meta.size));
-        }
-        let described = described(&object.attributes);
-        let body = object.bytes().await?;
-        match described.get(SHA256) {
-            Some(digest) if *digest != hex(&Sha256::digest(&body)) => Err(ReadError::Corrupt),
-            Some(_) | None => Ok(Kept { described, body }),
-        }
-    }
-
-    /// Moves an object. Stopped in between, it lies at both keys.
-    ///
-    /// # Errors
-    /// The store is away, or there is no such object.
-    pub async fn shift(&self, from: &str, to: &str) -> object_store::Result<()> {
-        self.webhooks.copy(&path(from), &path(to)).await?;
-        self.remove(from).await
-    }
-
-    /// Deletes an object.
-    ///
-    /// # Errors
-    /// The store is away.
-    pub async fn remove(&self, key: &str) -> object_store::Result<()> {
-        self.webhooks.delete(&path(key)).await
-    }
-}
-
-fn path(key: &str) -> Path {
-    Path::parse(key).unwrap_or_else(|_| Path::from(key))
-}
-
 fn described(attributes: &Attributes) -> BTreeMap<String, String> {
     let described = attributes.iter().filter_map(|(name, value)| match name {
         Attribute::Metadata(name) => Some((name.to_string(), value.to_string())),
