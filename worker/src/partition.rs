@@ -895,7 +895,9 @@ impl Partition {
                 let item = payload.and_then(|payload| Some((payload, payload.items.get(n)?)));
                 let kind = item.map_or("none", |(payload, item)| event::item_type(payload, item));
                 let tenant = entry.verdict.as_ref().and_then(Verdict::tenant_id);
-                self.work.metrics.item_set_aside(tenant, kind, reason.name());
+                self.work
+                    .metrics
+                    .item_set_aside(tenant, kind, reason.name());
                 let name = match item {
                     Some((_, item)) => store::item_name(item),
                     None => format!("{}.{n}", entry.head.name),
