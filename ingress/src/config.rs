@@ -9,9 +9,13 @@ use clap::{Parser, ValueEnum};
 use shared::config::{Check, LogArgs, RedisArgs, duration};
 use shared::redis::Redis;
 use shared::secrets::{Follow, Rotating, Secret};
+use shared::store::{StoreArgs, StoreKeys};
 
 use crate::intake::Limit;
 use crate::signature::Verifier;
+
+/// One slow fsync is no reason to spool.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Takes Meta's webhooks and makes each durable in a Redis Stream before it answers 200.
 #[derive(Parser, Debug, Clone)]
@@ -82,9 +86,12 @@ pub struct Config {
     pub rate_limit_action: LimitAction,
     #[command(flatten)]
     pub redis: RedisArgs,
-    /// How long a failing Redis is tried again before the answer is 503
+    /// How long a failing Redis is tried again before a webhook goes to the spool, or is answered 503
     #[arg(long, env = "REDIS_PATIENCE", default_value = "1s", value_parser = duration)]
     pub redis_patience: Duration,
+    /// The spool for when Redis is away; without keys there is none
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Time for requests in work when told to stop
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,
@@ -107,6 +114,8 @@ pub struct Secrets {
     pub verify_token: Option<Arc<Rotating<Secret>>>,
     pub admin_token: Option<Arc<Rotating<Secret>>>,
     pub redis: Redis,
+    /// `None`: there is no spool.
+    pub store: Option<StoreKeys>,
 }
 
 impl Secrets {
@@ -116,6 +125,7 @@ impl Secrets {
         all.extend(self.verifier.clone().map(|it| it as Arc<dyn Follow>));
         all.extend(self.verify_token.clone().map(|it| it as Arc<dyn Follow>));
         all.extend(self.admin_token.clone().map(|it| it as Arc<dyn Follow>));
+        all.extend(self.store.iter().flat_map(StoreKeys::followed));
         all
     }
 }
@@ -152,22 +162,27 @@ impl Config {
             self.admin_token.as_ref(),
             self.admin_token_file.as_deref(),
         );
-        match (verifier, verify_token, admin_token, Redis::new(&self.redis)) {
-            (Ok(verifier), Ok(verify_token), Ok(admin_token), Ok(redis)) => Ok(Secrets {
-                verifier,
-                verify_token,
-                admin_token,
-                redis,
-            }),
-            (verifier, verify_token, admin_token, redis) => Err([
-                verifier.err(),
-                verify_token.err(),
-                admin_token.err(),
-                redis.err(),
-            ]
-            .into_iter()
-            .flatten()
-            .collect()),
+        let (redis, store) = (Redis::new(&self.redis), self.store.keys());
+        match (verifier, verify_token, admin_token, redis, store) {
+            (Ok(verifier), Ok(verify_token), Ok(admin_token), Ok(redis), Ok(store)) => {
+                Ok(Secrets {
+                    verifier,
+                    verify_token,
+                    admin_token,
+                    redis,
+                    store,
+                })
+            }
+            (verifier, verify_token, admin_token, redis, store) => {
+                let problems = [
+                    verifier.err(),
+                    verify_token.err(),
+                    admin_token.err(),
+                    redis.err(),
+                ];
+                let problems = problems.into_iter().flatten();
+                Err(problems.chain(store.err().into_iter().flatten()).collect())
+            }
         }
     }
 }
@@ -233,6 +248,22 @@ impl Check for Config {
             self.redis_patience < self.request_deadline,
             "REDIS_PATIENCE (--redis-patience) must be shorter than REQUEST_DEADLINE \
              (--request-deadline), or the deadline comes first",
+        );
+        let (access, secret) = self.store.named_keys();
+        must(
+            access == secret,
+            "MINIO_ACCESS_KEY (--minio-access-key) and MINIO_SECRET_KEY (--minio-secret-key) must be \
+             set both, or their _FILEs, or neither: then there is no spool",
+        );
+        let endpoint = &self.store.minio_endpoint;
+        must(
+            matches!(endpoint.scheme(), "http" | "https") && endpoint.has_host(),
+            "MINIO_ENDPOINT (--minio-endpoint) must be an http:// or https:// URL",
+        );
+        must(
+            !access || self.redis_patience >= SHORTEST_PATIENCE,
+            "REDIS_PATIENCE (--redis-patience) must be at least 100ms where there is a spool, or \
+             webhooks would go there whenever Redis takes its time",
         );
         problems
     }

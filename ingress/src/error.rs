@@ -10,10 +10,11 @@ use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use hyper::{Response, StatusCode};
+use shared::intake::Window;
 use shared::telemetry::Sampled;
 use shared::webhook::Unreadable;
 
-use crate::intake::{NotStored, Window};
+use crate::intake::NotStored;
 use crate::{budget, challenge, signature};
 
 /// What became of a request.
@@ -99,7 +100,7 @@ impl Refusal {
             | Self::TooManyConnections
             | Self::TooBusy
             | Self::NoRoom
-            | Self::NotStored(NotStored::Redis(_) | NotStored::Busy)
+            | Self::NotStored(NotStored::Redis(_) | NotStored::Nowhere(_) | NotStored::Busy)
             | Self::Deadline => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -107,8 +108,10 @@ impl Refusal {
 
     fn told(&self) -> Told {
         match self {
-            // What Redis said stays in the log.
-            Self::NotStored(NotStored::Redis(_)) => Told::As("the webhook can't be stored now"),
+            // What Redis or the store said stays in the log.
+            Self::NotStored(NotStored::Redis(_) | NotStored::Nowhere(_)) => {
+                Told::As("the webhook can't be stored now")
+            }
             Self::Signature(_)
             | Self::Challenge(challenge::Refused::Token)
             | Self::NotStored(NotStored::Limited(_) | NotStored::Busy)
@@ -136,12 +139,12 @@ impl Refusal {
                 headers.insert(ALLOW, HeaderValue::from_static(allowed));
             }
             Self::NotStored(NotStored::Limited(window)) => {
-                window.write_headers(headers);
+                write_window(window, headers);
                 headers.insert(RETRY_AFTER, seconds(window.resets_in).into());
             }
             // Meta sends it again, soon and then ever later.
             Self::Unchecked
-            | Self::NotStored(NotStored::Redis(_) | NotStored::Busy)
+            | Self::NotStored(NotStored::Redis(_) | NotStored::Nowhere(_) | NotStored::Busy)
             | Self::Deadline
             | Self::TooBusy => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -199,14 +202,12 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-impl Window {
-    /// `X-RateLimit-Limit`, `-Remaining`, and `-Reset`: seconds since 1970.
-    pub fn write_headers(&self, headers: &mut HeaderMap) {
-        let reset = (SystemTime::now() + self.resets_in).duration_since(SystemTime::UNIX_EPOCH);
-        headers.insert(LIMIT, self.limit.into());
-        headers.insert(REMAINING, self.remaining.into());
-        headers.insert(RESET, seconds(reset.unwrap_or_default()).into());
-    }
+/// `X-RateLimit-Limit`, `-Remaining`, and `-Reset`: seconds since 1970.
+pub(crate) fn write_window(window: &Window, headers: &mut HeaderMap) {
+    let reset = (SystemTime::now() + window.resets_in).duration_since(SystemTime::UNIX_EPOCH);
+    headers.insert(LIMIT, window.limit.into());
+    headers.insert(REMAINING, window.remaining.into());
+    headers.insert(RESET, seconds(reset.unwrap_or_default()).into());
 }
 
 /// Whole seconds, rounded up: what is told as over is over then.

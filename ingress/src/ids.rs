@@ -6,13 +6,12 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use shared::intake::Delivery;
 use shared::webhook::{
     self, Identity, IdentityParts, NO_WABA, OBJECT, Place, Unreadable, identity,
 };
 use simd_json::prelude::*;
 use simd_json::tape::{Array, Object};
-
-use crate::intake::Delivery;
 
 /// The deliveries of a body: one per account, in the order in which the accounts first stand in it.
 ///

@@ -4,7 +4,7 @@
 //! each of its requests to an answer: [`challenge`] for Meta's GET, and for a webhook [`budget`] while
 //! its body comes in, [`signature`] before anything looks inside, [`ids`], which takes it apart into
 //! one delivery per business account, and [`intake`], which writes each with one atomic script unless
-//! the [`queue`] for it is long.
+//! the [`queue`] for it is long. While Redis can't take it, it goes to the [`spool`].
 //! [`error`] turns whatever went wrong into the answer.
 
 pub mod config;
@@ -22,6 +22,8 @@ pub mod ids;
 
 pub mod intake;
 mod queue;
+
+pub mod spool;
 
 pub mod error;
 pub mod metrics;

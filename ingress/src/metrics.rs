@@ -37,6 +37,8 @@ pub struct Metrics {
     pub(crate) limited: Counter,
     pub(crate) over_limit: Counter,
     pub(crate) further_secret: Counter,
+    pub(crate) spooled: Counter,
+    pub(crate) away_partitions: Gauge,
     redis_errors: Family<Kind, Counter>,
     pub(crate) redis_memory: Gauge<f64, AtomicU64>,
 }
@@ -61,7 +63,7 @@ impl Metrics {
     /// Registers all metrics.
     pub fn new(registry: &mut Registry) -> Self {
         let mut plain = |name, help| registered(registry, name, help, Counter::default());
-        let (turned_away, stored_items, duplicates, limited, over_limit, further_secret) = (
+        let (turned_away, stored_items, duplicates, limited, over_limit, further_secret, spooled) = (
             plain(
                 "ingress_connections_turned_away",
                 "Connections beyond the limit",
@@ -82,6 +84,10 @@ impl Metrics {
             plain(
                 "ingress_signed_by_further_secret",
                 "Webhooks signed with another than the first of the app secrets",
+            ),
+            plain(
+                "ingress_spooled",
+                "Deliveries put into the spool since Redis could not take them",
             ),
         );
         let requests = Family::<Code, Counter>::default();
@@ -127,6 +133,13 @@ impl Metrics {
             limited,
             over_limit,
             further_secret,
+            spooled,
+            away_partitions: registered(
+                registry,
+                "ingress_away_partitions",
+                "Partitions whose deliveries go to the spool without asking Redis",
+                Gauge::default(),
+            ),
             redis_errors: registered(
                 registry,
                 "ingress_redis_errors",

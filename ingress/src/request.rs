@@ -11,14 +11,15 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response};
+use shared::intake::{Delivery, Envelope, Stored, Window};
 use shared::trace;
 use shared::webhook::Unreadable;
 use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::budget::{COPIES, Taken};
-use crate::error::Refusal;
-use crate::intake::{Delivery, Envelope, NotStored, Stored, Window};
+use crate::error::{Refusal, write_window};
+use crate::intake::NotStored;
 use crate::request_log::Asked;
 use crate::server::Ingress;
 use crate::{challenge, ids, signature};
@@ -161,7 +162,7 @@ async fn webhook(
     if head.headers.contains_key(CONTENT_ENCODING) {
         return Err(Refusal::Encoded);
     }
-    if !ingress.checked.load(Ordering::Relaxed) {
+    if ingress.spool.is_none() && !ingress.checked.load(Ordering::Relaxed) {
         return Err(Refusal::Unchecked);
     }
     let mut taken = ingress.budget.start();
@@ -209,7 +210,7 @@ async fn webhook(
     ingress.metrics.took(arrived.elapsed(), asked.elapsed());
     let mut response = Response::new(Bytes::new());
     if let Some(window) = stored.map_err(|_| Refusal::Deadline)?? {
-        window.write_headers(response.headers_mut());
+        write_window(&window, response.headers_mut());
     }
     Ok(response)
 }
@@ -224,7 +225,7 @@ async fn store(
     let mut least: Option<Window> = None;
     let mut refused: Option<Window> = None;
     for some in deliveries.chunks(ACCOUNTS_AT_ONCE) {
-        let stored = join_all(some.iter().map(|it| ingress.intake.store(it, envelope)));
+        let stored = join_all(some.iter().map(|it| keep(ingress, it, envelope)));
         for (delivery, outcome) in some.iter().zip(stored.await) {
             match outcome {
                 Ok(Stored::Fresh { items, window }) => {
@@ -240,13 +241,14 @@ async fn store(
                     note_stored(envelope, delivery, 0);
                     ingress.metrics.duplicates.inc();
                 }
+                Ok(Stored::Spooled) => drop(ingress.metrics.spooled.inc()),
                 // The others are stored all the same.
                 Err(NotStored::Limited(window)) => {
                     ingress.metrics.limited.inc();
                     let longer = refused.filter(|it| it.resets_in >= window.resets_in);
                     refused = Some(longer.unwrap_or(window));
                 }
-                Err(NotStored::Busy) => return Err(NotStored::Busy.into()),
+                Err(error @ (NotStored::Busy | NotStored::Nowhere(_))) => return Err(error.into()),
                 Err(NotStored::Redis(error)) => {
                     ingress.metrics.redis_failed(&error);
                     return Err(NotStored::Redis(error).into());
@@ -257,6 +259,21 @@ async fn store(
     match refused {
         Some(window) => Err(NotStored::Limited(window).into()),
         None => Ok(least),
+    }
+}
+
+async fn keep(
+    ingress: &Ingress,
+    delivery: &Delivery,
+    envelope: &Envelope,
+) -> Result<Stored, NotStored> {
+    let (intake, partition) = (
+        &ingress.intake,
+        ingress.keys.partition_of(&delivery.waba_id),
+    );
+    match &ingress.spool {
+        Some(spool) => spool.keep(intake, partition, delivery, envelope).await,
+        None => intake.store(partition, delivery, envelope).await,
     }
 }
 

@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use object_store::aws::AmazonS3;
 use prometheus_client::registry::Registry;
 use shared::admin::{Admin, Guarded, Readiness};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
+use shared::store::{StoreArgs, StoreKeys, StorePatience, told};
 use shared::telemetry::Sampled;
+use shared::well::Well;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -22,11 +25,16 @@ use crate::error::Log;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::request_log::RequestLog;
+use crate::spool::{Spool, SpoolParts};
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Share of Redis' memory from which on items are remembered for an hour only, so that what is left
 /// goes to webhooks; and the share below which they are remembered for their time again.
 const SHORT_OF_MEMORY: (f64, f64) = (0.80, 0.75);
+/// The same for a warning. From 90 % on nothing more is sent to it where there is a spool.
+const SOON_SHORT_OF_MEMORY: (f64, f64) = (0.70, 0.65);
+const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The two listeners, bound before anything is logged as started.
 pub struct Listeners {
@@ -59,7 +67,10 @@ impl Listeners {
 pub(crate) struct Ingress {
     pub(crate) config: Config,
     pub(crate) secrets: Secrets,
+    pub(crate) keys: Keys,
     pub(crate) intake: Intake,
+    /// `None`: what Redis can't take is refused.
+    pub(crate) spool: Option<Spool>,
     pub(crate) in_flight: Semaphore,
     pub(crate) budget: Budget,
     /// Partition count and settings of Redis have been checked: before that nothing is stored.
@@ -84,15 +95,33 @@ pub async fn run(
     let secrets = config
         .secrets()
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
-    // Before the deadline, so that a connection that never answers is seen as such.
-    let connection = secrets.redis.connection(config.request_deadline * 4 / 5);
+    // Before whoever waits gives up, so that a connection that never answers is seen as such.
+    let connection = secrets.redis.connection(match &secrets.store {
+        Some(_) => config.redis_patience * 9 / 10,
+        None => config.request_deadline * 4 / 5,
+    });
     let keys = Keys::new(
         &config.redis.redis_key_prefix,
         config.redis.stream_partitions,
     );
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let readiness = Readiness::of(["redis"]);
+    let store = secrets.store.clone().map(|keys| store(&config, keys));
+    let store = store.transpose()?;
+    let spool = store.as_ref().map(|store| {
+        Spool::new(SpoolParts {
+            bucket: store.bucket.clone(),
+            keys: keys.clone(),
+            redis: secrets.redis.clone(),
+            well: Well::new(connection.clone(), keys.clone()),
+            dedup_ttl: config.dedup_ttl,
+            patience: config.redis_patience,
+        })
+    });
+    let readiness = match &store {
+        Some(_) => Readiness::of_any(["redis", "spool"]),
+        None => Readiness::of(["redis"]),
+    };
     readiness.register(&mut registry);
     let admin = Admin {
         readiness,
@@ -116,11 +145,13 @@ pub async fn run(
     let ingress = Arc::new(Ingress {
         intake: Intake::new(
             connection.clone(),
-            keys,
+            keys.clone(),
             config.dedup_ttl,
             config.limit(),
             config.redis_patience,
         ),
+        keys,
+        spool,
         in_flight: Semaphore::new(config.max_in_flight),
         budget: Budget::new(config.max_in_flight_bytes),
         checked: AtomicBool::new(false),
@@ -133,6 +164,10 @@ pub async fn run(
         config,
     });
     let mut watch = tasks.spawn(watch_redis(check, ingress.clone(), shutdown.clone()));
+    if let Some(store) = store {
+        tasks.spawn(watch_store(store, ingress.clone(), shutdown.clone()));
+        tasks.spawn(watch_partitions(ingress.clone(), shutdown.clone()));
+    }
     let accepting = connections::accept(ingress.clone(), listeners.public, shutdown.clone());
     tasks.spawn(accepting);
     tasks.close();
@@ -160,7 +195,7 @@ async fn watch_redis(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let readiness = &ingress.admin.readiness;
-    let mut short = false;
+    let mut short = Short::No;
     while !shutdown.is_cancelled() {
         let seen = if ingress.checked.load(Ordering::Relaxed) {
             check.connection.ping().await
@@ -168,6 +203,9 @@ async fn watch_redis(
             match check.run().await? {
                 Ok(warnings) => {
                     ingress.checked.store(true, Ordering::Relaxed);
+                    if let Some(spool) = &ingress.spool {
+                        spool.begin();
+                    }
                     readiness.note("redis", warnings);
                     Ok(())
                 }
@@ -186,21 +224,130 @@ async fn watch_redis(
     Ok(())
 }
 
-async fn look_at_memory(connection: &Connection, ingress: &Ingress, short: &mut bool) {
+async fn watch_partitions(ingress: Arc<Ingress>, shutdown: CancellationToken) {
+    if let Some(spool) = &ingress.spool {
+        spool
+            .watch(&ingress.metrics, &ingress.checked, shutdown)
+            .await;
+    }
+}
+
+/// The bucket of the spool, and what it takes to create it.
+struct Store {
+    args: StoreArgs,
+    keys: StoreKeys,
+    bucket: AmazonS3,
+    client: reqwest::Client,
+}
+
+fn store(config: &Config, keys: StoreKeys) -> anyhow::Result<Store> {
+    let args = config.store.clone();
+    // A second attempt must fit before the deadline.
+    let patience = StorePatience {
+        connect: config.request_deadline / 4,
+        request: config.request_deadline / 2,
+        retry: config.request_deadline,
+    };
+    let (endpoint, name) = (&args.minio_endpoint, &args.minio_webhook_bucket);
+    let bucket = args
+        .bucket(endpoint, name, Arc::new(keys.clone()), patience)
+        .context("MINIO_ENDPOINT (--minio-endpoint)")?;
+    let client = reqwest::Client::builder().timeout(STORE_TIMEOUT).build()?;
+    Ok(Store {
+        args,
+        keys,
+        bucket,
+        client,
+    })
+}
+
+/// Creates the bucket if it is missing, then keeps `/ready` true.
+async fn watch_store(store: Store, ingress: Arc<Ingress>, shutdown: CancellationToken) {
+    let readiness = &ingress.admin.readiness;
+    let mut created = false;
+    while !shutdown.is_cancelled() {
+        let name = &store.args.minio_webhook_bucket;
+        let seen = if created {
+            let seen = shared::store::probe(&store.bucket).await;
+            seen.map_err(|error| told(&error))
+        } else {
+            let creating = store.args.create_bucket(&store.client, &store.keys, name);
+            creating.await.map_err(|error| format!("{error:#}"))
+        };
+        created |= seen.is_ok();
+        readiness.set("spool", seen.err());
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(STORE_PROBE_INTERVAL) => {}
+        }
+    }
+}
+
+/// How short Redis is of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Short {
+    No,
+    Soon,
+    Yes,
+}
+
+impl Short {
+    /// `self` is how short it was: a level is left only a little below where it began.
+    fn at(self, used: f64) -> Self {
+        let reached =
+            |(from, until): (f64, f64), level| used >= from || (self >= level && used >= until);
+        if reached(SHORT_OF_MEMORY, Self::Yes) {
+            Self::Yes
+        } else if reached(SOON_SHORT_OF_MEMORY, Self::Soon) {
+            Self::Soon
+        } else {
+            Self::No
+        }
+    }
+}
+
+async fn look_at_memory(connection: &Connection, ingress: &Ingress, short: &mut Short) {
     let Ok(used) = shared::redis::memory_used(connection).await else {
         return;
     };
     ingress.metrics.redis_memory.set(used);
-    let (from, until) = SHORT_OF_MEMORY;
-    if !*short && used >= from {
-        *short = true;
-        tracing::error!(
-            used,
-            "Redis is short of memory: items are remembered for an hour only"
-        );
-    } else if *short && used < until {
-        *short = false;
-        tracing::info!(used, "Redis has memory again");
+    let now = short.at(used);
+    if now != *short {
+        match now {
+            Short::No => tracing::info!(used, "Redis has memory again"),
+            Short::Soon if *short == Short::Yes => {
+                tracing::warn!(
+                    used,
+                    "Redis is less short of memory: items are remembered for their time again"
+                );
+            }
+            Short::Soon => tracing::warn!(
+                used,
+                "Redis will soon be short of memory: workers don't keep up, or it needs more"
+            ),
+            Short::Yes => tracing::error!(
+                used,
+                "Redis is short of memory: items are remembered for an hour only"
+            ),
+        }
     }
-    ingress.intake.set_short_of_memory(*short);
+    *short = now;
+    ingress.intake.set_short_of_memory(now == Short::Yes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_of_memory_is_left_a_little_below_where_it_began() {
+        let levels = [0.69, 0.71, 0.66, 0.64, 0.81, 0.76, 0.74, 0.81, 0.60];
+        let mut short = Short::No;
+        let seen = levels.map(|used| {
+            short = short.at(used);
+            short
+        });
+        use Short::{No, Soon, Yes};
+        assert_eq!(seen, [No, Soon, Soon, No, Yes, Yes, Soon, Yes, No]);
+    }
 }

@@ -37,6 +37,8 @@ const UNPROBED: &str = "not probed yet";
 pub struct Readiness {
     seen: Arc<Mutex<BTreeMap<&'static str, Seen>>>,
     up: Family<Server, Gauge>,
+    /// One server that is well is enough.
+    any: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,6 +72,14 @@ impl Readiness {
         );
     }
 
+    /// Servers of which one must be well, once all have been probed.
+    pub fn of_any(servers: impl IntoIterator<Item = &'static str>) -> Self {
+        Self {
+            any: true,
+            ..Self::of(servers)
+        }
+    }
+
     /// Records what a probe saw: `None` is well.
     pub fn set(&self, server: &'static str, problem: Option<String>) {
         let well = i64::from(problem.is_none());
@@ -98,10 +108,16 @@ impl Readiness {
         }
     }
 
-    /// Whether all servers are well, and the report.
+    /// Whether the servers that must be well are, and the report.
     pub fn report(&self) -> (bool, serde_json::Value) {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let ready = seen.values().all(|seen| seen.problem.is_none());
+        let well = |seen: &Seen| seen.problem.is_none();
+        let probed = |seen: &Seen| seen.problem.as_deref() != Some(UNPROBED);
+        let ready = if self.any {
+            seen.values().all(probed) && seen.values().any(well)
+        } else {
+            seen.values().all(well)
+        };
         let servers: serde_json::Map<_, _> = seen
             .iter()
             .map(|(server, seen)| {

@@ -158,6 +158,11 @@ impl Keys {
         self.of(partition, "later-media")
     }
 
+    /// String: written to see whether the partition's node takes writes; expires.
+    pub fn well(&self, partition: u16) -> String {
+        self.of(partition, "well")
+    }
+
     /// Stream: objects that acknowledged entries still owe.
     pub fn later(&self, partition: u16) -> String {
         self.of(partition, "later")

@@ -1,6 +1,7 @@
 //! What both programs must agree on: how a webhook body is read ([`webhook`]), the keys and
-//! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]), and the plumbing
-//! that both start with ([`config`], [`secrets`], [`redis`], [`script`], [`store`], [`telemetry`],
+//! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]) and how it comes there
+//! ([`intake`]), the form of what waits outside of Redis ([`spool`]), and the plumbing that both start
+//! with ([`config`], [`secrets`], [`redis`], [`script`], [`well`], [`store`], [`telemetry`],
 //! [`trace`], [`private`], [`admin`], [`exposition`]).
 
 pub mod webhook;
@@ -10,7 +11,11 @@ pub mod keys;
 
 pub mod redis;
 pub mod script;
+pub mod well;
 
+pub mod intake;
+
+pub mod spool;
 pub mod store;
 
 pub mod admin;

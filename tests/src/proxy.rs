@@ -36,6 +36,9 @@ pub enum Mode {
     CutRequestsAfter(usize),
     /// The same with answers.
     CutAnswersAfter(usize),
+    /// Forwards all but requests that begin with these bytes: they never arrive, and their connection
+    /// hangs until the mode changes.
+    Hold(&'static [u8]),
     /// Forwards nothing: whatever is asked is answered with these bytes.
     Answer(&'static [u8]),
 }
@@ -122,6 +125,7 @@ async fn connect(client: TcpStream, upstream: String, mut modes: watch::Receiver
         | Mode::Drip(_)
         | Mode::CutRequestsAfter(_)
         | Mode::CutAnswersAfter(_)
+        | Mode::Hold(_)
         | Mode::Answer(_) => {}
     }
     let Ok(server) = TcpStream::connect(&upstream).await else {
@@ -201,6 +205,7 @@ async fn forward<'a>(
             | Mode::Drip(_)
             | Mode::CutRequestsAfter(_)
             | Mode::CutAnswersAfter(_)
+            | Mode::Hold(_)
             | Mode::Answer(_) => {}
         }
         let most = match (&mode, direction) {
@@ -228,6 +233,12 @@ async fn forward<'a>(
             },
         };
         passed += length;
+        if let (Mode::Hold(start), Direction::Request) = (&mode, direction)
+            && buffer[..length].starts_with(start)
+        {
+            drop(modes.changed().await);
+            return false;
+        }
         let (piece, to) = match (&mode, direction) {
             (Mode::LoseAnswers | Mode::Answer(_), Direction::Answer) => {
                 lost = true;

@@ -85,6 +85,16 @@ impl Stage {
         Ingress::builder(&self.redis_url())
     }
 
+    /// An ingress that spools what Redis can't take.
+    pub fn spooling_ingress(&self) -> Builder<Ingress> {
+        self.ingress()
+            .env("MINIO_ENDPOINT", &self.s3.endpoint)
+            .env("MINIO_ACCESS_KEY", &self.s3.access_key)
+            .env("MINIO_SECRET_KEY", &self.s3.secret_key)
+            .env("MINIO_REGION", &self.s3.region)
+            .env("MINIO_WEBHOOK_BUCKET", &self.webhook_bucket)
+    }
+
     /// A worker on this stage; `.start().await` it, or several.
     pub fn worker(&self) -> Builder<Worker> {
         let neighbours = self.neighbours.url();

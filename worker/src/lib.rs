@@ -5,7 +5,8 @@
 //! body apart ([`payload`], [`customer`]), asks whose it is ([`tenants`]), where its [`media`] is and what
 //! is known of the conversation ([`state`]), makes the [`event`], and hands it to the [`publisher`]; the
 //! raw body goes to the [`store`]. What is acknowledged and still owed, [`later`] does; [`readmit`] puts
-//! back what was set aside for want of a tenant. [`error`] decides what becomes of what fails. All other
+//! back what was set aside for want of a tenant, and [`spool`] what ingress left in the store while Redis
+//! was away. [`error`] decides what becomes of what fails. All other
 //! services are called through [`neighbour`].
 
 pub mod config;
@@ -38,6 +39,7 @@ pub mod later;
 pub mod presign;
 pub mod readmit;
 pub mod replay;
+pub mod spool;
 pub mod state;
 pub mod store;
 

@@ -320,6 +320,9 @@ pub struct Metrics {
     redis_pool: Family<PoolLabels, Gauge>,
     set_aside: Family<SetAside, Counter>,
     pub failed_objects: Gauge,
+    /// As every worker lists it.
+    pub(crate) spool_objects: Gauge,
+    pub(crate) unspooled: Counter,
     pub archived: Counter,
     uploads: Family<UploadLabels, Histogram, fn() -> Histogram>,
     pub owned: Gauge,
@@ -416,6 +419,8 @@ impl Metrics {
             redis_pool: Family::default(),
             set_aside: Family::default(),
             failed_objects: Gauge::default(),
+            spool_objects: Gauge::default(),
+            unspooled: Counter::default(),
             archived: Counter::default(),
             uploads: Family::new_with_constructor(|| Histogram::new(UPLOAD)),
             owned: Gauge::default(),
@@ -462,6 +467,16 @@ impl Metrics {
             "failed_store_objects",
             "Objects in the failed store, at most 10000, as the owner of partition 0 counts them",
             metrics.failed_objects.clone(),
+        );
+        registry.register(
+            "spool_objects",
+            "Objects in the spool, at most 1000 of a partition; every worker counts all",
+            metrics.spool_objects.clone(),
+        );
+        registry.register(
+            "unspooled",
+            "Objects of the spool that were put into the stream or found there",
+            metrics.unspooled.clone(),
         );
         registry.register(
             "archived",

@@ -36,6 +36,7 @@ use crate::parked::Parked;
 use crate::payload::Payload;
 use crate::publisher::Publisher;
 use crate::retry::Backoff;
+use crate::spool::{self, Spool};
 use crate::state::StateManager;
 use crate::store::{self, Store};
 use crate::stream::{Notes, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
@@ -75,6 +76,7 @@ pub struct Work {
     pub state: Option<StateManager>,
     pub publisher: Publisher,
     pub store: Arc<Store>,
+    pub spool: Spool,
     pub media: Arc<Media>,
     pub numbers: Arc<Numbers>,
     pub metrics: Metrics,
@@ -99,6 +101,7 @@ pub async fn own(work: Arc<Work>, tenure: Arc<Tenure>) {
         () = Box::pin(partition.run()) => {}
         () = later::work_off(work.clone(), tenure.clone(), owed) => {}
         () = watch::watch(&work, &tenure) => {}
+        () = Box::pin(spool::empty(&work, &tenure)) => {}
         () = Box::pin(follow_up::work_off(work.clone(), tenure.clone(), owed_media)) => {}
     }
     work.metrics.left(tenure.partition);

@@ -30,6 +30,7 @@ use crate::presign;
 use crate::publisher::Publisher;
 use crate::readmit::Readmit;
 use crate::retry::Backoff;
+use crate::spool::Spool;
 use crate::state::{self, StateManager};
 use crate::store::Store;
 use crate::stream::Stream;
@@ -135,6 +136,8 @@ pub async fn run(
         readiness.clone(),
         stop_background.clone(),
     ));
+    let spool = Spool::new(connection.clone(), keys.clone());
+    background.spawn(spool.look(store.clone(), metrics.clone(), stop_background.clone()));
     background.spawn(probe_store(
         store.clone(),
         readiness.clone(),
@@ -189,6 +192,7 @@ pub async fn run(
         state,
         publisher,
         store,
+        spool,
         metrics: metrics.clone(),
         parked: Arc::default(),
         hasher: LaneHasher::default(),

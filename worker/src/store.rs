@@ -4,6 +4,8 @@ mod media;
 
 mod kept;
 
+mod spool;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use crate::config::ObjectArgs;
 use crate::event::RawObject;
 use crate::payload::PayloadItem;
 
+pub use self::spool::SpoolObject;
 pub use shared::store::told;
 
 pub use self::kept::{Kept, ReadError};

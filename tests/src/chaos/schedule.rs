@@ -152,6 +152,7 @@ impl fmt::Display for Action {
                 Mode::Drip(pause) => write!(f, "drips a byte in {} ms", ms(pause)),
                 Mode::CutRequestsAfter(bytes) => write!(f, "cut after {bytes} bytes of requests"),
                 Mode::CutAnswersAfter(bytes) => write!(f, "cut after {bytes} bytes of answers"),
+                Mode::Hold(_) => f.write_str("holds some requests"),
                 Mode::Answer(_) => f.write_str("answers something else"),
             },
         }

@@ -25,6 +25,7 @@ mod publishing;
 mod redis_faults;
 mod replay;
 mod setting_aside;
+mod spool;
 mod tenants;
 mod traces;
 

@@ -1,0 +1,255 @@
+//! Where webhooks go while Redis can't take them: objects that a worker puts into the stream later.
+//! Which partitions are away is known here, so that their webhooks don't wait for Redis each; a probe
+//! finds them well again. In good times a webhook pays one atomic load for it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use object_store::aws::AmazonS3;
+use object_store::{Attribute, Attributes, ObjectStore, PutOptions, PutPayload};
+use redis::RedisError;
+use shared::intake::{Delivery, Envelope, Stored};
+use shared::keys::Keys;
+use shared::redis::{Redis, Trouble};
+use shared::spool;
+use shared::store::{path, told};
+use shared::well::Well;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::intake::{Intake, NotStored};
+use crate::metrics::Metrics;
+
+/// Objects on their way to the store; more would wait there instead of here.
+const PUTS_AT_ONCE: usize = 64;
+/// How often a partition that is away is probed.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// In a cluster every partition is asked how full its node is, so less often: each is a write.
+const LOOK_EVERY: u32 = 10;
+/// Share of Redis' memory from which on nothing more goes there, so that workers, which need some for
+/// their work, can empty it; and the share below which it takes webhooks again.
+const FULL: (f64, f64) = (0.90, 0.85);
+
+/// The spool, and what is known of the partitions.
+pub struct Spool {
+    bucket: AmazonS3,
+    puts: Semaphore,
+    keys: Keys,
+    redis: Redis,
+    well: Well,
+    dedup_ttl: Duration,
+    patience: Duration,
+    partitions: Vec<Partition>,
+    away: AtomicUsize,
+    /// Somebody was told that webhooks are spooled.
+    said: AtomicBool,
+}
+
+struct Partition {
+    /// Nothing is sent to Redis.
+    away: AtomicBool,
+    /// When that was learned: what began before says nothing about now.
+    since: Mutex<Instant>,
+}
+
+/// What a [`Spool`] is made of.
+pub struct SpoolParts {
+    pub bucket: AmazonS3,
+    pub keys: Keys,
+    pub redis: Redis,
+    pub well: Well,
+    pub dedup_ttl: Duration,
+    /// How long a webhook waits for Redis.
+    pub patience: Duration,
+}
+
+impl Spool {
+    /// All partitions are taken for away until they are seen.
+    pub fn new(parts: SpoolParts) -> Self {
+        let SpoolParts {
+            bucket,
+            keys,
+            redis,
+            well,
+            dedup_ttl,
+            patience,
+        } = parts;
+        let partition = |_| Partition {
+            away: AtomicBool::new(true),
+            since: Mutex::new(Instant::now()),
+        };
+        Self {
+            partitions: (0..keys.partitions()).map(partition).collect(),
+            away: AtomicUsize::new(usize::from(keys.partitions())),
+            said: AtomicBool::new(false),
+            bucket,
+            puts: Semaphore::new(PUTS_AT_ONCE),
+            keys,
+            redis,
+            well,
+            dedup_ttl,
+            patience,
+        }
+    }
+
+    /// Stores a delivery in the stream, or, if Redis can't take it, here.
+    ///
+    /// # Errors
+    /// [`NotStored`]
+    pub async fn keep(
+        &self,
+        intake: &Intake,
+        partition: u16,
+        delivery: &Delivery,
+        envelope: &Envelope,
+    ) -> Result<Stored, NotStored> {
+        if self.is_away(partition) {
+            self.say(partition, "Redis has not been seen yet");
+            return self.put(partition, delivery, envelope).await;
+        }
+        let began = Instant::now();
+        let error = match timeout(self.patience, intake.store(partition, delivery, envelope)).await
+        {
+            Ok(Err(NotStored::Redis(error))) => Some(error),
+            Ok(settled) => return settled,
+            Err(_) => None,
+        };
+        self.failed(partition, began, error.as_ref());
+        self.put(partition, delivery, envelope).await
+    }
+
+    /// Redis was seen for the first time.
+    pub fn begin(&self) {
+        for partition in 0..self.keys.partitions() {
+            self.switch(partition, Instant::now(), false, "");
+        }
+    }
+
+    fn is_away(&self, partition: u16) -> bool {
+        self.partitions[usize::from(partition)]
+            .away
+            .load(Ordering::Relaxed)
+    }
+
+    /// Writes an object. It may be there though this failed, and then what it holds is stored twice;
+    /// the dedup of whoever empties the spool settles it.
+    async fn put(
+        &self,
+        partition: u16,
+        delivery: &Delivery,
+        envelope: &Envelope,
+    ) -> Result<Stored, NotStored> {
+        let key = spool::key(partition, envelope.received_at_ms());
+        let mut attributes = Attributes::new();
+        attributes.insert(Attribute::ContentType, "application/octet-stream".into());
+        let options = PutOptions {
+            attributes,
+            ..PutOptions::default()
+        };
+        let pieces = spool::encode(delivery, envelope, self.dedup_ttl);
+        let payload = PutPayload::from_iter(pieces);
+        // The semaphore is never closed.
+        let _permit = self.puts.acquire().await;
+        match self.bucket.put_opts(&path(&key), payload, options).await {
+            Ok(_) => Ok(Stored::Spooled),
+            Err(error) => Err(NotStored::Nowhere(told(&error))),
+        }
+    }
+
+    /// A delivery that began at `began` found Redis unable to take it; `None`: it got no answer.
+    fn failed(&self, partition: u16, began: Instant, error: Option<&RedisError>) {
+        let trouble = error.map_or(Trouble::Away, Trouble::of);
+        match trouble {
+            Trouble::Away | Trouble::Soon | Trouble::Full | Trouble::ReadOnly => {}
+            // It may be this account's alone.
+            Trouble::Broken => return,
+        }
+        let why = error.map_or_else(|| "no answer in time".to_owned(), ToString::to_string);
+        for partition in self.alike(partition) {
+            self.switch(partition, began, true, &why);
+        }
+    }
+
+    /// The partitions of which the same is true: a single server has all of them.
+    fn alike(&self, partition: u16) -> std::ops::Range<u16> {
+        match self.redis.single() {
+            Some(_) => 0..self.keys.partitions(),
+            None => partition..partition + 1,
+        }
+    }
+
+    /// Something that began at `began` found the partition away, or well. `since` decides between two
+    /// who found different things.
+    fn switch(&self, partition: u16, began: Instant, away: bool, why: &str) {
+        let state = &self.partitions[usize::from(partition)];
+        let mut since = state.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.away.load(Ordering::Relaxed) == away || began < *since {
+            return;
+        }
+        *since = Instant::now();
+        state.away.store(away, Ordering::Relaxed);
+        if away {
+            self.away.fetch_add(1, Ordering::Relaxed);
+            self.say(partition, why);
+        } else if self.away.fetch_sub(1, Ordering::Relaxed) == 1
+            && self.said.swap(false, Ordering::Relaxed)
+        {
+            tracing::info!("Redis takes all webhooks again: nothing is spooled");
+        }
+    }
+
+    /// Says so once, until all is well again.
+    fn say(&self, partition: u16, why: &str) {
+        if !self.said.load(Ordering::Relaxed) && !self.said.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                partition,
+                why,
+                "Redis can't take webhooks: they are spooled"
+            );
+        }
+    }
+
+    /// Probes what is away, and looks how full Redis is, until `shutdown`; nothing before `checked`.
+    pub async fn watch(
+        &self,
+        metrics: &Metrics,
+        checked: &AtomicBool,
+        shutdown: CancellationToken,
+    ) {
+        let mut round = 0;
+        while !shutdown.is_cancelled() {
+            if checked.load(Ordering::Relaxed) {
+                let step = self.alike(0).len().max(1);
+                let all = (0..self.keys.partitions()).step_by(step);
+                let single = step > 1;
+                let due = all.filter(|it| single || round % LOOK_EVERY == 0 || self.is_away(*it));
+                join_all(due.map(|partition| self.probe(partition))).await;
+                round += 1;
+            }
+            metrics
+                .away_partitions
+                .set(self.away.load(Ordering::Relaxed) as i64);
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(PROBE_INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn probe(&self, partition: u16) {
+        let began = Instant::now();
+        let (full, not_full) = FULL;
+        let away = match self.well.memory_used(partition).await {
+            Ok(used) if used >= full => true,
+            Ok(used) if used < not_full => false,
+            // In between it stays as it is; and what takes no writes is found out by who needs it.
+            Ok(_) | Err(_) => return,
+        };
+        for partition in self.alike(partition) {
+            self.switch(partition, began, away, "short of memory");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The spool: deliveries that Redis could not take, as objects in the webhook bucket until a worker
+//! puts them into the stream.
+//!
+//! Key: `spool/{partition}/{ms of receipt, 13 digits}-{uuid}`, so that a listing has a partition's in
+//! order of receipt. Bytes: one line of JSON (a business account's id may be any text, which metadata
+//! would not carry), then the body as it came.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::intake::{Delivery, Envelope};
+use crate::webhook::Identity;
+
+/// The version that ingress writes.
+pub const VERSION: u32 = 1;
+
+/// The folder of all.
+pub const FOLDER: &str = "spool";
+
+/// What waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spooled {
+    pub delivery: Delivery,
+    pub envelope: Envelope,
+    /// How long ingress wants its items remembered: marks of another time are looked for elsewhere.
+    pub dedup_ttl: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    version: u32,
+    waba_id: String,
+    received_at_ms: u64,
+    correlation_id: String,
+    signature: String,
+    traceparent: String,
+    unreadable: Option<String>,
+    whole_body: bool,
+    /// Hex.
+    identities: Vec<String>,
+    dedup_ttl_seconds: u64,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// Why an object of the spool can't be decoded.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Undecodable {
+    #[error("it has no head")]
+    Headless,
+    #[error("its version {0} is unknown to this worker")]
+    Version(u32),
+    #[error("an identity is malformed")]
+    Identity,
+}
+
+/// A new key for what came at `received_at_ms`.
+pub fn key(partition: u16, received_at_ms: u64) -> String {
+    let id = Uuid::new_v4();
+    format!("{FOLDER}/{partition}/{received_at_ms:013}-{id}")
+}
+
+/// When the object of a key was received, ms since 1970; 0 if the key doesn't say.
+pub fn received_at_ms(key: &str) -> u64 {
+    let name = key.rsplit('/').next().unwrap_or_default();
+    let ms = name.split('-').next().unwrap_or_default();
+    ms.parse().unwrap_or(0)
+}
+
+/// The bytes of a delivery's object, in two pieces.
+pub fn encode(delivery: &Delivery, envelope: &Envelope, dedup_ttl: Duration) -> [Bytes; 2] {
+    let head = Head {
+        version: VERSION,
+        waba_id: delivery.waba_id.clone(),
+        received_at_ms: envelope.received_at_ms(),
+        correlation_id: envelope.correlation_id.clone(),
+        signature: envelope.signature.clone(),
+        traceparent: envelope.traceparent.clone(),
+        unreadable: delivery.unreadable.clone(),
+        whole_body: delivery.whole_body,
+        identities: delivery.identities.iter().map(hex).collect(),
+        dedup_ttl_seconds: dedup_ttl.as_secs(),
+    };
+    // Nothing in it can fail to be JSON.
+    let mut head = serde_json::to_vec(&head).unwrap_or_default();
+    head.push(b'\n');
+    [head.into(), delivery.body.clone()]
+}
+
+/// Reads an object.
+///
+/// # Errors
+/// [`Undecodable`]
+pub fn decode(object: &Bytes) -> Result<Spooled, Undecodable> {
+    let end = object.iter().position(|byte| *byte == b'\n');
+    let end = end.ok_or(Undecodable::Headless)?;
+    let head = &object[..end];
+    let Version { version } = serde_json::from_slice(head).map_err(|_| Undecodable::Headless)?;
+    if version != VERSION {
+        return Err(Undecodable::Version(version));
+    }
+    let head: Head = serde_json::from_slice(head).map_err(|_| Undecodable::Headless)?;
+    let identities: Option<Vec<_>> = head.identities.iter().map(|text| identity(text)).collect();
+    let received_at = SystemTime::UNIX_EPOCH + Duration::from_millis(head.received_at_ms);
+    Ok(Spooled {
+        delivery: Delivery {
+            waba_id: head.waba_id,
+            body: object.slice(end + 1..),
+            identities: identities
+                .filter(|identities| !identities.is_empty())
+                .ok_or(Undecodable::Identity)?,
+            whole_body: head.whole_body,
+            unreadable: head.unreadable,
+        },
+        envelope: Envelope {
+            correlation_id: head.correlation_id,
+            signature: head.signature,
+            traceparent: head.traceparent,
+            received_at,
+        },
+        dedup_ttl: Duration::from_secs(head.dedup_ttl_seconds),
+    })
+}
+
+fn hex(identity: &Identity) -> String {
+    identity
+        .0
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn identity(hex: &str) -> Option<Identity> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut bytes = [0; 32];
+    let pairs = hex.as_bytes().chunks_exact(2);
+    if hex.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
+    }
+    Some(Identity(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spooled() -> Spooled {
+        Spooled {
+            delivery: Delivery {
+                waba_id: "no id,\nbut „text“".to_owned(),
+                body: Bytes::from_static(b"\n{\"entry\":\n[]}\xff"),
+                identities: vec![Identity([7; 32]), Identity::of_body(b"x")],
+                whole_body: false,
+                unreadable: Some("not JSON".to_owned()),
+            },
+            envelope: Envelope {
+                correlation_id: "c".to_owned(),
+                signature: "sha256=0".to_owned(),
+                traceparent: String::new(),
+                received_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            },
+            dedup_ttl: Duration::from_secs(86_400),
+        }
+    }
+
+    #[test]
+    fn what_is_spooled_comes_back_as_it_was() {
+        let spooled = spooled();
+        let pieces = encode(&spooled.delivery, &spooled.envelope, spooled.dedup_ttl);
+        assert_eq!(decode(&pieces.concat().into()), Ok(spooled));
+    }
+
+    #[test]
+    fn what_is_not_ours_says_so() {
+        let decode = |text: &'static str| decode(&Bytes::from_static(text.as_bytes()));
+        assert_eq!(decode(""), Err(Undecodable::Headless));
+        assert_eq!(decode("{}\n{}"), Err(Undecodable::Headless));
+        assert_eq!(decode("{\"version\":2}\n{}"), Err(Undecodable::Version(2)));
+    }
+
+    #[test]
+    fn keys_are_in_order_of_receipt() {
+        let (early, late) = (key(3, 999), key(3, 1_700_000_000_000));
+        assert!(early < late && late.starts_with("spool/3/1700000000000-"));
+        assert_eq!(received_at_ms(&early), 999);
+        assert_eq!(received_at_ms("spool/3/nonsense"), 0);
+    }
+}

@@ -1,0 +1,314 @@
+//! What ingress can't bring into Redis, and how it comes out all the same.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::ObjectStoreExt;
+use tests::meta::Sender;
+use tests::meta::payload::{self, Number};
+use tests::programs::Ingress;
+use tests::proxy::{Mode, Proxy};
+use tests::servers::{RedisCluster, S3Access};
+use tests::waiting::eventually;
+use tests::{Stage, StageOptions};
+use tokio::time::Instant;
+
+use crate::outages::{Load, nothing_was_set_aside};
+use crate::{SOON, drained, repeats, stored};
+
+/// Far more than the deadline of a request, 2.5 s, and far less than several of them.
+const ONE_DEADLINE: Duration = Duration::from_secs(5);
+const AWAY: &str = "Redis can't take webhooks";
+const BACK: &str = "Redis takes all webhooks again";
+
+fn text(number: &Number, text: &str) -> Bytes {
+    number.message(payload::text("1111111111", text))
+}
+
+async fn accepted(sender: &Sender, body: Bytes) {
+    let answer = sender.post_once(body).await.expect("an answer");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+async fn refused(sender: &Sender, body: Bytes) {
+    let began = Instant::now();
+    let answer = sender.post_once(body).await.expect("an answer");
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("retry-after"), "1");
+    assert!(began.elapsed() < ONE_DEADLINE, "{:?}", began.elapsed());
+}
+
+async fn spooled(ingress: &Ingress) -> f64 {
+    ingress.metric("ingress_spooled_total", "").await
+}
+
+async fn spool(stage: &Stage) -> Vec<String> {
+    stage.webhooks().list("spool").await.expect("a list")
+}
+
+async fn spool_is_empty(stage: &Stage) {
+    eventually(SOON, "the spool is empty", async || {
+        spool(stage).await.is_empty().then_some(())
+    })
+    .await;
+}
+
+/// Redis takes webhooks again.
+async fn back(ingress: &Ingress) {
+    eventually(SOON, "Redis takes webhooks", async || {
+        let away = ingress.metric("ingress_away_partitions", "").await;
+        (away == 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_killed_under_load_costs_no_answer_and_no_event() {
+    let mut stage = Stage::new().await;
+    let ingress = stage.spooling_ingress().start().await;
+    let _worker = stage.worker().env("LEASE_TTL", "2s").start().await;
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    back(&ingress).await;
+    let number = Number::fresh();
+    let (old, new) = (text(&number, "old"), text(&number, "new"));
+    accepted(&sender, old.clone()).await;
+    let load = Load {
+        numbers: (0..20).map(|_| Number::fresh()).collect(),
+        conversations: 40,
+        each: 15,
+        rate: 200,
+    };
+    let mut sending = load.send(&sender);
+    events.wait_for(50, SOON).await;
+    stage.redis.kill();
+    for body in [&old, &new, &new] {
+        accepted(&sender, body.clone()).await;
+    }
+    while let Some(answers) = sending.join_next().await {
+        assert!(answers.expect("no panic").is_empty(), "all were taken");
+    }
+    assert!(spooled(&ingress).await > 50.0);
+    stage.redis.restart().await.expect("Redis again");
+    back(&ingress).await;
+    accepted(&sender, new).await;
+    let all = load.total() + 2;
+    let seen = events
+        .wait_until(SOON, |seen| seen.len() - repeats(seen) >= all)
+        .await;
+    spool_is_empty(&stage).await;
+    drained(&stage).await;
+    let mut ids: Vec<_> = seen.iter().map(|event| event.wamid()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "each message is an event, under one id");
+    nothing_was_set_aside(&stage).await;
+    let log = ingress.log();
+    assert_eq!(
+        (log.matches(AWAY).count(), log.matches(BACK).count()),
+        (1, 1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_hangs_an_answer_comes_in_time() {
+    let mut stage = Stage::new().await;
+    let address = stage.s3.endpoint.replace("http://", "");
+    let proxy = Proxy::start(address).await.expect("a proxy");
+    let endpoint = format!("http://{}", proxy.address());
+    let ingress = stage.spooling_ingress().env("MINIO_ENDPOINT", endpoint);
+    let mut ingress = ingress.start().await;
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    back(&ingress).await;
+    let number = Number::fresh();
+    stage.redis.signal("STOP");
+    let began = Instant::now();
+    accepted(&sender, text(&number, "unknown whether Redis has it")).await;
+    assert!(began.elapsed() < ONE_DEADLINE, "{:?}", began.elapsed());
+    accepted(&sender, text(&number, "known to be away")).await;
+    accepted(&sender, Bytes::from_static(b"not JSON")).await;
+    assert_eq!(spooled(&ingress).await, 3.0);
+    proxy.set(Mode::Blackhole);
+    refused(&sender, text(&number, "store hangs")).await;
+    proxy.set(Mode::Refuse);
+    refused(&sender, text(&number, "store is away")).await;
+    proxy.set(Mode::Pass);
+    stage.redis.signal("CONT");
+    back(&ingress).await;
+    accepted(&sender, text(&number, "back")).await;
+    assert_eq!(spooled(&ingress).await, 3.0);
+
+    stage.redis.kill();
+    ingress.restart().await;
+    accepted(&sender, text(&number, "started without Redis")).await;
+    stage.redis.restart().await.expect("Redis again");
+    let _worker = stage.worker().start().await;
+    // What hung on its way to the store may have arrived there after all.
+    let wanted = |seen: &[tests::events::Event]| {
+        let wanted = ["unknown whether Redis has it", "known to be away", "back"];
+        let has = |text: &str| {
+            let bodies = seen.iter().map(|event| event.text("/message/content/body"));
+            bodies.filter(|body| *body == text).count() == 1
+        };
+        wanted.iter().all(|text| has(text)) && has("started without Redis")
+    };
+    events.wait_until(SOON, wanted).await;
+    spool_is_empty(&stage).await;
+    drained(&stage).await;
+    let failed = stage.webhooks().list("failed").await.expect("a list");
+    assert_eq!(failed.len(), 1, "what is unreadable: {failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_is_spared_until_it_has_room_again() {
+    let stage = Stage::new().await;
+    let ingress = stage.spooling_ingress().start().await;
+    let worker = stage.worker().start().await;
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    back(&ingress).await;
+    let mut redis = stage.redis.connection().await;
+    let mut set = redis::cmd("SETRANGE");
+    set.arg("filler").arg(100_000_000).arg("x");
+    set.query_async::<()>(&mut redis).await.expect("filled");
+    let mut uses = async |percent: u64| {
+        let mut set = redis::cmd("CONFIG");
+        let most = 110_000_000 * 100 / percent;
+        set.arg("SET").arg("maxmemory").arg(most);
+        set.query_async::<()>(&mut redis).await.expect("set");
+    };
+    let number = Number::fresh();
+    uses(130).await;
+    accepted(&sender, text(&number, "no memory")).await;
+    assert_eq!(spooled(&ingress).await, 1.0);
+    uses(97).await;
+    eventually(SOON, "the worker sees it", async || {
+        worker.log().contains("the spool must wait").then_some(())
+    })
+    .await;
+    accepted(&sender, text(&number, "little memory")).await;
+    assert_eq!(spooled(&ingress).await, 2.0);
+    uses(78).await;
+    back(&ingress).await;
+    accepted(&sender, text(&number, "memory for what comes in")).await;
+    events.wait_for(1, SOON).await;
+    assert_eq!(spool(&stage).await.len(), 2);
+    let of = |level: &str| {
+        let lines = ingress.log_lines();
+        let of_memory = |line: &serde_json::Value| line["level"] == level && line["used"].is_f64();
+        lines.iter().filter(|line| of_memory(line)).count()
+    };
+    eventually(SOON, "a line per level", async || {
+        ((of("WARN"), of("ERROR")) == (1, 1)).then_some(())
+    })
+    .await;
+    uses(10).await;
+    let seen = events.wait_for(3, SOON).await;
+    spool_is_empty(&stage).await;
+    let texts: Vec<_> = seen
+        .iter()
+        .map(|it| it.text("/message/content/body"))
+        .collect();
+    assert_eq!(
+        texts,
+        ["memory for what comes in", "no memory", "little memory"]
+    );
+    assert_eq!(
+        (
+            ingress.log().matches(AWAY).count(),
+            ingress.log().matches(BACK).count()
+        ),
+        (1, 1)
+    );
+}
+
+/// The worker stands between script and deletion, and is killed there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_that_outlives_its_worker_is_one_event() {
+    let mut stage = Stage::new().await;
+    let ingress = stage.spooling_ingress().start().await;
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    back(&ingress).await;
+    stage.redis.kill();
+    let number = Number::fresh();
+    accepted(&sender, text(&number, "one")).await;
+    let bucket = stage.webhooks();
+    let strangers = ["spool/3/0000000000001-x", "spool/77/nonsense"];
+    for key in strangers {
+        bucket
+            .client()
+            .put(&key.into(), "none of ours".into())
+            .await
+            .expect("written");
+    }
+    stage.redis.restart().await.expect("Redis again");
+    let address = stage.s3.endpoint.replace("http://", "");
+    let proxy = Proxy::start(address).await.expect("a proxy");
+    // Deletions are posted as a list.
+    proxy.set(Mode::Hold(b"POST /"));
+    let s3 = S3Access {
+        endpoint: format!("http://{}", proxy.address()),
+        ..stage.s3.clone()
+    };
+    let worker = stage.worker().env("MINIO_ENDPOINT", s3.endpoint);
+    let mut worker = worker.env("LEASE_TTL", "2s").start().await;
+    events.wait_for(1, SOON).await;
+    drained(&stage).await;
+    assert_eq!(spool(&stage).await.len(), 3);
+    worker.kill();
+    proxy.set(Mode::Pass);
+    worker.restart().await;
+    spool_is_empty(&stage).await;
+    drained(&stage).await;
+    assert_eq!(stored(&stage).await, 0);
+    assert_eq!(events.wait_for(1, SOON).await.len(), 1);
+    let failed = bucket.list("failed").await.expect("a list");
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    for key in failed {
+        let object = bucket.object(&key).await.expect("S3").expect("an object");
+        assert_eq!(object.bytes, "none of ours");
+        assert_eq!(object.metadata["reason"], "undecodable");
+        assert!(strangers.contains(&object.metadata["spooled-as"].as_str()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_cluster_only_the_accounts_of_the_node_that_is_away_are_spooled() {
+    let cluster = RedisCluster::start().await.expect("a cluster");
+    let mut stage = Stage::with(StageOptions {
+        cluster: Some(cluster),
+        ..StageOptions::default()
+    })
+    .await;
+    let ingress = stage.spooling_ingress().start().await;
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    back(&ingress).await;
+    let cluster = stage.cluster.as_mut().expect("a cluster");
+    let stream = |number: &Number| {
+        let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
+        format!("whatsapp:{{{partition}}}:stream")
+    };
+    let there = Number::fresh();
+    let away = cluster.node_of(&stream(&there)).await;
+    let here = loop {
+        let number = Number::fresh();
+        if cluster.node_of(&stream(&number)).await != away {
+            break number;
+        }
+    };
+    cluster.kill(away);
+    for n in 0..3 {
+        accepted(&sender, text(&there, &n.to_string())).await;
+        accepted(&sender, text(&here, &n.to_string())).await;
+    }
+    assert_eq!(spooled(&ingress).await, 3.0);
+    eventually(SOON, "one partition is away", async || {
+        let away = ingress.metric("ingress_away_partitions", "").await;
+        (away == 1.0).then_some(())
+    })
+    .await;
+    cluster.restart(away).await;
+    back(&ingress).await;
+    let _worker = stage.worker().start().await;
+    let seen = events.wait_for(6, SOON).await;
+    assert_eq!((seen.len(), repeats(&seen)), (6, 0));
+    spool_is_empty(&stage).await;
+}
