@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use shared::config::{Check, LogArgs, RedisArgs, duration};
 use shared::redis::Redis;
 use shared::secrets::{Follow, Rotating, Secret};
@@ -21,6 +21,8 @@ const SHORTEST_PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Parser, Debug, Clone)]
 #[command(version, about)]
 pub struct Config {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Webhook, /health and /ready
     #[arg(long, env = "INGRESS_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -97,6 +99,14 @@ pub struct Config {
     pub shutdown_grace: Duration,
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+#[derive(Subcommand, Debug, Clone, Copy)]
+pub enum Command {
+    /// Work until told to stop (the default)
+    Run,
+    /// Ask the ingress that runs with these settings whether it lives; exit status 0 or 1
+    Health,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]

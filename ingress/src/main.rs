@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ingress::config::Config;
+use ingress::config::{Command, Config};
 use ingress::server::{self, Listeners};
 
 fn main() -> ExitCode {
@@ -10,6 +10,10 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
+    match config.command.unwrap_or(Command::Run) {
+        Command::Run => {}
+        Command::Health => return shared::health::ask(config.admin_listen),
+    }
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let _spans = shared::telemetry::init(&config.log, "ingress")?;

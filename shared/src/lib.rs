@@ -2,7 +2,7 @@
 //! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]) and how it comes there
 //! ([`intake`]), the form of what waits outside of Redis ([`spool`]), and the plumbing that both start
 //! with ([`config`], [`secrets`], [`redis`], [`script`], [`well`], [`store`], [`telemetry`],
-//! [`trace`], [`private`], [`admin`], [`exposition`]).
+//! [`trace`], [`private`], [`admin`], [`exposition`], [`health`]).
 
 pub mod webhook;
 
@@ -21,6 +21,7 @@ pub mod store;
 pub mod admin;
 pub mod config;
 pub mod exposition;
+pub mod health;
 pub mod private;
 pub mod secrets;
 pub mod telemetry;

@@ -34,6 +34,8 @@ pub struct Cli {
 pub enum Command {
     /// Work until told to stop (the default)
     Run,
+    /// Ask the worker that runs with these settings whether it lives; exit status 0 or 1
+    Health,
     /// Fresh URLs of the media of a message
     Presign(PresignArgs),
     /// Put payloads back into the stream: of what was set aside, or of the archive

@@ -21,6 +21,7 @@ fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
     let ended = runtime.block_on(async {
         match command.unwrap_or(Command::Run) {
             Command::Run => {}
+            Command::Health => return shared::health::ask(config.admin_listen),
             Command::Presign(args) => return presign::run(&config, &args).await,
             Command::Replay(args) => return replay::run(&config, &args).await,
         }
