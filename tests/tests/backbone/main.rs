@@ -7,6 +7,7 @@ mod cluster;
 mod consumers;
 mod corpus;
 mod dashboards;
+mod deployment;
 mod documents;
 mod door;
 mod hostile;

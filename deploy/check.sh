@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Checks what is deployed as far as this machine can, and says what it could not check.
+#   check.sh            everything
+# Needs Python 3 with venv; the validators come from PyPI.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+failed=0 unchecked=0
+good() { printf 'check: %s\n' "$*"; }
+bad() { printf 'check: WRONG: %s\n' "$*"; failed=$((failed + 1)); }
+lacks() { printf 'check: not checked: %s\n' "$*"; unchecked=$((unchecked + 1)); }
+
+python="$target/check/bin/python"
+if ! "$python" -c 'import kubernetes_validate, yaml, openapi_spec_validator' 2>/dev/null; then
+    python3 -m venv "$target/check"
+    "$target/check/bin/pip" install --quiet --disable-pip-version-check \
+        kubernetes-validate==1.37.0 PyYAML openapi-spec-validator==0.9.0 schemathesis==4.32.5
+fi
+
+# Alerts and the tests of each.
+if command -v promtool >/dev/null; then
+    promtool check rules deploy/prometheus/alerts.yaml >/dev/null \
+        && (cd deploy/prometheus && promtool test rules alerts.test.yaml) >"$target/check/rules.log" 2>&1 \
+        && good "alert rules and their tests" || { bad "alert rules: $target/check/rules.log"; tail -20 "$target/check/rules.log"; }
+else
+    lacks "alert rules: promtool (Debian: prometheus) is not installed"
+fi
+
+# compose.yaml
+everything=(--profile simulator --profile monitoring)
+if docker compose version >/dev/null 2>&1; then
+    docker compose "${everything[@]}" config --quiet && good "compose.yaml" || bad "compose.yaml"
+elif command -v docker-compose >/dev/null; then
+    # The older one does not know the name.
+    sed '/^name:/d' compose.yaml >"$target/check/compose.yaml"
+    docker-compose -f "$target/check/compose.yaml" --project-directory . "${everything[@]}" config --quiet \
+        && good "compose.yaml" || bad "compose.yaml"
+else
+    lacks "compose.yaml against its schema: neither the compose plugin nor docker-compose is installed"
+fi
+
+# Manifests
+for overlay in deploy/kubernetes/overlays/*/; do
+    name=$(basename "$overlay")
+    if command -v kubectl >/dev/null; then
+        kubectl kustomize "$overlay" >"$target/check/$name.yaml" || { bad "$overlay"; continue; }
+        "$python" deploy/kubernetes/check.py "$target/check/$name.yaml" && good "$overlay" || bad "$overlay"
+    else
+        lacks "$overlay: kubectl is not installed"
+    fi
+done
+lacks "KEDA's ScaledObject against its schema (only that it has one trigger per partition)"
+
+# The image's contents, with the debug build: whether the program runs on them alone, as its user.
+if [ -x "$target/debug/ingress" ] && unshare --map-root-user true 2>/dev/null; then
+    for program in ingress worker simulator; do
+        root=$(mktemp -d)
+        sh deploy/docker/image-root.sh "$target/debug/$program" "$root"
+        unshare --map-root-user chroot "$root" "/$program" --help >/dev/null \
+            && good "image of $program" || bad "image of $program"
+        rm -r "$root"
+    done
+else
+    lacks "what the images hold: no debug build, or no user namespaces"
+fi
+docker buildx version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || lacks "building the images: no Docker engine"
+
+[ -e docs/openapi.yaml ] && {
+    "$python" -m openapi_spec_validator docs/openapi.yaml >/dev/null && good "docs/openapi.yaml" || bad "docs/openapi.yaml"
+}
+
+printf 'check: %s wrong, %s not checked\n' "$failed" "$unchecked"
+[ "$failed" = 0 ]
