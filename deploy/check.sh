@@ -11,12 +11,9 @@ good() { printf 'check: %s\n' "$*"; }
 bad() { printf 'check: WRONG: %s\n' "$*"; failed=$((failed + 1)); }
 lacks() { printf 'check: not checked: %s\n' "$*"; unchecked=$((unchecked + 1)); }
 
-python="$target/check/bin/python"
-if ! "$python" -c 'import kubernetes_validate, yaml, openapi_spec_validator' 2>/dev/null; then
-    python3 -m venv "$target/check"
-    "$target/check/bin/pip" install --quiet --disable-pip-version-check \
-        kubernetes-validate==1.37.0 PyYAML openapi-spec-validator==0.9.0 schemathesis==4.32.5
-fi
+deploy/local/checkers.sh
+python="$target/checkers/bin/python"
+mkdir -p "$target/check"
 
 # Alerts and the tests of each.
 if command -v promtool >/dev/null; then

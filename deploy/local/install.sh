@@ -78,6 +78,7 @@ want ceph-common ceph
 want prometheus prometheus
 want curl curl
 want util-linux setpriv
+want python3-venv /usr/lib/python3*/ensurepip
 want python3-pika /usr/lib/python3/dist-packages/pika
 want nodejs node
 want npm npm
@@ -105,3 +106,6 @@ if ! cmp -s "$consumer/package-lock.json" "$modules/package-lock.json" || [ ! -d
         say "npm could not install amqplib: the test of the Node consumer will say so and fail"
     }
 fi
+
+# Schemathesis, which drives the routes that docs/openapi.yaml describes.
+"$(dirname "${BASH_SOURCE[0]}")/checkers.sh" || say "PyPI's checkers could not be installed: the test of docs/openapi.yaml will say so and fail"

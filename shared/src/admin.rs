@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Collected, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -202,7 +202,7 @@ impl Admin {
         let (method, path, head) = (request.method(), request.uri().path(), request.headers());
         let known = ["/metrics", "/health", "/ready"].contains(&path);
         if method != Method::GET && known {
-            return plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+            return not_allowed("GET");
         }
         if path == "/metrics" {
             return match exposition::write(&self.registry, head) {
@@ -238,7 +238,7 @@ impl Admin {
                     return json(StatusCode::BAD_REQUEST, &problem);
                 }
             }
-            _ => return plain(StatusCode::METHOD_NOT_ALLOWED, "GET or PUT\n"),
+            _ => return not_allowed("GET, PUT"),
         }
         let level = serde_json::json!({"level": telemetry::level()});
         json(StatusCode::OK, &level)
@@ -305,6 +305,13 @@ fn unauthorized() -> Response<Bytes> {
 /// An answer in JSON.
 pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Bytes> {
     body(status, "application/json", value.to_string())
+}
+
+fn not_allowed(methods: &'static str) -> Response<Bytes> {
+    let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, methods);
+    let allow = HeaderValue::from_static(methods);
+    refused.headers_mut().insert(ALLOW, allow);
+    refused
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Bytes> {

@@ -91,8 +91,9 @@ async fn every_query_of_the_dashboards_returns_data_and_every_alert_has_its_metr
     );
     let targets = [("ingress", ingress.admin()), ("worker", worker.admin())];
     let rules = file("deploy/prometheus/alerts.yaml");
-    let prometheus = Prometheus::start(&targets, &[&rules]);
-    let prometheus = prometheus.await.expect("Prometheus with the alerts");
+    let prometheus = Prometheus::start(&targets, &[&rules])
+        .await
+        .expect("Prometheus with the alerts");
     prometheus.scraped().await.expect("both are scraped");
 
     let events = stage.events();

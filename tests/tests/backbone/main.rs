@@ -19,6 +19,7 @@ mod media_crashes;
 mod media_sizes;
 mod metrics;
 mod neighbours;
+mod openapi;
 mod outages;
 mod ownership;
 mod path;
