@@ -156,6 +156,7 @@ pub struct ObjectArgs {
 /// Where Meta is asked.
 #[derive(Args, Debug, Clone)]
 pub struct GraphArgs {
+    /// Where the Graph API is
     #[arg(
         long,
         env = "GRAPH_BASE_URL",
