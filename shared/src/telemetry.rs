@@ -21,6 +21,8 @@ use crate::trace::Export;
 /// The programs' own code. What libraries say below a warning is never written: it may hold a body, a
 /// header or a URL.
 const OWN: [&str; 3] = ["ingress", "worker", "shared"];
+/// lapin warns of each message that comes back as unroutable, with its body.
+const RETURNED: &str = "lapin::returned_messages";
 
 /// The filter that is in force; one per process, as is the subscriber.
 static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
@@ -34,7 +36,10 @@ pub fn init(args: &LogArgs, program: &'static str) -> anyhow::Result<Option<Expo
     let filter = EnvFilter::try_new(&args.log_level)
         .with_context(|| format!("LOG_LEVEL (--log-level): `{}`", args.log_level))?;
     let (filter, handle) = reload::Layer::new(filter);
-    let quiet = filter_fn(|said| is_own(said.target()) || *said.level() <= Level::WARN);
+    let quiet = filter_fn(|said| {
+        let target = said.target();
+        is_own(target) || (*said.level() <= Level::WARN && !target.starts_with(RETURNED))
+    });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match args.log_format {
         LogFormat::Json => lines

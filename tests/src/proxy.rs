@@ -58,9 +58,19 @@ impl Proxy {
     /// # Errors
     /// It can't listen.
     pub async fn start(upstream: impl Into<String>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, ports::free()))
-            .await
-            .context("proxy")?;
+        let address = (Ipv4Addr::LOCALHOST, ports::free());
+        Self::start_at(address.into(), upstream).await
+    }
+
+    /// The same at an address that is given.
+    ///
+    /// # Errors
+    /// It can't listen.
+    pub async fn start_at(
+        address: SocketAddr,
+        upstream: impl Into<String>,
+    ) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await.context("proxy")?;
         let address = listener.local_addr()?;
         let (mode, modes) = watch::channel(Mode::Pass);
         let stop = CancellationToken::new();

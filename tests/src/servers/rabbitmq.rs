@@ -41,16 +41,12 @@ impl Broker {
     /// # Errors
     /// The management API can't be reached or refuses.
     pub async fn vhost(&self) -> anyhow::Result<Vhost> {
-        let name = format!("test-{}", uuid::Uuid::new_v4().simple());
-        let everything = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
-        self.put(&format!("/api/vhosts/{name}"), &serde_json::json!({}))
-            .await?;
-        self.put(&format!("/api/permissions/{name}/{USER}"), &everything)
-            .await?;
-        Ok(Vhost {
+        let vhost = Vhost {
             broker: self.clone(),
-            name,
-        })
+            name: format!("test-{}", uuid::Uuid::new_v4().simple()),
+        };
+        vhost.create().await?;
+        Ok(vhost)
     }
 
     /// Asks the management API, for example `/api/queues/<vhost>`. Its counts are some seconds old.
@@ -63,7 +59,11 @@ impl Broker {
         Ok(answer.error_for_status()?.json().await?)
     }
 
-    async fn put(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<()> {
+    /// Tells the management API something, for example `/api/policies/<vhost>/<name>`.
+    ///
+    /// # Errors
+    /// It can't be reached, or refuses.
+    pub async fn put(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<()> {
         let request = client()?.put(format!("{}{path}", self.management_url));
         let request = request.basic_auth(USER, Some(PASSWORD)).json(body);
         let answer = request.send().await.context("RabbitMQ's management API")?;
@@ -97,6 +97,31 @@ impl Vhost {
 
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// Creates it again, empty, after [`Vhost::delete`].
+    ///
+    /// # Errors
+    /// The management API can't be reached or refuses.
+    pub async fn create(&self) -> anyhow::Result<()> {
+        let (broker, name) = (&self.broker, &self.name);
+        let everything = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
+        broker
+            .put(&format!("/api/vhosts/{name}"), &serde_json::json!({}))
+            .await?;
+        broker
+            .put(&format!("/api/permissions/{name}/{USER}"), &everything)
+            .await
+    }
+
+    /// Deletes it with everything in it, and closes its connections.
+    ///
+    /// # Errors
+    /// The management API can't be reached.
+    pub async fn delete(&self) -> anyhow::Result<()> {
+        let (url, name) = (self.broker.management_url.clone(), self.name.clone());
+        tokio::task::spawn_blocking(move || delete_vhost(&url, &name)).await??;
+        Ok(())
     }
 }
 
@@ -281,6 +306,9 @@ fn write_settings(folder: &Path, amqp_port: u16, management_port: u16) -> anyhow
              log.console = true\n"
         ),
     )?;
+    // A dead letter that could not be routed is tried again after this time; the default is 3 minutes.
+    let retry = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 1000}]}].\n";
+    fs::write(folder.join("advanced.config"), retry)?;
     fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
     let cookie = folder.join(".erlang.cookie");
     fs::write(&cookie, uuid::Uuid::new_v4().simple().to_string())?;

@@ -1,7 +1,9 @@
 //! A private Redis that keeps what it acknowledges.
 
-use std::fs::File;
+use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +14,11 @@ use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 use crate::ports;
+use crate::preload::Preload;
 use crate::process::{Process, command};
+
+/// File in the server's folder that says what is on its disk.
+const FSYNC_RECORD: &str = "fsynced";
 
 /// What a test may want differently.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +33,8 @@ pub struct RedisOptions {
     pub fsync_ms: Option<u64>,
     /// A disk of its own (a tmpfs, which only root may make) of so many megabytes, to be filled.
     pub disk_mb: Option<u32>,
+    /// Keeps a record of what is on the disk for sure, for [`Redis::lose_power`].
+    pub records_fsync: bool,
 }
 
 /// One redis-server: AOF with fsync on every write, no snapshots, no eviction.
@@ -34,6 +42,7 @@ pub struct RedisOptions {
 pub struct Redis {
     pub port: u16,
     options: RedisOptions,
+    preload: Option<Preload>,
     // Before the disk that it writes to.
     process: Process,
     disk: Option<Disk>,
@@ -52,10 +61,13 @@ impl Redis {
             Some(megabytes) => Some(Disk::mount(folder.path(), megabytes)?),
             None => None,
         };
-        let process = launch(port, &options, &folder)?;
+        let preloads = options.fsync_ms.is_some() || options.records_fsync;
+        let preload = preloads.then(|| Preload::build("disk")).transpose()?;
+        let process = launch(port, &options, &folder, preload.as_ref())?;
         let mut redis = Self {
             port,
             options,
+            preload,
             process,
             disk,
             folder,
@@ -98,6 +110,31 @@ impl Redis {
         self.process.kill();
     }
 
+    /// The power fails: `kill -9`, and of its files there is what an fsync covered.
+    ///
+    /// # Errors
+    /// It keeps no record, or the files can't be cut.
+    pub fn lose_power(&mut self) -> anyhow::Result<()> {
+        self.kill();
+        let record = fs::read_to_string(self.folder.path().join(FSYNC_RECORD))?;
+        let lines = record.lines().filter_map(|line| line.split_once(' '));
+        let kept: HashMap<&str, &str> = lines.collect();
+        for file in fs::read_dir(self.folder.path().join("appendonlydir"))? {
+            let file = file?;
+            let inode = file.metadata()?.ino().to_string();
+            let Some(length) = kept.get(inode.as_str()) else {
+                fs::remove_file(file.path())?;
+                continue;
+            };
+            let length = length.parse::<u64>()?.min(file.metadata()?.len());
+            File::options()
+                .write(true)
+                .open(file.path())?
+                .set_len(length)?;
+        }
+        Ok(())
+    }
+
     /// Starts again on the same port and data; stops it first if it runs.
     ///
     /// # Errors
@@ -106,7 +143,8 @@ impl Redis {
         if self.process.is_running() {
             self.stop().await;
         }
-        self.process = launch(self.port, &self.options, &self.folder)?;
+        let preload = self.preload.as_ref();
+        self.process = launch(self.port, &self.options, &self.folder, preload)?;
         self.ready().await
     }
 
@@ -237,7 +275,12 @@ async fn pings(url: &str) -> redis::RedisResult<()> {
     redis::cmd("PING").query_async(&mut connection).await
 }
 
-fn launch(port: u16, options: &RedisOptions, folder: &TempDir) -> anyhow::Result<Process> {
+fn launch(
+    port: u16,
+    options: &RedisOptions,
+    folder: &TempDir,
+    preload: Option<&Preload>,
+) -> anyhow::Result<Process> {
     let mut server = match options.most_bytes_of_a_file {
         Some(bytes) => {
             let mut limited = command("prlimit");
@@ -261,23 +304,14 @@ fn launch(port: u16, options: &RedisOptions, folder: &TempDir) -> anyhow::Result
         .args(["--maxmemory-policy", "noeviction", "--maxmemory"])
         .arg(options.maxmemory.as_deref().unwrap_or("4gb"))
         .args(&options.arguments);
+    if let Some(preload) = preload {
+        server.env("LD_PRELOAD", preload.path());
+    }
     if let Some(ms) = options.fsync_ms {
-        server.env("LD_PRELOAD", slow_fsync(folder)?);
         server.env("FSYNC_MS", ms.to_string());
     }
+    if options.records_fsync {
+        server.env("FSYNC_RECORD", folder.path().join(FSYNC_RECORD));
+    }
     Process::spawn("redis", server, folder.path())
-}
-
-/// Builds the library that makes fsync slow.
-fn slow_fsync(folder: &TempDir) -> anyhow::Result<PathBuf> {
-    let library = folder.path().join("slow_fsync.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/servers/slow_fsync.c");
-    let built = std::process::Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .args([source, "-ldl"])
-        .status()
-        .context("cc")?;
-    anyhow::ensure!(built.success(), "cc can't build slow_fsync.c");
-    Ok(library)
 }

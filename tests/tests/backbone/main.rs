@@ -2,6 +2,7 @@
 //! in the object store, and what survives of it when something dies in between.
 
 mod answers;
+mod broker;
 mod chaos;
 mod cluster;
 mod consumers;
@@ -10,24 +11,30 @@ mod dashboards;
 mod deployment;
 mod documents;
 mod door;
+mod entries;
 mod hostile;
 mod hostile_bodies;
+mod killed;
 mod limits;
 mod logs;
 mod media;
 mod media_crashes;
 mod media_sizes;
 mod metrics;
+mod names;
 mod neighbours;
 mod openapi;
 mod outages;
 mod ownership;
 mod path;
 mod publishing;
+mod redis_disk;
 mod redis_faults;
 mod replay;
 mod setting_aside;
 mod spool;
+mod store_faults;
+mod takeover;
 mod tenants;
 mod traces;
 

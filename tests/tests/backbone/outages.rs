@@ -129,6 +129,12 @@ async fn programs_killed_again_and_again_lose_nothing() {
     drained(&stage).await;
     load.assert_complete(&seen);
     nothing_was_set_aside(&stage).await;
+    let archived = stage.webhooks().list("").await.expect("a list");
+    assert_eq!(
+        archived.len(),
+        load.total(),
+        "each once, however often it was written"
+    );
     let (total, repeats) = (load.total(), repeats(&seen));
     let told = format!("{total} messages, {kills} kills, {repeats} repeats");
     assert!(kills > 0 && repeats < total / 10, "{told}");

@@ -78,7 +78,10 @@ fn assert_in_order(seen: &[tests::events::Event], numbers: usize, each: u32) {
 async fn a_worker_stopped_in_a_read_swallows_nothing() {
     let stage = Stage::new().await;
     let ingress = stage.ingress().start().await;
-    let sleeper = stage.worker().env("LEASE_TTL", "1s").start().await;
+    let sleeper = stage.worker().env("LEASE_TTL", "1s");
+    // The broker gives up on it meanwhile, too.
+    let heartbeats = format!("{}?heartbeat=1", stage.amqp_url);
+    let sleeper = sleeper.env("AMQP_URL", heartbeats).start().await;
     let events = stage.events();
     let sender = stage.sender(&ingress);
     let numbers: Vec<_> = (0..20).map(|_| Number::fresh()).collect();

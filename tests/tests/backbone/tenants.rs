@@ -572,7 +572,7 @@ fn resident_mb(pid: u32) -> f64 {
 }
 
 /// Puts texts straight into the one stream, faster than ingress takes them.
-async fn pile_up(stage: &Stage, number: &Number, count: usize) {
+pub(crate) async fn pile_up(stage: &Stage, number: &Number, count: usize) {
     let mut redis = stage.redis.connection().await;
     for start in (0..count).step_by(500) {
         let mut pipe = redis::pipe();
