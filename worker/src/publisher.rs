@@ -15,12 +15,12 @@ use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use shared::admin::Readiness;
 use shared::secrets::{Rotating, Secret};
 use shared::trace;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -240,6 +240,37 @@ impl Link {
         }
     }
 
+    /// `None` if the confirms take too long or the connection is gone. The time for which the broker
+    /// blocks it doesn't count: what was sent lies in front of the broker, and a new connection for each
+    /// try would put the same there again and again.
+    async fn while_served<T>(
+        &mut self,
+        connection: &Connection,
+        confirmed: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut confirmed = std::pin::pin!(confirmed);
+        let within = self.args.confirm_timeout;
+        let mut give_up = Instant::now() + within;
+        loop {
+            let status = connection.status();
+            if !status.connected() || Instant::now() >= give_up {
+                return None;
+            }
+            if status.blocked() {
+                let problem = "the broker blocks publishers".to_owned();
+                self.readiness.set("rabbitmq", Some(problem));
+                self.become_state(ChannelState::Blocked);
+                give_up = Instant::now() + within;
+                tokio::time::sleep(BLOCKED_POLL).await;
+                continue;
+            }
+            tokio::select! {
+                outcome = &mut confirmed => return Some(outcome),
+                () = tokio::time::sleep(BLOCKED_POLL) => {}
+            }
+        }
+    }
+
     /// Lets go of a connection that failed; the pool must not hand it out again.
     fn disconnect(&mut self) {
         self.become_state(ChannelState::Closed);
@@ -250,6 +281,7 @@ impl Link {
 
     async fn publish(mut self, mut messages: mpsc::Receiver<Message>) {
         let most = usize::from(self.args.publish_batch);
+        let exchange = self.args.amqp_exchange.clone();
         let mut batch = Vec::with_capacity(most);
         let mut backoff = Backoff::for_server();
         while messages.recv_many(&mut batch, most).await > 0 {
@@ -267,21 +299,13 @@ impl Link {
                     backoff.wait().await;
                     continue;
                 }
-                let Some((connection, channel)) = &self.open else {
+                let Some((connection, channel)) = self.open.take() else {
                     continue;
                 };
-                if !connection.status().connected() {
-                    self.disconnect();
-                    continue;
-                }
-                if connection.status().blocked() {
-                    self.readiness
-                        .set("rabbitmq", Some("the broker blocks publishers".to_owned()));
-                    self.become_state(ChannelState::Blocked);
-                    tokio::time::sleep(BLOCKED_POLL).await;
-                    continue;
-                }
-                let outcomes = publish_batch(channel, &batch, &self.args).await;
+                let publishing = publish_batch(&channel, &batch, &exchange);
+                let outcomes = self.while_served(&connection, publishing).await;
+                let outcomes = outcomes.unwrap_or_else(|| unknown(&batch));
+                self.open = Some((connection, channel));
                 let mut sound = true;
                 for (message, outcome) in std::mem::take(&mut batch).into_iter().zip(outcomes) {
                     match outcome {
@@ -305,7 +329,7 @@ impl Link {
                 }
                 if batch.is_empty() {
                     backoff.reset();
-                    if self.n == 0 && sound {
+                    if sound {
                         self.readiness.set("rabbitmq", None);
                     }
                 } else {
@@ -321,6 +345,10 @@ impl Link {
     }
 }
 
+fn unknown(batch: &[Message]) -> Vec<Outcome> {
+    batch.iter().map(|_| Outcome::Unknown).collect()
+}
+
 fn settle(messages: impl IntoIterator<Item = Message>, outcome: Result<(), NotPublished>) {
     for message in messages {
         if message.reply.send(outcome).is_err() {
@@ -331,22 +359,20 @@ fn settle(messages: impl IntoIterator<Item = Message>, outcome: Result<(), NotPu
 }
 
 /// Publishes all, then awaits every confirm. As many outcomes as messages, in their order.
-async fn publish_batch(channel: &Channel, batch: &[Message], args: &AmqpArgs) -> Vec<Outcome> {
-    let confirms = timeout(args.confirm_timeout, async {
+async fn publish_batch(channel: &Channel, batch: &[Message], exchange: &str) -> Vec<Outcome> {
+    let confirms = async {
         let mut confirms = Vec::with_capacity(batch.len());
         for message in batch {
-            confirms.push(send(channel, &message.event, args).await?);
+            confirms.push(send(channel, &message.event, exchange).await?);
         }
         Ok::<_, lapin::Error>(join_all(confirms).await)
-    })
-    .await;
-    let confirms = match confirms {
-        Ok(Ok(confirms)) => confirms,
-        Ok(Err(error)) => {
+    };
+    let confirms = match confirms.await {
+        Ok(confirms) => confirms,
+        Err(error) => {
             tracing::warn!(%error, "publishing failed");
-            return batch.iter().map(|_| Outcome::Unknown).collect();
+            return unknown(batch);
         }
-        Err(_) => return batch.iter().map(|_| Outcome::Unknown).collect(),
     };
     let mut returned = HashSet::new();
     let acknowledged: Vec<_> = confirms
@@ -381,7 +407,7 @@ async fn publish_batch(channel: &Channel, batch: &[Message], args: &AmqpArgs) ->
 async fn send(
     channel: &Channel,
     event: &Event,
-    args: &AmqpArgs,
+    exchange: &str,
 ) -> lapin::Result<lapin::PublisherConfirm> {
     let options = BasicPublishOptions {
         mandatory: true,
@@ -389,7 +415,7 @@ async fn send(
     };
     channel
         .basic_publish(
-            short(&args.amqp_exchange),
+            short(exchange),
             short(&event.routing_key),
             options,
             &event.body,

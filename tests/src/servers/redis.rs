@@ -122,10 +122,8 @@ impl Redis {
         for file in fs::read_dir(self.folder.path().join("appendonlydir"))? {
             let file = file?;
             let inode = file.metadata()?.ino().to_string();
-            let Some(length) = kept.get(inode.as_str()) else {
-                fs::remove_file(file.path())?;
-                continue;
-            };
+            // Its name is sure, since Redis flushes the folder too.
+            let length = kept.get(inode.as_str()).unwrap_or(&"0");
             let length = length.parse::<u64>()?.min(file.metadata()?.len());
             File::options()
                 .write(true)

@@ -166,8 +166,8 @@ async fn a_full_disk_under_a_worker_repeats_at_most() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_starts_while_redis_is_loading_waits_for_it() {
-    // 30 ms for each command of the file, asked for other things in between: about 5 s.
-    let loading = "--key-load-delay 30000 --loading-process-events-interval-bytes 1024";
+    // 80 ms for each key, asked for other things in between: about 5 s.
+    let loading = "--key-load-delay 80000 --loading-process-events-interval-bytes 1024";
     let mut stage = stage(RedisOptions {
         arguments: loading.split(' ').map(str::to_owned).collect(),
         ..RedisOptions::default()
@@ -177,6 +177,17 @@ async fn who_starts_while_redis_is_loading_waits_for_it() {
     for _ in 0..20 {
         stage.sender(&before).send(fresh("x")).await;
     }
+    let mut redis = stage.redis.connection().await;
+    redis::cmd("BGREWRITEAOF")
+        .exec_async(&mut redis)
+        .await
+        .expect("BGREWRITEAOF");
+    eventually(SOON, "keys in one file", async || {
+        let log = stage.redis.log();
+        log.contains("Background AOF rewrite finished successfully")
+            .then_some(())
+    })
+    .await;
     stage.redis.kill();
     let (ingress, worker, events) = (stage.ingress(), stage.worker(), stage.events());
     let early = async {
