@@ -8,7 +8,8 @@
 -- ARGV: 1 dedup ttl (s), 2 webhooks per minute (0: no limit, whatever the account's own is),
 --       3 "1" to refuse what is beyond, 4 "1" while memory is short, 5-11 fields w c t b s p r,
 --       12 "1" if the identity is the whole body's, so that no item numbers are written,
---       13.. identities: 2 bytes bucket, 12 bytes field
+--       13 the partition count that the caller goes by,
+--       14.. identities: 2 bytes bucket, 12 bytes field
 -- Returns {"stored", "over" (stored beyond the limit), "limited" or "duplicate"; fresh items;
 --          webhooks left in the window; ms until its oldest one leaves it; the limit}.
 local WINDOW_MS = 60000
@@ -45,8 +46,13 @@ local long = lasting('', tonumber(ARGV[1]))
 local short = lasting('s', math.min(SHORT_TTL, long.ttl))
 -- The generation that comes is there already if the clock was set back.
 local known = redis.call('HMGET', KEYS[2], long.generation, long.generation - 1, long.generation + 1,
-  's' .. short.generation, 's' .. (short.generation - 1), 's' .. (short.generation + 1), 'l' .. ARGV[5])
+  's' .. short.generation, 's' .. (short.generation - 1), 's' .. (short.generation + 1), 'l' .. ARGV[5],
+  'partitions')
 local own_limit = known[7]
+-- `worker repartition` was here: this account belongs to another partition now.
+if known[8] and known[8] ~= ARGV[13] then
+  return redis.error_reply('REPARTITIONED this deployment has ' .. known[8] .. ' partitions now')
+end
 long.levels, long.before, long.ahead = read_levels(known[1]), read_levels(known[2]), read_levels(known[3])
 short.levels, short.before, short.ahead = read_levels(known[4]), read_levels(known[5]), read_levels(known[6])
 
@@ -67,14 +73,14 @@ local function remembered(marks, identity, field)
 end
 
 local fresh, numbers, met = {}, {}, {}
-for i = 13, #ARGV do
+for i = 14, #ARGV do
   local identity = ARGV[i]
   if not met[identity] then
     met[identity] = true
     local field = string.sub(identity, 3)
     if not (remembered(long, identity, field) or remembered(short, identity, field)) then
       fresh[#fresh + 1] = identity
-      numbers[#numbers + 1] = i - 13
+      numbers[#numbers + 1] = i - 14
     end
   end
 end

@@ -118,7 +118,8 @@ impl IntakeScript {
             .arg(&envelope.signature)
             .arg(&envelope.traceparent)
             .arg(delivery.unreadable.as_deref().unwrap_or_default())
-            .arg(u8::from(delivery.whole_body));
+            .arg(u8::from(delivery.whole_body))
+            .arg(self.keys.partitions());
         delivery
             .identities
             .iter()

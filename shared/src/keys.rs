@@ -98,6 +98,16 @@ impl Keys {
         format!("{}:tenants:changed", self.prefix)
     }
 
+    /// String: written and deleted by `worker doctor`.
+    pub fn doctor(&self) -> String {
+        format!("{}:doctor", self.prefix)
+    }
+
+    /// Hash: account and number → the hours in which it had traffic.
+    pub fn traffic(&self) -> String {
+        format!("{}:traffic", self.prefix)
+    }
+
     /// String: the owner's token, with expiry.
     pub fn lease(&self, partition: u16) -> String {
         self.of(partition, "lease")

@@ -8,6 +8,7 @@
 //! | `POST /state/message` | 204; remembered |
 //! | `GET /{version}/{media id}` | size, digest and URL of the media; any id of digits is known |
 //! | `GET /{version}/{phone number id}?fields=…` | the number; without the query too for those that tenants list |
+//! | `GET /{version}/{waba}/subscribed_apps` | one app |
 //! | `GET /_download/{media id}` | the bytes, with any token that isn't refused |
 //! | `GET /_control` | faults and counts, for people |
 //! | `POST /_control/{service}?fault=…` | sets a fault: `none`, `status:500`, `hang`, `slow:200ms`, `close`, `cut:10`, `garbage`, `drip:1s` |
@@ -627,6 +628,10 @@ impl State {
     }
 
     fn graph(&self, segments: &[&str], query: Option<&str>, base_url: &str) -> Reply {
+        if let [_version, _waba_id, "subscribed_apps"] = segments {
+            let app = json!({"id": "670843887433847", "name": "Jaspers Market"});
+            return json_reply(200, &json!({"data": [{"whatsapp_business_api_data": app}]}));
+        }
         let [_version, id] = segments else {
             return not_found();
         };

@@ -12,6 +12,10 @@ use shared::secrets::{Follow, Rotating, Secret};
 use shared::store::{StoreArgs, StoreKeys};
 use url::Url;
 
+use crate::commands::doctor::DoctorArgs;
+use crate::commands::erase::EraseArgs;
+use crate::commands::inspect::InspectArgs;
+use crate::commands::repartition::RepartitionArgs;
 use crate::media::safety::AllowedHost;
 use crate::publisher;
 use crate::replay::ReplayArgs;
@@ -40,6 +44,14 @@ pub enum Command {
     Presign(PresignArgs),
     /// Put payloads back into the stream: of what was set aside, or of the archive
     Replay(ReplayArgs),
+    /// Where everything is, or one message
+    Inspect(InspectArgs),
+    /// Check every server, neighbour, account and setting; exit status 1 if something fails
+    Doctor(DoctorArgs),
+    /// Delete what the stores hold of a tenant or a customer
+    Erase(EraseArgs),
+    /// Change the partition count of a deployment that holds nothing
+    Repartition(RepartitionArgs),
 }
 
 #[derive(Args, Debug, Clone)]

@@ -161,9 +161,31 @@ impl Graph {
             .await
     }
 
+    /// How many apps get the webhooks of the account that is asked for.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn subscriptions(&self, asking: Asking<'_>) -> Result<usize, GraphError> {
+        if !is_id(asking.waba_id) {
+            return Err(GraphError::Missing);
+        }
+        let path = [asking.waba_id, "subscribed_apps"];
+        let apps: Subscriptions = self.get_below(&path, None, asking).await?;
+        Ok(apps.data.len())
+    }
+
     async fn get<T: DeserializeOwned>(
         &self,
         id: &str,
+        query: Option<(&str, &str)>,
+        asking: Asking<'_>,
+    ) -> Result<T, GraphError> {
+        self.get_below(&[id], query, asking).await
+    }
+
+    async fn get_below<T: DeserializeOwned>(
+        &self,
+        path_below: &[&str],
         query: Option<(&str, &str)>,
         asking: Asking<'_>,
     ) -> Result<T, GraphError> {
@@ -173,7 +195,7 @@ impl Graph {
         self.place(asking).await?;
         let mut url = self.base_url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend([&*self.version, id]);
+            path.pop_if_empty().push(&self.version).extend(path_below);
         }
         if let Some((name, value)) = query {
             url.query_pairs_mut().append_pair(name, value);
@@ -271,6 +293,12 @@ impl Pace {
             tracing::debug!(%error, "a pause of the Graph API can't be shared now");
         }
     }
+}
+
+/// Apps, of which nothing but their number is of interest.
+#[derive(Deserialize)]
+struct Subscriptions {
+    data: Vec<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]

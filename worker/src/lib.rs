@@ -7,7 +7,7 @@
 //! raw body goes to the [`store`]. What is acknowledged and still owed, [`later`] does; [`readmit`] puts
 //! back what was set aside for want of a tenant, and [`spool`] what ingress left in the store while Redis
 //! was away. [`error`] decides what becomes of what fails. All other
-//! services are called through [`neighbour`].
+//! services are called through [`neighbour`]. What operators do by hand, [`commands`] does.
 
 pub mod config;
 pub mod run;
@@ -25,6 +25,7 @@ pub mod customer;
 pub mod payload;
 
 pub mod tenants;
+pub mod traffic;
 
 pub mod event;
 
@@ -42,6 +43,8 @@ pub mod replay;
 pub mod spool;
 pub mod state;
 pub mod store;
+
+pub mod commands;
 
 pub mod breaker;
 pub mod neighbour;

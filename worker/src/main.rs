@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use worker::config::{Cli, Command};
-use worker::{presign, replay, run};
+use worker::{commands, presign, replay, run};
 
 fn main() -> ExitCode {
     shared::telemetry::exit_code("worker", &shared::config::parse().and_then(work))
@@ -24,6 +24,12 @@ fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
             Command::Health => return shared::health::ask(config.admin_listen),
             Command::Presign(args) => return presign::run(&config, &args).await,
             Command::Replay(args) => return replay::run(&config, &args).await,
+            Command::Inspect(args) => return commands::inspect::run(&config, &args).await,
+            Command::Doctor(args) => return commands::doctor::run(&config, &args).await,
+            Command::Erase(args) => return commands::erase::run(&config, &args).await,
+            Command::Repartition(args) => {
+                return commands::repartition::run(&config, &args).await;
+            }
         }
         let listener = run::bind(&config).await?;
         let shutdown = shared::telemetry::shutdown_on_signal()?;

@@ -326,6 +326,7 @@ pub struct Metrics {
     pub archived: Counter,
     uploads: Family<UploadLabels, Histogram, fn() -> Histogram>,
     pub owned: Gauge,
+    pub silent_numbers: Gauge,
     partitions: PartitionMetrics,
     state_posts: Family<StatePosted, Counter>,
     pub caches: CacheMetrics,
@@ -424,6 +425,7 @@ impl Metrics {
             archived: Counter::default(),
             uploads: Family::new_with_constructor(|| Histogram::new(UPLOAD)),
             owned: Gauge::default(),
+            silent_numbers: Gauge::default(),
             partitions: PartitionMetrics::default(),
             state_posts: Family::default(),
             media: MediaMetrics::default(),
@@ -487,6 +489,11 @@ impl Metrics {
             "partitions_owned",
             "How many partitions this worker owns",
             metrics.owned.clone(),
+        );
+        registry.register(
+            "silent_numbers",
+            "Numbers without traffic for two hours that had some at this time yesterday and a week ago",
+            metrics.silent_numbers.clone(),
         );
         metrics
     }

@@ -41,6 +41,7 @@ use crate::state::StateManager;
 use crate::store::{self, Store};
 use crate::stream::{Notes, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
 use crate::tenants::{Tenants, Verdict};
+use crate::traffic::Traffic;
 
 /// Bodies of one read, so that a script stays short.
 const BYTES_PER_READ: usize = 1_048_576;
@@ -80,6 +81,7 @@ pub struct Work {
     pub media: Arc<Media>,
     pub numbers: Arc<Numbers>,
     pub metrics: Metrics,
+    pub traffic: Arc<Traffic>,
     pub hasher: LaneHasher,
     /// How many entries wait for their tenant.
     pub parked: Arc<AtomicUsize>,
@@ -601,6 +603,7 @@ impl Partition {
                 return self.finish(self.next - 1);
             }
         };
+        self.work.traffic.note(&payload);
         let seq = self.next;
         let fresh = &payload.entry.fresh;
         admitted.items = fresh.len();

@@ -36,6 +36,7 @@ use crate::store::Store;
 use crate::stream::Stream;
 use crate::tenants::tokens::Tokens;
 use crate::tenants::{self, Tenants, upkeep};
+use crate::traffic::{self, Traffic};
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
@@ -184,6 +185,14 @@ pub async fn run(
             metrics: metrics.clone(),
         },
     )?);
+    let traffic = Arc::new(Traffic::default());
+    background.spawn(traffic::keep(
+        traffic.clone(),
+        connection.clone(),
+        keys.clone(),
+        metrics.clone(),
+        stop_background.clone(),
+    ));
     let work = Arc::new(Work {
         media,
         numbers,
@@ -194,6 +203,7 @@ pub async fn run(
         store,
         spool,
         metrics: metrics.clone(),
+        traffic,
         parked: Arc::default(),
         hasher: LaneHasher::default(),
         permits: Arc::new(Semaphore::new(config.concurrency)),
@@ -225,7 +235,7 @@ fn allowed_hosts(config: &Config) -> AllowedHosts {
     )
 }
 
-fn graph(
+pub(crate) fn graph(
     config: &Config,
     metrics: &Metrics,
     (connection, keys): (Connection, Keys),
@@ -240,13 +250,13 @@ fn graph(
     Ok(Graph::new(&config.graph, neighbour, pace))
 }
 
-fn tenant_service(metrics: &Metrics) -> anyhow::Result<Neighbour> {
+pub(crate) fn tenant_service(metrics: &Metrics) -> anyhow::Result<Neighbour> {
     let (name, settings) = (Name::TenantService, tenants::SERVICE_SETTINGS);
     let neighbour = Neighbour::new(name, settings, metrics.neighbours.clone());
     neighbour.context("the client of the Tenant Service")
 }
 
-fn state_manager(
+pub(crate) fn state_manager(
     config: &Config,
     secrets: &Secrets,
     metrics: &Metrics,

@@ -130,7 +130,7 @@ impl StateManager {
         }
     }
 
-    async fn mapping(
+    pub(crate) async fn mapping(
         &self,
         customer_id: &str,
         tenant_id: &str,

@@ -5,6 +5,7 @@ mod media;
 mod kept;
 
 mod spool;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use shared::store::told;
 
 pub use self::kept::{Kept, ReadError};
 pub use self::media::{MediaFound, MediaHead, MediaPutError, Presigned};
+pub use self::survey::Bucket;
 
 /// More would not make the store faster, only each write later.
 const WRITES_AT_ONCE: usize = 32;
@@ -185,6 +187,11 @@ pub fn folder(tenant_id: Option<&str>, waba_id: &str) -> String {
         Some(tenant_id) => segment(tenant_id),
         None => format!("{UNRESOLVED}/{}", segment(waba_id)),
     }
+}
+
+/// Whether a folder of the webhook bucket is no tenant's archive.
+pub fn is_reserved(folder: &str) -> bool {
+    ["failed", "replayed", "returning", "spool"].contains(&folder)
 }
 
 /// Key of a raw payload.

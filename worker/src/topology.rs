@@ -3,6 +3,7 @@
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Connection, Error, ErrorKind, ExchangeKind};
+use serde::Serialize;
 
 use crate::config::{AmqpArgs, QueueType};
 
@@ -90,6 +91,45 @@ pub async fn ensure(connection: &Connection, args: &AmqpArgs) -> Result<(), Topo
     // A channel left open would last as long as the connection.
     channel.close(200, short("done")).await?;
     Ok(())
+}
+
+/// What the broker tells of a queue; of a quorum queue it may be 5 s old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub messages: u32,
+    pub consumers: u32,
+}
+
+/// The queues, each before its dead letters.
+pub fn queues() -> impl Iterator<Item = String> {
+    let names = QUEUES.iter().map(|(queue, _)| queue);
+    names.flat_map(|queue| [(*queue).to_owned(), format!("{queue}.DLQ")])
+}
+
+/// Asks for each queue, on a channel of its own: a refusal closes the channel.
+pub async fn counts(connection: &Connection) -> Vec<(String, Result<Counts, TopologyError>)> {
+    let mut counted = Vec::new();
+    for name in queues() {
+        let counts = count(connection, &name).await;
+        counted.push((name, counts.map_err(TopologyError::from)));
+    }
+    counted
+}
+
+async fn count(connection: &Connection, queue: &str) -> Result<Counts, Error> {
+    let channel = connection.create_channel().await?;
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel.queue_declare(short(queue), options, FieldTable::default());
+    let queue = queue.await?;
+    let counts = Counts {
+        messages: queue.message_count(),
+        consumers: queue.consumer_count(),
+    };
+    channel.close(200, short("done")).await?;
+    Ok(counts)
 }
 
 async fn bind(

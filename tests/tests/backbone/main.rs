@@ -5,6 +5,7 @@ mod answers;
 mod broker;
 mod chaos;
 mod cluster;
+mod commands;
 mod consumers;
 mod corpus;
 mod dashboards;

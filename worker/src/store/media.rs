@@ -187,6 +187,18 @@ impl Store {
         Ok(found)
     }
 
+    /// Keys of the media of a message in one folder.
+    ///
+    /// # Errors
+    /// The store is away or refuses.
+    pub async fn media_in(
+        &self,
+        folder: &str,
+        message_id: &str,
+    ) -> object_store::Result<Vec<String>> {
+        self.named(&path(folder), &super::segment(message_id)).await
+    }
+
     async fn folders(&self, of: Option<&Path>) -> object_store::Result<Vec<Path>> {
         Ok(self.media.list_with_delimiter(of).await?.common_prefixes)
     }

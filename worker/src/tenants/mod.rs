@@ -200,6 +200,14 @@ impl Tenants {
         knows
     }
 
+    /// What the Tenant Service, or the file, says of an account now.
+    ///
+    /// # Errors
+    /// The Tenant Service is away or refuses.
+    pub async fn ask(self: &Arc<Self>, waba_id: &str) -> Result<Verdict, NeighbourError> {
+        self.look_up(waba_id, Need::Asked, Trace::default()).await
+    }
+
     /// Asks until there is a verdict, however long that takes.
     pub async fn resolve(self: &Arc<Self>, waba_id: &str, trace: Trace<'_>) -> Verdict {
         let mut backoff = Backoff::for_server();

@@ -1,0 +1,430 @@
+//! What operators ask for and do by hand, on a deployment that is well and on one that isn't.
+
+use std::process::Output;
+
+use redis::AsyncCommands;
+use serde_json::{Value, json};
+use tests::Stage;
+use tests::meta::payload::{self, Number};
+use tests::neighbours::{Fault, Service, Tenant, Turn};
+use tests::programs::Worker;
+use tests::waiting::eventually;
+
+use crate::{SOON, drained};
+
+const ADA: &str = "4915100000001";
+const BEN: &str = "4915100000002";
+
+/// Runs a command of the worker to its end, with other settings.
+async fn run_with(worker: &Worker, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = worker.command();
+    command.args(arguments).envs(settings.iter().copied());
+    let output = tokio::task::spawn_blocking(move || command.output());
+    output.await.expect("no panic").expect("it runs")
+}
+
+async fn run(worker: &Worker, arguments: &[&str]) -> Output {
+    run_with(worker, arguments, &[]).await
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn said(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        panic!(
+            "no JSON: {} {}",
+            text(output),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
+}
+
+fn id(message: &Value) -> String {
+    message["id"].as_str().expect("an id").to_owned()
+}
+
+/// Where a message is, as `inspect` says.
+async fn places(worker: &Worker, id: &str) -> Vec<Value> {
+    let output = run(worker, &["inspect", "--json", "--message-id", id]).await;
+    said(&output)["found"].as_array().expect("a list").clone()
+}
+
+fn place<'p>(places: &'p [Value], name: &str) -> &'p Value {
+    let found = places.iter().find(|place| place["place"] == name);
+    found.unwrap_or_else(|| panic!("not in {name}: {places:?}"))
+}
+
+#[tokio::test]
+async fn inspect_tells_where_everything_is_and_where_one_message_is() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let builder = stage.worker();
+    let neighbours = stage.neighbours.url();
+    let mut worker = builder.env("STATE_MANAGER_URL", neighbours).start().await;
+    let (number, stranger) = (Number::fresh(), Number::fresh());
+    stage
+        .neighbours
+        .set_tenant(&stranger.waba_id, Tenant::Unknown);
+    let sender = stage.sender(&ingress);
+
+    assert!(worker.stop(SOON).await);
+    let waiting = payload::text(ADA, "a");
+    sender.send(number.message(waiting.clone())).await;
+    let seen = said(&run(&worker, &["inspect", "--json"]).await);
+    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
+    let row = &seen["partitions"][usize::from(partition)];
+    assert_eq!(row["length"], 1);
+    assert_eq!((&row["lag"], &row["pending"]), (&json!(1), &json!(0)));
+    assert_eq!(row["owner"], Value::Null);
+    assert_eq!(seen["workers"], json!([]));
+    let found = places(&worker, &id(&waiting)).await;
+    assert_eq!(place(&found, "stream")["pending"], false);
+    let remembered = place(&found, "remembered");
+    assert_eq!(remembered["businessAccountId"], number.waba_id);
+
+    worker.restart().await;
+    drained(&stage).await;
+    let found = places(&worker, &id(&waiting)).await;
+    let key = place(&found, "archive")["key"].as_str().expect("a key");
+    assert!(
+        key.starts_with(&format!("tenant-{}/", number.waba_id)),
+        "{key}"
+    );
+    assert!(found.iter().all(|place| place["place"] != "stream"));
+
+    stage
+        .neighbours
+        .set_fault(Service::State, Fault::Status(500));
+    let (failed, owed) = (payload::text(BEN, "b"), payload::text(ADA, "c"));
+    sender.send(stranger.message(failed.clone())).await;
+    sender.send(number.message(owed.clone())).await;
+    let found = eventually(SOON, "a piece of the later-list", async || {
+        let found = places(&worker, &id(&owed)).await;
+        let later = found.iter().any(|place| place["place"] == "later");
+        later.then_some(found)
+    })
+    .await;
+    assert_eq!(place(&found, "later")["kind"], "state");
+    let found = eventually(SOON, "a failed message", async || {
+        let found = places(&worker, &id(&failed)).await;
+        let failed = found.iter().any(|place| place["place"] == "failed");
+        failed.then_some(found)
+    })
+    .await;
+    assert_eq!(place(&found, "failed")["reason"], "tenant_unknown");
+
+    let url = format!("http://{}", worker.admin());
+    let seen = said(&run(&worker, &["inspect", "--json", "--worker-url", &url]).await);
+    assert_eq!(seen["failed"]["byReason"]["tenant_unknown"], 1);
+    assert_eq!(seen["spool"]["objects"], 0);
+    let unknown = &seen["accounts"]["mostWithoutTenant"][0];
+    assert_eq!(unknown["businessAccountId"], stranger.waba_id);
+    assert_eq!(seen["workers"].as_array().map(Vec::len), Some(1));
+    let breakers = seen["metrics"][0]["breakers"].as_object();
+    assert!(
+        breakers.is_some_and(|breakers| breakers.len() >= 3),
+        "{seen}"
+    );
+    let queue = &seen["queues"][0];
+    assert_eq!(queue["name"], "INBOUND_WHATSAPP_MESSAGES");
+    assert_eq!(queue["consumers"], 0);
+
+    let output = run(&worker, &["inspect"]).await;
+    let text = text(&output);
+    for part in [
+        "Streams\n",
+        "1 (1 state)",
+        "1  tenant_unknown",
+        "live workers: 1",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(!text.contains('\x1b'), "colours in a pipe");
+
+    let away = [
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("AMQP_URL", "amqp://127.0.0.1:1"),
+    ];
+    let output = run_with(&worker, &["inspect", "--json"], &away).await;
+    let seen = said(&output);
+    assert!(seen["partitions"]["unknown"].is_string(), "{seen}");
+    assert!(seen["queues"]["unknown"].is_string(), "{seen}");
+    assert_eq!(seen["failed"]["objects"], 1);
+}
+
+/// Findings of `doctor` that begin so.
+fn findings<'f>(found: &'f Value, check: &str, status: &str) -> Vec<&'f str> {
+    let found = found.as_array().expect("a list").iter();
+    let found = found.filter(|it| it["check"] == check && it["status"] == status);
+    found.map(|it| it["said"].as_str().expect("text")).collect()
+}
+
+#[track_caller]
+fn assert_found(found: &Value, check: &str, status: &str, part: &str) {
+    let of_check = findings(found, check, status);
+    let named = of_check.iter().any(|said| said.contains(part));
+    assert!(named, "no {status} of {check} with `{part}` in {found:#}");
+}
+
+#[tokio::test]
+async fn doctor_names_what_is_wrong_and_hangs_on_nothing() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().start().await;
+    let numbers = [Number::fresh(), Number::fresh(), Number::fresh()];
+    let mut redis = stage.redis.connection().await;
+    for number in &numbers {
+        let seen = redis.zadd::<_, _, _, ()>("whatsapp:tenants:seen", &number.waba_id, 1);
+        seen.await.expect("ZADD");
+    }
+    let doctor = ["doctor", "--json"];
+    let output = run(&worker, &doctor).await;
+    let found = said(&output);
+    assert!(output.status.success(), "{found:#}");
+    assert_eq!(findings(&found, "account", "OK").len(), 3);
+    for (check, part) in [
+        ("redis", "keeps what it acknowledges"),
+        ("redis", "1 live workers"),
+        ("rabbitmq", "bindings are right"),
+        ("rabbitmq", "confirms a publication"),
+        ("object store", "If-None-Match"),
+        ("object store", "deletes"),
+        ("presigned URLs", "works"),
+        ("tenant service", "answers"),
+        ("silence", "quieter"),
+    ] {
+        assert_found(&found, check, "OK", part);
+    }
+    let left = stage.media().list("_doctor").await.expect("a list");
+    assert_eq!(left, Vec::<String>::new());
+    assert!(text(&run(&worker, &["doctor"]).await).contains("OK  "));
+
+    // Here all is reached, and wrong.
+    let [refused, unsubscribed, gone] = &numbers;
+    let neighbours = &stage.neighbours;
+    neighbours.refuse_token(&format!("token-{}", refused.waba_id));
+    let nothing = Turn::json(200, &json!({"data": []}));
+    neighbours.always(Service::Graph, &unsubscribed.waba_id, nothing);
+    neighbours.set_tenant(&gone.waba_id, Tenant::Unknown);
+    redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("appendfsync")
+        .arg("everysec")
+        .query_async::<()>(&mut redis)
+        .await
+        .expect("CONFIG SET");
+    let hour = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .expect("now")
+        .as_secs()
+        / 3600;
+    let silent = format!("{}:{}", refused.waba_id, refused.phone_number_id);
+    let week = format!("{}:{}", hour - 3, "1".repeat(172));
+    let traffic = redis.hset::<_, _, _, ()>("whatsapp:traffic", silent, week);
+    traffic.await.expect("HSET");
+    let wrong = [("MINIO_SECRET_KEY", "wrong"), ("STREAM_PARTITIONS", "8")];
+    let output = run_with(&worker, &doctor, &wrong).await;
+    let found = said(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert_found(&found, "redis", "FAIL", "appendfsync is everysec");
+    assert_found(&found, "redis", "FAIL", "the deployment has 16");
+    assert_found(&found, "object store", "FAIL", &stage.webhook_bucket);
+    assert_found(&found, "account", "FAIL", "refuses its token");
+    assert_found(&found, "account", "FAIL", "no app is subscribed");
+    assert_found(&found, "account", "WARN", "no tenant");
+    assert_found(&found, "silence", "WARN", &refused.phone_number_id);
+
+    // Here nothing is reached, or answers.
+    neighbours.set_fault(Service::Tenants, Fault::Hang);
+    neighbours.set_fault(Service::State, Fault::Hang);
+    let away = [
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("AMQP_URL", "amqp://127.0.0.1:1"),
+        ("MINIO_ENDPOINT", "http://127.0.0.1:1"),
+        ("STATE_MANAGER_URL", &neighbours.url()),
+    ];
+    let output = tokio::time::timeout(SOON * 2, run_with(&worker, &doctor, &away));
+    let output = output.await.expect("it hangs on nothing");
+    let found = said(&output);
+    assert_eq!(output.status.code(), Some(1));
+    for check in [
+        "redis",
+        "rabbitmq",
+        "object store",
+        "tenant service",
+        "state manager",
+    ] {
+        assert!(
+            !findings(&found, check, "FAIL").is_empty(),
+            "{check} in {found:#}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn erase_deletes_what_is_theirs_and_nothing_else() {
+    let stage = Stage::new().await;
+    let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let (one, other) = (Number::fresh(), Number::fresh());
+    let tenant = |number: &Number| format!("tenant-{}", number.waba_id);
+    let sender = stage.sender(&ingress);
+    let (first, kept) = (payload::text(ADA, "a"), payload::text(BEN, "kept"));
+    let image = payload::image(ADA, "1001");
+    for body in [
+        one.webhook([one.messages([first.clone(), kept.clone()])]),
+        one.message(image.clone()),
+        one.message(payload::image(BEN, "1002")),
+        one.status(payload::status("wamid.to-ada", "sent", ADA)),
+        other.message(payload::text(ADA, "of another tenant")),
+    ] {
+        sender.send(body).await;
+    }
+    stage.events().wait_for(6, SOON).await;
+    drained(&stage).await;
+    let (webhooks, media) = (stage.webhooks(), stage.media());
+    let list = async |store: &tests::store::Store, of: &Number| {
+        store.list(&tenant(of)).await.expect("a list")
+    };
+    assert_eq!(list(&webhooks, &one).await.len(), 4);
+    assert_eq!(list(&media, &one).await.len(), 2);
+
+    let tenant_one = tenant(&one);
+    let mut erase = vec![
+        "erase",
+        "--json",
+        "--customer",
+        ADA,
+        "--tenant",
+        &tenant_one,
+    ];
+    let counted = said(&run(&worker, &erase).await);
+    assert_eq!(counted["erased"], false);
+    assert_eq!(list(&webhooks, &one).await.len(), 4);
+    erase.push("--yes");
+    let erased = said(&run(&worker, &erase).await);
+    for found in [&counted, &erased] {
+        assert_eq!(found["payloads"][&tenant_one], 2, "{found}");
+        assert_eq!(
+            (&found["rewritten"], &found["media"]),
+            (&json!(1), &json!(1))
+        );
+        assert_eq!(found["waiting"], 0);
+    }
+    let left = list(&webhooks, &one).await;
+    assert_eq!(left.len(), 2);
+    for key in &left {
+        let object = webhooks.object(key).await.expect("the store").expect("it");
+        let body = String::from_utf8(object.bytes.to_vec()).expect("text");
+        assert!(!body.contains(ADA) && body.contains(BEN), "{body}");
+        assert!(!key.contains(&id(&first)), "{key}");
+    }
+    let renamed = left.iter().find(|key| key.contains(&id(&kept)));
+    let renamed = webhooks.object(renamed.expect("the rest")).await;
+    assert_eq!(
+        renamed.expect("the store").expect("it").metadata["items"],
+        "0"
+    );
+    assert_eq!(list(&media, &one).await.len(), 1);
+    assert!(!list(&media, &one).await[0].contains(&id(&image)));
+    assert_eq!(list(&webhooks, &other).await.len(), 1);
+
+    let tenant_other = tenant(&other);
+    let erase = [
+        "erase",
+        "--tenant",
+        &tenant_other,
+        "--account",
+        &other.waba_id,
+        "--yes",
+    ];
+    let output = run(&worker, &erase).await;
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(text(&output).contains(&format!("1  payloads in {tenant_other}")));
+    assert_eq!(list(&webhooks, &other).await, Vec::<String>::new());
+    assert_eq!(list(&webhooks, &one).await, left);
+    let mut redis = stage.redis.connection().await;
+    let there = async |redis: &mut redis::aio::MultiplexedConnection, number: &Number| {
+        let key = format!("whatsapp:tenant:{}", number.waba_id);
+        redis.exists::<_, bool>(key).await.expect("EXISTS")
+    };
+    assert!(!there(&mut redis, &other).await);
+    assert!(there(&mut redis, &one).await);
+
+    for (wrong, why) in [
+        (vec!["erase", "--yes"], "say whose"),
+        (vec!["erase", "--tenant", "", "--yes"], "nobody's"),
+        (vec!["erase", "--customer", "+", "--yes"], "nobody's"),
+        (
+            vec!["erase", "--tenant", "t", "--account", "", "--yes"],
+            "nobody's",
+        ),
+        (vec!["erase", "--tenant", "failed", "--yes"], "all tenants"),
+    ] {
+        let output = run(&worker, &wrong).await;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(why), "{told}");
+    }
+    assert_eq!(list(&webhooks, &one).await, left);
+}
+
+#[tokio::test]
+async fn erase_says_what_is_still_on_its_way() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let mut worker = stage.worker().start().await;
+    assert!(worker.stop(SOON).await);
+    let number = Number::fresh();
+    let sender = stage.sender(&ingress);
+    sender.send(number.message(payload::text(ADA, "a"))).await;
+    for (customer, waiting) in [(ADA, 1), (BEN, 0)] {
+        let output = run(
+            &worker,
+            &["erase", "--json", "--customer", customer, "--yes"],
+        )
+        .await;
+        assert_eq!(said(&output)["waiting"], waiting);
+        assert_eq!(output.status.success(), waiting == 0);
+    }
+}
+
+#[tokio::test]
+async fn repartition_waits_for_nothing_to_be_under_way_and_locks_the_old_count_out() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let mut worker = stage.worker().start().await;
+    let events = stage.events();
+    let number = Number::fresh();
+    let sender = stage.sender(&ingress);
+    let refused = async |worker: &Worker, why: &str| {
+        let output = run(worker, &["repartition", "--to", "32"]).await;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(why), "{told}");
+    };
+    refused(&worker, "stop them first").await;
+    assert!(worker.stop(SOON).await);
+    sender.send(number.message(payload::text(ADA, "1"))).await;
+    refused(&worker, "not drained").await;
+    worker.restart().await;
+    events.wait_for(1, SOON).await;
+    drained(&stage).await;
+    assert!(worker.stop(SOON).await);
+
+    let output = run(&worker, &["repartition", "--to", "32"]).await;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    assert!(text(&output).contains("32 partitions (there were 16)"));
+    let body = number.message(payload::text(ADA, "2"));
+    let answer = sender.post_once(body.clone()).await.expect("an answer");
+    assert_eq!(answer.status, 503);
+
+    let renewed = stage.ingress().env("STREAM_PARTITIONS", 32).start().await;
+    worker.restart_with("STREAM_PARTITIONS", 32).await;
+    stage.sender(&renewed).send(body).await;
+    let seen = events.wait_for(2, SOON).await;
+    assert_eq!(crate::first_texts(&seen)[ADA], ["1", "2"]);
+}

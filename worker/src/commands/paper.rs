@@ -1,0 +1,219 @@
+//! What commands write on: tables, colours where there is a terminal, and progress.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// Progress is told this often where there is no terminal.
+const TOLD: Duration = Duration::from_secs(10);
+/// And on one.
+const SHOWN: Duration = Duration::from_millis(200);
+
+/// How a piece of text looks on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Plain,
+    Head,
+    Good,
+    Doubtful,
+    Bad,
+    Faint,
+}
+
+impl Tone {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Head => "1",
+            Self::Good => "32",
+            Self::Doubtful => "33",
+            Self::Bad => "31",
+            Self::Faint => "2",
+        }
+    }
+}
+
+/// Standard output.
+pub(crate) struct Paper {
+    coloured: bool,
+    written: String,
+}
+
+impl Paper {
+    /// Coloured on a terminal, unless `NO_COLOR` is set.
+    pub(crate) fn new() -> Self {
+        let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            coloured: std::io::stdout().is_terminal() && !forbidden,
+            written: String::new(),
+        }
+    }
+
+    fn paint(&self, tone: Tone, text: &str) -> String {
+        match tone.code() {
+            code if self.coloured && !code.is_empty() => format!("\x1b[{code}m{text}\x1b[0m"),
+            _ => text.to_owned(),
+        }
+    }
+
+    pub(crate) fn head(&mut self, text: &str) {
+        if !self.written.is_empty() {
+            self.written.push('\n');
+        }
+        self.line(Tone::Head, text);
+    }
+
+    pub(crate) fn line(&mut self, tone: Tone, text: impl Display) {
+        // What others wrote must not move the cursor.
+        let text = printable(&text.to_string());
+        self.written += &self.paint(tone, &text);
+        self.written.push('\n');
+    }
+
+    /// Lines up columns; numbers to the right.
+    pub(crate) fn table(&mut self, rows: &[Vec<(Tone, String)>]) {
+        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let length = |text: &str| printable(text).chars().count();
+        let widths: Vec<usize> = (0..columns)
+            .map(|n| {
+                let cells = rows.iter().filter_map(|row| row.get(n));
+                cells.map(|(_, text)| length(text)).max().unwrap_or(0)
+            })
+            .collect();
+        for row in rows {
+            let last = row.len().saturating_sub(1);
+            for (n, (tone, text)) in row.iter().enumerate() {
+                let text = &printable(text);
+                let room = " ".repeat(widths[n] - text.chars().count());
+                let number = text.starts_with(|c: char| c.is_ascii_digit())
+                    && text.chars().all(|c| c.is_ascii_digit() || c == '+');
+                let painted = self.paint(*tone, text);
+                match (number, n == last) {
+                    (true, _) => self.written += &format!("{room}{painted}"),
+                    (false, true) => self.written += &painted,
+                    (false, false) => self.written += &format!("{painted}{room}"),
+                }
+                self.written += if n == last { "\n" } else { "  " };
+            }
+        }
+    }
+
+    /// # Errors
+    /// A value that is no JSON.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> serde_json::Result<()> {
+        self.written = serde_json::to_string_pretty(value)?;
+        self.written.push('\n');
+        Ok(())
+    }
+
+    /// Writes it all.
+    ///
+    /// # Errors
+    /// Nobody reads any more.
+    pub(crate) fn show(self) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(self.written.as_bytes())?;
+        out.flush()
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}
+
+/// A row of one tone.
+pub(crate) fn row<const N: usize>(tone: Tone, cells: [&str; N]) -> Vec<(Tone, String)> {
+    cells.map(|cell| (tone, cell.to_owned())).into()
+}
+
+/// `3s`, `5m`, `2h`, `4d`.
+pub(crate) fn short(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
+/// How far something is, on standard error: a line that changes on a terminal, else one now and then.
+pub(crate) struct Progress {
+    what: &'static str,
+    terminal: bool,
+    next: Instant,
+    shown: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(what: &'static str) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self {
+            what,
+            terminal,
+            next: Instant::now() + if terminal { SHOWN } else { TOLD },
+            shown: false,
+        }
+    }
+
+    pub(crate) fn at(&mut self, done: usize, of: Option<usize>) {
+        if Instant::now() < self.next {
+            return;
+        }
+        let of = of.map_or(String::new(), |of| format!(" of {of}"));
+        let (before, after, every) = if self.terminal {
+            ("\r\x1b[K", "", SHOWN)
+        } else {
+            ("", "\n", TOLD)
+        };
+        let mut to = std::io::stderr().lock();
+        // Nobody who watches is no reason to stop.
+        drop(write!(to, "{before}{}: {done}{of}{after}", self.what));
+        drop(to.flush());
+        self.shown = true;
+        self.next = Instant::now() + every;
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown && self.terminal {
+            drop(std::io::stderr().write_all(b"\r\x1b[K"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_lines_up_and_a_pipe_gets_no_colours() {
+        let mut paper = Paper {
+            coloured: false,
+            written: String::new(),
+        };
+        paper.table(&[
+            row(Tone::Head, ["name", "n", "what"]),
+            row(Tone::Bad, ["a\x1b[1m", "10", "x"]),
+            row(Tone::Good, ["bb", "7+", "y"]),
+        ]);
+        assert_eq!(
+            paper.written,
+            "name   n   what\na?[1m  10  x\nbb     7+  y\n"
+        );
+        paper.coloured = true;
+        paper.written.clear();
+        paper.table(&[row(Tone::Good, ["OK", "x"])]);
+        assert_eq!(paper.written, "\x1b[32mOK\x1b[0m  \x1b[32mx\x1b[0m\n");
+    }
+
+    #[test]
+    fn a_time_is_short() {
+        let times = [5, 119, 120, 7200, 200_000].map(short);
+        assert_eq!(times, ["5s", "119s", "2m", "2h", "2d"]);
+    }
+}

@@ -1,0 +1,148 @@
+//! Looking over both buckets, for commands.
+
+use bytes::Bytes;
+use chrono::DateTime;
+use futures::stream::{BoxStream, StreamExt};
+use object_store::aws::AmazonS3;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use shared::store::path;
+use uuid::Uuid;
+
+use super::Store;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bucket {
+    Webhooks,
+    Media,
+}
+
+impl Store {
+    pub(super) fn bucket(&self, bucket: Bucket) -> &AmazonS3 {
+        match bucket {
+            Bucket::Webhooks => &self.webhooks,
+            Bucket::Media => &self.media,
+        }
+    }
+
+    /// Keys below a folder (`""`: all), in their order.
+    pub fn listed(
+        &self,
+        bucket: Bucket,
+        folder: &str,
+    ) -> BoxStream<'_, object_store::Result<String>> {
+        let folder = path(folder);
+        let listed = self.bucket(bucket).list(Some(&folder));
+        listed
+            .map(|object| object.map(|object| object.location.to_string()))
+            .boxed()
+    }
+
+    /// Folders directly below the root of a bucket.
+    ///
+    /// # Errors
+    /// The store is away or refuses.
+    pub async fn top_folders(&self, bucket: Bucket) -> object_store::Result<Vec<String>> {
+        let listed = self.bucket(bucket).list_with_delimiter(None).await?;
+        let folders = listed.common_prefixes.into_iter();
+        Ok(folders.map(|folder| folder.to_string()).collect())
+    }
+
+    /// Deletes an object; one that is gone already is deleted.
+    ///
+    /// # Errors
+    /// The store is away or refuses.
+    pub async fn delete(&self, bucket: Bucket, key: &str) -> object_store::Result<()> {
+        match self.bucket(bucket).delete(&path(key)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Store {
+    pub fn bucket_name(&self, bucket: Bucket) -> &str {
+        match bucket {
+            Bucket::Webhooks => &self.args.minio_webhook_bucket,
+            Bucket::Media => &self.more.minio_media_bucket,
+        }
+    }
+
+    /// A small object of its own, to try out what the key is allowed and the store can do.
+    pub fn canary(&self, bucket: Bucket) -> Canary<'_> {
+        Canary {
+            store: self,
+            bucket,
+            key: format!("_doctor/{}", Uuid::new_v4()),
+        }
+    }
+}
+
+pub struct Canary<'s> {
+    store: &'s Store,
+    bucket: Bucket,
+    pub key: String,
+}
+
+impl Canary<'_> {
+    fn client(&self) -> &AmazonS3 {
+        self.store.bucket(self.bucket)
+    }
+
+    /// # Errors
+    /// The store is away or refuses.
+    pub async fn put(&self, bytes: Bytes) -> object_store::Result<()> {
+        self.client().put(&path(&self.key), bytes.into()).await?;
+        Ok(())
+    }
+
+    /// The bytes, and the store's time (ms).
+    ///
+    /// # Errors
+    /// The store is away or refuses.
+    pub async fn get(&self) -> object_store::Result<(Bytes, Option<i64>)> {
+        let got = self.client().get(&path(&self.key)).await?;
+        let written = got.meta.last_modified;
+        let written = (written > DateTime::UNIX_EPOCH).then(|| written.timestamp_millis());
+        Ok((got.bytes().await?, written))
+    }
+
+    /// Whether a second write that must not replace anything is refused.
+    ///
+    /// # Errors
+    /// The store is away or refuses.
+    pub async fn is_conditional(&self) -> object_store::Result<bool> {
+        let (key, bytes) = (path(&self.key), Bytes::from_static(b"canary"));
+        let put = self
+            .client()
+            .put_opts(&key, bytes.into(), PutMode::Create.into());
+        match put.await {
+            Ok(_) => Ok(false),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether it is given to those who sign nothing.
+    ///
+    /// # Errors
+    /// The store is away.
+    pub async fn is_public(&self) -> anyhow::Result<bool> {
+        let mut url = self.store.args.minio_endpoint.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty();
+            path.push(self.store.bucket_name(self.bucket));
+            path.extend(self.key.split('/'));
+        }
+        let answer = self.store.client.get(url).send().await;
+        Ok(answer
+            .map_err(reqwest::Error::without_url)?
+            .status()
+            .is_success())
+    }
+
+    /// # Errors
+    /// The store is away or refuses.
+    pub async fn delete(&self) -> object_store::Result<()> {
+        self.client().delete(&path(&self.key)).await
+    }
+}
