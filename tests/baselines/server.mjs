@@ -46,7 +46,7 @@ async function take(body, headers) {
     const found = entry.changes.flatMap((change) => identities(change.value));
     const [outcome] = await redis.intake(
       `${tag}:stream`, `${tag}:seen`, `${tag}:rate:${entry.id}`,
-      86400, 1000000, '1', '', entry.id, randomUUID(), Date.now(), body, signature, '', '', '', ...found,
+      86400, 1000000, '1', '', entry.id, randomUUID(), Date.now(), body, signature, '', '', '', 16, ...found,
     );
     if (outcome === 'limited') {
       return 429;
