@@ -3,6 +3,7 @@
 #   bench.sh compare [--runs N]     ingress beside the same work in Node (express, fastify), bare hyper, redis-benchmark
 #   bench.sh ingress [--seconds N] [--beyond N]
 #                                   as fast as it answers, at 500/s, beside slow senders, at twice what it can do
+#   bench.sh attack [--seconds N]   at 500/s beside 12,000 idle and slow connections, then a flood of unsigned bodies too
 #   bench.sh path [--runs N]        from Meta's post to the event on the queue, at 500/s
 #   bench.sh worker [--runs N]      a full stream, beside bare RabbitMQ and the bare store
 #   bench.sh media                  how long files take, and what others notice of large ones
@@ -13,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-parts=(compare ingress path worker media isolation scale)
+parts=(compare ingress attack path worker media isolation scale)
 what=${1:-all}
 [ $# = 0 ] || shift
 case " ${parts[*]} all " in
@@ -48,7 +49,7 @@ measure() {
     local part=$1
     shift
     case "$part" in
-        ingress) "$lab" bench ingress "$@" ;;
+        ingress | attack) "$lab" bench "$part" "$@" ;;
         compare)
             baselines
             "$lab" bench runs compare "$@"

@@ -81,7 +81,7 @@ async fn route(
 ) -> Result<Response<Bytes>, Refusal> {
     let path = request.uri().path();
     if path != ingress.config.webhook_path {
-        let probe = ingress.admin.probe(path).ok_or(Refusal::NotFound)?;
+        let probe = ingress.admin.public_probe(path).ok_or(Refusal::NotFound)?;
         return match *request.method() {
             Method::GET => Ok(probe),
             _ => Err(Refusal::Method { allowed: "GET" }),

@@ -108,8 +108,9 @@ impl Readiness {
         }
     }
 
-    /// Whether the servers that must be well are, and the report.
-    pub fn report(&self) -> (bool, serde_json::Value) {
+    /// Whether the servers that must be well are, and the report; why not, and what is unsafe, only with
+    /// `details`.
+    pub fn report(&self, details: bool) -> (bool, serde_json::Value) {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let well = |seen: &Seen| seen.problem.is_none();
         let probed = |seen: &Seen| seen.problem.as_deref() != Some(UNPROBED);
@@ -121,12 +122,14 @@ impl Readiness {
         let servers: serde_json::Map<_, _> = seen
             .iter()
             .map(|(server, seen)| {
-                let report = serde_json::json!({
+                let mut report = serde_json::json!({
                     "ok": seen.problem.is_none(),
-                    "problem": seen.problem,
-                    "warnings": seen.notes,
                     "ageMs": seen.at.elapsed().as_millis() as u64,
                 });
+                if details {
+                    report["problem"] = seen.problem.clone().into();
+                    report["warnings"] = seen.notes.clone().into();
+                }
                 ((*server).to_owned(), report)
             })
             .collect();
@@ -181,12 +184,17 @@ impl Guarded {
 }
 
 impl Admin {
-    /// `/health` and `/ready`, which the public listener has too; `None` for other paths.
-    pub fn probe(&self, path: &str) -> Option<Response<Bytes>> {
+    /// `/health` and `/ready` as the public listener has them: strangers don't learn what a server
+    /// said. `None` for other paths.
+    pub fn public_probe(&self, path: &str) -> Option<Response<Bytes>> {
+        self.probe(path, false)
+    }
+
+    fn probe(&self, path: &str, details: bool) -> Option<Response<Bytes>> {
         match path {
             "/health" => Some(json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
             "/ready" => {
-                let (ready, report) = self.readiness.report();
+                let (ready, report) = self.readiness.report(details);
                 let status = if ready {
                     StatusCode::OK
                 } else {
@@ -213,7 +221,7 @@ impl Admin {
                 ),
             };
         }
-        self.probe(path)
+        self.probe(path, true)
             .unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "/metrics, /health, /ready\n"))
     }
 

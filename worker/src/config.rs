@@ -81,7 +81,8 @@ pub struct Config {
     /// How long a partition stays with a worker that is not heard of
     #[arg(long, env = "LEASE_TTL", default_value = "5s", value_parser = duration)]
     pub lease_ttl: Duration,
-    /// Bodies of a partition in memory
+    /// Bodies of a partition in memory; at least twice the largest body that ingress takes (its
+    /// MAX_BODY_BYTES), or a partition can stop at one
     #[arg(long, env = "READ_BYTES", default_value_t = 8_388_608)]
     pub read_bytes: usize,
     /// How often an entry may take the worker down with it before it is set aside
@@ -395,8 +396,9 @@ impl Check for Cli {
             "LEASE_TTL (--lease-ttl) must be at least 500ms",
         );
         must(
-            config.read_bytes >= 65_536,
-            "READ_BYTES (--read-bytes) must be at least 65536",
+            config.read_bytes >= 8_388_608,
+            "READ_BYTES (--read-bytes) must be at least 8388608, twice the 4194304 bytes that a body may have: \
+             with less a partition can stop at a large one",
         );
         for (value, name) in [
             (config.concurrency, "WORKER_CONCURRENCY (--concurrency)"),

@@ -18,6 +18,10 @@ use crate::servers::{Redis, RedisOptions};
 const CONNECTIONS: u64 = 128;
 /// Connections that send their headers, and as many that send their bodies, a byte a second.
 const SLOW: usize = 1000;
+/// Connections that say nothing.
+const IDLE: usize = 10_000;
+/// Unsigned bodies a second.
+const FLOOD: f64 = 1000.0;
 /// More than ingress takes.
 const MOST_CONNECTIONS: usize = 9_000;
 
@@ -68,46 +72,64 @@ struct Bench {
 ///
 /// # Errors
 /// A server or program can't be started.
-#[allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line tool"
-)]
 pub async fn run(plan: Plan) -> anyhow::Result<()> {
-    let redis = Redis::start(RedisOptions::default()).await?;
-    let ingress = Ingress::builder(&redis.url())
-        .env("RATE_LIMIT_PER_MINUTE", 1_000_000)
-        .env("LOG_LEVEL", "warn")
-        .try_start()
-        .await?;
-    let requests = Requests::new(
-        ingress.address(),
-        "/webhook/meta",
-        APP_SECRET,
-        Shape::default(),
-    );
-    let mut bench = Bench {
-        redis,
-        ingress,
-        requests,
-        next: 0,
-        rows: Vec::new(),
-        plan,
-    };
+    let mut bench = Bench::start(plan, 10_000).await?;
     let most = bench.saturated()?;
     bench.steady("500/s")?;
     bench.slow_senders()?;
     bench.beyond(2.0 * most)?;
     bench.steady("500/s, 10 s later")?;
-    if plan.json {
-        println!("{}", serde_json::to_string_pretty(&bench.rows)?);
-    } else {
-        print!("{}", table(&bench.rows));
-    }
-    Ok(())
+    bench.print()
+}
+
+/// Signed traffic beside connections that say nothing, others that dribble, and bodies that nobody
+/// has signed.
+///
+/// # Errors
+/// A server or program can't be started.
+pub async fn attack(plan: Plan) -> anyhow::Result<()> {
+    let mut bench = Bench::start(plan, 2 * IDLE).await?;
+    bench.steady("500/s")?;
+    bench.attacked()?;
+    bench.steady("500/s, after it")?;
+    bench.print()
 }
 
 impl Bench {
+    async fn start(plan: Plan, max_connections: usize) -> anyhow::Result<Self> {
+        let redis = Redis::start(RedisOptions::default()).await?;
+        let ingress = Ingress::builder(&redis.url())
+            .env("RATE_LIMIT_PER_MINUTE", 1_000_000)
+            .env("MAX_CONNECTIONS", max_connections)
+            .env("LOG_LEVEL", "warn")
+            .try_start()
+            .await?;
+        let requests = Requests::new(
+            ingress.address(),
+            "/webhook/meta",
+            APP_SECRET,
+            Shape::default(),
+        );
+        Ok(Self {
+            redis,
+            ingress,
+            requests,
+            next: 0,
+            rows: Vec::new(),
+            plan,
+        })
+    }
+
+    #[allow(clippy::print_stdout, reason = "a command line tool")]
+    fn print(&self) -> anyhow::Result<()> {
+        if self.plan.json {
+            println!("{}", serde_json::to_string_pretty(&self.rows)?);
+        } else {
+            print!("{}", table(&self.rows));
+        }
+        Ok(())
+    }
+
     fn saturated(&mut self) -> anyhow::Result<f64> {
         let address = self.ingress.address().to_owned();
         super::tell("as fast as it answers");
@@ -149,6 +171,40 @@ impl Bench {
 
     /// The signed traffic beside two thousand connections that dribble.
     fn slow_senders(&mut self) -> anyhow::Result<()> {
+        self.beside(0, |bench| bench.steady("500/s, 2,000 slow senders"))
+    }
+
+    /// Beside ten thousand that say nothing and two thousand that dribble; then a flood as well.
+    fn attacked(&mut self) -> anyhow::Result<()> {
+        self.beside(IDLE, |bench| {
+            bench.steady("500/s, 12,000 connections")?;
+            let address = bench.ingress.address().to_owned();
+            let unsigned = Requests::new(&address, "/webhook/meta", "guess", Shape::default());
+            let rate = load::Rate {
+                first: 0,
+                per_second: FLOOD,
+                time: Duration::from_secs(bench.plan.seconds),
+                most_connections: 256,
+            };
+            let flood =
+                std::thread::spawn(move || load::open(&address, &unsigned, rate, |_, _| {}));
+            let steady = bench.steady("500/s, and unsigned bodies");
+            let flood = flood.join();
+            let flood = flood.map_err(|_| anyhow::anyhow!("the flood died"))?;
+            let refused = flood.of(401) as f64 / flood.seconds;
+            super::tell(&format!(
+                "{refused:.0} unsigned bodies a second were refused"
+            ));
+            steady
+        })
+    }
+
+    /// Runs `part` beside so many idle connections and those that dribble.
+    fn beside(
+        &mut self,
+        idle: usize,
+        part: impl FnOnce(&mut Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let open = Arc::new(AtomicUsize::new(0));
         let (address, stopped, opened) = (
@@ -156,16 +212,17 @@ impl Bench {
             stop.clone(),
             open.clone(),
         );
-        let dribbling = std::thread::spawn(move || dribble(&address, &stopped, &opened));
-        while open.load(Ordering::Relaxed) < 2 * SLOW {
+        let burden = std::thread::spawn(move || burden(&address, idle, &stopped, &opened));
+        // Idle ones are closed and come again: never quite all are there.
+        while open.load(Ordering::Relaxed) < 2 * SLOW + idle * 9 / 10 {
             std::thread::sleep(Duration::from_millis(20));
         }
-        let steady = self.steady("500/s, 2,000 slow senders");
+        let done = part(self);
         stop.store(true, Ordering::Relaxed);
-        dribbling
+        burden
             .join()
             .map_err(|_| anyhow::anyhow!("the slow senders died"))?;
-        steady
+        done
     }
 
     fn done(
@@ -218,21 +275,26 @@ fn tell_progress(report: &Report, elapsed: Duration) {
     }
 }
 
-/// Half of them send headers, half send a body; those that ingress closes come again.
-fn dribble(address: &str, stop: &Arc<AtomicBool>, open: &Arc<AtomicUsize>) {
+/// Connections that dribble, half of them headers and half a body, and others that say nothing; those
+/// that ingress closes come again.
+fn burden(address: &str, idle: usize, stop: &Arc<AtomicBool>, open: &Arc<AtomicUsize>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let Ok(runtime) = runtime else { return };
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
-        for n in 0..2 * SLOW {
+        for n in 0..2 * SLOW + idle {
             let (address, stop, open) = (address.to_owned(), stop.clone(), open.clone());
             tasks.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     if let Ok(stream) = TcpStream::connect(&address).await {
                         open.fetch_add(1, Ordering::Relaxed);
-                        drip(stream, n % 2 == 0, &stop).await;
+                        if n < 2 * SLOW {
+                            drip(stream, n % 2 == 0, &stop).await;
+                        } else {
+                            say_nothing(stream).await;
+                        }
                         open.fetch_sub(1, Ordering::Relaxed);
                     }
                 }
@@ -240,6 +302,12 @@ fn dribble(address: &str, stop: &Arc<AtomicBool>, open: &Arc<AtomicUsize>) {
         }
         while tasks.join_next().await.is_some() {}
     });
+}
+
+/// Until the other side closes.
+async fn say_nothing(mut stream: TcpStream) {
+    let mut answer = [0; 64];
+    while stream.read(&mut answer).await.is_ok_and(|read| read > 0) {}
 }
 
 /// A byte a second until the other side has enough.

@@ -68,6 +68,11 @@ enum Bench {
         #[command(flatten)]
         plan: bench::ingress::Plan,
     },
+    /// The traffic beside idle and slow connections and a flood of unsigned bodies
+    Attack {
+        #[command(flatten)]
+        plan: bench::ingress::Plan,
+    },
     /// Several runs of a part, beside what it is compared with; run it through `lab run`
     Runs {
         #[arg(value_enum)]
@@ -108,6 +113,7 @@ async fn main() -> ExitCode {
         }
         Command::Chaos { plan, json, .. } => chaos(plan, json).await,
         Command::Bench(Bench::Ingress { plan }) => done(bench::ingress::run(plan).await),
+        Command::Bench(Bench::Attack { plan }) => done(bench::ingress::attack(plan).await),
         Command::Bench(Bench::Runs { part, plan }) => done(bench::all::run(part, &plan).await),
         Command::Bare { port } => done(bench::baselines::serve_bare(port).await),
         Command::Bench(Bench::Isolation { json }) => done(bench::isolation::run(json).await),

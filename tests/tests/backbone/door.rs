@@ -305,6 +305,7 @@ async fn all_settings_that_are_wrong_are_named() {
         .without_env("MINIO_SECRET_KEY")
         .env("AMQP_URL", "nonsense:secret")
         .env("LEASE_TTL", "1ms")
+        .env("READ_BYTES", "4194304")
         .until(Until::Spawned)
         .start()
         .await;
@@ -313,10 +314,69 @@ async fn all_settings_that_are_wrong_are_named() {
     })
     .await;
     let log = worker.log();
-    for named in ["AMQP_URL", "LEASE_TTL (--lease-ttl)"] {
+    for named in [
+        "AMQP_URL",
+        "LEASE_TTL (--lease-ttl)",
+        "READ_BYTES (--read-bytes)",
+    ] {
         assert!(log.contains(named), "{named} in {log}");
     }
     assert!(!log.contains("nonsense:secret"), "{log}");
+}
+
+/// None of them would keep a stranger out, and none of them is printed.
+#[tokio::test]
+async fn a_secret_that_is_none_refuses_to_start() {
+    let stage = Stage::new().await;
+    for (name, value) in [
+        ("META_APP_SECRETS", ""),
+        ("META_APP_SECRETS", " \n"),
+        ("META_APP_SECRETS", "c4n4ry,,"),
+        ("META_APP_SECRETS", "c4n4ry\n\nc4n4ry"),
+        ("META_VERIFY_TOKEN", ""),
+        ("META_VERIFY_TOKEN", "\n"),
+        ("REDIS_URL", "redis://:c4n4ry@:x"),
+    ] {
+        let refused = stage
+            .ingress()
+            .env(name, value)
+            .until(Until::Healthy)
+            .try_start();
+        let refused = refused.await.err().map(|error| format!("{error:#}"));
+        let refused = refused.unwrap_or_else(|| panic!("{name}={value:?} starts"));
+        assert!(
+            refused.contains(name) && !refused.contains("c4n4ry"),
+            "{refused}"
+        );
+    }
+    for (name, value) in [
+        ("WORKER_ADMIN_TOKEN", ""),
+        ("TOKEN_ENCRYPTION_KEY", "c4n4ry"),
+        ("AMQP_URL", "amqp://user:c4n4ry@w@host:x"),
+        ("MINIO_SECRET_KEY", " "),
+    ] {
+        let refused = stage
+            .worker()
+            .env(name, value)
+            .until(Until::Healthy)
+            .try_start();
+        let refused = refused.await.err().map(|error| format!("{error:#}"));
+        let refused = refused.unwrap_or_else(|| panic!("{name}={value:?} starts"));
+        assert!(
+            refused.contains(name) && !refused.contains("c4n4ry"),
+            "{refused}"
+        );
+    }
+    // A line's end behind it is no part of it: editors put it there.
+    let ingress = stage
+        .ingress()
+        .env("META_APP_SECRETS", "app-secret\n")
+        .start()
+        .await;
+    let sender = tests::meta::Sender::new(ingress.webhook_url(), APP_SECRET);
+    sender
+        .send(Number::fresh().message(payload::text("1111111111", "x")))
+        .await;
 }
 
 /// Far more items than Meta sends would hold up everybody else's script.

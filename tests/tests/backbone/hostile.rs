@@ -540,6 +540,13 @@ async fn a_stranger_gets_the_expected_answer_and_nothing_else() {
     );
     assert!(peak_memory_mb(&mut ingress) < MOST_MEMORY_MB);
 
+    // Who asks from outside learns that a server is well, not which settings it has.
+    let ready = answers(&ingress, &with_target("GET", "/ready")).await;
+    assert!(
+        ready.contains("\"ok\":true") && !ready.contains("warnings") && !ready.contains("problem"),
+        "{ready}"
+    );
+
     // A header's value is told without the spaces around it (RFC 9112): this is the right one.
     let spaced = post(&format!("X-Hub-Signature-256: \t {right} \t\r\n"), &body);
     assert_eq!(statuses(&answers(&ingress, &spaced).await), [200]);
