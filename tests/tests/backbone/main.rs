@@ -32,6 +32,7 @@ mod publishing;
 mod redis_disk;
 mod redis_faults;
 mod replay;
+mod rolling;
 mod setting_aside;
 mod spool;
 mod store_faults;
