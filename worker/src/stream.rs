@@ -394,9 +394,10 @@ impl Stream {
         let call = self.scripts.note.call([
             self.keys.lease(tenure.partition),
             self.keys.progress(tenure.partition),
+            self.keys.stream(tenure.partition),
         ]);
         done.iter()
-            .fold(call.arg(&tenure.token), |call, (id, numbers)| {
+            .fold(call.arg(&tenure.token).arg(GROUP), |call, (id, numbers)| {
                 call.arg(id).arg(numbers)
             })
             .run::<()>(&mut self.connection.clone())
@@ -416,8 +417,10 @@ impl Stream {
             .call([
                 self.keys.lease(tenure.partition),
                 self.keys.media(tenure.partition),
+                self.keys.stream(tenure.partition),
             ])
             .arg(&tenure.token)
+            .arg(GROUP)
             .arg(id)
             .arg(note)
             .run::<()>(&mut self.connection.clone())

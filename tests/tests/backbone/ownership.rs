@@ -194,3 +194,56 @@ async fn without_the_lease_nothing_is_read_or_acknowledged() {
     }
     assert_eq!(refused, [true, false, true, true, false, false]);
 }
+
+/// A note can reach Redis after the acknowledgement of its entry: it was sent again, or held up on the
+/// way. Nobody would ever delete it.
+#[tokio::test]
+async fn a_note_of_an_acknowledged_entry_leaves_nothing() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let number = Number::fresh();
+    let message = payload::text("1111111111", "a");
+    stage.sender(&ingress).send(number.message(message)).await;
+    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
+    let key = |what| format!("whatsapp:{{{partition}}}:{what}");
+    let mut redis = stage.redis.connection().await;
+    redis
+        .set::<_, _, ()>(key("lease"), "mine")
+        .await
+        .expect("SET");
+    let mut group = redis::cmd("XGROUP");
+    group.arg(&["CREATE", &key("stream"), "workers", "0"]);
+    group.exec_async(&mut redis).await.expect("XGROUP");
+    let mut read = redis::cmd("XREADGROUP");
+    read.arg(&["GROUP", "workers", "worker", "STREAMS", &key("stream"), ">"]);
+    let read: redis::streams::StreamReadReply =
+        read.query_async(&mut redis).await.expect("XREADGROUP");
+    let id = &read.keys[0].ids[0].id;
+    let notes = [
+        ("progress", include_str!("../../../worker/src/lua/note.lua")),
+        (
+            "media",
+            include_str!("../../../worker/src/lua/note_media.lua"),
+        ),
+    ];
+    let mut noted: Vec<bool> = Vec::new();
+    for pending in [true, false] {
+        if !pending {
+            let stream = key("stream");
+            redis
+                .xack::<_, _, _, u64>(&stream, "workers", &[id])
+                .await
+                .expect("XACK");
+        }
+        for (what, note) in notes {
+            let script = redis::Script::new(note);
+            let mut call = script.key(key("lease"));
+            call.key(key(what)).key(key("stream"));
+            call.arg(&["mine", "workers", id, "0"]);
+            call.invoke_async::<()>(&mut redis).await.expect("a note");
+            noted.push(redis.hexists(key(what), id).await.expect("HEXISTS"));
+            redis.del::<_, ()>(key(what)).await.expect("DEL");
+        }
+    }
+    assert_eq!(noted, [true, true, false, false]);
+}
