@@ -241,7 +241,10 @@ async fn store(
                     note_stored(envelope, delivery, 0);
                     ingress.metrics.duplicates.inc();
                 }
-                Ok(Stored::Spooled) => drop(ingress.metrics.spooled.inc()),
+                Ok(Stored::Spooled) => {
+                    note_spooled(envelope, delivery);
+                    ingress.metrics.spooled.inc();
+                }
                 // The others are stored all the same.
                 Err(NotStored::Limited(window)) => {
                     ingress.metrics.limited.inc();
@@ -280,6 +283,11 @@ async fn keep(
 fn note_stored(envelope: &Envelope, delivery: &Delivery, items: usize) {
     let (correlation_id, waba_id) = (&envelope.correlation_id, &delivery.waba_id);
     tracing::debug!(correlation_id, waba_id, items, "stored what was fresh");
+}
+
+fn note_spooled(envelope: &Envelope, delivery: &Delivery) {
+    let (correlation_id, waba_id) = (&envelope.correlation_id, &delivery.waba_id);
+    tracing::debug!(correlation_id, waba_id, "went to the spool");
 }
 
 fn note_over(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window: &Window) {

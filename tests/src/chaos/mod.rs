@@ -283,7 +283,7 @@ async fn judge(
         faults: history.all_faults(),
         received: consumers.all(),
         set_aside: remains::set_aside(&scene.webhooks).await?,
-        spooled: Default::default(),
+        spooled: scene.spooled().await,
         queued: remains::queued(scene).await?,
         told: remains::told(scene),
     };

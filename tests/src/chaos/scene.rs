@@ -1,5 +1,6 @@
 //! The servers, the programs, and the proxies between them; and what a fault does to them.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
@@ -132,6 +133,7 @@ impl Scene {
             .env("MINIO_ACCESS_KEY", &access.access_key)
             .env("MINIO_SECRET_KEY", &access.secret_key)
             .env("MINIO_WEBHOOK_BUCKET", WEBHOOKS)
+            .env("LOG_LEVEL", "info,ingress::request=debug")
             .until(Until::Healthy)
             .try_start()
             .await
@@ -277,6 +279,20 @@ impl Scene {
     /// It is away.
     pub async fn redis_for(&self, _key: &str) -> anyhow::Result<MultiplexedConnection> {
         Ok(self.redis.lock().await.try_connection().await?)
+    }
+
+    /// Correlation ids of the webhooks that went to the spool, all or in part.
+    pub async fn spooled(&self) -> HashSet<String> {
+        let mut spooled = HashSet::new();
+        for ingress in &self.ingress {
+            let lines = ingress.lock().await.log_lines();
+            let lines = lines
+                .iter()
+                .filter(|line| line["message"] == "went to the spool");
+            let ids = lines.filter_map(|line| line["correlation_id"].as_str());
+            spooled.extend(ids.map(str::to_owned));
+        }
+        spooled
     }
 
     /// What RabbitMQ says of the queues.

@@ -6,7 +6,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
 use tests::Stage;
-use tests::events::{MESSAGES, STATUSES};
+use tests::events::MESSAGES;
 use tests::meta::payload::{self, Number};
 use tests::proxy::{Mode, Proxy};
 use tests::waiting::eventually;
@@ -139,65 +139,4 @@ async fn a_lost_confirm_repeats_with_the_same_id_and_never_loses() {
         (pending(&stage).await == 0).then_some(())
     })
     .await;
-}
-
-/// Both kinds in the batches of four channels: RabbitMQ returns what has no queue before it confirms
-/// it, and lapin hands returns to other messages' confirms.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_batch_exactly_the_unroutable_ones_are_published_again() {
-    const EACH: usize = 300;
-    let stage = Stage::new().await;
-    let ingress = stage.ingress().start().await;
-    // Declares the topology, and leaves.
-    assert!(stage.worker().start().await.stop(SOON).await);
-    let (_connection, channel) = channel(&stage.amqp_url).await;
-    let exchange = "whatsapp.inbound";
-    let unbind = channel.queue_unbind(
-        STATUSES.into(),
-        exchange.into(),
-        "status.#".into(),
-        FieldTable::default(),
-    );
-    unbind.await.expect("unbound");
-    let sender = stage.sender(&ingress);
-    let numbers: Vec<_> = (0..20).map(|_| Number::fresh()).collect();
-    // All waits, so that it goes out in full batches.
-    let posts = (0..EACH).map(|n| {
-        let customer = format!("49160{n:07}");
-        let message = payload::text(&customer, &n.to_string());
-        let status = payload::status(&format!("wamid.{n}"), "read", &customer);
-        let number = &numbers[n % numbers.len()];
-        let change = number.messages_and_statuses([message], [status]);
-        let (sender, body) = (sender.clone(), number.webhook([change]));
-        tokio::spawn(async move { sender.send(body).await })
-    });
-    for post in posts.collect::<Vec<_>>() {
-        post.await.expect("accepted");
-    }
-    let worker = stage
-        .worker()
-        .env("AMQP_DECLARE_TOPOLOGY", false)
-        .start()
-        .await;
-    let events = stage.events();
-    events.wait_for(EACH, SOON).await;
-    eventually(SOON, "each status is tried twice", async || {
-        let tried = worker
-            .metric("rabbitmq_publish_total", "status=\"unroutable\"")
-            .await;
-        (tried >= 2.0 * EACH as f64).then_some(())
-    })
-    .await;
-    let bind = channel.queue_bind(
-        STATUSES.into(),
-        exchange.into(),
-        "status.#".into(),
-        lapin::options::QueueBindOptions::default(),
-        FieldTable::default(),
-    );
-    bind.await.expect("bound");
-    drained(&stage).await;
-    let seen = events.wait_until(SOON, |seen| seen.len() >= 2 * EACH).await;
-    let count = |queue| seen.iter().filter(|event| event.queue == queue).count();
-    assert_eq!((count(MESSAGES), count(STATUSES)), (EACH, EACH));
 }
