@@ -61,7 +61,9 @@ fn of(queue: &str, events: &[Event]) -> Vec<Event> {
 
 #[tokio::test]
 async fn a_batch_of_routable_and_unroutable_events_is_told_apart() {
-    const EACH: usize = 60;
+    // lapin is wrong about one batch in ten or so.
+    const ROUNDS: usize = 40;
+    const EACH: usize = 30;
     let stage = Stage::new().await;
     let ingress = stage.ingress().start().await;
     // Declares the topology, and leaves.
@@ -76,12 +78,6 @@ async fn a_batch_of_routable_and_unroutable_events_is_told_apart() {
         )
         .await
         .expect("unbound");
-    let number = Number::fresh();
-    let person = |n: usize| format!("49160{n:07}");
-    let messages = (0..EACH).map(|n| payload::text(&person(n), &n.to_string()));
-    let statuses = (EACH..2 * EACH).map(|n| payload::status(&payload::wamid(), "read", &person(n)));
-    let body = number.webhook([number.messages(messages), number.statuses(statuses)]);
-    stage.sender(&ingress).send(body).await;
     let events = stage.events();
     let worker = stage
         .worker()
@@ -89,14 +85,24 @@ async fn a_batch_of_routable_and_unroutable_events_is_told_apart() {
         .env("AMQP_CHANNELS", 1)
         .start()
         .await;
-    events.wait_for(EACH, SOON).await;
+    let sender = stage.sender(&ingress);
+    let person = |n: usize| format!("49160{n:07}");
+    for round in 1..=ROUNDS {
+        let number = Number::fresh();
+        let messages = (0..EACH).map(|n| payload::text(&person(n), &n.to_string()));
+        let statuses =
+            (EACH..2 * EACH).map(|n| payload::status(&payload::wamid(), "read", &person(n)));
+        let body = number.webhook([number.messages(messages), number.statuses(statuses)]);
+        sender.send(body).await;
+        events.wait_for(round * EACH, SOON).await;
+    }
     eventually(SOON, "all statuses came back", async || {
         let unroutable = "status=\"unroutable\"";
         let back = worker.metric("rabbitmq_publish_total", unroutable).await;
-        (back >= EACH as f64).then_some(())
+        (back >= (ROUNDS * EACH) as f64).then_some(())
     })
     .await;
-    assert_eq!(pending(&stage).await, 1, "it isn't done");
+    assert_eq!(pending(&stage).await, ROUNDS, "they aren't done");
     // lapin would log what came back, whole.
     assert!(!worker.log().contains("BasicReturnMessage"));
     channel
@@ -110,9 +116,9 @@ async fn a_batch_of_routable_and_unroutable_events_is_told_apart() {
         .await
         .expect("bound");
     drained(&stage).await;
-    let seen = events.wait_for(2 * EACH, SOON).await;
-    assert_eq!(of(MESSAGES, &seen).len(), EACH);
-    assert_eq!(of(STATUSES, &seen).len(), EACH);
+    let seen = events.wait_for(ROUNDS * 2 * EACH, SOON).await;
+    assert_eq!(of(MESSAGES, &seen).len(), ROUNDS * EACH);
+    assert_eq!(of(STATUSES, &seen).len(), ROUNDS * EACH);
     assert_eq!(repeats(&seen), 0);
 }
 
