@@ -44,7 +44,7 @@ use crate::graph::{Asking, Graph, MediaId, digest};
 use crate::metrics::Metrics;
 use crate::neighbour::{Trace, USER_AGENT};
 use crate::retry::Backoff;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::tenants::tokens::Tokens;
 
 /// Transfers of one tenant that wait for their turn at most. What is more is tried later.
@@ -419,7 +419,10 @@ impl Media {
                 mime_type,
             );
             let found = self.store.media_found(&key).await.map_err(|error| {
-                tracing::warn!(%error, "the media bucket can't be looked into");
+                tracing::warn!(
+                    error = store::told(&error),
+                    "the media bucket can't be looked into"
+                );
                 Reason::Store
             })?;
             let Some(found) = found else {
@@ -450,7 +453,7 @@ impl Media {
 
     async fn digest_of(&self, key: &str) -> Result<[u8; 32], Fault> {
         self.store.media_sha256(key).await.map_err(|error| {
-            tracing::warn!(%error, "a media object can't be read");
+            tracing::warn!(error = store::told(&error), "a media object can't be read");
             Reason::Store.into()
         })
     }

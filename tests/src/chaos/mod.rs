@@ -157,7 +157,7 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str)) -> anyhow::Result<Report> {
     let judged = judge(&scene, &history, &consumers).await;
     scene.keep_logs(history.folder()).await?;
     let (mut findings, raw_objects, files) = judged?;
-    violations.extend(panics(&scene).await);
+    violations.extend(logs(&scene).await);
     let odd = history.oddities().into_iter();
     violations.extend(odd.map(|what| Violation { kind: "odd", what }));
     violations.append(&mut findings.violations);
@@ -322,13 +322,18 @@ async fn left_over(scene: &Scene) -> anyhow::Result<Vec<Violation>> {
     }
 }
 
-async fn panics(scene: &Scene) -> Vec<Violation> {
-    let mut logs = Vec::new();
+/// What the logs shouldn't have.
+async fn logs(scene: &Scene) -> Vec<Violation> {
+    let (mut logs, mut leaks) = (Vec::new(), Vec::new());
     for ingress in &scene.ingress {
-        logs.push(ingress.lock().await.log());
+        let mut ingress = ingress.lock().await;
+        logs.push(ingress.log());
+        leaks.extend(ingress.leaks());
     }
     for worker in &scene.workers {
-        logs.push(worker.lock().await.log());
+        let mut worker = worker.lock().await;
+        logs.push(worker.log());
+        leaks.extend(worker.leaks());
     }
     let lines = logs.iter().flat_map(|log| log.lines());
     let panics = lines.filter(|line| line.contains("panicked"));
@@ -336,7 +341,10 @@ async fn panics(scene: &Scene) -> Vec<Violation> {
         kind: "panic",
         what: line.to_owned(),
     });
-    panics.collect()
+    let leaks = leaks
+        .into_iter()
+        .map(|what| Violation { kind: "log", what });
+    panics.chain(leaks).collect()
 }
 
 fn report(

@@ -178,10 +178,10 @@ impl<'a> Checker<'a> {
             .collect();
         for object in &self.seen.set_aside {
             let Some(post) = bodies.get(&object.body[..]) else {
-                self.violation(
-                    "failed store",
-                    format!("a body that nobody sent ({})", object.reason),
-                );
+                let body = String::from_utf8_lossy(&object.body);
+                let start: String = body.chars().take(100).collect();
+                let what = format!("{}: nobody sent `{start}`", object.reason);
+                self.violation("failed store", what);
                 continue;
             };
             for number in &object.items {

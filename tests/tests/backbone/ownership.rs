@@ -247,3 +247,57 @@ async fn a_note_of_an_acknowledged_entry_leaves_nothing() {
     }
     assert_eq!(noted, [true, true, false, false]);
 }
+
+/// Its answer was lost, so it is sent again: nothing is owed twice, and above all not an object without
+/// the body that went with the entry, which would take the place of the whole one.
+#[tokio::test]
+async fn an_acknowledgement_that_is_sent_again_owes_nothing_more() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let number = Number::fresh();
+    let body = number.message(payload::text("1111111111", "a"));
+    stage.sender(&ingress).send(body.clone()).await;
+    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
+    let key = |what| format!("whatsapp:{{{partition}}}:{what}");
+    let mut redis = stage.redis.connection().await;
+    redis
+        .set::<_, _, ()>(key("lease"), "mine")
+        .await
+        .expect("SET");
+    let read = redis::Script::new(include_str!("../../../worker/src/lua/read.lua"));
+    let mut read = read.key(key("lease"));
+    read.key(key("stream"));
+    read.arg(&["mine", "workers", "worker", ">", "1000", "10"]);
+    read.invoke_async::<redis::Value>(&mut redis)
+        .await
+        .expect("read");
+    let stream: redis::streams::StreamRangeReply =
+        redis.xrange_all(key("stream")).await.expect("XRANGE");
+    let acknowledge = redis::Script::new(include_str!("../../../worker/src/lua/acknowledge.lua"));
+    let mut call = acknowledge.key(key("lease"));
+    for what in [
+        "stream",
+        "later",
+        "progress",
+        "suspects",
+        "deaths",
+        "media",
+        "alone",
+        "later-media",
+        "returning",
+    ] {
+        call.key(key(what));
+    }
+    let id = &stream.ids[0].id;
+    call.arg(&["mine", "workers", id, "1", "tenant", "{}", "{}"]);
+    call.arg(&["put", "owed.json", "{}", ""]);
+    for _ in 0..2 {
+        call.invoke_async::<()>(&mut redis).await.expect("done");
+    }
+    let owed: redis::streams::StreamRangeReply =
+        redis.xrange_all(key("later")).await.expect("XRANGE");
+    let bodies: Vec<Vec<u8>> = owed.ids.iter().filter_map(|owed| owed.get("b")).collect();
+    assert_eq!(bodies, [body.to_vec()]);
+    let media: u64 = redis.xlen(key("later-media")).await.expect("XLEN");
+    assert_eq!(media, 1);
+}

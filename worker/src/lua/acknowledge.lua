@@ -10,6 +10,12 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('NOTOWNER the lease is not this worker\'s')
 end
+-- Sent again, because the answer was lost: all of it is done, and the entry's body is gone.
+-- (A group that was destroyed has nothing pending.)
+local pending = redis.pcall('XPENDING', KEYS[2], ARGV[2], ARGV[3], ARGV[3], 1)
+if (pending.err or #pending == 0) and #redis.call('XRANGE', KEYS[2], ARGV[3], ARGV[3]) == 0 then
+  return 1
+end
 local pieces = 5 + 3 * ARGV[4]
 for i = 5, pieces - 1, 3 do
   redis.call('XADD', KEYS[9], '*', 't', ARGV[i], 'm', ARGV[i + 1], 'b', ARGV[i + 2])

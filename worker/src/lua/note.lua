@@ -6,7 +6,8 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('NOTOWNER the lease is not this worker\'s')
 end
 for i = 3, #ARGV, 2 do
-  if #redis.call('XPENDING', KEYS[3], ARGV[2], ARGV[i], ARGV[i], 1) > 0 then
+  local pending = redis.pcall('XPENDING', KEYS[3], ARGV[2], ARGV[i], ARGV[i], 1)
+  if not pending.err and #pending > 0 then
     redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
   end
 end

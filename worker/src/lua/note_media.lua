@@ -5,7 +5,8 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('NOTOWNER the lease is not this worker\'s')
 end
-if #redis.call('XPENDING', KEYS[3], ARGV[2], ARGV[3], ARGV[3], 1) > 0 then
+local pending = redis.pcall('XPENDING', KEYS[3], ARGV[2], ARGV[3], ARGV[3], 1)
+if not pending.err and #pending > 0 then
   redis.call('HSET', KEYS[2], ARGV[3], (redis.call('HGET', KEYS[2], ARGV[3]) or '') .. ARGV[4])
 end
 return 1
