@@ -76,6 +76,7 @@ want ceph-osd ceph-osd
 want radosgw radosgw
 want ceph-common ceph
 want prometheus prometheus
+want chromium chromium
 want curl curl
 want util-linux setpriv
 want python3-venv /usr/lib/python3*/ensurepip

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use shared::admin::{Admin, Guarded, Readiness};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
+use shared::status::SetAsides;
 use shared::store::{StoreArgs, StoreKeys, StorePatience, told};
 use shared::telemetry::Sampled;
 use shared::well::Well;
@@ -124,6 +125,8 @@ pub async fn run(
     };
     readiness.register(&mut registry);
     let admin = Admin {
+        program: "ingress",
+        set_asides: SetAsides::default(),
         readiness,
         registry: Arc::new(registry),
         guarded: secrets.admin_token.clone().map(|token| Guarded {

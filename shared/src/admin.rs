@@ -8,7 +8,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Collected, Full, Limited};
-use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::exposition;
 use crate::secrets::{Rotating, Secret};
+use crate::status::{self, SetAsides};
 use crate::telemetry;
 
 const LOG_LEVEL: &str = "/log-level";
@@ -143,8 +147,11 @@ impl Readiness {
 /// What the admin routes show.
 #[derive(Clone)]
 pub struct Admin {
+    /// What it is called on the status page.
+    pub program: &'static str,
     pub readiness: Readiness,
     pub registry: Arc<Registry>,
+    pub set_asides: SetAsides,
     /// `None`: there are no such routes.
     pub guarded: Option<Guarded>,
 }
@@ -208,9 +215,21 @@ impl Admin {
 
     fn answer(&self, request: &Request<hyper::body::Incoming>) -> Response<Bytes> {
         let (method, path, head) = (request.method(), request.uri().path(), request.headers());
-        let known = ["/metrics", "/health", "/ready"].contains(&path);
+        let known = ["/", "/status.json", "/metrics", "/health", "/ready"].contains(&path);
         if method != Method::GET && known {
             return not_allowed("GET");
+        }
+        if path == "/" {
+            return self.page();
+        }
+        if path == "/status.json" {
+            let report = status::report(
+                self.program,
+                &self.registry,
+                &self.readiness,
+                &self.set_asides,
+            );
+            return json(StatusCode::OK, &report.unwrap_or_default());
         }
         if path == "/metrics" {
             return match exposition::write(&self.registry, head) {
@@ -222,7 +241,21 @@ impl Admin {
             };
         }
         self.probe(path, true)
-            .unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "/metrics, /health, /ready\n"))
+            .unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "/, /metrics, /health, /ready\n"))
+    }
+
+    fn page(&self) -> Response<Bytes> {
+        let mut page = body(
+            StatusCode::OK,
+            "text/html; charset=utf-8",
+            status::page().to_owned(),
+        );
+        let headers = page.headers_mut();
+        let policy = HeaderValue::from_static(status::policy());
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        page
     }
 
     /// `GET /log-level` tells what is logged, `PUT` changes it; behind the token.

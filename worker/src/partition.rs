@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::{Returned, StreamEntry, format_numbers, parse_numbers};
+use shared::status::SetAsides;
 use shared::trace;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -82,6 +83,8 @@ pub struct Work {
     pub numbers: Arc<Numbers>,
     pub metrics: Metrics,
     pub traffic: Arc<Traffic>,
+    /// For the status page.
+    pub set_asides: SetAsides,
     pub hasher: LaneHasher,
     /// How many entries wait for their tenant.
     pub parked: Arc<AtomicUsize>,
@@ -951,6 +954,9 @@ impl Partition {
             return;
         }
         entry.acknowledging = true;
+        entry
+            .set_asides()
+            .for_each(|it| self.work.set_asides.push(it));
         let owed = entry.owed(self.work.state.is_some());
         let media = std::mem::take(&mut entry.pending_media);
         let (work, tenure, id) = (self.work.clone(), self.tenure.clone(), entry.id.clone());

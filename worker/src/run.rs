@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use shared::admin::{self, Admin, Guarded, Readiness, Routes};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
+use shared::status::SetAsides;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -105,7 +106,10 @@ pub async fn run(
     ));
     let state = state_manager(&config, &secrets, &metrics)?;
     let readmit = Readmit::new(store.clone(), connection.clone(), keys.clone());
+    let set_asides = SetAsides::default();
     let admin = Admin {
+        program: "worker",
+        set_asides: set_asides.clone(),
         readiness: readiness.clone(),
         registry: Arc::new(registry),
         guarded: secrets.admin_token.clone().map(|token| Guarded {
@@ -204,6 +208,7 @@ pub async fn run(
         spool,
         metrics: metrics.clone(),
         traffic,
+        set_asides,
         parked: Arc::default(),
         hasher: LaneHasher::default(),
         permits: Arc::new(Semaphore::new(config.concurrency)),

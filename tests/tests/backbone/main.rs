@@ -35,6 +35,7 @@ mod replay;
 mod rolling;
 mod setting_aside;
 mod spool;
+mod status;
 mod store_faults;
 mod takeover;
 mod tenants;

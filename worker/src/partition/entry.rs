@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use shared::entry::{Returned, StreamEntry, format_numbers};
+use shared::status;
 use shared::trace;
 use shared::webhook::Identity;
 use tokio::time::Instant;
@@ -207,6 +208,20 @@ impl Entry {
             (Some(folder), Some(tenant_id)) => folder != store::segment(tenant_id),
             (None, _) | (_, None) => false,
         }
+    }
+
+    /// What of it is set aside, for the status page.
+    pub(super) fn set_asides(&self) -> impl Iterator<Item = status::SetAside> {
+        let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
+        let all = self.set_aside.iter();
+        all.map(move |(reason, set_aside)| status::SetAside {
+            reason: reason.name(),
+            entry: self.id.clone(),
+            correlation_id: self.head.trace()[0].clone(),
+            waba_id: self.head.waba_id.clone(),
+            tenant_id: tenant_id.map(str::to_owned),
+            items: set_aside.items.len(),
+        })
     }
 
     /// What is left to do when it is acknowledged.
