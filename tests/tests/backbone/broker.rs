@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicGetOptions, BasicNackOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeleteOptions,
-};
+use lapin::options::{BasicGetOptions, BasicNackOptions, ExchangeDeleteOptions, QueueBindOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use serde_json::{Value, json};
@@ -120,37 +118,6 @@ async fn a_batch_of_routable_and_unroutable_events_is_told_apart() {
     assert_eq!(of(MESSAGES, &seen).len(), ROUNDS * EACH);
     assert_eq!(of(STATUSES, &seen).len(), ROUNDS * EACH);
     assert_eq!(repeats(&seen), 0);
-}
-
-#[tokio::test]
-async fn a_queue_and_an_exchange_that_vanish_are_declared_again() {
-    let stage = Stage::new().await;
-    let (ingress, _worker) = (stage.ingress().start().await, stage.worker().start().await);
-    let sender = stage.sender(&ingress);
-    let number = Number::fresh();
-    let events = stage.events();
-    let (_connection, channel) = channel(&stage.amqp_url).await;
-    for (n, vanishes) in ["nothing", "queue", "exchange"].into_iter().enumerate() {
-        match vanishes {
-            "queue" => {
-                let options = QueueDeleteOptions::default();
-                let deleted = channel.queue_delete(MESSAGES.into(), options).await;
-                deleted.expect("deleted");
-            }
-            "exchange" => {
-                let options = ExchangeDeleteOptions::default();
-                let deleted = channel.exchange_delete(EXCHANGE.into(), options).await;
-                deleted.expect("deleted");
-            }
-            _ => {}
-        }
-        let body = number.message(payload::text("1111111111", vanishes));
-        sender.send(body).await;
-        events
-            .wait_until(SOON, |seen| seen.len() - repeats(seen) > n)
-            .await;
-    }
-    drained(&stage).await;
 }
 
 /// A queue that is full refuses; what it refused stays in the stream, and nothing is lost or set aside.
