@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::options::{BasicGetOptions, BasicNackOptions, ExchangeDeleteOptions, QueueBindOptions};
+use lapin::options::{
+    BasicGetOptions, BasicNackOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeleteOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use serde_json::{Value, json};
@@ -118,6 +120,43 @@ async fn a_batch_of_routable_and_unroutable_events_is_told_apart() {
     assert_eq!(of(MESSAGES, &seen).len(), ROUNDS * EACH);
     assert_eq!(of(STATUSES, &seen).len(), ROUNDS * EACH);
     assert_eq!(repeats(&seen), 0);
+}
+
+#[tokio::test]
+async fn a_queue_and_an_exchange_that_vanish_are_declared_again() {
+    let stage = Stage::new().await;
+    let (ingress, _worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let sender = stage.sender(&ingress);
+    let number = Number::fresh();
+    let (_connection, own) = channel(&stage.amqp_url).await;
+    for vanishes in ["nothing", "queue", "exchange"] {
+        match vanishes {
+            "queue" => {
+                let options = QueueDeleteOptions::default();
+                let deleted = own.queue_delete(MESSAGES.into(), options).await;
+                deleted.expect("deleted");
+            }
+            "exchange" => {
+                let options = ExchangeDeleteOptions::default();
+                let deleted = own.exchange_delete(EXCHANGE.into(), options).await;
+                deleted.expect("deleted");
+            }
+            _ => {}
+        }
+        let body = number.message(payload::text("1111111111", vanishes));
+        sender.send(body).await;
+        // No consumer: one that comes at the moment of the declaration can be given a message that
+        // its client never sees, until it leaves.
+        let event = eventually(SOON, "the event", async || {
+            // A queue that isn't there closes the channel.
+            let (_connection, channel) = channel(&stage.amqp_url).await;
+            let got = channel.basic_get(MESSAGES.into(), BasicGetOptions { no_ack: true });
+            Some(got.await.ok()??.delivery.data.clone())
+        });
+        let event: Value = serde_json::from_slice(&event.await).expect("JSON");
+        assert_eq!(event["message"]["content"]["body"], vanishes);
+    }
+    drained(&stage).await;
 }
 
 /// A queue that is full refuses; what it refused stays in the stream, and nothing is lost or set aside.
