@@ -51,8 +51,18 @@ pub struct Spool {
 struct Partition {
     /// Nothing is sent to Redis.
     away: AtomicBool,
+    /// That is so, or also so, for want of memory: it lasts until there is room again.
+    short_of_memory: AtomicBool,
     /// When that was learned: what began before says nothing about now.
     since: Mutex<Instant>,
+}
+
+/// What somebody found out about a partition.
+#[derive(Debug, Clone, Copy)]
+enum Finding<'a> {
+    Well,
+    ShortOfMemory,
+    Trouble(&'a str),
 }
 
 /// What a [`Spool`] is made of.
@@ -79,6 +89,7 @@ impl Spool {
         } = parts;
         let partition = |_| Partition {
             away: AtomicBool::new(true),
+            short_of_memory: AtomicBool::new(false),
             since: Mutex::new(Instant::now()),
         };
         Self {
@@ -124,7 +135,7 @@ impl Spool {
     /// Redis was seen for the first time.
     pub fn begin(&self) {
         for partition in 0..self.keys.partitions() {
-            self.switch(partition, Instant::now(), false, "");
+            self.switch(partition, Instant::now(), Finding::Well);
         }
     }
 
@@ -161,15 +172,15 @@ impl Spool {
 
     /// A delivery that began at `began` found Redis unable to take it; `None`: it got no answer.
     fn failed(&self, partition: u16, began: Instant, error: Option<&RedisError>) {
-        let trouble = error.map_or(Trouble::Away, Trouble::of);
-        match trouble {
-            Trouble::Away | Trouble::Soon | Trouble::Full | Trouble::ReadOnly => {}
+        let why = error.map_or_else(|| "no answer in time".to_owned(), ToString::to_string);
+        let finding = match error.map_or(Trouble::Away, Trouble::of) {
+            Trouble::Away | Trouble::Soon | Trouble::ReadOnly => Finding::Trouble(&why),
+            Trouble::Full => Finding::ShortOfMemory,
             // It may be this account's alone.
             Trouble::Broken => return,
-        }
-        let why = error.map_or_else(|| "no answer in time".to_owned(), ToString::to_string);
+        };
         for partition in self.alike(partition) {
-            self.switch(partition, began, true, &why);
+            self.switch(partition, began, finding);
         }
     }
 
@@ -181,12 +192,25 @@ impl Spool {
         }
     }
 
-    /// Something that began at `began` found the partition away, or well. `since` decides between two
-    /// who found different things.
-    fn switch(&self, partition: u16, began: Instant, away: bool, why: &str) {
+    /// Something that began at `began` found this of the partition. `since` decides between two who
+    /// found different things.
+    fn switch(&self, partition: u16, began: Instant, finding: Finding<'_>) {
         let state = &self.partitions[usize::from(partition)];
         let mut since = state.since.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.away.load(Ordering::Relaxed) == away || began < *since {
+        if began < *since {
+            return;
+        }
+        let (away, why) = match finding {
+            Finding::Well => (false, ""),
+            Finding::ShortOfMemory => (true, "short of memory"),
+            Finding::Trouble(why) => (true, why),
+        };
+        match finding {
+            Finding::Well => state.short_of_memory.store(false, Ordering::Relaxed),
+            Finding::ShortOfMemory => state.short_of_memory.store(true, Ordering::Relaxed),
+            Finding::Trouble(_) => {}
+        }
+        if state.away.load(Ordering::Relaxed) == away {
             return;
         }
         *since = Instant::now();
@@ -242,14 +266,20 @@ impl Spool {
     async fn probe(&self, partition: u16) {
         let began = Instant::now();
         let (full, not_full) = FULL;
-        let away = match self.well.memory_used(partition).await {
-            Ok(used) if used >= full => true,
-            Ok(used) if used < not_full => false,
-            // In between it stays as it is; and what takes no writes is found out by who needs it.
-            Ok(_) | Err(_) => return,
+        // What takes no writes is found out by who needs it.
+        let Ok(used) = self.well.memory_used(partition).await else {
+            return;
+        };
+        let state = &self.partitions[usize::from(partition)];
+        let finding = if used >= full {
+            Finding::ShortOfMemory
+        } else if used < not_full || !state.short_of_memory.load(Ordering::Relaxed) {
+            Finding::Well
+        } else {
+            return;
         };
         for partition in self.alike(partition) {
-            self.switch(partition, began, away, "short of memory");
+            self.switch(partition, began, finding);
         }
     }
 }

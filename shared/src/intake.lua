@@ -143,11 +143,13 @@ if #marks.levels == 0 then
   local most = marks.before[#marks.before] or FIRST
   marks.levels[1] = math.max(FIRST, most - FURTHER)
   redis.call('HSET', KEYS[2], marks.name .. marks.generation, marks.levels[1])
-  -- Those before the last one have expired.
+  -- Those before the last one have expired; those far below are of another time to live, whose
+  -- generations have other numbers.
   for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
     local of_short = string.sub(name, 1, 1) == 's'
     local generation = tonumber(of_short and string.sub(name, 2) or name)
-    if generation and generation < (of_short and short or long).generation - 1 then
+    local current = (of_short and short or long).generation
+    if generation and generation < current - 1 and generation > current * 0.99 then
       redis.call('HDEL', KEYS[2], name)
     end
   end

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use futures::stream::{StreamExt, TryStreamExt};
@@ -17,6 +18,7 @@ use shared::redis::Connection;
 use shared::script::Script;
 use shared::webhook::{self, NO_WABA};
 use strum::EnumString;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::error::Reason;
@@ -24,6 +26,12 @@ use crate::store::{self, Kept, ReadError, Store};
 
 /// Objects in work side by side; each may have some MB.
 const AT_ONCE: usize = 8;
+/// Entries of a partition that nobody has read yet, beyond which it is waited for: live webhooks queue
+/// behind them.
+pub const MOST_UNREAD: usize = 64;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+/// A partition that stays busy for so many pauses is left for the next time.
+const MOST_PAUSES: usize = 200;
 /// A list of items this long may have been cut off in the object's metadata: then all go out.
 const LONGEST_LIST: usize = 480;
 
@@ -71,7 +79,7 @@ pub enum PutBack {
     UnderWay,
     /// This replay has put it back before.
     Before,
-    /// The partition has a long backlog.
+    /// The partition's workers are behind.
     Busy,
     /// A later replay has begun.
     Over,
@@ -82,6 +90,13 @@ impl FromRedisValue for PutBack {
         let name: String = redis::from_redis_value(value)?;
         name.parse()
             .map_err(|_| redis::ParsingError::from("an answer of another version's script"))
+    }
+}
+
+impl Returning {
+    /// Key of the object.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 }
 
@@ -122,11 +137,21 @@ impl Readmit {
         let kept = self.store.read(key).await.map_err(NotReturnable::from);
         match kept.and_then(|kept| returning(key, &kept)) {
             Ok(returning) => {
-                self.put_back(&returning, "", 0).await?;
+                for _ in 0..MOST_PAUSES {
+                    match self.put_back(&returning, "").await? {
+                        PutBack::Busy => sleep(BUSY_PAUSE).await,
+                        PutBack::Put | PutBack::UnderWay | PutBack::Before | PutBack::Over => break,
+                    }
+                }
                 Ok(true)
             }
             Err(NotReturnable::Unread(ReadError::Gone)) => Ok(false),
-            Err(NotReturnable::Unread(error @ ReadError::Store(_))) => Err(error.into()),
+            // The store is away; else it is this one object, and those behind it go on.
+            Err(NotReturnable::Unread(error @ ReadError::Store(_)))
+                if self.store.probe().await.is_err() =>
+            {
+                Err(error.into())
+            }
             Err(error) => {
                 tracing::error!(%error, "an object in the failed store can't be put back");
                 Ok(false)
@@ -134,24 +159,18 @@ impl Readmit {
         }
     }
 
-    /// Makes an object an entry again, once. `replay_id` is empty for what comes back by itself; more
-    /// than `most` entries in its stream (0: any number) are waited for.
+    /// Makes an object an entry again, once. `replay_id` is empty for what comes back by itself.
     ///
     /// # Errors
     /// Redis is away or full. It may have been done.
-    pub async fn put_back(
-        &self,
-        returning: &Returning,
-        replay_id: &str,
-        most: usize,
-    ) -> RedisResult<PutBack> {
+    pub async fn put_back(&self, returning: &Returning, replay_id: &str) -> RedisResult<PutBack> {
         let partition = self.keys.partition_of(&returning.waba_id);
         let call = self.script.call([
             self.keys.stream(partition),
             self.keys.returning(partition),
             self.keys.replayed(partition),
         ]);
-        let call = call.arg(replay_id).arg(&returning.source).arg(most);
+        let call = call.arg(replay_id).arg(&returning.source).arg(MOST_UNREAD);
         let call = returning
             .fields
             .iter()

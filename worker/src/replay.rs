@@ -32,8 +32,6 @@ const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Objects asked for side by side: while counting, and ahead of the one that is put back.
 const COUNTED_AT_ONCE: usize = 16;
 const READ_AHEAD: usize = 8;
-/// Entries of a partition beyond which it is waited for: live webhooks queue behind them.
-const MOST_BACKLOG: usize = 64;
 /// Share of Redis' memory beyond which nothing is put back: the rest is for what Meta sends.
 const MOST_MEMORY: f64 = 0.7;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -284,7 +282,12 @@ impl Command {
             match opened {
                 Ok(Some(returning)) => self.put_one_back(replay, &returning).await?,
                 Ok(None) => {}
-                Err(NotReturnable::Unread(ReadError::Store(error))) => return Err(away(error)),
+                Err(NotReturnable::Unread(ReadError::Store(error)))
+                    if self.store.probe().await.is_err() =>
+                {
+                    return Err(away(error));
+                }
+                // One that the store can't give holds up nobody.
                 Err(why) => {
                     self.show.left(&key, &why.to_string())?;
                     replay.left += 1;
@@ -300,7 +303,11 @@ impl Command {
         self.pace().await;
         let mut backoff = Backoff::for_server();
         loop {
-            let put = self.readmit.put_back(returning, &replay.id, MOST_BACKLOG);
+            // It was read a while ago, and may have gone out and been settled since.
+            if let Err(ReadError::Gone) = self.store.described(returning.source()).await {
+                return Ok(());
+            }
+            let put = self.readmit.put_back(returning, &replay.id);
             let (waits, pause) = match put.await {
                 Ok(PutBack::Put | PutBack::UnderWay | PutBack::Before) => return Ok(()),
                 Ok(PutBack::Over) => {

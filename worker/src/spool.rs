@@ -133,6 +133,10 @@ pub async fn empty(work: &Arc<Work>, tenure: &Tenure) {
                 let (stored, left) = (took.stored, took.left);
                 tracing::info!(folder, stored, left, "took webhooks out of the spool");
             }
+            if took.left > 0 {
+                let (left, why) = (took.left, &took.left_why);
+                tracing::warn!(folder, left, why, "webhooks stay in the spool");
+            }
             if let Some(why) = &took.ended
                 && !waits
             {
@@ -149,6 +153,8 @@ struct Took {
     stored: usize,
     /// Of those looked at, what stays for the next pass.
     left: usize,
+    /// Why the last of those does.
+    left_why: String,
     /// Why it ended before all were looked at.
     ended: Option<String>,
 }
@@ -193,29 +199,29 @@ async fn pass(work: &Arc<Work>, tenure: &Tenure, folder: u16) -> Took {
         };
         match take_in(work, tenure, looked_at, fetched).await {
             Ok(key) => removing.push(remove(work.clone(), key).boxed()),
-            Err(stays) => took.count(folder, Err(stays)),
+            Err(stays) => took.count(Err(stays)),
         }
         looked_at += 1;
         while removing.len() >= AT_ONCE
             && let Some(removed) = removing.next().await
         {
-            took.count(folder, removed);
+            took.count(removed);
         }
     }
     while let Some(removed) = removing.next().await {
-        took.count(folder, removed);
+        took.count(removed);
     }
     took
 }
 
 impl Took {
-    fn count(&mut self, folder: u16, removed: Result<(), Stays>) {
+    fn count(&mut self, removed: Result<(), Stays>) {
         match removed {
             Ok(()) => self.stored += 1,
             Err(Stays::Gone) => {}
             Err(Stays::Alone(why)) => {
                 self.left += 1;
-                tracing::warn!(folder, why, "a webhook stays in the spool");
+                self.left_why = why;
             }
             Err(Stays::All(why)) => self.ended = Some(why),
         }
@@ -275,7 +281,11 @@ async fn take_in(
     may_go(work, tenure, n).await?;
     match decode(&bytes) {
         Ok(spooled) => put(&work.spool, &spooled).await?,
-        Err(undecodable) => set_aside(work, &key, bytes, undecodable).await?,
+        // A worker of that version takes it.
+        Err(later @ Undecodable::Version(_)) => return Err(Stays::Alone(later.to_string())),
+        Err(undecodable @ (Undecodable::Headless | Undecodable::Identity)) => {
+            set_aside(work, &key, bytes, undecodable).await?
+        }
     }
     Ok(key)
 }
@@ -323,7 +333,7 @@ async fn put(spool: &Spool, spooled: &Spooled) -> Result<(), Stays> {
     }
 }
 
-/// Keeps what isn't ours, or of a later version, whole in the failed store. Twice is the same.
+/// Keeps what isn't ours whole in the failed store. Twice is the same.
 async fn set_aside(
     work: &Work,
     key: &str,

@@ -270,6 +270,54 @@ async fn an_object_that_outlives_its_worker_is_one_event() {
     }
 }
 
+/// It takes writes, so webhooks go there, though what is in the spool must wait for room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_with_much_in_memory_is_over_when_redis_answers() {
+    let stage = Stage::new().await;
+    let ingress = stage.spooling_ingress().start().await;
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    back(&ingress).await;
+    let mut redis = stage.redis.connection().await;
+    let mut set = redis::cmd("SETRANGE");
+    set.arg("filler").arg(100_000_000).arg("x");
+    set.query_async::<()>(&mut redis).await.expect("filled");
+    let mut ask = redis::cmd("INFO");
+    ask.arg("memory");
+    let info: redis::InfoDict = ask.query_async(&mut redis).await.expect("INFO");
+    let used: u64 = info.get("used_memory").expect("used");
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("maxmemory").arg(used * 1000 / 875);
+    let between = set.query_async::<()>(&mut redis).await;
+    between.expect("between the two thresholds");
+    let number = Number::fresh();
+    stage.redis.signal("STOP");
+    accepted(&sender, text(&number, "spooled")).await;
+    assert_eq!(spooled(&ingress).await, 1.0);
+    stage.redis.signal("CONT");
+    back(&ingress).await;
+    accepted(&sender, text(&number, "stored")).await;
+    assert_eq!(spooled(&ingress).await, 1.0);
+
+    // What a later version spooled stays for its workers, and is in nobody's way.
+    let later = "spool/3/0000000000001-later";
+    let put = stage.webhooks();
+    put.client()
+        .put(&later.into(), "{\"version\":2}\n{}".into())
+        .await
+        .expect("written");
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("maxmemory").arg("4gb");
+    set.query_async::<()>(&mut redis).await.expect("set");
+    let worker = stage.worker().start().await;
+    events.wait_for(2, SOON).await;
+    eventually(SOON, "it says so", async || {
+        let said = worker.log().contains("version 2 is unknown");
+        (said && spool(&stage).await == [later]).then_some(())
+    })
+    .await;
+    nothing_was_set_aside(&stage).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_cluster_only_the_accounts_of_the_node_that_is_away_are_spooled() {
     let cluster = RedisCluster::start().await.expect("a cluster");

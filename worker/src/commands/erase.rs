@@ -6,7 +6,7 @@
 //! on its way is left alone, since its order and its promises hang on it: it is counted, and then the
 //! command ends with an error, to be run again once that is through.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use anyhow::{Context, bail, ensure};
@@ -23,7 +23,7 @@ use super::paper::{Paper, Progress, Tone, row};
 use super::{Deployment, field, scan_stream};
 use crate::config::Config;
 use crate::payload::{Payload, PayloadItem};
-use crate::store::{self, Bucket};
+use crate::store::{self, Bucket, ReadError};
 use crate::traffic;
 
 /// Objects in work side by side; each may have some MB.
@@ -205,6 +205,12 @@ impl Eraser<'_> {
             folders.push(format!("{UNRESOLVED}/{account}"));
             folders.extend(SHARED_FOLDERS.map(|it| format!("{it}/{UNRESOLVED}/{account}")));
         }
+        let is_theirs = |waiting: &Waiting<'_>| {
+            self.accounts.contains(waiting.account)
+                || waiting.tenant_id == Some(tenant_id)
+                || waiting.key.split('/').any(|part| part == tenant)
+        };
+        let before = self.waiting(is_theirs).await?;
         let mut keys = Vec::new();
         for folder in folders {
             let below: Vec<String> = self.list(Bucket::Webhooks, &folder).await?;
@@ -227,13 +233,8 @@ impl Eraser<'_> {
             }
             self.forget_accounts().await.context("Redis")?;
         }
-        // Last: what became an object meanwhile was still on its way before.
-        let is_theirs = |waiting: &Waiting<'_>| {
-            self.accounts.contains(waiting.account)
-                || waiting.tenant_id == Some(tenant_id)
-                || waiting.key.split('/').any(|part| part == tenant)
-        };
-        found.waiting = self.waiting(is_theirs).await?;
+        // What was on its way before may have become an object since.
+        found.waiting = before.max(self.waiting(is_theirs).await?);
         Ok(found)
     }
 
@@ -281,12 +282,35 @@ impl Eraser<'_> {
             erased: self.args.yes,
             ..Erasure::default()
         };
+        let is_theirs = |waiting: &Waiting<'_>| {
+            let of_tenant = self.args.tenant.is_none() || self.accounts.contains(waiting.account);
+            let told: serde_json::Value = serde_json::from_str(waiting.told).unwrap_or_default();
+            let in_told = ["waId", "userId"]
+                .iter()
+                .any(|name| told[*name].as_str().map(person).as_deref() == Some(customer));
+            let in_body = !cuts(waiting.body, customer).is_empty();
+            (of_tenant || waiting.account.is_empty()) && (in_body || in_told)
+        };
+        let before = self.waiting(is_theirs).await?;
+        let returning = self.returning().await.context("Redis")?;
         let mut progress = Progress::new("payloads read");
         let mut read = 0;
         for folder in self.payload_folders().await? {
             let listed = self.deployment.store.listed(Bucket::Webhooks, &folder);
             // Keys first: what is rewritten under another name must not be met again.
             let keys: Vec<String> = listed.try_collect().await.map_err(|error| told(&error))?;
+            // Whoever settles these looks for them under their names.
+            let (left_alone, keys): (Vec<_>, Vec<_>) =
+                keys.into_iter().partition(|key| returning.contains(key));
+            for key in left_alone {
+                match self.deployment.store.read(&key).await {
+                    Ok(kept) => {
+                        found.waiting += usize::from(!cuts(&kept.body, customer).is_empty())
+                    }
+                    Err(ReadError::Gone) => {}
+                    Err(error) => bail!("an object can't be read: {error}"),
+                }
+            }
             let done = stream::iter(keys).map(async |key| {
                 let done = self.payload(&key, customer).await;
                 done.with_context(|| format!("the object {key}"))
@@ -310,17 +334,22 @@ impl Eraser<'_> {
                 }
             }
         }
-        let is_theirs = |waiting: &Waiting<'_>| {
-            let of_tenant = self.args.tenant.is_none() || self.accounts.contains(waiting.account);
-            let told: serde_json::Value = serde_json::from_str(waiting.told).unwrap_or_default();
-            let in_told = ["waId", "userId"]
-                .iter()
-                .any(|name| told[*name].as_str().map(person).as_deref() == Some(customer));
-            let in_body = !cuts(waiting.body, customer).is_empty();
-            (of_tenant || waiting.account.is_empty()) && (in_body || in_told)
-        };
-        found.waiting = self.waiting(is_theirs).await?;
+        // What was on its way before may have become an object since.
+        found.waiting += before.max(self.waiting(is_theirs).await?);
         Ok(found)
+    }
+
+    /// Keys of the objects that are entries again, or about to be moved.
+    async fn returning(&self) -> redis::RedisResult<HashSet<String>> {
+        let mut redis = self.deployment.connection.clone();
+        let mut all = HashSet::new();
+        for partition in 0..self.deployment.keys.partitions() {
+            let mut keys = redis::cmd("HKEYS");
+            keys.arg(self.deployment.keys.returning(partition));
+            let keys: Vec<String> = keys.query_async(&mut redis).await?;
+            all.extend(keys);
+        }
+        Ok(all)
     }
 
     async fn payload_folders(&self) -> anyhow::Result<Vec<String>> {
@@ -397,10 +426,11 @@ impl Eraser<'_> {
         Ok(files)
     }
 
-    /// How much of streams, later-lists and spool is theirs.
+    /// How much of spool, streams and later-lists is theirs: in the order in which it moves, so that it
+    /// is met at least once.
     async fn waiting(&self, theirs: impl Fn(&Waiting<'_>) -> bool) -> anyhow::Result<usize> {
         let (keys, redis) = (&self.deployment.keys, &self.deployment.connection);
-        let mut count = 0;
+        let mut count = self.spooled(&theirs).await?;
         for partition in 0..keys.partitions() {
             let lists = [
                 keys.stream(partition),
@@ -423,14 +453,16 @@ impl Eraser<'_> {
                 scan.await.context("Redis")?;
             }
         }
-        Ok(count + self.spooled(theirs).await?)
+        Ok(count)
     }
 
     async fn spooled(&self, theirs: impl Fn(&Waiting<'_>) -> bool) -> anyhow::Result<usize> {
         let mut count = 0;
         for key in self.list(Bucket::Webhooks, "spool").await? {
-            let Ok(kept) = self.deployment.store.read(&key).await else {
-                continue;
+            let kept = match self.deployment.store.read(&key).await {
+                Ok(kept) => kept,
+                Err(ReadError::Gone) => continue,
+                Err(error) => bail!("the spool can't be read: {error}"),
             };
             // A line of JSON stands before the body.
             let end = kept.body.iter().position(|byte| *byte == b'\n');

@@ -2,7 +2,7 @@
 //!
 //! Each partition has the count that it counts for in its `seen` hash; ingress' script compares it with
 //! its own, so that an ingress that still runs with the old count writes nothing, into any partition,
-//! from then on: it answers 503 until it is restarted with the new one. Stopped in between, the command
+//! from then on: until it is restarted with the new one it answers 503, or has a spool, which is by account. Stopped in between, the command
 //! is run again.
 
 use anyhow::{Context, bail, ensure};

@@ -8,7 +8,7 @@
 --
 -- KEYS: stream, returning, replayed
 -- ARGV: replay id (empty: it comes back by itself), key of the object, most entries in the stream
---       (0: any number), fields of the entry
+--       that nobody has read, fields of the entry
 -- Returns `put`, `under_way`, `before`, `busy`, or `over` (a later replay has begun).
 local replay, source, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
@@ -48,7 +48,10 @@ if entry and (entry == '' or #redis.call('XRANGE', KEYS[1], entry, entry) > 0) t
   end
   return 'under_way'
 end
-if most > 0 and redis.call('XLEN', KEYS[1]) >= most then
+-- What is pending doesn't count: what waits for a tenant would hold up everybody else's.
+local pending = redis.pcall('XPENDING', KEYS[1], 'workers')
+local unread = redis.call('XLEN', KEYS[1]) - (tonumber(pending[1]) or 0)
+if unread >= most then
   return 'busy'
 end
 local fields = {}
