@@ -67,19 +67,6 @@ impl Reason {
     }
 }
 
-/// Why something is set aside: a whole entry for one of the first three, else an item.
-pub const REASONS: [&str; 9] = [
-    "undecodable",
-    "unreadable",
-    "crashes",
-    "unwritable",
-    "panicked",
-    "no_such_item",
-    "tenant_changed",
-    "tenant_suspended",
-    "tenant_unknown",
-];
-
 /// What happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {

@@ -542,7 +542,7 @@ impl Metrics {
             drop(self.media.messages.get_or_create(&MediaLabels { status }));
             drop(self.media.follow_ups.get_or_create(&MediaLabels { status }));
         }
-        for reason in crate::error::REASONS {
+        for reason in crate::error::Reason::iter().map(crate::error::Reason::name) {
             drop(self.set_aside.get_or_create(&SetAside { reason }));
         }
     }

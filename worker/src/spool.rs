@@ -22,6 +22,7 @@ use shared::well::Well;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::Reason;
 use crate::leases::Tenure;
 use crate::metrics::Metrics;
 use crate::partition::Work;
@@ -41,8 +42,6 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 const MOST_MEMORY: f64 = 0.70;
 /// Redis is asked for its memory before each so many objects.
 const BETWEEN_LOOKS: usize = 64;
-/// Reason of what can't be decoded, in the failed store.
-const UNDECODABLE: &str = "undecodable";
 
 /// What emptying the spool takes.
 pub struct Spool {
@@ -345,7 +344,7 @@ async fn set_aside(
     let folder = store::folder(None, NO_WABA);
     let failed = store::failed_key(&folder, received_at_ms as i64, &name);
     let described = BTreeMap::from([
-        ("reason".to_owned(), UNDECODABLE.to_owned()),
+        ("reason".to_owned(), Reason::Undecodable.name().to_owned()),
         ("error".to_owned(), undecodable.to_string()),
         ("received-at".to_owned(), received_at_ms.to_string()),
         ("spooled-as".to_owned(), key.to_owned()),
@@ -355,7 +354,7 @@ async fn set_aside(
         .await
         .map_err(away)?;
     tracing::error!(key, %undecodable, "an object of the spool can't be decoded: it is set aside");
-    work.metrics.entry_set_aside(1, UNDECODABLE);
+    work.metrics.entry_set_aside(1, Reason::Undecodable.name());
     Ok(())
 }
 

@@ -350,7 +350,21 @@ async fn a_new_generation_of_marks_clears_away_the_old_ones() {
     let seen = format!("whatsapp:{{{partition}}}:seen");
     let mut redis = stage.redis.connection().await;
     let own_limit = format!("l{}", number.waba_id);
-    for (field, value) in [(&*own_limit, "7"), ("1", "6"), ("s1", "6,9")] {
+    // Numbers of generations of DEDUP_TTL, a day, and of an hour, that are over.
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    let seconds = now.expect("a clock").as_secs();
+    let (old, old_short) = (
+        format!("{}", seconds / 86_400 - 3),
+        format!("s{}", seconds / 3600 - 3),
+    );
+    // Of eight days: it may be the current one of an ingress with that setting.
+    let of_another_ttl = (seconds / (8 * 86_400)).to_string();
+    for (field, value) in [
+        (&*own_limit, "7"),
+        (&old, "6"),
+        (&old_short, "6,9"),
+        (&of_another_ttl, "6"),
+    ] {
         redis
             .hset::<_, _, _, ()>(&seen, field, value)
             .await
@@ -364,8 +378,9 @@ async fn a_new_generation_of_marks_clears_away_the_old_ones() {
         assert_eq!(answer.header("x-ratelimit-remaining"), expected);
     }
     let fields: Vec<String> = redis.hkeys(&seen).await.expect("HKEYS");
-    assert_eq!(fields.len(), 2, "{fields:?}");
+    assert_eq!(fields.len(), 3, "{fields:?}");
     assert!(fields.contains(&own_limit), "{fields:?}");
+    assert!(fields.contains(&of_another_ttl), "{fields:?}");
     assert_eq!(stored(&stage).await, 1);
 }
 
