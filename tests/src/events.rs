@@ -147,6 +147,11 @@ impl Events {
         self.seen.borrow().len()
     }
 
+    /// How many of those so far are like this.
+    pub fn count_of(&self, predicate: impl FnMut(&&Event) -> bool) -> usize {
+        self.seen.borrow().iter().filter(predicate).count()
+    }
+
     /// Waits until there are at least `n` events, and returns all.
     ///
     /// # Panics

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use tokio::runtime::{Builder, Runtime};
 use worker::config::{Cli, Command};
 use worker::{commands, presign, replay, run};
 
@@ -13,12 +14,10 @@ fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let _spans = shared::telemetry::init(&config.log, "worker")?;
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = config.threads {
-        runtime.worker_threads(threads);
-    }
-    let runtime = runtime.enable_all().build()?;
-    let ended = runtime.block_on(async {
+    let main = runtime("worker", config.threads)?;
+    // Threads of its own: the kernel sees to it that large files don't keep messages waiting.
+    let media = runtime("media", config.threads)?;
+    let ended = main.block_on(async {
         match command.unwrap_or(Command::Run) {
             Command::Run => {}
             Command::Health => return shared::health::ask(config.admin_listen),
@@ -33,9 +32,18 @@ fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
         }
         let listener = run::bind(&config).await?;
         let shutdown = shared::telemetry::shutdown_on_signal()?;
-        run::run(config, listener, shutdown).await
+        run::run(config, listener, media.handle(), shutdown).await
     });
     // What is still waiting for a server is pending in the stream.
-    runtime.shutdown_background();
+    media.shutdown_background();
+    main.shutdown_background();
     ended
+}
+
+fn runtime(name: &str, threads: Option<usize>) -> std::io::Result<Runtime> {
+    let mut runtime = Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        runtime.worker_threads(threads);
+    }
+    runtime.thread_name(name).enable_all().build()
 }

@@ -26,6 +26,7 @@ use reqwest::{Client, Response};
 use shared::private::Hashed;
 use shared::secrets::Secret;
 use shared::webhook::Identity;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -110,6 +111,7 @@ pub struct Media {
     max_bytes: u64,
     deadline: Duration,
     flights: Mutex<HashMap<Identity, Flight>>,
+    runtime: Handle,
     tracker: TaskTracker,
     stop: CancellationToken,
     metrics: Metrics,
@@ -121,6 +123,8 @@ pub struct MediaParts {
     pub store: Arc<Store>,
     pub tokens: Tokens,
     pub allowed: AllowedHosts,
+    /// Files are fetched on its threads.
+    pub runtime: Handle,
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
     pub metrics: Metrics,
@@ -149,6 +153,7 @@ impl Media {
             max_bytes: args.media_max_bytes,
             deadline: args.media_deadline,
             flights: Mutex::default(),
+            runtime: parts.runtime,
             tracker: parts.tracker,
             stop: parts.stop,
             metrics: parts.metrics,
@@ -185,7 +190,8 @@ impl Media {
             // Nobody may be waiting any more: the later-list asks again.
             drop(tell.send(outcome));
         };
-        self.tracker.spawn(flying.instrument(span));
+        self.tracker
+            .spawn_on(flying.instrument(span), &self.runtime);
         flight
     }
 

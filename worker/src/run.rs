@@ -13,6 +13,7 @@ use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
 use shared::status::SetAsides;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -67,7 +68,8 @@ pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
         })
 }
 
-/// Runs until `shutdown`, then finishes what is in work and hands its partitions over.
+/// Runs until `shutdown`, then finishes what is in work and hands its partitions over. Files are
+/// fetched on the threads of `media`.
 ///
 /// # Errors
 /// Settings that can't be used, a partition count that isn't the deployment's, a Redis that may lose
@@ -76,6 +78,7 @@ pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
 pub async fn run(
     config: Config,
     admin_listener: TcpListener,
+    media: &Handle,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     crate::event::phone::load();
@@ -184,6 +187,7 @@ pub async fn run(
             store: store.clone(),
             tokens: Tokens::new(tenants.clone()),
             allowed: allowed_hosts(&config),
+            runtime: media.clone(),
             tracker: background.clone(),
             stop: stop_background.clone(),
             metrics: metrics.clone(),

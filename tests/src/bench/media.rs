@@ -6,6 +6,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::signer::Signer;
 use serde::Serialize;
@@ -31,8 +33,9 @@ const SIZES: [(usize, u8); 5] = [
 ];
 const LARGEST: usize = 100 * MB;
 const LARGE_AT_ONCE: u8 = 16;
-const ROUNDS: usize = 5;
-const TEXTS_PER_SECOND: u32 = 20;
+/// Each one's files are deleted before the next: the store keeps them in memory, and hangs when it is full.
+const ROUNDS: usize = 10;
+const TEXTS_PER_SECOND: u32 = 50;
 const SOON: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Serialize)]
@@ -61,6 +64,7 @@ pub async fn run(json: bool) -> anyhow::Result<()> {
     let ingress = stage
         .ingress()
         .env("LOG_LEVEL", "error")
+        .env("RATE_LIMIT_PER_MINUTE", 1_000_000)
         .try_start()
         .await?;
     let worker = stage
@@ -145,66 +149,96 @@ impl Bench {
     async fn curl(&mut self) -> anyhow::Result<()> {
         let mut times = Vec::new();
         for n in 0..5 {
-            let from = self
-                .stage
-                .neighbours
-                .download_url(&format!("{LARGEST}{n:03}"));
-            let key = Path::from(format!("curl-{n}"));
-            let to = self.stage.media();
-            let to = to
-                .client()
-                .signed_url(reqwest::Method::PUT, &key, SOON)
-                .await?;
-            // The store takes no upload without a length.
-            let pipe = format!(
-                "curl -sf -H 'Authorization: Bearer x' '{from}' | \
-                 curl -sf -T - -H 'Transfer-Encoding:' -H 'Content-Length: {LARGEST}' '{to}'"
-            );
             let began = Instant::now();
-            let mut shell = Command::new("sh");
-            let done = shell
-                .args(["-c", &pipe])
-                .stdin(Stdio::null())
-                .status()
-                .await;
-            ensure!(done.context("sh")?.success(), "curl failed");
+            let pipe = self.pipe(format!("{LARGEST}{n:03}"), format!("curl-{n}"));
+            piped(pipe.await?).await?;
             times.push(began.elapsed());
         }
         self.row("100 MB, curl | curl", times);
         Ok(())
     }
 
-    /// Texts of others, at a fixed rate, while many of the largest files are on their way.
+    /// The command that takes a file from the Graph API to the store.
+    async fn pipe(&self, media_id: String, key: String) -> anyhow::Result<String> {
+        let from = self.stage.neighbours.download_url(&media_id);
+        let to = self.stage.media();
+        let to = to
+            .client()
+            .signed_url(reqwest::Method::PUT, &Path::from(key), SOON)
+            .await?;
+        // The store takes no upload without a length.
+        Ok(format!(
+            "curl -sf -H 'Authorization: Bearer x' '{from}' | \
+             curl -sf -T - -H 'Transfer-Encoding:' -H 'Content-Length: {LARGEST}' '{to}'"
+        ))
+    }
+
+    /// Texts of others, at a fixed rate, while many of the largest files are on their way: by the
+    /// worker, and, in turn, by `curl | curl`, which says what the machine and the servers cost.
     async fn texts_beside_large_files(&mut self) -> anyhow::Result<()> {
-        let (mut rounds, mut all) = (Vec::new(), Vec::new());
+        let (mut ours, mut curl) = (Beside::default(), Beside::default());
+        // Its tenant is known then: the Tenant Service played here is as busy as the Graph API.
+        let others = Number::fresh();
+        self.out(&others, payload::text("16505550000", "Good morning"))
+            .await;
         for round in 0..ROUNDS {
-            let began = Instant::now();
-            self.large_files(round).await;
-            let mut sent = HashMap::new();
-            let mut moments = tokio::time::interval(Duration::from_secs(1) / TEXTS_PER_SECOND);
-            let mut posts = JoinSet::new();
-            let others = Number::fresh();
-            while self.large_files_out() < usize::from(LARGE_AT_ONCE) * (round + 1) {
-                ensure!(began.elapsed() < SOON * 2, "the large files don't come out");
-                let moment = moments.tick().await;
-                let text = payload::text("16505550000", "Does it come in green?");
-                sent.insert(text["id"].as_str().unwrap_or_default().to_owned(), moment);
-                let (sender, body) = (self.sender.clone(), others.message(text));
-                posts.spawn(async move { sender.send(body).await });
+            let out = self.large_files(round).await;
+            self.beside(&others, &mut ours, |bench| bench.large_files_out() >= out)
+                .await?;
+            let mut pipes = JoinSet::new();
+            for n in 0..LARGE_AT_ONCE {
+                let pipe = self.pipe(media_id(round, n), format!("curl-{round}-{n}"));
+                pipes.spawn(piped(pipe.await?));
             }
-            rounds.push(began.elapsed());
-            posts.join_all().await;
-            all.extend(self.taken(&sent).await);
+            let pipes = tokio::spawn(pipes.join_all());
+            self.beside(&others, &mut curl, |_| pipes.is_finished())
+                .await?;
+            for pipe in pipes.await? {
+                pipe?;
+            }
         }
-        self.row("16 x 100 MB at once", rounds);
-        self.row(&format!("{} texts meanwhile", all.len()), all);
+        for (beside, who) in [(ours, ""), (curl, ", curl | curl")] {
+            self.row(&format!("16 x 100 MB at once{who}"), beside.rounds);
+            let what = format!("{} texts meanwhile", beside.texts.len());
+            self.row(&what, beside.texts);
+            self.row("their answers", beside.answers);
+        }
         Ok(())
     }
 
-    async fn large_files(&self, round: usize) {
+    /// One round: texts go on until `done`.
+    async fn beside(
+        &self,
+        others: &Number,
+        beside: &mut Beside,
+        done: impl Fn(&Self) -> bool,
+    ) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut sent = HashMap::new();
+        let mut moments = tokio::time::interval(Duration::from_secs(1) / TEXTS_PER_SECOND);
+        let mut posts = JoinSet::new();
+        while !done(self) {
+            ensure!(began.elapsed() < SOON * 2, "the large files don't come out");
+            let moment = moments.tick().await;
+            let text = payload::text("16505550000", "Does it come in green?");
+            sent.insert(text["id"].as_str().unwrap_or_default().to_owned(), moment);
+            let (sender, body) = (self.sender.clone(), others.message(text));
+            posts.spawn(async move {
+                sender.send(body).await;
+                moment.elapsed()
+            });
+        }
+        beside.rounds.push(began.elapsed());
+        beside.answers.extend(posts.join_all().await);
+        beside.texts.extend(self.taken(&sent).await);
+        self.delete_files().await
+    }
+
+    /// Posts them; how many are out when all of them are.
+    async fn large_files(&self, round: usize) -> usize {
         let numbers: Vec<_> = (0..4).map(|_| Number::fresh()).collect();
         for n in 0..LARGE_AT_ONCE {
-            let id = format!("990{round}{n:02}");
+            let id = media_id(round, n);
             let content = Content::Sized(LARGEST, n + 100);
             self.stage
                 .neighbours
@@ -219,12 +253,21 @@ impl Bench {
                 .send(numbers[usize::from(n % 4)].message(message))
                 .await;
         }
+        usize::from(LARGE_AT_ONCE) * (round + 1)
     }
 
     fn large_files_out(&self) -> usize {
-        let seen = self.events.all();
-        let large = |event: &&Event| event.text("/message/type") == "document";
-        seen.iter().filter(large).count()
+        self.events.count_of(|event| {
+            event.text("/message/type") == "document"
+                && event.text("/message/media/status") == "stored"
+        })
+    }
+
+    async fn delete_files(&self) -> anyhow::Result<()> {
+        let media = self.stage.media();
+        let listed = media.client().list(None).map_ok(|object| object.location);
+        let deleted = media.client().delete_stream(listed.boxed());
+        Ok(deleted.try_for_each(|_| async { Ok(()) }).await?)
     }
 
     /// How long after its moment each of these messages came out.
@@ -251,4 +294,24 @@ impl Bench {
             p99_ms: at(0.99),
         });
     }
+}
+
+/// Of texts beside large files, round by round.
+#[derive(Default)]
+struct Beside {
+    rounds: Vec<Duration>,
+    answers: Vec<Duration>,
+    texts: Vec<Duration>,
+}
+
+fn media_id(round: usize, n: u8) -> String {
+    format!("990{round:02}{n:02}")
+}
+
+async fn piped(pipe: String) -> anyhow::Result<()> {
+    let mut shell = Command::new("sh");
+    let shell = shell.args(["-c", &pipe]).stdin(Stdio::null());
+    let done = shell.status().await.context("sh")?;
+    ensure!(done.success(), "curl failed");
+    Ok(())
 }

@@ -263,7 +263,7 @@ paxos min wait = 0.01
 [osd]
 osd data = {folder}/osd
 osd objectstore = memstore
-memstore device bytes = 4G
+memstore device bytes = 8G
 osd op num shards = 1
 osd memory target = 1G
 
@@ -276,6 +276,8 @@ rgw thread pool size = 32
 rgw num rados handles = 1
 rgw rados pool pg num min = 4
 rgw run sync thread = false
+rgw gc obj min wait = 1
+rgw gc processor period = 5
 rgw enable ops log = false
 rgw relaxed region enforcement = true
 "
