@@ -220,27 +220,26 @@ pub async fn consume_each(amqp_url: &str, queue: &'static str, take: &(dyn Fn(Ev
     loop {
         // A broker that is away, one that is still starting and doesn't answer, and a queue that
         // isn't there yet are all tried again.
-        if let Ok(Ok((connection, deliveries))) = timeout(PATIENCE, open(amqp_url, queue)).await {
-            drop(collect(deliveries, queue, take).await);
-            drop(connection);
+        let connecting = Connection::connect(amqp_url, ConnectionProperties::default());
+        if let Ok(Ok(connection)) = timeout(PATIENCE, connecting).await {
+            if let Ok(Ok(deliveries)) = timeout(PATIENCE, consume(&connection, queue)).await {
+                drop(collect(deliveries, queue, take).await);
+            }
+            // Else a node that lost the others for a while goes on giving messages to it.
+            let closing = connection.close(200, "bye".into());
+            drop(timeout(PATIENCE, closing).await);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-async fn open(amqp_url: &str, queue: &str) -> lapin::Result<(Connection, Consumer)> {
-    let connection = Connection::connect(amqp_url, ConnectionProperties::default()).await?;
+async fn consume(connection: &Connection, queue: &str) -> lapin::Result<Consumer> {
     let channel = connection.create_channel().await?;
     channel.basic_qos(512, BasicQosOptions::default()).await?;
-    let deliveries = channel
-        .basic_consume(
-            queue.into(),
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        )
-        .await?;
-    Ok((connection, deliveries))
+    let options = BasicConsumeOptions::default();
+    channel
+        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+        .await
 }
 
 async fn collect(

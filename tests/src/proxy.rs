@@ -43,7 +43,7 @@ pub enum Mode {
     Answer(&'static [u8]),
 }
 
-/// A proxy in front of one server. Dropping it closes everything.
+/// A proxy in front of a server, or of several that do the same. Dropping it closes everything.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -58,8 +58,17 @@ impl Proxy {
     /// # Errors
     /// It can't listen.
     pub async fn start(upstream: impl Into<String>) -> anyhow::Result<Self> {
+        Self::start_before(vec![upstream.into()]).await
+    }
+
+    /// Balances: each connection begins with the next of `upstreams`, and takes the first that lets it
+    /// in.
+    ///
+    /// # Errors
+    /// It can't listen.
+    pub async fn start_before(upstreams: Vec<String>) -> anyhow::Result<Self> {
         let address = (Ipv4Addr::LOCALHOST, ports::free());
-        Self::start_at(address.into(), upstream).await
+        Self::listen(address.into(), upstreams).await
     }
 
     /// The same at an address that is given.
@@ -70,11 +79,15 @@ impl Proxy {
         address: SocketAddr,
         upstream: impl Into<String>,
     ) -> anyhow::Result<Self> {
+        Self::listen(address, vec![upstream.into()]).await
+    }
+
+    async fn listen(address: SocketAddr, upstreams: Vec<String>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await.context("proxy")?;
         let address = listener.local_addr()?;
         let (mode, modes) = watch::channel(Mode::Pass);
         let stop = CancellationToken::new();
-        let serving = serve(listener, upstream.into(), modes);
+        let serving = serve(listener, upstreams, modes);
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(serving).await });
         Ok(Self {
@@ -104,7 +117,7 @@ impl Proxy {
 }
 
 /// Dropping the returned future drops every connection with it.
-async fn serve(listener: TcpListener, upstream: String, modes: watch::Receiver<Mode>) {
+async fn serve(listener: TcpListener, mut upstreams: Vec<String>, modes: watch::Receiver<Mode>) {
     let tracker = TaskTracker::new();
     let all = CancellationToken::new();
     let _close_all = all.clone().drop_guard();
@@ -112,14 +125,24 @@ async fn serve(listener: TcpListener, upstream: String, modes: watch::Receiver<M
         let Ok((client, _)) = listener.accept().await else {
             continue;
         };
-        let connection = connect(client, upstream.clone(), modes.clone());
+        upstreams.rotate_left(1);
+        let connection = connect(client, upstreams.clone(), modes.clone());
         let closed = all.clone();
         tracker.spawn(async move { closed.run_until_cancelled(connection).await });
     }
 }
 
+async fn first_of(upstreams: &[String]) -> Option<TcpStream> {
+    for upstream in upstreams {
+        if let Ok(server) = TcpStream::connect(upstream).await {
+            return Some(server);
+        }
+    }
+    None
+}
+
 /// One connection, from accept to close. Errors on either side close both.
-async fn connect(client: TcpStream, upstream: String, mut modes: watch::Receiver<Mode>) {
+async fn connect(client: TcpStream, upstreams: Vec<String>, mut modes: watch::Receiver<Mode>) {
     // A held-back connection is made when it may pass.
     let held = modes.wait_for(|mode| *mode != Mode::Blackhole).await;
     let Ok(mode) = held.map(|mode| mode.clone()) else {
@@ -138,7 +161,7 @@ async fn connect(client: TcpStream, upstream: String, mut modes: watch::Receiver
         | Mode::Hold(_)
         | Mode::Answer(_) => {}
     }
-    let Ok(server) = TcpStream::connect(&upstream).await else {
+    let Some(server) = first_of(&upstreams).await else {
         return;
     };
     // Without this the proxy adds up to 40 ms to every small answer.

@@ -52,6 +52,12 @@ pub struct Plan {
     pub ingress: u64,
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..10))]
     pub workers: u64,
+    /// 3: a cluster
+    #[arg(long, default_value_t = 1, value_parser = nodes)]
+    pub redis_nodes: usize,
+    /// 3: a cluster
+    #[arg(long, default_value_t = 1, value_parser = nodes)]
+    pub rabbitmq_nodes: usize,
     /// Items per second
     #[arg(long, default_value_t = 80.0)]
     pub rate: f64,
@@ -69,8 +75,8 @@ impl Plan {
         let targets = Targets {
             ingress: self.ingress as usize,
             workers: self.workers as usize,
-            redis_nodes: 1,
-            rabbitmq_nodes: 1,
+            redis_nodes: self.redis_nodes,
+            rabbitmq_nodes: self.rabbitmq_nodes,
             small_disk: can_mount(),
         };
         let planned = schedule(self.seed.unwrap_or_default(), self.length(), targets);
@@ -95,14 +101,25 @@ impl Plan {
             minutes,
             ingress,
             workers,
+            redis_nodes,
+            rabbitmq_nodes,
             rate,
             accounts,
             ..
         } = self;
         format!(
             "deploy/local/chaos.sh --minutes {minutes} --seed {seed} --ingress {ingress} \
-             --workers {workers} --rate {rate} --accounts {accounts}"
+             --workers {workers} --redis-nodes {redis_nodes} --rabbitmq-nodes {rabbitmq_nodes} \
+             --rate {rate} --accounts {accounts}"
         )
+    }
+}
+
+fn nodes(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("1 or 3".to_owned()),
     }
 }
 
@@ -122,6 +139,8 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str)) -> anyhow::Result<Report> {
     let size = Size {
         ingress: plan.ingress as usize,
         workers: plan.workers as usize,
+        redis_nodes: plan.redis_nodes,
+        rabbitmq_nodes: plan.rabbitmq_nodes,
     };
     let scene = Arc::new(Scene::start(size).await?);
     let planned = schedule(seed, plan.length(), scene.targets);
@@ -304,17 +323,16 @@ async fn judge(
     let (files, wrong) = remains::files(&scene.media, &seen.items, &seen.received).await?;
     findings.violations.extend(wrong);
     findings.violations.extend(left_over(scene).await?);
-    findings
-        .violations
-        .extend(remains::dead_letters(scene).await?);
+    findings.violations.extend(remains::in_queues(scene).await?);
     Ok((findings, raw_objects, files))
 }
 
-/// Partitions that are being handed over have a moment.
+/// Partitions that are being handed over have a moment, and so has RabbitMQ to count its queues.
 async fn left_over(scene: &Scene) -> anyhow::Result<Vec<Violation>> {
     let end = Instant::now() + SETTLING;
     loop {
-        let left = remains::left_over(scene).await?;
+        let mut left = remains::left_over(scene).await?;
+        left.extend(remains::in_queues(scene).await?);
         if left.is_empty() || Instant::now() > end {
             return Ok(left);
         }

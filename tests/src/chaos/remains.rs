@@ -185,24 +185,25 @@ pub async fn left_over(scene: &Scene) -> anyhow::Result<Vec<Violation>> {
         .collect())
 }
 
-/// Messages in the dead-letter queues, which only consumers reject into.
+/// Messages that nobody has taken: in the dead-letter queues, which only consumers reject into, and in
+/// the others, whose consumers should have had them.
 ///
 /// # Errors
 /// RabbitMQ is away.
-pub async fn dead_letters(scene: &Scene) -> anyhow::Result<Vec<Violation>> {
+pub async fn in_queues(scene: &Scene) -> anyhow::Result<Vec<Violation>> {
     let queues = scene.queues().await?;
     let queues = queues.as_array().cloned().unwrap_or_default();
-    let dead = queues.iter().filter_map(|queue| {
+    let left = queues.iter().filter_map(|queue| {
         let (name, messages) = (queue["name"].as_str()?, queue["messages"].as_u64()?);
-        let own = QUEUES.contains(&name);
-        (!own && messages > 0).then(|| format!("{messages} in {name}"))
+        let kind = match QUEUES.contains(&name) {
+            true => "in a queue",
+            false => "dead letter",
+        };
+        let (given, takers) = (&queue["messages_unacknowledged"], &queue["consumers"]);
+        let what = format!("{messages} in {name}, {given} given to its {takers} consumers");
+        (messages > 0).then_some(Violation { kind, what })
     });
-    Ok(dead
-        .map(|what| Violation {
-            kind: "dead letter",
-            what,
-        })
-        .collect())
+    Ok(left.collect())
 }
 
 /// Holds the raw archive against what was sent: each event's object is there, and each object is,

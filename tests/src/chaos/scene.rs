@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::future::{join_all, try_join_all};
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
 use super::schedule::{Action, Link, Planned, Target, Targets};
@@ -16,7 +17,7 @@ use crate::neighbours::{Fault as Misbehaviour, Neighbours};
 use crate::programs::{Ingress, Program, Until, Worker};
 use crate::proxy::{Mode, Proxy};
 use crate::servers::redis::can_mount;
-use crate::servers::{RabbitMq, Redis, RedisOptions, S3, Vhost};
+use crate::servers::{RabbitMq, Redis, RedisCluster, RedisOptions, S3, Vhost, cluster};
 use crate::store::Store;
 use crate::waiting::poll;
 
@@ -34,19 +35,24 @@ const MEDIA: &str = "media-inbound";
 pub struct Size {
     pub ingress: usize,
     pub workers: usize,
+    pub redis_nodes: usize,
+    pub rabbitmq_nodes: usize,
 }
 
 /// All of it, running. What a fault may replace is behind a lock, which is held as long as the fault.
 pub struct Scene {
     pub ingress: Vec<Mutex<Ingress>>,
     pub workers: Vec<Mutex<Worker>>,
-    pub redis: Mutex<Redis>,
-    pub rabbitmq: Mutex<RabbitMq>,
+    redis: Vec<Mutex<Redis>>,
+    /// What `REDIS_URL` is.
+    redis_url: String,
+    rabbitmq: Vec<Mutex<RabbitMq>>,
     pub store: Mutex<S3>,
     links: Vec<(Link, Proxy)>,
     pub neighbours: Neighbours,
-    /// Past the proxies
+    /// Past the proxy that faults happen to
     pub amqp_url: String,
+    _balancer: Proxy,
     pub webhooks: Store,
     pub media: Store,
     pub targets: Targets,
@@ -60,39 +66,45 @@ impl Scene {
     /// A part can't be started.
     pub async fn start(size: Size) -> anyhow::Result<Self> {
         let small_disk = can_mount();
-        let redis = Redis::start(RedisOptions {
-            disk_mb: small_disk.then_some(DISK_MB),
-            ..RedisOptions::default()
-        });
-        let (redis, rabbitmq, store, neighbours) =
-            tokio::try_join!(redis, RabbitMq::start(), S3::start(), Neighbours::start())?;
-        let vhost = rabbitmq.vhost().await?;
+        let disk_mb = small_disk.then_some(DISK_MB);
+        let (redis, rabbitmq, store, neighbours) = tokio::try_join!(
+            redis_nodes(size.redis_nodes, disk_mb),
+            RabbitMq::start_cluster(size.rabbitmq_nodes),
+            S3::start(),
+            Neighbours::start()
+        )?;
+        let vhost = rabbitmq[0].vhost().await?;
+        let brokers: Vec<_> = rabbitmq.iter().map(RabbitMq::address).collect();
+        let balancer = Proxy::start_before(brokers.clone()).await?;
         let mut links = Vec::new();
         for link in Link::ALL {
-            let upstream = match link {
-                Link::IngressToRedis | Link::WorkersToRedis => redis.address(),
-                Link::WorkersToRabbitMq => rabbitmq.address(),
-                Link::ToStore => store.address(),
-                Link::WorkersToGraph => neighbours.address().to_string(),
+            let upstreams = match link {
+                Link::IngressToRedis | Link::WorkersToRedis => vec![redis[0].address()],
+                Link::WorkersToRabbitMq => brokers.clone(),
+                Link::ToStore => vec![store.address()],
+                Link::WorkersToGraph => vec![neighbours.address().to_string()],
             };
-            links.push((link, Proxy::start(upstream).await?));
+            links.push((link, Proxy::start_before(upstreams).await?));
         }
+        let urls: Vec<_> = redis.iter().map(Redis::url).collect();
         let mut scene = Self {
             ingress: Vec::new(),
             workers: Vec::new(),
             webhooks: Store::new(store.access(), WEBHOOKS),
             media: Store::new(store.access(), MEDIA),
-            amqp_url: vhost.url(),
-            redis: Mutex::new(redis),
-            rabbitmq: Mutex::new(rabbitmq),
+            amqp_url: at(&vhost.url(), &balancer)?,
+            _balancer: balancer,
+            redis: redis.into_iter().map(Mutex::new).collect(),
+            redis_url: urls.join(","),
+            rabbitmq: rabbitmq.into_iter().map(Mutex::new).collect(),
             store: Mutex::new(store),
             links,
             neighbours,
             targets: Targets {
                 ingress: size.ingress,
                 workers: size.workers,
-                redis_nodes: 1,
-                rabbitmq_nodes: 1,
+                redis_nodes: size.redis_nodes,
+                rabbitmq_nodes: size.rabbitmq_nodes,
                 small_disk,
             },
             vhost,
@@ -125,9 +137,17 @@ impl Scene {
         Ok(())
     }
 
+    /// Clients of a cluster learn its nodes' own addresses, past a proxy.
+    fn redis_url(&self, link: Link) -> String {
+        match self.redis.len() {
+            1 => format!("redis://{}", self.through(link)),
+            _ => self.redis_url.clone(),
+        }
+    }
+
     async fn start_ingress(&self) -> anyhow::Result<Ingress> {
         let access = self.store.lock().await.access().clone();
-        let redis_url = format!("redis://{}", self.through(Link::IngressToRedis));
+        let redis_url = self.redis_url(Link::IngressToRedis);
         Ingress::builder(&redis_url)
             .env("MINIO_ENDPOINT", self.store_endpoint())
             .env("MINIO_ACCESS_KEY", &access.access_key)
@@ -141,14 +161,10 @@ impl Scene {
 
     async fn start_worker(&self) -> anyhow::Result<Worker> {
         let access = self.store.lock().await.access().clone();
-        let redis_url = format!("redis://{}", self.through(Link::WorkersToRedis));
-        let mut amqp_url = Url::parse(&self.amqp_url).context("the URL of RabbitMQ")?;
-        let port = self.proxy(Link::WorkersToRabbitMq).address().port();
-        amqp_url
-            .set_port(Some(port))
-            .map_err(|()| anyhow::anyhow!("the URL of RabbitMQ has no port"))?;
+        let redis_url = self.redis_url(Link::WorkersToRedis);
+        let amqp_url = at(&self.amqp_url, self.proxy(Link::WorkersToRabbitMq))?;
         let neighbours = self.neighbours.url();
-        Worker::builder(&redis_url, amqp_url.as_str(), &access, &neighbours)
+        Worker::builder(&redis_url, &amqp_url, &access, &neighbours)
             .env("MINIO_ENDPOINT", self.store_endpoint())
             .env("MINIO_PUBLIC_ENDPOINT", &access.endpoint)
             .env("MINIO_WEBHOOK_BUCKET", WEBHOOKS)
@@ -200,13 +216,13 @@ impl Scene {
                 begun();
                 program(&mut worker, &fault.action, until).await
             }
-            Target::Redis => {
-                let mut redis = self.redis.lock().await;
+            Target::Redis(n) => {
+                let mut redis = self.redis[n].lock().await;
                 begun();
                 redis_suffers(&mut redis, &fault.action, until).await
             }
-            Target::RabbitMq => {
-                let mut rabbitmq = self.rabbitmq.lock().await;
+            Target::RabbitMq(n) => {
+                let mut rabbitmq = self.rabbitmq[n].lock().await;
                 begun();
                 rabbitmq_suffers(&mut rabbitmq, &fault.action, until).await
             }
@@ -253,23 +269,25 @@ impl Scene {
         begun: impl FnOnce(),
         until: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let mut ingress = futures::future::join_all(self.ingress.iter().map(Mutex::lock)).await;
-        let mut workers = futures::future::join_all(self.workers.iter().map(Mutex::lock)).await;
-        let (mut redis, mut rabbitmq) = (self.redis.lock().await, self.rabbitmq.lock().await);
+        let mut ingress = all(&self.ingress).await;
+        let mut workers = all(&self.workers).await;
+        let (mut redis, mut rabbitmq) = (all(&self.redis).await, all(&self.rabbitmq).await);
         let mut store = self.store.lock().await;
         begun();
         ingress.iter_mut().for_each(|ingress| ingress.kill());
         workers.iter_mut().for_each(|worker| worker.kill());
-        redis.kill();
-        rabbitmq.kill();
+        redis.iter_mut().for_each(|redis| redis.kill());
+        rabbitmq.iter_mut().for_each(|rabbitmq| rabbitmq.kill());
         store.kill();
         until.await;
         // All at once: whoever is up first waits for what it needs.
         let servers = async {
-            tokio::try_join!(redis.restart(), rabbitmq.restart(), store.restart()).map(drop)
+            let redis = try_join_all(redis.iter_mut().map(|redis| redis.restart()));
+            let rabbitmq = try_join_all(rabbitmq.iter_mut().map(|node| node.restart()));
+            tokio::try_join!(redis, rabbitmq, store.restart()).map(drop)
         };
-        let ingress = futures::future::join_all(ingress.iter_mut().map(|one| one.restart()));
-        let workers = futures::future::join_all(workers.iter_mut().map(|one| one.restart()));
+        let ingress = join_all(ingress.iter_mut().map(|one| one.restart()));
+        let workers = join_all(workers.iter_mut().map(|one| one.restart()));
         tokio::join!(servers, ingress, workers).0
     }
 
@@ -277,8 +295,16 @@ impl Scene {
     ///
     /// # Errors
     /// It is away.
-    pub async fn redis_for(&self, _key: &str) -> anyhow::Result<MultiplexedConnection> {
-        Ok(self.redis.lock().await.try_connection().await?)
+    pub async fn redis_for(&self, key: &str) -> anyhow::Result<MultiplexedConnection> {
+        let mut connection = self.redis[0].lock().await.try_connection().await?;
+        if self.redis.len() == 1 {
+            return Ok(connection);
+        }
+        let slot = redis::cmd("CLUSTER").arg(&["KEYSLOT", key]).to_owned();
+        let slot: u16 = slot.query_async(&mut connection).await?;
+        let node = usize::from(slot / (cluster::SLOTS / self.redis.len() as u16));
+        let node = node.min(self.redis.len() - 1);
+        Ok(self.redis[node].lock().await.try_connection().await?)
     }
 
     /// Correlation ids of the webhooks that went to the spool, all or in part.
@@ -300,7 +326,7 @@ impl Scene {
     /// # Errors
     /// It is away.
     pub async fn queues(&self) -> anyhow::Result<Value> {
-        let broker = self.rabbitmq.lock().await.broker();
+        let broker = self.rabbitmq[0].lock().await.broker();
         broker
             .get(&format!("/api/queues/{}", self.vhost.name))
             .await
@@ -336,9 +362,14 @@ impl Scene {
             let log = worker.lock().await.log();
             std::fs::write(folder.join(format!("worker-{}.log", n + 1)), log)?;
         }
-        std::fs::write(folder.join("redis.log"), self.redis.lock().await.log())?;
-        let log = self.rabbitmq.lock().await.log();
-        std::fs::write(folder.join("rabbitmq.log"), log)?;
+        for (n, redis) in self.redis.iter().enumerate() {
+            let log = redis.lock().await.log();
+            std::fs::write(folder.join(format!("redis-{}.log", n + 1)), log)?;
+        }
+        for (n, rabbitmq) in self.rabbitmq.iter().enumerate() {
+            let log = rabbitmq.lock().await.log();
+            std::fs::write(folder.join(format!("rabbitmq-{}.log", n + 1)), log)?;
+        }
         Ok(())
     }
 }
@@ -375,6 +406,31 @@ async fn program(
         }
     }
     Ok(())
+}
+
+/// A single Redis, or a cluster that shares the slots out evenly.
+async fn redis_nodes(nodes: usize, disk_mb: Option<u32>) -> anyhow::Result<Vec<Redis>> {
+    let options = RedisOptions {
+        disk_mb,
+        ..RedisOptions::default()
+    };
+    if nodes == 1 {
+        return Ok(vec![Redis::start(options).await?]);
+    }
+    Ok(RedisCluster::of(nodes, options).await?.into_nodes())
+}
+
+/// A URL with the address of a proxy.
+fn at(url: &str, proxy: &Proxy) -> anyhow::Result<String> {
+    let mut url = Url::parse(url)?;
+    let port = Some(proxy.address().port());
+    let set = url.set_port(port);
+    set.map_err(|()| anyhow::anyhow!("a URL without a port"))?;
+    Ok(url.into())
+}
+
+async fn all<T>(locked: &[Mutex<T>]) -> Vec<MutexGuard<'_, T>> {
+    join_all(locked.iter().map(Mutex::lock)).await
 }
 
 async fn redis_suffers(

@@ -25,8 +25,8 @@ pub struct Targets {
 pub enum Target {
     Ingress(usize),
     Worker(usize),
-    Redis,
-    RabbitMq,
+    Redis(usize),
+    RabbitMq(usize),
     Store,
     Link(Link),
     Neighbour(Service),
@@ -88,7 +88,7 @@ impl Planned {
     /// be unknown to it, or to Redis.
     pub fn may_repeat(&self) -> bool {
         match self.target {
-            Target::Worker(_) | Target::Redis | Target::RabbitMq | Target::Everything => true,
+            Target::Worker(_) | Target::Redis(_) | Target::RabbitMq(_) | Target::Everything => true,
             Target::Link(link) => match link {
                 Link::WorkersToRedis | Link::WorkersToRabbitMq => true,
                 Link::IngressToRedis | Link::ToStore | Link::WorkersToGraph => false,
@@ -109,13 +109,21 @@ impl fmt::Display for Target {
         match self {
             Self::Ingress(n) => write!(f, "ingress {}", n + 1),
             Self::Worker(n) => write!(f, "worker {}", n + 1),
-            Self::Redis => f.write_str("Redis"),
-            Self::RabbitMq => f.write_str("RabbitMQ"),
+            Self::Redis(n) => numbered(f, "Redis", *n),
+            Self::RabbitMq(n) => numbered(f, "RabbitMQ", *n),
             Self::Store => f.write_str("store"),
             Self::Link(link) => write!(f, "{link}"),
             Self::Neighbour(service) => f.write_str(service.name()),
             Self::Everything => f.write_str("everything"),
         }
+    }
+}
+
+/// The first one needs no number: mostly it is the only one.
+fn numbered(f: &mut fmt::Formatter<'_>, name: &str, n: usize) -> fmt::Result {
+    match n {
+        0 => f.write_str(name),
+        n => write!(f, "{name} {}", n + 1),
     }
 }
 
@@ -193,7 +201,7 @@ pub fn schedule(seed: u64, length: Duration, targets: Targets) -> Vec<Planned> {
 fn has_room(planned: &[Planned], one: &Planned) -> bool {
     let running = |other: &&Planned| other.at + other.lasts > one.at;
     let peace = match one.target {
-        Target::RabbitMq | Target::Everything => RABBITMQ_PEACE,
+        Target::RabbitMq(_) | Target::Everything => RABBITMQ_PEACE,
         _ => PEACE,
     };
     let disturbs = planned.iter().any(|other| {
@@ -207,8 +215,8 @@ fn target(random: &mut StdRng, targets: Targets) -> Target {
     match random.random_range(0..100) {
         0..28 => Target::Worker(random.random_range(0..targets.workers)),
         28..40 => Target::Ingress(random.random_range(0..targets.ingress)),
-        40..54 => Target::Redis,
-        54..64 => Target::RabbitMq,
+        40..54 => Target::Redis(one_of(random, targets.redis_nodes)),
+        54..64 => Target::RabbitMq(one_of(random, targets.rabbitmq_nodes)),
         64..70 => Target::Store,
         70..90 => loop {
             let link = Link::ALL[random.random_range(0..Link::ALL.len())];
@@ -223,6 +231,14 @@ fn target(random: &mut StdRng, targets: Targets) -> Target {
     }
 }
 
+/// Draws nothing where there is nothing to choose: a seed means the same with one node as ever.
+fn one_of(random: &mut StdRng, nodes: usize) -> usize {
+    match nodes {
+        0 | 1 => 0,
+        nodes => random.random_range(0..nodes),
+    }
+}
+
 fn action(random: &mut StdRng, target: Target, targets: Targets) -> Action {
     let percent = random.random_range(0..100);
     match target {
@@ -232,14 +248,14 @@ fn action(random: &mut StdRng, target: Target, targets: Targets) -> Action {
             50..85 => Action::Freeze,
             _ => Action::Terminate,
         },
-        Target::Redis => match percent {
+        Target::Redis(_) => match percent {
             0..45 => Action::Kill,
             45..70 => Action::Freeze,
             70..85 => Action::NoMemory,
             _ if targets.small_disk => Action::DiskFull,
             _ => Action::Kill,
         },
-        Target::RabbitMq => match percent {
+        Target::RabbitMq(_) => match percent {
             0..40 => Action::Kill,
             40..70 => Action::Freeze,
             _ => Action::MemoryAlarm,

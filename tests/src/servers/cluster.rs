@@ -9,10 +9,10 @@ use super::redis::{Redis, RedisOptions};
 use crate::ports;
 use crate::waiting::eventually;
 
-const SLOTS: u16 = 16384;
+pub const SLOTS: u16 = 16384;
 const SOON: Duration = Duration::from_secs(20);
 
-/// Three redis-servers that share the slots evenly. A slot whose node is away leaves the others
+/// redis-servers that share the slots evenly. A slot whose node is away leaves the others
 /// served.
 #[derive(Debug)]
 pub struct RedisCluster {
@@ -20,13 +20,23 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts it; every node knows all others when this returns (about 2 s).
+    /// Three nodes.
+    ///
+    /// # Errors
+    /// As [`RedisCluster::of`].
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::of(3, RedisOptions::default()).await
+    }
+
+    /// Starts it; every node knows all others when this returns (about 2 s). Of `size` nodes, the nth
+    /// has the nth part of the slots.
     ///
     /// # Errors
     /// redis-server is not installed, or the nodes don't find each other.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub async fn of(size: usize, options: RedisOptions) -> anyhow::Result<Self> {
         let mut nodes = Vec::new();
-        for n in 0..3_u16 {
+        let size = size as u16;
+        for n in 0..size {
             let bus = ports::free();
             let arguments = [
                 "--cluster-enabled yes",
@@ -36,12 +46,12 @@ impl RedisCluster {
             ];
             let options = RedisOptions {
                 arguments: arguments.join(" ").split(' ').map(str::to_owned).collect(),
-                ..RedisOptions::default()
+                ..options.clone()
             };
             let node = Redis::start(options).await?;
             let mut connection = node.connection().await;
-            let share = SLOTS / 3;
-            let last = if n == 2 {
+            let share = SLOTS / size;
+            let last = if n == size - 1 {
                 SLOTS - 1
             } else {
                 (n + 1) * share - 1
@@ -71,6 +81,11 @@ impl RedisCluster {
     pub fn url(&self) -> String {
         let urls: Vec<_> = self.nodes.iter().map(Redis::url).collect();
         urls.join(",")
+    }
+
+    /// The nodes by themselves.
+    pub fn into_nodes(self) -> Vec<Redis> {
+        self.nodes
     }
 
     pub fn nodes(&self) -> &[Redis] {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream as BlockingTcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, thread};
 
@@ -15,9 +16,12 @@ use tokio::time::timeout;
 
 use crate::ports;
 use crate::process::{Process, command};
+use crate::waiting::poll;
 
 const USER: &str = "guest";
 const PASSWORD: &str = "guest";
+const READY: Duration = Duration::from_secs(90);
+const COOKIE: &str = ".erlang.cookie";
 /// `guest:guest` in base64.
 const BASIC_CREDENTIALS: &str = "Z3Vlc3Q6Z3Vlc3Q=";
 
@@ -158,7 +162,7 @@ pub struct RabbitMq {
     folder: TempDir,
     node: Process,
     // After the node, which signs off there.
-    _epmd: Process,
+    epmd: Arc<Process>,
 }
 
 impl RabbitMq {
@@ -167,13 +171,48 @@ impl RabbitMq {
     /// # Errors
     /// rabbitmq-server is not installed or does not become ready.
     pub async fn start() -> anyhow::Result<Self> {
+        let epmd_port = ports::free();
         let folder = tempfile::tempdir().context("temporary folder")?;
-        let [amqp_port, management_port, distribution_port, epmd_port] =
-            std::array::from_fn(|_| ports::free());
-        write_settings(folder.path(), amqp_port, management_port)?;
         let mut epmd = command("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &epmd_port.to_string()]);
-        let epmd = Process::spawn("epmd", epmd, folder.path())?;
+        let epmd = Arc::new(Process::spawn("epmd", epmd, folder.path())?);
+        let cookie = uuid::Uuid::new_v4().simple().to_string();
+        Self::launched(folder, epmd_port, epmd, &cookie, None).await
+    }
+
+    /// Starts a cluster of empty nodes; all have joined when this returns (10 to 20 s).
+    ///
+    /// # Errors
+    /// As [`RabbitMq::start`].
+    pub async fn start_cluster(nodes: usize) -> anyhow::Result<Vec<Self>> {
+        let first = Self::start().await?;
+        let joining = (1..nodes).map(|_| first.join());
+        let others = futures::future::try_join_all(joining).await?;
+        let mut cluster = vec![first];
+        cluster.extend(others);
+        Ok(cluster)
+    }
+
+    /// Starts a node in this one's cluster.
+    async fn join(&self) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("temporary folder")?;
+        let cookie = fs::read_to_string(self.folder.path().join(COOKIE))?;
+        let (epmd, first) = (self.epmd.clone(), node_name(self.distribution_port));
+        Self::launched(folder, self.epmd_port, epmd, &cookie, Some(&first)).await
+    }
+
+    async fn launched(
+        folder: TempDir,
+        epmd_port: u16,
+        epmd: Arc<Process>,
+        cookie: &str,
+        first: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let [amqp_port, management_port, distribution_port] =
+            std::array::from_fn(|_| ports::free());
+        let cluster = first.map(|first| [first.to_owned(), node_name(distribution_port)]);
+        write_settings(folder.path(), amqp_port, management_port, cluster)?;
+        write_cookie(folder.path(), cookie)?;
         let node = launch(folder.path(), distribution_port, epmd_port)?;
         let mut rabbitmq = Self {
             amqp_port,
@@ -182,9 +221,12 @@ impl RabbitMq {
             epmd_port,
             folder,
             node,
-            _epmd: epmd,
+            epmd,
         };
         rabbitmq.ready().await?;
+        // A vhost that another node creates just before never runs on this one.
+        let complete = async || rabbitmq.log().contains("startup complete").then_some(());
+        poll(READY, complete).await.context("RabbitMQ starts on")?;
         Ok(rabbitmq)
     }
 
@@ -277,7 +319,7 @@ impl RabbitMq {
     async fn ready(&mut self) -> anyhow::Result<()> {
         let (address, broker) = (self.address(), self.broker());
         self.node
-            .ready_when(Duration::from_secs(90), async || {
+            .ready_when(READY, async || {
                 speaks_amqp(&address).await && broker.get("/api/overview").await.is_ok()
             })
             .await
@@ -294,27 +336,47 @@ async fn speaks_amqp(address: &str) -> bool {
     asked.is_ok() && matches!(stream.read_u8().await, Ok(1))
 }
 
-fn write_settings(folder: &Path, amqp_port: u16, management_port: u16) -> anyhow::Result<()> {
-    fs::write(
-        folder.join("rabbitmq.conf"),
-        format!(
-            "listeners.tcp.default = 127.0.0.1:{amqp_port}\n\
-             management.tcp.ip = 127.0.0.1\n\
-             management.tcp.port = {management_port}\n\
-             disk_free_limit.absolute = 64MB\n\
-             log.file = false\n\
-             log.console = true\n"
-        ),
-    )?;
+/// `cluster`: the node that is there, and this one.
+fn write_settings(
+    folder: &Path,
+    amqp_port: u16,
+    management_port: u16,
+    cluster: Option<[String; 2]>,
+) -> anyhow::Result<()> {
+    let mut settings = format!(
+        "listeners.tcp.default = 127.0.0.1:{amqp_port}\n\
+         management.tcp.ip = 127.0.0.1\n\
+         management.tcp.port = {management_port}\n\
+         disk_free_limit.absolute = 64MB\n\
+         log.file = false\n\
+         log.console = true\n"
+    );
+    if let Some([first, this]) = cluster {
+        settings += &format!(
+            "cluster_formation.peer_discovery_backend = classic_config\n\
+             cluster_formation.classic_config.nodes.1 = {first}\n\
+             cluster_formation.classic_config.nodes.2 = {this}\n"
+        );
+    }
+    fs::write(folder.join("rabbitmq.conf"), settings)?;
     // A dead letter that could not be routed is tried again after this time; the default is 3 minutes.
     let retry = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 1000}]}].\n";
     fs::write(folder.join("advanced.config"), retry)?;
     fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
-    let cookie = folder.join(".erlang.cookie");
-    fs::write(&cookie, uuid::Uuid::new_v4().simple().to_string())?;
-    // Erlang refuses a cookie that others can read.
-    fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
     Ok(())
+}
+
+fn write_cookie(folder: &Path, cookie: &str) -> anyhow::Result<()> {
+    let path = folder.join(COOKIE);
+    fs::write(&path, cookie)?;
+    // Erlang refuses a cookie that others can read.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400))?;
+    Ok(())
+}
+
+/// The distribution port is a name that no other node has.
+fn node_name(distribution_port: u16) -> String {
+    format!("lab{distribution_port}@localhost")
 }
 
 fn launch(folder: &Path, distribution_port: u16, epmd_port: u16) -> anyhow::Result<Process> {
@@ -344,7 +406,7 @@ fn environment(
         .env("RABBITMQ_PID_FILE", folder.join("pid"))
         .env("RABBITMQ_GENERATED_CONFIG_DIR", folder.join("config"))
         .env("RABBITMQ_SCHEMA_DIR", folder.join("schema"))
-        .env("RABBITMQ_NODENAME", format!("lab{distribution_port}@localhost"))
+        .env("RABBITMQ_NODENAME", node_name(distribution_port))
         .env("RABBITMQ_DIST_PORT", distribution_port.to_string())
         .env("ERL_EPMD_PORT", epmd_port.to_string())
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")

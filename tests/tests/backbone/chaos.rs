@@ -18,6 +18,8 @@ async fn half_a_minute_of_faults_breaks_no_promise() {
         seed: Some(SEED),
         ingress: 2,
         workers: 3,
+        redis_nodes: 1,
+        rabbitmq_nodes: 1,
         rate: 60.0,
         accounts: 16,
         folder: Some(folder.path().to_owned()),
