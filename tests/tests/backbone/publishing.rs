@@ -140,3 +140,33 @@ async fn a_lost_confirm_repeats_with_the_same_id_and_never_loses() {
     })
     .await;
 }
+
+/// RabbitMQ 4 takes 16 MiB at most, unless told otherwise.
+#[tokio::test]
+async fn the_largest_body_makes_an_event_that_fits() {
+    const LARGEST_BODY: usize = 4_194_304;
+    const LARGEST_EVENT: usize = 16 << 20;
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let _worker = stage.worker().start().await;
+    let events = stage.events();
+    // In the typed part and in `raw`; what would grow if it were read as a number or escaped more.
+    let mut message = payload::text("1111111111", &"\"\u{1}".repeat(300_000));
+    message["unheard_of"] = "NUMBERS".into();
+    let numbers = format!("[{}1e15]", "1e15,".repeat(300_000));
+    let body = Number::fresh().message(message.clone());
+    let body = String::from_utf8(body.into()).expect("JSON");
+    let body = body.replace("\"NUMBERS\"", &numbers);
+    let length = body.len();
+    assert!(
+        (LARGEST_BODY * 9 / 10..=LARGEST_BODY).contains(&length),
+        "{length}"
+    );
+    stage.sender(&ingress).send(body).await;
+    let event = events.wait_for(1, SOON).await.remove(0);
+    let text = std::str::from_utf8(&event.bytes).expect("text");
+    assert!(text.contains(&numbers), "its numbers read otherwise");
+    let content = &event.payload["message"]["content"];
+    assert_eq!(content["body"], message["text"]["body"]);
+    assert!(text.len() < LARGEST_EVENT, "{}", text.len());
+}
