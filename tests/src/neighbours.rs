@@ -480,8 +480,9 @@ async fn answer(
                 state.serve(service, &head, &segments, base_url),
             ),
         };
-        let rightly = matches!(fault, Fault::None | Fault::Slow(_));
-        if rightly && service == Service::State && head.method == Method::POST {
+        // What is cut may be whole to its reader, if it was short.
+        let taken = matches!(fault, Fault::None | Fault::Slow(_) | Fault::Cut(_));
+        if taken && service == Service::State && head.method == Method::POST {
             state
                 .taken
                 .push(serde_json::from_slice(&body).unwrap_or_default());

@@ -2,9 +2,14 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
 use worker::config::{Cli, Command};
 use worker::{commands, presign, replay, run};
+
+/// Each event is some hundred small allocations, many of them freed on another thread.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     shared::telemetry::exit_code("worker", &shared::config::parse().and_then(work))

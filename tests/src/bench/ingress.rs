@@ -300,7 +300,10 @@ fn burden(address: &str, idle: usize, stop: &Arc<AtomicBool>, open: &Arc<AtomicU
                 }
             });
         }
-        while tasks.join_next().await.is_some() {}
+        while !stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tasks.shutdown().await;
     });
 }
 

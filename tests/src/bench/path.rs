@@ -73,8 +73,8 @@ pub async fn run(figures: &mut Figures, time: Duration) -> anyhow::Result<()> {
     add("answer at 500/s, median", Goal::None, answer(0.5));
     add("answer at 500/s, p99", Goal::AtMost(5.0), answer(0.99));
     add("answer at 500/s, p99.9", Goal::AtMost(20.0), answer(0.999));
-    let hits = worker.metric("cache_hit_total", "cache=\"tenant").await;
-    let misses = worker.metric("cache_miss_total", "cache=\"tenant").await;
+    let hits = worker.metric("cache_hit_total", "cache=\"tenant\"").await;
+    let misses = worker.metric("cache_miss_total", "cache=\"tenant\"").await;
     figures.add(
         "tenants found in the cache",
         "%",
