@@ -480,7 +480,7 @@ async fn answer(
                 state.serve(service, &head, &segments, base_url),
             ),
         };
-        // What is cut may be whole to its reader, if it was short.
+        // An answer that is cut may be whole to its reader: this one has no body.
         let taken = matches!(fault, Fault::None | Fault::Slow(_) | Fault::Cut(_));
         if taken && service == Service::State && head.method == Method::POST {
             state
@@ -827,5 +827,17 @@ mod tests {
         let garbage = ask().await.expect("a body");
         assert_eq!(garbage.len(), right.len());
         assert!(serde_json::from_slice::<Value>(&garbage).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_was_told_is_taken_though_its_answer_is_cut() {
+        crate::install_tls_provider();
+        let neighbours = Neighbours::start().await.expect("neighbours");
+        neighbours.set_fault(Service::State, Fault::Cut(5));
+        let url = format!("{}/state/message", neighbours.url());
+        let told = reqwest::Client::new().post(&url).body("{}").send().await;
+        // It has no body that could be cut.
+        assert!(told.expect("an answer").status().is_success());
+        assert_eq!(neighbours.state_taken().len(), 1);
     }
 }

@@ -323,7 +323,6 @@ async fn judge(
     let (files, wrong) = remains::files(&scene.media, &seen.items, &seen.received).await?;
     findings.violations.extend(wrong);
     findings.violations.extend(left_over(scene).await?);
-    findings.violations.extend(remains::in_queues(scene).await?);
     Ok((findings, raw_objects, files))
 }
 

@@ -195,9 +195,10 @@ pub async fn in_queues(scene: &Scene) -> anyhow::Result<Vec<Violation>> {
     let queues = queues.as_array().cloned().unwrap_or_default();
     let left = queues.iter().filter_map(|queue| {
         let (name, messages) = (queue["name"].as_str()?, queue["messages"].as_u64()?);
-        let kind = match QUEUES.contains(&name) {
-            true => "in a queue",
-            false => "dead letter",
+        let kind = if QUEUES.contains(&name) {
+            "in a queue"
+        } else {
+            "dead letter"
         };
         let (given, takers) = (&queue["messages_unacknowledged"], &queue["consumers"]);
         let what = format!("{messages} in {name}, {given} given to its {takers} consumers");
