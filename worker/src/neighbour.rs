@@ -762,13 +762,16 @@ mod tests {
             ..settings()
         });
         server.set_fault(Service::Tenants, Fault::Hang);
-        let within = Duration::from_millis(100);
-        let both = tokio::join!(
-            ask(&neighbour, &server, within),
-            ask(&neighbour, &server, within)
-        );
-        assert_eq!(both.0, Err(NeighbourError::TimedOut));
-        assert_eq!(both.1, Err(NeighbourError::Busy));
+        let second = async {
+            let arrived = async || (server.requests(Service::Tenants) == 1).then_some(());
+            ::tests::waiting::eventually(SOON, "the first call", arrived).await;
+            ask(&neighbour, &server, Duration::from_millis(100)).await
+        };
+        let second = tokio::select! {
+            first = ask(&neighbour, &server, SOON) => panic!("{first:?} although nobody answers"),
+            second = second => second,
+        };
+        assert_eq!(second, Err(NeighbourError::Busy));
         assert_eq!(server.requests(Service::Tenants), 1);
     }
 
