@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::Refusal;
 use crate::request;
-use crate::server::Ingress;
+use crate::server::{Door, Ingress};
 
 /// Meta sends about ten headers; more than this is not Meta.
 const MAX_HEADERS: usize = 64;
@@ -41,14 +41,30 @@ const MAX_TURNED_AWAY: usize = 256;
 /// File descriptors for everything but Meta's connections.
 const OTHER_FILES: u64 = 64 + MAX_TURNED_AWAY as u64;
 
+/// How many connections there may be, on all threads together.
+#[derive(Clone)]
+pub(crate) struct Room {
+    connections: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
+}
+
+impl Room {
+    /// For as many of the wanted connections as there are file descriptors for.
+    pub(crate) fn new(wanted: usize) -> Self {
+        Self {
+            connections: Arc::new(Semaphore::new(room(wanted))),
+            turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
+        }
+    }
+}
+
 /// Accepts until `shutdown`, then until the open connections have finished.
 pub(crate) async fn accept(
-    ingress: Arc<Ingress>,
+    door: Arc<Door>,
     listener: TcpListener,
+    room: Room,
     shutdown: CancellationToken,
 ) {
-    let connections = Arc::new(Semaphore::new(room(ingress.config.max_connections)));
-    let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -64,12 +80,12 @@ pub(crate) async fn accept(
                 continue;
             }
         };
-        if let Ok(permit) = connections.clone().try_acquire_owned() {
-            tasks.spawn(serve(ingress.clone(), stream, shutdown.clone(), permit));
+        if let Ok(permit) = room.connections.clone().try_acquire_owned() {
+            tasks.spawn(serve(door.clone(), stream, shutdown.clone(), permit));
         } else {
-            ingress.metrics.turned_away.inc();
-            if let Ok(permit) = turned_away.clone().try_acquire_owned() {
-                tasks.spawn(turn_away(ingress.clone(), stream, permit));
+            door.ingress.metrics.turned_away.inc();
+            if let Ok(permit) = room.turned_away.clone().try_acquire_owned() {
+                tasks.spawn(turn_away(door.ingress.clone(), stream, permit));
             }
         }
     }
@@ -126,7 +142,7 @@ impl Activity {
 /// sent at all: a connection that was idle for so long is served on, one whose headers are on their
 /// way is answered 408, which hyper would not do.
 async fn serve(
-    ingress: Arc<Ingress>,
+    door: Arc<Door>,
     stream: TcpStream,
     shutdown: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -138,6 +154,7 @@ async fn serve(
     {
         tracing::debug!(%error, "a connection without its options");
     }
+    let ingress = &door.ingress;
     let _open = ingress.metrics.open_connection();
     let header_timeout = ingress.config.header_timeout;
     let mut http = Builder::new();
@@ -152,10 +169,10 @@ async fn serve(
     let mut io = TokioIo::new(stream);
     loop {
         let service = service_fn(|request| {
-            let (ingress, activity) = (ingress.clone(), activity.clone());
+            let (door, activity) = (door.clone(), activity.clone());
             let answer: BoxFuture<'static, Result<_, Infallible>> = Box::pin(async move {
                 let webhook = request.method() == Method::POST;
-                let response = request::answer(&ingress, request).await;
+                let response = request::answer(&door, request).await;
                 // Only a sender of webhooks that were taken may stay: strangers would use up all
                 // connections.
                 if webhook && response.status() == StatusCode::OK {
@@ -186,7 +203,7 @@ async fn serve(
             continue;
         }
         let late = late && started;
-        let answer = late.then(|| request::refusal(&ingress, &Refusal::HeaderTimeout));
+        let answer = late.then(|| request::refusal(ingress, &Refusal::HeaderTimeout));
         if let Err(error) = served {
             tracing::debug!(%error, "a connection ended early");
         }

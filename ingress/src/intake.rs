@@ -35,7 +35,6 @@ pub struct Limit {
 
 /// Writes deliveries into the stream.
 pub struct Intake {
-    connection: Connection,
     script: IntakeScript,
     dedup_ttl: Duration,
     limit: Limit,
@@ -47,14 +46,12 @@ pub struct Intake {
 
 impl Intake {
     pub fn new(
-        connection: Connection,
         keys: Keys,
         dedup_ttl: Duration,
         limit: Limit,
         patience: Duration,
     ) -> Self {
         Self {
-            connection,
             queues: (0..keys.partitions()).map(|_| Queue::default()).collect(),
             script: IntakeScript::new(keys),
             dedup_ttl,
@@ -69,12 +66,14 @@ impl Intake {
         self.short_of_memory.store(short, Ordering::Relaxed);
     }
 
-    /// Writes what is fresh of a delivery into its account's partition, trying again for the patience where that may help.
+    /// Writes what is fresh of a delivery into its account's partition, trying again for the patience
+    /// where that may help. `redis` is the caller's thread's own.
     ///
     /// # Errors
     /// [`NotStored`]. After one of Redis it may be stored or not; a retry of the sender settles it.
     pub async fn store(
         &self,
+        redis: &Connection,
         partition: u16,
         delivery: &Delivery,
         envelope: &Envelope,
@@ -88,7 +87,7 @@ impl Intake {
             .script
             .call(partition, delivery, envelope, self.terms(delivery));
         loop {
-            let error = match call.run(&mut self.connection.clone()).await {
+            let error = match call.run(&mut redis.clone()).await {
                 Ok(reply) => return outcome(reply).map_err(NotStored::Limited),
                 Err(error) => error,
             };

@@ -17,10 +17,8 @@ fn run(config: Config) -> anyhow::Result<()> {
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let _spans = shared::telemetry::init(&config.log, "ingress")?;
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = config.threads {
-        runtime.worker_threads(threads);
-    }
+    // Those who serve have threads of their own.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build()?.block_on(async {
         let listeners = Listeners::bind(&config).await?;
         let shutdown = shared::telemetry::shutdown_on_signal()?;

@@ -21,7 +21,7 @@ use crate::budget::{COPIES, Taken};
 use crate::error::{Refusal, write_window};
 use crate::intake::NotStored;
 use crate::request_log::Asked;
-use crate::server::Ingress;
+use crate::server::{Door, Ingress};
 use crate::{challenge, ids, signature};
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -31,12 +31,13 @@ const TRACEPARENT: &str = "traceparent";
 const ACCOUNTS_AT_ONCE: usize = 64;
 
 /// Answers whatever comes.
-pub(crate) async fn answer(ingress: &Ingress, request: Request<Incoming>) -> Response<Bytes> {
+pub(crate) async fn answer(door: &Door, request: Request<Incoming>) -> Response<Bytes> {
+    let ingress = &*door.ingress;
     let began = Instant::now();
     let id = correlation_id(request.headers());
     let correlation_id = id.to_string();
     let (method, asked) = (request.method().clone(), asked(ingress, &request));
-    let mut response = guarded(route(ingress, request, id, &correlation_id))
+    let mut response = guarded(route(door, request, id, &correlation_id))
         .await
         .unwrap_or_else(|refusal| refusal.answer(&correlation_id, &ingress.refusals));
     let status = response.status().as_u16();
@@ -74,11 +75,12 @@ pub(crate) fn refusal(ingress: &Ingress, refusal: &Refusal) -> Response<Bytes> {
 }
 
 async fn route(
-    ingress: &Ingress,
+    door: &Door,
     request: Request<Incoming>,
     id: Uuid,
     correlation_id: &str,
 ) -> Result<Response<Bytes>, Refusal> {
+    let ingress = &*door.ingress;
     let path = request.uri().path();
     if path != ingress.config.webhook_path {
         let probe = ingress.admin.public_probe(path).ok_or(Refusal::NotFound)?;
@@ -90,7 +92,7 @@ async fn route(
     let method = request.method();
     let challenged = ingress.secrets.verify_token.as_ref();
     let outcome = match (method, challenged) {
-        (&Method::POST, _) => traced(ingress, request, id, correlation_id).await,
+        (&Method::POST, _) => traced(door, request, id, correlation_id).await,
         (&Method::GET, Some(token)) => {
             let query = request.uri().query().unwrap_or_default();
             let echo = challenge::answer(query, &token.current());
@@ -120,7 +122,7 @@ fn echoed(challenge: String) -> Response<Bytes> {
 
 /// One webhook, and the trace that it is part of. A span is only made if somebody gets it.
 async fn traced(
-    ingress: &Ingress,
+    door: &Door,
     request: Request<Incoming>,
     id: Uuid,
     correlation_id: &str,
@@ -130,7 +132,7 @@ async fn traced(
     let recorded = caller.as_deref().is_none_or(trace::is_sampled);
     if !trace::exporting() || !recorded {
         let traceparent = caller.unwrap_or_else(|| trace::made(id));
-        return webhook(ingress, request, correlation_id, traceparent).await;
+        return webhook(door, request, correlation_id, traceparent).await;
     }
     let span = tracing::debug_span!(
         "webhook",
@@ -141,7 +143,7 @@ async fn traced(
     trace::adopt(&span, caller.as_deref().unwrap_or_default());
     let traceparent = trace::traceparent(&span).or(caller);
     let traceparent = traceparent.unwrap_or_else(|| trace::made(id));
-    let handled = webhook(ingress, request, correlation_id, traceparent);
+    let handled = webhook(door, request, correlation_id, traceparent);
     let outcome = handled.instrument(span.clone()).await;
     let status = match &outcome {
         Ok(response) => response.status(),
@@ -153,11 +155,12 @@ async fn traced(
 
 /// One webhook. The body's bytes are given back when it is answered.
 async fn webhook(
-    ingress: &Ingress,
+    door: &Door,
     request: Request<Incoming>,
     correlation_id: &str,
     traceparent: String,
 ) -> Result<Response<Bytes>, Refusal> {
+    let ingress = &*door.ingress;
     let (head, body) = request.into_parts();
     if head.headers.contains_key(CONTENT_ENCODING) {
         return Err(Refusal::Encoded);
@@ -204,7 +207,7 @@ async fn webhook(
     let asked = Instant::now();
     let stored = tokio::time::timeout(
         ingress.config.request_deadline,
-        store(ingress, &deliveries, &envelope),
+        store(door, &deliveries, &envelope),
     )
     .await;
     ingress.metrics.took(arrived.elapsed(), asked.elapsed());
@@ -218,14 +221,15 @@ async fn webhook(
 /// Stores all of them, or the sender must send the body again: what was stored is a duplicate then.
 /// Tells of the account that has least left in its minute.
 async fn store(
-    ingress: &Ingress,
+    door: &Door,
     deliveries: &[Delivery],
     envelope: &Envelope,
 ) -> Result<Option<Window>, Refusal> {
+    let ingress = &*door.ingress;
     let mut least: Option<Window> = None;
     let mut refused: Option<Window> = None;
     for some in deliveries.chunks(ACCOUNTS_AT_ONCE) {
-        let stored = join_all(some.iter().map(|it| keep(ingress, it, envelope)));
+        let stored = join_all(some.iter().map(|it| keep(door, it, envelope)));
         for (delivery, outcome) in some.iter().zip(stored.await) {
             match outcome {
                 Ok(Stored::Fresh { items, window }) => {
@@ -266,17 +270,21 @@ async fn store(
 }
 
 async fn keep(
-    ingress: &Ingress,
+    door: &Door,
     delivery: &Delivery,
     envelope: &Envelope,
 ) -> Result<Stored, NotStored> {
+    let Door { ingress, redis } = door;
     let (intake, partition) = (
         &ingress.intake,
         ingress.keys.partition_of(&delivery.waba_id),
     );
     match &ingress.spool {
-        Some(spool) => spool.keep(intake, partition, delivery, envelope).await,
-        None => intake.store(partition, delivery, envelope).await,
+        Some(spool) => {
+            let way = (intake, redis);
+            spool.keep(way, partition, delivery, envelope).await
+        }
+        None => intake.store(redis, partition, delivery, envelope).await,
     }
 }
 

@@ -1,10 +1,13 @@
 //! The whole program: its servers, its tasks, and what a request needs.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt;
 use object_store::aws::AmazonS3;
 use prometheus_client::registry::Registry;
 use shared::admin::{Admin, Guarded, Readiness};
@@ -15,13 +18,13 @@ use shared::store::{StoreArgs, StoreKeys, StorePatience, told};
 use shared::telemetry::Sampled;
 use shared::well::Well;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
 use crate::config::{Config, Secrets};
-use crate::connections;
+use crate::connections::{self, Room};
 use crate::error::Log;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
@@ -83,6 +86,13 @@ pub(crate) struct Ingress {
     pub(crate) over_limit: Sampled,
 }
 
+/// What a thread that serves has: everything, and a way to Redis of its own, so that no answer of
+/// Redis has to wake another thread.
+pub(crate) struct Door {
+    pub(crate) ingress: Arc<Ingress>,
+    pub(crate) redis: Connection,
+}
+
 /// Runs until `shutdown`, then answers what is in work.
 ///
 /// # Errors
@@ -97,10 +107,11 @@ pub async fn run(
         .secrets()
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
     // Before whoever waits gives up, so that a connection that never answers is seen as such.
-    let connection = secrets.redis.connection(match &secrets.store {
+    let redis_timeout = match &secrets.store {
         Some(_) => config.redis_patience * 9 / 10,
         None => config.request_deadline * 4 / 5,
-    });
+    };
+    let connection = secrets.redis.connection(redis_timeout);
     let keys = Keys::new(
         &config.redis.redis_key_prefix,
         config.redis.stream_partitions,
@@ -147,7 +158,6 @@ pub async fn run(
     tasks.spawn(admin.clone().serve(listeners.admin, shutdown.clone()));
     let ingress = Arc::new(Ingress {
         intake: Intake::new(
-            connection.clone(),
             keys.clone(),
             config.dedup_ttl,
             config.limit(),
@@ -171,8 +181,19 @@ pub async fn run(
         tasks.spawn(watch_store(store, ingress.clone(), shutdown.clone()));
         tasks.spawn(watch_partitions(ingress.clone(), shutdown.clone()));
     }
-    let accepting = connections::accept(ingress.clone(), listeners.public, shutdown.clone());
-    tasks.spawn(accepting);
+    let listener = listeners.public.into_std()?;
+    let room = Room::new(ingress.config.max_connections);
+    let cores = || thread::available_parallelism().map_or(1, NonZero::get);
+    for number in 0..ingress.config.threads.unwrap_or_else(cores) {
+        let door = Door {
+            redis: ingress.secrets.redis.connection(redis_timeout),
+            ingress: ingress.clone(),
+        };
+        let listener = listener.try_clone()?;
+        let ended = serve(number, door, listener, room.clone(), shutdown.clone())?;
+        tasks.spawn(ended);
+    }
+    drop(listener);
     tasks.close();
     tracing::info!(listen = %ingress.config.listen, path = ingress.config.webhook_path, "ingress is up");
 
@@ -188,6 +209,34 @@ pub async fn run(
         tracing::warn!("some requests were still in work when the grace was over");
     }
     outcome
+}
+
+/// Serves on a thread of its own, whose connections stay on it. What is returned ends when it does.
+fn serve(
+    number: usize,
+    door: Door,
+    listener: std::net::TcpListener,
+    room: Room,
+    shutdown: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (running, ended) = oneshot::channel::<()>();
+    let serving = async move {
+        let _running = running;
+        match TcpListener::from_std(listener) {
+            Ok(listener) => connections::accept(Arc::new(door), listener, room, shutdown).await,
+            Err(error) => {
+                tracing::error!(%error, "the listener can't be used");
+                shutdown.cancel();
+            }
+        }
+    };
+    thread::Builder::new()
+        .name(format!("serve {number}"))
+        .spawn(move || runtime.block_on(serving))?;
+    Ok(ended.map(drop))
 }
 
 /// Checks Redis once it is there, then keeps `/ready` true and looks at its memory. Ends early only

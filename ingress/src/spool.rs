@@ -12,7 +12,7 @@ use object_store::{Attribute, Attributes, ObjectStore, PutOptions, PutPayload};
 use redis::RedisError;
 use shared::intake::{Delivery, Envelope, Stored};
 use shared::keys::Keys;
-use shared::redis::{Redis, Trouble};
+use shared::redis::{Connection, Redis, Trouble};
 use shared::spool;
 use shared::store::{path, told};
 use shared::well::Well;
@@ -112,7 +112,7 @@ impl Spool {
     /// [`NotStored`]
     pub async fn keep(
         &self,
-        intake: &Intake,
+        (intake, redis): (&Intake, &Connection),
         partition: u16,
         delivery: &Delivery,
         envelope: &Envelope,
@@ -122,8 +122,8 @@ impl Spool {
             return self.put(partition, delivery, envelope).await;
         }
         let began = Instant::now();
-        let error = match timeout(self.patience, intake.store(partition, delivery, envelope)).await
-        {
+        let storing = intake.store(redis, partition, delivery, envelope);
+        let error = match timeout(self.patience, storing).await {
             Ok(Err(NotStored::Redis(error))) => Some(error),
             Ok(settled) => return settled,
             Err(_) => None,

@@ -12,10 +12,15 @@
 --       14.. identities: 2 bytes bucket, 12 bytes field
 -- Returns {"stored", "over" (stored beyond the limit), "limited" or "duplicate"; fresh items;
 --          webhooks left in the window; ms until its oldest one leaves it; the limit}.
+--
+-- Redis spends more on Lua than on the commands, so numbers become text by %d (anything else takes
+-- the way of floating point), and nothing is made that a webhook of one fresh item doesn't need.
+local call, format, floor = redis.call, string.format, math.floor
 local WINDOW_MS = 60000
 local SHORT_TTL = 3600
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local SEEN, RATE = KEYS[2], KEYS[3]
+local time = call('TIME')
+local now_ms = time[1] * 1000 + floor(time[2] / 1000)
 local now = now_ms / 1000
 
 -- Marks. A generation of marks lives as long as a mark must, and is kept for one more, since its
@@ -25,51 +30,58 @@ local now = now_ms / 1000
 -- generation had: the exponents of two of its numbers of hashes.
 local STEPS, FULL, FIRST, FURTHER, LAST = 40, 110, 6, 3, 15
 
-local function lasting(name, ttl)
-  return {name = name, ttl = ttl, generation = math.floor(now / ttl), tick = math.floor(now * STEPS / ttl)}
-end
-
-local function read_levels(text)
-  local levels = {}
-  for level in string.gmatch(text or '', '%d+') do
-    levels[#levels + 1] = tonumber(level)
-  end
-  return levels
-end
-
-local function hash(marks, generation, level, identity)
-  local bucket = math.floor(struct.unpack('>H', identity) / 2 ^ (16 - level))
-  return KEYS[2] .. ':' .. marks.name .. generation .. ':' .. level .. ':' .. bucket
-end
-
-local long = lasting('', tonumber(ARGV[1]))
-local short = lasting('s', math.min(SHORT_TTL, long.ttl))
+local ttl = tonumber(ARGV[1])
+local short_ttl = math.min(SHORT_TTL, ttl)
+local generation, short_generation = floor(now / ttl), floor(now / short_ttl)
 -- The generation that comes is there already if the clock was set back.
-local known = redis.call('HMGET', KEYS[2], long.generation, long.generation - 1, long.generation + 1,
-  's' .. short.generation, 's' .. (short.generation - 1), 's' .. (short.generation + 1), 'l' .. ARGV[5],
+local names = {
+  format('%d', generation), format('%d', generation - 1), format('%d', generation + 1),
+  format('s%d', short_generation), format('s%d', short_generation - 1), format('s%d', short_generation + 1),
+}
+-- Of each of them its levels, such as "6,9".
+local known = call('HMGET', SEEN, names[1], names[2], names[3], names[4], names[5], names[6], 'l' .. ARGV[5],
   'partitions')
-local own_limit = known[7]
 -- `worker repartition` was here: this account belongs to another partition now.
 if known[8] and known[8] ~= ARGV[13] then
   return redis.error_reply('REPARTITIONED this deployment has ' .. known[8] .. ' partitions now')
 end
-long.levels, long.before, long.ahead = read_levels(known[1]), read_levels(known[2]), read_levels(known[3])
-short.levels, short.before, short.ahead = read_levels(known[4]), read_levels(known[5]), read_levels(known[6])
 
-local function in_generation(marks, generation, levels, identity, field)
-  for _, level in ipairs(levels) do
-    local mark = redis.call('HGET', hash(marks, generation, level, identity), field)
-    if mark and marks.tick - (generation * STEPS + mark) <= STEPS then
+-- Of a level: what its hashes' names begin with, and what an identity's bucket is divided by for the
+-- rest of the name.
+local function hashes(name, level)
+  return SEEN .. ':' .. name .. ':' .. level .. ':', 2 ^ (16 - level)
+end
+
+local function bucket(identity)
+  local high, low = string.byte(identity, 1, 2)
+  return high * 256 + low
+end
+
+-- Wherever a mark may lie, and the earliest one there that still counts.
+local prefixes, divisors, earliest = {}, {}, {}
+local function look_in(at, number, lasts)
+  for level in string.gmatch(known[at], '%d+') do
+    local i = #prefixes + 1
+    prefixes[i], divisors[i] = hashes(names[at], level)
+    earliest[i] = floor(now * STEPS / lasts) - (number + 1) * STEPS
+  end
+end
+if known[1] then look_in(1, generation, ttl) end
+if known[2] then look_in(2, generation - 1, ttl) end
+if known[3] then look_in(3, generation + 1, ttl) end
+if known[4] then look_in(4, short_generation, short_ttl) end
+if known[5] then look_in(5, short_generation - 1, short_ttl) end
+if known[6] then look_in(6, short_generation + 1, short_ttl) end
+
+local function remembered(identity)
+  local bucket, field = bucket(identity), string.sub(identity, 3)
+  for i = 1, #prefixes do
+    local mark = call('HGET', prefixes[i] .. format('%d', bucket / divisors[i]), field)
+    if mark and tonumber(mark) >= earliest[i] then
       return true
     end
   end
   return false
-end
-
-local function remembered(marks, identity, field)
-  return in_generation(marks, marks.generation, marks.levels, identity, field)
-    or in_generation(marks, marks.generation - 1, marks.before, identity, field)
-    or in_generation(marks, marks.generation + 1, marks.ahead, identity, field)
 end
 
 local fresh, numbers, met = {}, {}, {}
@@ -77,8 +89,7 @@ for i = 14, #ARGV do
   local identity = ARGV[i]
   if not met[identity] then
     met[identity] = true
-    local field = string.sub(identity, 3)
-    if not (remembered(long, identity, field) or remembered(short, identity, field)) then
+    if not remembered(identity) then
       fresh[#fresh + 1] = identity
       numbers[#numbers + 1] = i - 14
     end
@@ -91,18 +102,27 @@ end
 -- The window holds the times of the last webhooks. One that lies ahead is from before the clock was
 -- set back.
 local limit, outcome = tonumber(ARGV[2]), 'stored'
-if limit > 0 then
-  limit = tonumber(own_limit or '') or limit
+if limit > 0 and known[7] then
+  limit = tonumber(known[7]) or limit
 end
 local used, oldest = 0, now_ms
+-- A time stays in it for one window at most. So, at the latest a window after it was given its time to
+-- live, something is taken out, and it is given two more.
+local function keep_window()
+  call('PEXPIRE', RATE, 2 * WINDOW_MS)
+end
 if limit > 0 then
-  local first = tonumber(redis.call('LINDEX', KEYS[3], 0))
-  while first and (first <= now_ms - WINDOW_MS or first > now_ms) do
-    redis.call('LPOP', KEYS[3])
-    first = tonumber(redis.call('LINDEX', KEYS[3], 0))
+  local first, taken_out = call('LINDEX', RATE, 0), false
+  while first and (tonumber(first) <= now_ms - WINDOW_MS or tonumber(first) > now_ms) do
+    call('LPOP', RATE)
+    taken_out = true
+    first = call('LINDEX', RATE, 0)
   end
   if first then
-    oldest, used = first, redis.call('LLEN', KEYS[3])
+    oldest, used = tonumber(first), call('LLEN', RATE)
+    if taken_out then
+      keep_window()
+    end
   end
   if used >= limit then
     if ARGV[3] == '1' then
@@ -112,58 +132,65 @@ if limit > 0 then
   end
 end
 
-local ranges = {}
-if ARGV[12] ~= '1' then
-  local first, last = numbers[1], numbers[1]
-  local function close()
-    ranges[#ranges + 1] = first == last and tostring(first) or (first .. '-' .. last)
-  end
-  for i = 2, #numbers do
-    if numbers[i] ~= last + 1 then
-      close()
-      first = numbers[i]
+-- Such as "0-3,5".
+local function ranges()
+  local text, first = {}, numbers[1]
+  for i = 1, #numbers do
+    local last = numbers[i]
+    if numbers[i + 1] ~= last + 1 then
+      text[#text + 1] = first == last and format('%d', first) or format('%d-%d', first, last)
+      first = numbers[i + 1]
     end
-    last = numbers[i]
   end
-  close()
+  return table.concat(text, ',')
 end
-redis.call('XADD', KEYS[1], '*', 'v', '1', 'w', ARGV[5], 'c', ARGV[6], 't', ARGV[7],
-  'n', table.concat(ranges, ','), 'b', ARGV[8], 's', ARGV[9], 'p', ARGV[10], 'r', ARGV[11])
+call('XADD', KEYS[1], '*', 'v', '1', 'w', ARGV[5], 'c', ARGV[6], 't', ARGV[7],
+  'n', ARGV[12] == '1' and '' or ranges(), 'b', ARGV[8], 's', ARGV[9], 'p', ARGV[10], 'r', ARGV[11])
 
 if limit > 0 then
-  used = redis.call('RPUSH', KEYS[3], now_ms)
+  used = call('RPUSH', RATE, format('%d', now_ms))
   if used > limit then
-    redis.call('LTRIM', KEYS[3], -limit, -1)
+    call('LTRIM', RATE, -limit, -1)
   end
-  redis.call('PEXPIRE', KEYS[3], WINDOW_MS)
+  if used == 1 then
+    keep_window()
+  end
 end
 
-local marks = ARGV[4] == '1' and short or long
-if #marks.levels == 0 then
-  local most = marks.before[#marks.before] or FIRST
-  marks.levels[1] = math.max(FIRST, most - FURTHER)
-  redis.call('HSET', KEYS[2], marks.name .. marks.generation, marks.levels[1])
+local at, number, lasts = 1, generation, ttl
+if ARGV[4] == '1' then
+  at, number, lasts = 4, short_generation, short_ttl
+end
+local name, levels = names[at], known[at]
+if not levels then
+  local most = tonumber(string.match(known[at + 1] or '', '%d+$') or FIRST)
+  levels = format('%d', math.max(FIRST, most - FURTHER))
+  call('HSET', SEEN, name, levels)
   -- Those before the last one have expired; those far below are of another time to live, whose
   -- generations have other numbers.
-  for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
-    local of_short = string.sub(name, 1, 1) == 's'
-    local generation = tonumber(of_short and string.sub(name, 2) or name)
-    local current = (of_short and short or long).generation
-    if generation and generation < current - 1 and generation > current * 0.99 then
-      redis.call('HDEL', KEYS[2], name)
+  for _, other in ipairs(call('HKEYS', SEEN)) do
+    local of_short = string.sub(other, 1, 1) == 's'
+    local old = tonumber(of_short and string.sub(other, 2) or other)
+    local current = of_short and short_generation or generation
+    if old and old < current - 1 and old > current * 0.99 then
+      call('HDEL', SEEN, other)
     end
   end
 end
+local level = tonumber(string.match(levels, '%d+$'))
+local prefix, divisor = hashes(name, level)
+local mark = format('%d', floor(now * STEPS / lasts) - number * STEPS)
 for _, identity in ipairs(fresh) do
-  local level = marks.levels[#marks.levels]
-  local key = hash(marks, marks.generation, level, identity)
-  redis.call('HSET', key, string.sub(identity, 3), marks.tick - marks.generation * STEPS)
-  local length = redis.call('HLEN', key)
+  local key = prefix .. format('%d', bucket(identity) / divisor)
+  call('HSET', key, string.sub(identity, 3), mark)
+  local length = call('HLEN', key)
   if length == 1 then
-    redis.call('EXPIREAT', key, math.ceil((marks.generation + 2) * marks.ttl + marks.ttl / STEPS))
+    call('EXPIREAT', key, math.ceil((number + 2) * lasts + lasts / STEPS))
   elseif length >= FULL and level < LAST then
-    marks.levels[#marks.levels + 1] = level + FURTHER
-    redis.call('HSET', KEYS[2], marks.name .. marks.generation, table.concat(marks.levels, ','))
+    level = level + FURTHER
+    levels = levels .. ',' .. level
+    prefix, divisor = hashes(name, level)
+    call('HSET', SEEN, name, levels)
   end
 end
 return {outcome, #fresh, math.max(0, limit - used), oldest + WINDOW_MS - now_ms, limit}
