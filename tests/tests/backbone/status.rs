@@ -94,6 +94,7 @@ async fn the_status_page_shows_what_happens_in_a_real_browser() {
         "<td>rabbitmq</td><td class=\"well\">well</td>",
         "<td>tenant service</td><td class=\"well\">closed</td>",
         "<td>15</td>",
+        "<span class=\"quiet\">Spool</span><b>0</b>",
         "Set aside last",
     ] {
         assert!(seen.contains(text), "{text} is not in {seen}");
