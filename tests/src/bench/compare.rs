@@ -32,7 +32,7 @@ pub async fn run(figures: &mut Figures, time: Duration) -> anyhow::Result<()> {
     let bare = Baseline::bare().await?;
     let bare = saturate("bare hyper", &bare.address, bare.id(), None, time)?;
     let ours = {
-        let redis = Redis::start(RedisOptions::default()).await?;
+        let redis = Redis::start(RedisOptions::without_rewrites()).await?;
         let mut ingress = Ingress::builder(&redis.url())
             .env("RATE_LIMIT_PER_MINUTE", 1_000_000)
             .env("LOG_LEVEL", "warn")
@@ -111,7 +111,7 @@ pub async fn run(figures: &mut Figures, time: Duration) -> anyhow::Result<()> {
 }
 
 async fn node(framework: &str, time: Duration) -> anyhow::Result<Saturated> {
-    let redis = Redis::start(RedisOptions::default()).await?;
+    let redis = Redis::start(RedisOptions::without_rewrites()).await?;
     let server = Baseline::node(framework, &redis.url()).await?;
     saturate(framework, &server.address, server.id(), Some(&redis), time)
 }
@@ -144,7 +144,7 @@ fn saturate(
 
 /// What Redis can do with the bytes alone.
 async fn redis_benchmark() -> anyhow::Result<f64> {
-    let redis = Redis::start(RedisOptions::default()).await?;
+    let redis = Redis::start(RedisOptions::without_rewrites()).await?;
     let body = "x".repeat(1100);
     let mut benchmark = tokio::process::Command::new("redis-benchmark");
     let arguments = ["-n", "200000", "-c", "50", "-P", "16", "--csv", "-p"];

@@ -97,7 +97,7 @@ pub async fn attack(plan: Plan) -> anyhow::Result<()> {
 
 impl Bench {
     async fn start(plan: Plan, max_connections: usize) -> anyhow::Result<Self> {
-        let redis = Redis::start(RedisOptions::default()).await?;
+        let redis = Redis::start(RedisOptions::without_rewrites()).await?;
         let ingress = Ingress::builder(&redis.url())
             .env("RATE_LIMIT_PER_MINUTE", 1_000_000)
             .env("MAX_CONNECTIONS", max_connections)

@@ -75,6 +75,7 @@ pub fn closed(
     time: Duration,
 ) -> Report {
     on_a_thread(|| async {
+        let requests = Rc::new(requests.clone());
         let report = Rc::new(RefCell::new(Report::default()));
         let next = Rc::new(RefCell::new(first));
         let start = Instant::now();
@@ -142,6 +143,7 @@ pub fn open(
         most_connections,
     } = rate;
     on_a_thread(|| async {
+        let requests = Rc::new(requests.clone());
         let pool = Rc::new(Pool {
             report: RefCell::default(),
             idle: RefCell::default(),
@@ -195,7 +197,7 @@ pub fn open(
     })
 }
 
-async fn connection(address: String, requests: Requests, pool: Rc<Pool>, first: Job) {
+async fn connection(address: String, requests: Rc<Requests>, pool: Rc<Pool>, first: Job) {
     let (me, mut jobs) = mpsc::channel(1);
     let (mut wire, mut next) = (None, Some(first));
     while let Some(job) = match next.take() {

@@ -19,6 +19,8 @@ const CONNECTIONS: [u64; 5] = [1, 10, 100, 1000, 9000];
 const ACCOUNTS: [usize; 4] = [1, 100, 10_000, 100_000];
 const TEXT_BYTES: [usize; 5] = [200, 2_000, 20_000, 200_000, 3_000_000];
 const PARTITIONS: [u16; 4] = [1, 4, 16, 64];
+/// For bodies that take Redis long: with more of them at the same time, some would be refused.
+const FEW: u64 = 16;
 /// Seconds of ingress at saturation that the stream is filled for before the measurement.
 const BACKLOGS: [u64; 3] = [0, 4, 36];
 const WORKERS: [usize; 4] = [1, 2, 3, 4];
@@ -36,6 +38,8 @@ pub struct Curve {
 pub struct Point {
     pub x: f64,
     pub per_second: f64,
+    /// Share of the answers that weren't 200, in percent
+    pub refused: f64,
     /// CPU of the program per webhook, in µs.
     pub cpu_us: f64,
     /// CPU of Redis per webhook, in µs; 0 where it isn't measured.
@@ -79,6 +83,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
             items as f64,
             Place {
                 shape: Shape { items, ..shape },
+                connections: FEW,
                 ..place
             },
         )
@@ -116,6 +121,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
                     accounts: 8,
                     ..shape
                 },
+                connections: FEW,
                 ..place
             },
         )
@@ -170,7 +176,7 @@ async fn ingress(
 }
 
 async fn at(x: f64, place: Place, time: Duration) -> anyhow::Result<Point> {
-    let redis = Redis::start(RedisOptions::default()).await?;
+    let redis = Redis::start(RedisOptions::without_rewrites()).await?;
     let mut ingress = Ingress::builder(&redis.url())
         .env("RATE_LIMIT_PER_MINUTE", 100_000_000)
         .env("STREAM_PARTITIONS", place.partitions)
@@ -191,6 +197,7 @@ async fn at(x: f64, place: Place, time: Duration) -> anyhow::Result<Point> {
             backlog.of(200) as f64
         },
         per_second: report.of(200) as f64 / report.seconds,
+        refused: 100.0 * (total - report.of(200) as f64) / total,
         cpu_us: (cpu_us(id)? - before.0) / total,
         redis_us: (cpu_us(redis.id())? - before.1) / total,
         memory_mb: memory_mb(id)?,
@@ -205,6 +212,7 @@ async fn workers() -> anyhow::Result<Curve> {
         points.push(Point {
             x: workers as f64,
             per_second: drained.per_second,
+            refused: 0.0,
             cpu_us: drained.own_us,
             redis_us: 0.0,
             memory_mb: 0.0,
@@ -219,18 +227,20 @@ async fn workers() -> anyhow::Result<Curve> {
 
 fn table(curve: &Curve) -> String {
     let head = format!(
-        "{} {:>10} {:>10} {:>10} {:>8}",
+        "{} {:>10} {:>10} {:>10} {:>10} {:>8}",
         column(curve.what, 42),
         "per s",
+        "refused %",
         "CPU µs",
         "Redis µs",
         "MB"
     );
     let lines = curve.points.iter().map(|point| {
         format!(
-            "{} {:>10.0} {:>10.1} {:>10.1} {:>8.0}\n",
+            "{} {:>10.0} {:>10.1} {:>10.1} {:>10.1} {:>8.0}\n",
             column(&format!("{} {}", point.x, curve.by), 42),
             point.per_second,
+            point.refused,
             point.cpu_us,
             point.redis_us,
             point.memory_mb

@@ -17,7 +17,7 @@ pub mod sender;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::history::History;
 use self::model::{Findings, Seen, Violation};
 use self::received::Consumers;
-use self::report::Report;
+use self::report::{Memory, Report};
 use self::scene::{Scene, Size};
 use self::schedule::{Planned, Targets, schedule};
 use self::sender::Load;
@@ -38,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(150);
 /// What is done may take so long to be seen everywhere.
 const SETTLING: Duration = Duration::from_secs(30);
 const PROGRESS: Duration = Duration::from_secs(5);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What to run.
 #[derive(Debug, Clone, clap::Args)]
@@ -64,6 +65,9 @@ pub struct Plan {
     /// Business accounts
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(3..1000))]
     pub accounts: u64,
+    /// No faults: whether it stays as quick and as small as it begins
+    #[arg(long)]
+    pub calm: bool,
     /// Where the history goes; default: a new folder below the temporary one
     #[arg(long)]
     pub folder: Option<PathBuf>,
@@ -79,12 +83,19 @@ impl Plan {
             rabbitmq_nodes: self.rabbitmq_nodes,
             small_disk: can_mount(),
         };
-        let planned = schedule(self.seed.unwrap_or_default(), self.length(), targets);
+        let planned = self.planned(self.seed.unwrap_or_default(), targets);
         let lines = planned.iter().map(|fault| {
             let (at, lasts) = (fault.at.as_secs_f64(), fault.lasts.as_secs_f64());
             format!("{at:>8.1} s  for {lasts:>4.1} s  {fault}")
         });
         lines.collect()
+    }
+
+    fn planned(&self, seed: u64, targets: Targets) -> Vec<Planned> {
+        match self.calm {
+            true => Vec::new(),
+            false => schedule(seed, self.length(), targets),
+        }
     }
 
     fn length(&self) -> Duration {
@@ -107,10 +118,11 @@ impl Plan {
             accounts,
             ..
         } = self;
+        let calm = if self.calm { " --calm" } else { "" };
         format!(
             "deploy/local/chaos.sh --minutes {minutes} --seed {seed} --ingress {ingress} \
              --workers {workers} --redis-nodes {redis_nodes} --rabbitmq-nodes {rabbitmq_nodes} \
-             --rate {rate} --accounts {accounts}"
+             --rate {rate} --accounts {accounts}{calm}"
         )
     }
 }
@@ -143,7 +155,7 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str)) -> anyhow::Result<Report> {
         rabbitmq_nodes: plan.rabbitmq_nodes,
     };
     let scene = Arc::new(Scene::start(size).await?);
-    let planned = schedule(seed, plan.length(), scene.targets);
+    let planned = plan.planned(seed, scene.targets);
     tell(&format!("{} faults in {:?}", planned.len(), plan.length()));
     let consumers = Consumers::start(&scene.amqp_url, &history);
     let stop = CancellationToken::new();
@@ -157,7 +169,8 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str)) -> anyhow::Result<Report> {
     };
     let started = Instant::now();
     let striking = strike(&scene, &history, &planned, started);
-    let watching = watch(&scene, &history, &consumers, started, &tell);
+    let memory = Mutex::default();
+    let watching = watch(&scene, &history, &consumers, started, &tell, &memory);
     let struck = async {
         striking.await?;
         tokio::time::sleep_until(started + plan.length()).await;
@@ -190,6 +203,10 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str)) -> anyhow::Result<Report> {
         (raw_objects, files),
         drained,
     );
+    let report = Report {
+        memory: memory.into_inner().unwrap_or_else(PoisonError::into_inner),
+        ..report
+    };
     let file = history.folder().join("report.json");
     std::fs::write(file, serde_json::to_string_pretty(&report)?)?;
     Ok(report)
@@ -226,12 +243,18 @@ async fn watch(
     consumers: &Consumers,
     started: Instant,
     tell: &impl Fn(&str),
+    memory: &Mutex<Vec<Memory>>,
 ) {
     let mut told = Instant::now();
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         for ended in scene.supervise().await {
             history.odd(ended);
+        }
+        let seen = memory.lock().map_or(0, |memory| memory.len());
+        if started.elapsed() >= MINUTE * (seen as u32 + 1) {
+            let now = scene.memory().await;
+            memory.lock().expect("not poisoned").push(now);
         }
         if told.elapsed() < PROGRESS {
             continue;
@@ -412,6 +435,7 @@ fn report(
         raw_objects,
         files,
         findings,
+        memory: Vec::new(),
         left_out,
         folder: history.folder().to_owned(),
     }

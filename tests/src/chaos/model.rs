@@ -67,6 +67,16 @@ pub struct Findings {
     pub p50_ms: Millis,
     pub p99_ms: Millis,
     pub max_ms: Millis,
+    /// By when they were accepted
+    pub minutes: Vec<Minute>,
+}
+
+/// A minute of a run.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Minute {
+    pub events: usize,
+    pub p50_ms: Millis,
+    pub p99_ms: Millis,
 }
 
 /// Judges.
@@ -393,14 +403,30 @@ impl<'a> Checker<'a> {
         };
         let times = self.first.iter().filter_map(|(id, one)| {
             let accepted = first_accepted(*id)?;
-            Some((one.at - accepted).max(0))
+            Some((accepted, (one.at - accepted).max(0)))
         });
-        let mut times: Vec<Millis> = times.collect();
+        let times: Vec<(Millis, Millis)> = times.collect();
+        let start = times.iter().map(|(accepted, _)| *accepted).min();
+        let mut minutes: Vec<Vec<Millis>> = Vec::new();
+        for (accepted, took) in &times {
+            let minute = (accepted - start.unwrap_or_default()) as usize / 60_000;
+            minutes.resize(minutes.len().max(minute + 1), Vec::new());
+            minutes[minute].push(*took);
+        }
+        let minutes = minutes.into_iter().map(|mut took| {
+            took.sort_unstable();
+            Minute {
+                events: took.len(),
+                p50_ms: quantile(&took, 50),
+                p99_ms: quantile(&took, 99),
+            }
+        });
+        self.findings.minutes = minutes.collect();
+        let mut times: Vec<Millis> = times.into_iter().map(|(_, took)| took).collect();
         times.sort_unstable();
-        let at = |share: usize| times.get((times.len() * share / 100).min(times.len().max(1) - 1));
-        let at = |share| at(share).copied().unwrap_or(0);
-        (self.findings.p50_ms, self.findings.p99_ms) = (at(50), at(99));
-        self.findings.max_ms = at(100);
+        self.findings.p50_ms = quantile(&times, 50);
+        self.findings.p99_ms = quantile(&times, 99);
+        self.findings.max_ms = quantile(&times, 100);
         let accepted = self.seen.posts.iter().filter(|post| post.accepted());
         let spooled = accepted.filter_map(|post| post.answer.as_ref());
         let spooled = spooled.filter(|answer| self.seen.spooled.contains(&answer.correlation_id));
@@ -438,6 +464,13 @@ fn differs(first: &Received, again: &Received) -> bool {
         (first, again) => first != again,
     };
     media || first.digest != again.digest
+}
+
+/// The least value that this share (in percent) of them, which are sorted, doesn't exceed; 0 of none.
+fn quantile(sorted: &[Millis], share: usize) -> Millis {
+    let last = sorted.len().max(1) - 1;
+    let at = (sorted.len() * share / 100).min(last);
+    sorted.get(at).copied().unwrap_or(0)
 }
 
 #[cfg(test)]

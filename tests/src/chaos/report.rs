@@ -31,11 +31,20 @@ pub struct Report {
     pub faults: BTreeMap<String, usize>,
     pub raw_objects: usize,
     pub files: usize,
+    /// At the end of each minute
+    pub memory: Vec<Memory>,
     #[serde(flatten)]
     pub findings: Findings,
     /// What this machine didn't let happen
     pub left_out: Vec<String>,
     pub folder: PathBuf,
+}
+
+/// Of the largest of a kind, in MB.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Memory {
+    pub ingress_mb: f64,
+    pub worker_mb: f64,
 }
 
 impl Report {
@@ -118,6 +127,7 @@ impl Report {
             .iter()
             .map(|(name, value)| format!("{}  {value}\n", column(name, 11)))
             .collect();
+        text += &self.minutes();
         if !found.repeats.is_empty() {
             text += "\nrepeats by cause\n";
             for (cause, count) in &found.repeats {
@@ -130,6 +140,27 @@ impl Report {
         } else {
             text + &self.violations(paint)
         }
+    }
+
+    /// How quick it was, and how large, minute by minute.
+    fn minutes(&self) -> String {
+        if self.memory.is_empty() {
+            return String::new();
+        }
+        let mut text =
+            "\nminute   events  median ms   p99 ms  ingress MB  worker MB\n".to_owned();
+        for (n, (minute, memory)) in self.findings.minutes.iter().zip(&self.memory).enumerate() {
+            text += &format!(
+                "{:>6} {:>8} {:>10} {:>8} {:>11.1} {:>10.1}\n",
+                n + 1,
+                minute.events,
+                minute.p50_ms,
+                minute.p99_ms,
+                memory.ingress_mb,
+                memory.worker_mb
+            );
+        }
+        text
     }
 
     fn violations(&self, paint: Paint) -> String {

@@ -12,7 +12,9 @@ use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
+use super::report::Memory;
 use super::schedule::{Action, Link, Planned, Target, Targets};
+use crate::bench::machine::memory_mb;
 use crate::neighbours::{Fault as Misbehaviour, Neighbours};
 use crate::programs::{Ingress, Program, Until, Worker};
 use crate::proxy::{Mode, Proxy};
@@ -330,6 +332,20 @@ impl Scene {
         broker
             .get(&format!("/api/queues/{}", self.vhost.name))
             .await
+    }
+
+    /// What the programs have now; nothing of one that doesn't run.
+    pub async fn memory(&self) -> Memory {
+        let mut memory = Memory::default();
+        for ingress in &self.ingress {
+            let now = memory_mb(ingress.lock().await.process().id()).unwrap_or(0.0);
+            memory.ingress_mb = memory.ingress_mb.max(now);
+        }
+        for worker in &self.workers {
+            let now = memory_mb(worker.lock().await.process().id()).unwrap_or(0.0);
+            memory.worker_mb = memory.worker_mb.max(now);
+        }
+        memory
     }
 
     /// Starts a program again that ended by itself, as a supervisor does. What it logged at last, of

@@ -22,6 +22,7 @@ async fn half_a_minute_of_faults_breaks_no_promise() {
         rabbitmq_nodes: 1,
         rate: 60.0,
         accounts: 16,
+        calm: false,
         folder: Some(folder.path().to_owned()),
     };
     let report = run(&plan, |line| println!("{line}")).await;
