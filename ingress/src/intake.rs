@@ -45,12 +45,7 @@ pub struct Intake {
 }
 
 impl Intake {
-    pub fn new(
-        keys: Keys,
-        dedup_ttl: Duration,
-        limit: Limit,
-        patience: Duration,
-    ) -> Self {
+    pub fn new(keys: Keys, dedup_ttl: Duration, limit: Limit, patience: Duration) -> Self {
         Self {
             queues: (0..keys.partitions()).map(|_| Queue::default()).collect(),
             script: IntakeScript::new(keys),

@@ -269,11 +269,7 @@ async fn store(
     }
 }
 
-async fn keep(
-    door: &Door,
-    delivery: &Delivery,
-    envelope: &Envelope,
-) -> Result<Stored, NotStored> {
+async fn keep(door: &Door, delivery: &Delivery, envelope: &Envelope) -> Result<Stored, NotStored> {
     let Door { ingress, redis } = door;
     let (intake, partition) = (
         &ingress.intake,

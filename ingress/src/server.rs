@@ -7,7 +7,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures::FutureExt;
 use object_store::aws::AmazonS3;
 use prometheus_client::registry::Registry;
 use shared::admin::{Admin, Guarded, Readiness};
@@ -223,20 +222,24 @@ fn serve(
         .enable_all()
         .build()?;
     let (running, ended) = oneshot::channel::<()>();
+    let told = shutdown.clone();
     let serving = async move {
         let _running = running;
         match TcpListener::from_std(listener) {
-            Ok(listener) => connections::accept(Arc::new(door), listener, room, shutdown).await,
-            Err(error) => {
-                tracing::error!(%error, "the listener can't be used");
-                shutdown.cancel();
-            }
+            Ok(listener) => connections::accept(Arc::new(door), listener, room, told).await,
+            Err(error) => tracing::error!(%error, "the listener can't be used"),
         }
     };
     thread::Builder::new()
         .name(format!("serve {number}"))
         .spawn(move || runtime.block_on(serving))?;
-    Ok(ended.map(drop))
+    Ok(async move {
+        drop(ended.await);
+        if !shutdown.is_cancelled() {
+            tracing::error!(number, "a thread that serves ended: the others stop too");
+            shutdown.cancel();
+        }
+    })
 }
 
 /// Checks Redis once it is there, then keeps `/ready` true and looks at its memory. Ends early only

@@ -4,13 +4,16 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
-use worker::config::{Cli, Command};
+use worker::config::{Cli, Command, Config};
 use worker::{commands, presign, replay, run};
 
 /// Each event is some hundred small allocations, many of them freed on another thread: a third more
 /// texts a second than with the system's (docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// A ninth of the others' share of the processors, where these are short.
+const MEDIA_NICENESS: i32 = 10;
 
 fn main() -> ExitCode {
     shared::telemetry::exit_code("worker", &shared::config::parse().and_then(work))
@@ -20,36 +23,43 @@ fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let _spans = shared::telemetry::init(&config.log, "worker")?;
-    let main = runtime("worker", config.threads)?;
-    // Threads of its own: the kernel sees to it that large files don't keep messages waiting.
-    let media = runtime("media", config.threads)?;
-    let ended = main.block_on(async {
-        match command.unwrap_or(Command::Run) {
-            Command::Run => {}
-            Command::Health => return shared::health::ask(config.admin_listen),
-            Command::Presign(args) => return presign::run(&config, &args).await,
-            Command::Replay(args) => return replay::run(&config, &args).await,
-            Command::Inspect(args) => return commands::inspect::run(&config, &args).await,
-            Command::Doctor(args) => return commands::doctor::run(&config, &args).await,
-            Command::Erase(args) => return commands::erase::run(&config, &args).await,
-            Command::Repartition(args) => {
-                return commands::repartition::run(&config, &args).await;
-            }
-        }
-        let listener = run::bind(&config).await?;
-        let shutdown = shared::telemetry::shutdown_on_signal()?;
-        run::run(config, listener, media.handle(), shutdown).await
-    });
+    let main = runtime("worker", config.threads, 0)?;
+    let ended = match command.unwrap_or(Command::Run) {
+        Command::Run => serve(&main, config),
+        Command::Health => shared::health::ask(config.admin_listen),
+        Command::Presign(args) => main.block_on(presign::run(&config, &args)),
+        Command::Replay(args) => main.block_on(replay::run(&config, &args)),
+        Command::Inspect(args) => main.block_on(commands::inspect::run(&config, &args)),
+        Command::Doctor(args) => main.block_on(commands::doctor::run(&config, &args)),
+        Command::Erase(args) => main.block_on(commands::erase::run(&config, &args)),
+        Command::Repartition(args) => main.block_on(commands::repartition::run(&config, &args)),
+    };
     // What is still waiting for a server is pending in the stream.
-    media.shutdown_background();
     main.shutdown_background();
     ended
 }
 
-fn runtime(name: &str, threads: Option<usize>) -> std::io::Result<Runtime> {
+fn serve(main: &Runtime, config: Config) -> anyhow::Result<()> {
+    // Threads of their own, which give way: large files don't keep messages waiting.
+    let media = runtime("media", config.threads, MEDIA_NICENESS)?;
+    let ended = main.block_on(async {
+        let listener = run::bind(&config).await?;
+        let shutdown = shared::telemetry::shutdown_on_signal()?;
+        run::run(config, listener, media.handle(), shutdown).await
+    });
+    media.shutdown_background();
+    ended
+}
+
+/// `niceness` as by nice(2), which on Linux is each thread's own.
+fn runtime(name: &str, threads: Option<usize>, niceness: i32) -> std::io::Result<Runtime> {
     let mut runtime = Builder::new_multi_thread();
     if let Some(threads) = threads {
         runtime.worker_threads(threads);
     }
+    runtime.on_thread_start(move || {
+        // Without it, it works all the same.
+        let _changed = rustix::process::nice(niceness);
+    });
     runtime.thread_name(name).enable_all().build()
 }

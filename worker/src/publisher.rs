@@ -36,6 +36,9 @@ use crate::topology::{self, TopologyError};
 const PERSISTENT: u8 = 2;
 /// A blocked connection is looked at again this often.
 const BLOCKED_POLL: Duration = Duration::from_millis(100);
+const BLOCKED: &str = "the broker blocks publishers";
+/// How often the connection is looked at while there is nothing to publish.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why an event is not in a queue, although the broker is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -257,8 +260,7 @@ impl Link {
                 return None;
             }
             if status.blocked() {
-                let problem = "the broker blocks publishers".to_owned();
-                self.readiness.set("rabbitmq", Some(problem));
+                self.readiness.set("rabbitmq", Some(BLOCKED.to_owned()));
                 self.become_state(ChannelState::Blocked);
                 give_up = Instant::now() + within;
                 tokio::time::sleep(BLOCKED_POLL).await;
@@ -279,12 +281,47 @@ impl Link {
         }
     }
 
-    async fn publish(mut self, mut messages: mpsc::Receiver<Message>) {
+    /// Waits for messages. One of the channels looks after the connection meanwhile, so that `/ready` is
+    /// true where there is nothing to publish.
+    async fn next_batch(
+        &mut self,
+        messages: &mut mpsc::Receiver<Message>,
+        batch: &mut Vec<Message>,
+    ) -> usize {
         let most = usize::from(self.args.publish_batch);
+        loop {
+            let receiving = messages.recv_many(batch, most);
+            match timeout(PROBE_INTERVAL, receiving).await {
+                Ok(received) => return received,
+                Err(_) if self.n == 0 => self.probe().await,
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn probe(&mut self) {
+        let status = self
+            .open
+            .as_ref()
+            .map(|(connection, _)| connection.status());
+        match status {
+            Some(status) if status.connected() => {
+                let problem = status.blocked().then(|| BLOCKED.to_owned());
+                self.readiness.set("rabbitmq", problem);
+            }
+            Some(_) | None => {
+                self.disconnect();
+                // Said by `/ready`.
+                drop(self.connect().await);
+            }
+        }
+    }
+
+    async fn publish(mut self, mut messages: mpsc::Receiver<Message>) {
         let exchange = self.args.amqp_exchange.clone();
-        let mut batch = Vec::with_capacity(most);
+        let mut batch = Vec::new();
         let mut backoff = Backoff::for_server();
-        while messages.recv_many(&mut batch, most).await > 0 {
+        while self.next_batch(&mut messages, &mut batch).await > 0 {
             while !batch.is_empty() {
                 // Nobody waits for these any more, or the partition is another worker's.
                 batch.retain(|message: &Message| !message.reply.is_closed());

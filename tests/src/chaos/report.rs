@@ -61,7 +61,7 @@ impl Report {
             (
                 "time",
                 format!(
-                    "{} s of faults, drained {} s after the last",
+                    "{} s long, drained {} s after its end",
                     self.seconds, self.drain_seconds
                 ),
             ),
@@ -147,8 +147,7 @@ impl Report {
         if self.memory.is_empty() {
             return String::new();
         }
-        let mut text =
-            "\nminute   events  median ms   p99 ms  ingress MB  worker MB\n".to_owned();
+        let mut text = "\nminute   events  median ms   p99 ms  ingress MB  worker MB\n".to_owned();
         for (n, (minute, memory)) in self.findings.minutes.iter().zip(&self.memory).enumerate() {
             text += &format!(
                 "{:>6} {:>8} {:>10} {:>8} {:>11.1} {:>10.1}\n",

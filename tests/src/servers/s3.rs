@@ -263,7 +263,7 @@ paxos min wait = 0.01
 [osd]
 osd data = {folder}/osd
 osd objectstore = memstore
-memstore device bytes = 8G
+memstore device bytes = 16G
 osd op num shards = 1
 osd memory target = 1G
 

@@ -301,6 +301,15 @@ async fn a_broker_that_hangs_resets_and_flaps_is_connected_again() {
     drained(&stage).await;
     load.assert_complete(&seen);
     crate::outages::nothing_was_set_aside(&stage).await;
+    // With nothing to publish either.
+    for (mode, expected) in [(Mode::Refuse, 503), (Mode::Pass, 200)] {
+        proxy.set(mode);
+        eventually(SOON, "it notices without a message", async || {
+            let (ready, _) = worker.get("/ready").await.ok()?;
+            (ready.as_u16() == expected).then_some(())
+        })
+        .await;
+    }
 }
 
 /// How long the broker is away each time: the length of the fault.
