@@ -225,6 +225,9 @@ fn serve(
     let told = shutdown.clone();
     let serving = async move {
         let _running = running;
+        // Made now: the first webhook would wait for it, and in a cluster with a node that hangs, too long.
+        let redis = door.redis.clone();
+        tokio::spawn(async move { drop(redis.ping().await) });
         match TcpListener::from_std(listener) {
             Ok(listener) => connections::accept(Arc::new(door), listener, room, told).await,
             Err(error) => tracing::error!(%error, "the listener can't be used"),

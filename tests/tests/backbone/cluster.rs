@@ -86,7 +86,9 @@ async fn programs_and_a_node_killed_again_and_again_lose_nothing() {
         load.total(),
         repeats(&seen)
     );
-    assert!(kills > 0 && repeats(&seen) < load.total() / 10, "{told}");
+    // No more than what a second brings, for each worker that was killed while it caught up.
+    let most = kills * load.rate as usize;
+    assert!(kills > 0 && repeats(&seen) < most, "{told}");
     #[allow(
         clippy::print_stdout,
         reason = "a figure for people who run with --nocapture"
