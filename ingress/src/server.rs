@@ -125,6 +125,7 @@ pub async fn run(
             keys: keys.clone(),
             redis: secrets.redis.clone(),
             well: Well::new(connection.clone(), keys.clone()),
+            away: metrics.away_partitions.clone(),
             dedup_ttl: config.dedup_ttl,
             patience: config.redis_patience,
         })
@@ -284,9 +285,7 @@ async fn watch_redis(
 
 async fn watch_partitions(ingress: Arc<Ingress>, shutdown: CancellationToken) {
     if let Some(spool) = &ingress.spool {
-        spool
-            .watch(&ingress.metrics, &ingress.checked, shutdown)
-            .await;
+        spool.watch(&ingress.checked, shutdown).await;
     }
 }
 

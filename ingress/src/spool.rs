@@ -2,13 +2,14 @@
 //! Which partitions are away is known here, so that their webhooks don't wait for Redis each; a probe
 //! finds them well again. In good times a webhook pays one atomic load for it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use object_store::aws::AmazonS3;
 use object_store::{Attribute, Attributes, ObjectStore, PutOptions, PutPayload};
+use prometheus_client::metrics::gauge::Gauge;
 use redis::RedisError;
 use shared::intake::{Delivery, Envelope, Stored};
 use shared::keys::Keys;
@@ -21,7 +22,6 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::intake::{Intake, NotStored};
-use crate::metrics::Metrics;
 
 /// Objects on their way to the store; more would wait there instead of here.
 const PUTS_AT_ONCE: usize = 64;
@@ -43,7 +43,8 @@ pub struct Spool {
     dedup_ttl: Duration,
     patience: Duration,
     partitions: Vec<Partition>,
-    away: AtomicUsize,
+    /// How many of them are away.
+    away: Gauge,
     /// Somebody was told that webhooks are spooled.
     said: AtomicBool,
 }
@@ -71,6 +72,8 @@ pub struct SpoolParts {
     pub keys: Keys,
     pub redis: Redis,
     pub well: Well,
+    /// Shows how many partitions are away.
+    pub away: Gauge,
     pub dedup_ttl: Duration,
     /// How long a webhook waits for Redis.
     pub patience: Duration,
@@ -84,9 +87,11 @@ impl Spool {
             keys,
             redis,
             well,
+            away,
             dedup_ttl,
             patience,
         } = parts;
+        away.set(i64::from(keys.partitions()));
         let partition = |_| Partition {
             away: AtomicBool::new(true),
             short_of_memory: AtomicBool::new(false),
@@ -94,13 +99,13 @@ impl Spool {
         };
         Self {
             partitions: (0..keys.partitions()).map(partition).collect(),
-            away: AtomicUsize::new(usize::from(keys.partitions())),
             said: AtomicBool::new(false),
             bucket,
             puts: Semaphore::new(PUTS_AT_ONCE),
             keys,
             redis,
             well,
+            away,
             dedup_ttl,
             patience,
         }
@@ -216,11 +221,9 @@ impl Spool {
         *since = Instant::now();
         state.away.store(away, Ordering::Relaxed);
         if away {
-            self.away.fetch_add(1, Ordering::Relaxed);
+            self.away.inc();
             self.say(partition, why);
-        } else if self.away.fetch_sub(1, Ordering::Relaxed) == 1
-            && self.said.swap(false, Ordering::Relaxed)
-        {
+        } else if self.away.dec() == 1 && self.said.swap(false, Ordering::Relaxed) {
             tracing::info!("Redis takes all webhooks again: nothing is spooled");
         }
     }
@@ -237,12 +240,7 @@ impl Spool {
     }
 
     /// Probes what is away, and looks how full Redis is, until `shutdown`; nothing before `checked`.
-    pub async fn watch(
-        &self,
-        metrics: &Metrics,
-        checked: &AtomicBool,
-        shutdown: CancellationToken,
-    ) {
+    pub async fn watch(&self, checked: &AtomicBool, shutdown: CancellationToken) {
         let mut round = 0;
         while !shutdown.is_cancelled() {
             if checked.load(Ordering::Relaxed) {
@@ -253,9 +251,6 @@ impl Spool {
                 join_all(due.map(|partition| self.probe(partition))).await;
                 round += 1;
             }
-            metrics
-                .away_partitions
-                .set(self.away.load(Ordering::Relaxed) as i64);
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
