@@ -147,9 +147,9 @@ impl Events {
         self.seen.borrow().len()
     }
 
-    /// How many of those so far are like this.
-    pub fn count_of(&self, predicate: impl FnMut(&&Event) -> bool) -> usize {
-        self.seen.borrow().iter().filter(predicate).count()
+    /// How many of those after the first `n` are so.
+    pub fn count_since(&self, n: usize, predicate: impl FnMut(&&Event) -> bool) -> usize {
+        self.seen.borrow().iter().skip(n).filter(predicate).count()
     }
 
     /// Waits until there are at least `n` events, and returns all.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use anyhow::Context;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,7 +19,9 @@ use crate::servers::{Redis, RedisOptions};
 const CONNECTIONS: u64 = 128;
 /// Connections that send their headers, and as many that send their bodies, a byte a second.
 const SLOW: usize = 1000;
-/// Connections that say nothing.
+/// Connections that say nothing, of a quiet day.
+const OPEN: usize = 1000;
+/// The same of an attack.
 const IDLE: usize = 10_000;
 /// Unsigned bodies a second.
 const FLOOD: f64 = 1000.0;
@@ -57,6 +60,18 @@ struct Row {
     memory_mb: f64,
     /// Its CPU per request, in µs.
     cpu_us: f64,
+    /// Median time that a webhook spends in it, without the time Redis took, in µs; spread evenly within a bucket.
+    own_p50_us: f64,
+    /// What Redis' memory grew by, for each webhook that was stored: it waits, and its item is remembered.
+    redis_bytes: f64,
+}
+
+/// What is read before a part and after it.
+struct Reading {
+    cpu_us: f64,
+    redis_bytes: f64,
+    /// Webhooks whose own time was at most so many seconds.
+    own: Vec<(f64, f64)>,
 }
 
 struct Bench {
@@ -76,6 +91,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     let mut bench = Bench::start(plan, 10_000).await?;
     let most = bench.saturated()?;
     bench.steady("500/s")?;
+    bench.beside((0, OPEN), |bench| {
+        bench.steady("500/s, 1,000 open connections")
+    })?;
     bench.slow_senders()?;
     bench.beyond(2.0 * most)?;
     bench.steady("500/s, 10 s later")?;
@@ -134,10 +152,10 @@ impl Bench {
         let address = self.ingress.address().to_owned();
         super::tell("as fast as it answers");
         let time = Duration::from_secs(self.plan.seconds);
-        let cpu = machine::cpu_us(self.id())?;
+        let before = self.read()?;
         let report = load::closed(&address, &self.requests, self.next, CONNECTIONS, time);
         let rate = report.of(200) as f64 / report.seconds;
-        self.done("saturated, 128 connections", &report, cpu)?;
+        self.done("saturated, 128 connections", &report, &before)?;
         Ok(rate)
     }
 
@@ -158,7 +176,7 @@ impl Bench {
     fn open(&mut self, what: &'static str, rate: f64, time: Duration) -> anyhow::Result<()> {
         super::tell(&format!("{what}: {rate:.0} a second"));
         let address = self.ingress.address().to_owned();
-        let cpu = machine::cpu_us(self.id())?;
+        let before = self.read()?;
         let rate = load::Rate {
             first: self.next,
             per_second: rate,
@@ -166,17 +184,19 @@ impl Bench {
             most_connections: MOST_CONNECTIONS,
         };
         let report = load::open(&address, &self.requests, rate, tell_progress);
-        self.done(what, &report, cpu)
+        self.done(what, &report, &before)
     }
 
     /// The signed traffic beside two thousand connections that dribble.
     fn slow_senders(&mut self) -> anyhow::Result<()> {
-        self.beside(0, |bench| bench.steady("500/s, 2,000 slow senders"))
+        self.beside((2 * SLOW, 0), |bench| {
+            bench.steady("500/s, 2,000 slow senders")
+        })
     }
 
     /// Beside ten thousand that say nothing and two thousand that dribble; then a flood as well.
     fn attacked(&mut self) -> anyhow::Result<()> {
-        self.beside(IDLE, |bench| {
+        self.beside((2 * SLOW, IDLE), |bench| {
             bench.steady("500/s, 12,000 connections")?;
             let address = bench.ingress.address().to_owned();
             let unsigned = Requests::new(&address, "/webhook/meta", "guess", Shape::default());
@@ -199,10 +219,10 @@ impl Bench {
         })
     }
 
-    /// Runs `part` beside so many idle connections and those that dribble.
+    /// Runs `part` beside so many connections that dribble and that say nothing.
     fn beside(
         &mut self,
-        idle: usize,
+        (slow, idle): (usize, usize),
         part: impl FnOnce(&mut Self) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -212,9 +232,9 @@ impl Bench {
             stop.clone(),
             open.clone(),
         );
-        let burden = std::thread::spawn(move || burden(&address, idle, &stopped, &opened));
+        let burden = std::thread::spawn(move || burden(&address, (slow, idle), &stopped, &opened));
         // Idle ones are closed and come again: never quite all are there.
-        while open.load(Ordering::Relaxed) < 2 * SLOW + idle * 9 / 10 {
+        while open.load(Ordering::Relaxed) < slow + idle * 9 / 10 {
             std::thread::sleep(Duration::from_millis(20));
         }
         let done = part(self);
@@ -229,10 +249,10 @@ impl Bench {
         &mut self,
         what: &'static str,
         report: &Report,
-        cpu_before_us: f64,
+        before: &Reading,
     ) -> anyhow::Result<()> {
         self.next += 1_000_000_000;
-        let (memory_mb, cpu_us) = (machine::memory_mb(self.id())?, machine::cpu_us(self.id())?);
+        let (memory_mb, after) = (machine::memory_mb(self.id())?, self.read()?);
         self.rows.push(Row {
             what,
             rate: report.total() as f64 / report.seconds,
@@ -243,9 +263,23 @@ impl Bench {
             refused_sent_p99_ms: report.sent_quantile_ms(503, 0.99),
             answers: report.answers.clone(),
             memory_mb,
-            cpu_us: (cpu_us - cpu_before_us) / report.total().max(1) as f64,
+            cpu_us: (after.cpu_us - before.cpu_us) / report.total().max(1) as f64,
+            own_p50_us: 1e6 * median(&before.own, &after.own),
+            redis_bytes: (after.redis_bytes - before.redis_bytes) / report.of(200).max(1) as f64,
         });
         self.forget_stored()
+    }
+
+    fn read(&mut self) -> anyhow::Result<Reading> {
+        let mut connection = redis::Client::open(self.redis.url())?.get_connection()?;
+        let memory: redis::InfoDict = redis::cmd("INFO").arg("memory").query(&mut connection)?;
+        let (ingress, runtime) = (&self.ingress, tokio::runtime::Handle::current());
+        let metrics = tokio::task::block_in_place(|| runtime.block_on(ingress.get("/metrics")))?;
+        Ok(Reading {
+            cpu_us: machine::cpu_us(self.id())?,
+            redis_bytes: memory.get("used_memory").context("used_memory")?,
+            own: buckets(&metrics.1, "ingress_own_duration_seconds_bucket"),
+        })
     }
 
     /// Nobody reads the streams here.
@@ -253,7 +287,7 @@ impl Bench {
         let mut connection = redis::Client::open(self.redis.url())?.get_connection()?;
         for partition in 0..16 {
             let key = format!("whatsapp:{{{partition}}}:stream");
-            redis::cmd("UNLINK").arg(key).exec(&mut connection)?;
+            redis::cmd("DEL").arg(key).exec(&mut connection)?;
         }
         Ok(())
     }
@@ -277,20 +311,25 @@ fn tell_progress(report: &Report, elapsed: Duration) {
 
 /// Connections that dribble, half of them headers and half a body, and others that say nothing; those
 /// that ingress closes come again.
-fn burden(address: &str, idle: usize, stop: &Arc<AtomicBool>, open: &Arc<AtomicUsize>) {
+fn burden(
+    address: &str,
+    (slow, idle): (usize, usize),
+    stop: &Arc<AtomicBool>,
+    open: &Arc<AtomicUsize>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let Ok(runtime) = runtime else { return };
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
-        for n in 0..2 * SLOW + idle {
+        for n in 0..slow + idle {
             let (address, stop, open) = (address.to_owned(), stop.clone(), open.clone());
             tasks.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     if let Ok(stream) = TcpStream::connect(&address).await {
                         open.fetch_add(1, Ordering::Relaxed);
-                        if n < 2 * SLOW {
+                        if n < slow {
                             drip(stream, n % 2 == 0, &stop).await;
                         } else {
                             say_nothing(stream).await;
@@ -333,11 +372,41 @@ async fn drip(mut stream: TcpStream, headers: bool, stop: &AtomicBool) {
     }
 }
 
+/// The buckets of a histogram without labels: their ends, and how many are within.
+fn buckets(metrics: &str, name: &str) -> Vec<(f64, f64)> {
+    let of_line = |line: &str| {
+        let (end, count) = line
+            .strip_prefix(name)?
+            .strip_prefix("{le=\"")?
+            .split_once("\"} ")?;
+        Some((end.parse().unwrap_or(f64::INFINITY), count.parse().ok()?))
+    };
+    metrics.lines().filter_map(of_line).collect()
+}
+
+/// The median of what was added, as if what a bucket has were spread evenly in it.
+fn median(before: &[(f64, f64)], after: &[(f64, f64)]) -> f64 {
+    let added = before
+        .iter()
+        .zip(after)
+        .map(|(before, after)| (after.0, after.1 - before.1));
+    let added: Vec<_> = added.collect();
+    let half = added.last().map_or(0.0, |(_, all)| all / 2.0);
+    let (mut start, mut below) = (0.0, 0.0);
+    for (end, within) in added {
+        if within >= half && within > below {
+            return start + (end - start) * (half - below) / (within - below);
+        }
+        (start, below) = (end, within);
+    }
+    0.0
+}
+
 fn table(rows: &[Row]) -> String {
     let paint = Paint::stdout();
     let head = format!(
-        "{} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7}  answers",
-        column("ingress", 28),
+        "{} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7}  answers",
+        column("ingress", 29),
         "per s",
         "p50 ms",
         "p99 ms",
@@ -345,7 +414,9 @@ fn table(rows: &[Row]) -> String {
         "p99 sent",
         "503 p99",
         "MB",
-        "CPU µs"
+        "CPU µs",
+        "own µs",
+        "Redis B"
     );
     let lines = rows.iter().map(|row| {
         let answers: Vec<_> = row
@@ -354,8 +425,8 @@ fn table(rows: &[Row]) -> String {
             .map(|(status, count)| format!("{status}: {count}"))
             .collect();
         format!(
-            "{} {:>9.0} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>7.1} {:>7.1}  {}\n",
-            column(row.what, 28),
+            "{} {:>9.0} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>7.1} {:>7.1} {:>7.0} {:>7.0}  {}\n",
+            column(row.what, 29),
             row.rate,
             row.p50_ms,
             row.p99_ms,
@@ -364,6 +435,8 @@ fn table(rows: &[Row]) -> String {
             row.refused_sent_p99_ms,
             row.memory_mb,
             row.cpu_us,
+            row.own_p50_us,
+            row.redis_bytes,
             answers.join(", ")
         )
     });
