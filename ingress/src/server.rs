@@ -226,13 +226,15 @@ fn serve(
     let told = shutdown.clone();
     let serving = async move {
         let _running = running;
-        // Made now: the first webhook would wait for it, and in a cluster with a node that hangs, too long.
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "the listener can't be used"),
+        };
+        // The way to Redis is made now: the first webhook would wait for it, and in a cluster with a
+        // node that hangs, too long. A Redis that is away is found out by whoever needs it.
         let redis = door.redis.clone();
-        tokio::spawn(async move { drop(redis.ping().await) });
-        match TcpListener::from_std(listener) {
-            Ok(listener) => connections::accept(Arc::new(door), listener, room, told).await,
-            Err(error) => tracing::error!(%error, "the listener can't be used"),
-        }
+        let accepting = connections::accept(Arc::new(door), listener, room, told);
+        let (_, ()) = tokio::join!(redis.ping(), accepting);
     };
     thread::Builder::new()
         .name(format!("serve {number}"))

@@ -1,7 +1,7 @@
 //! What it costs to know whose an account is, against a real Redis and the simulator's Tenant Service.
 //! Nothing here waits for anything else: what a busy worker adds is not in it.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, FromArgMatches};
@@ -17,6 +17,7 @@ use worker::neighbour::{Name, Neighbour, Trace};
 use worker::tenants::{SERVICE_SETTINGS, Tenants, Verdict};
 
 const ACCOUNT: &str = "204800000000001";
+const ANOTHER: &str = "204800000000002";
 
 struct Bench {
     runtime: Runtime,
@@ -24,45 +25,49 @@ struct Bench {
     neighbours: Neighbours,
 }
 
-static BENCH: LazyLock<Bench> = LazyLock::new(|| {
-    tests::install_tls_provider();
-    let runtime = Runtime::new().expect("a runtime");
-    let started = runtime.block_on(async {
-        let redis = Redis::start(RedisOptions::default()).await;
-        (redis, Neighbours::start().await)
-    });
-    Bench {
-        runtime,
-        redis: started.0.expect("a Redis"),
-        neighbours: started.1.expect("neighbours"),
+impl Bench {
+    fn start() -> Self {
+        tests::install_tls_provider();
+        let runtime = Runtime::new().expect("a runtime");
+        let redis = runtime.block_on(Redis::start(RedisOptions::default()));
+        let neighbours = runtime.block_on(Neighbours::start());
+        Self {
+            redis: redis.expect("a Redis"),
+            neighbours: neighbours.expect("neighbours"),
+            runtime,
+        }
     }
-});
 
-/// Those of a worker that has just started.
-fn tenants() -> Arc<Tenants> {
-    let (redis, service) = (BENCH.redis.url(), BENCH.neighbours.url());
-    let command = Config::augment_args(clap::Command::new("worker"));
-    let matches = command.get_matches_from([
-        "worker",
-        "--redis-url",
-        &redis,
-        "--tenant-service-url",
-        &service,
-        "--minio-access-key",
-        "x",
-        "--minio-secret-key",
-        "x",
-    ]);
-    let config = Config::from_arg_matches(&matches).expect("settings");
-    let secrets = config.secrets().expect("secrets");
-    let metrics = Metrics::new(&mut Registry::default());
-    let (name, counted) = (Name::TenantService, metrics.neighbours.clone());
-    let neighbour = Neighbour::new(name, SERVICE_SETTINGS, counted).expect("a client");
-    let connection = secrets.redis.connection(Duration::from_secs(5));
-    let keys = Keys::new("whatsapp", 16);
-    let known = (connection, keys);
-    let tenants = Tenants::new(&config.tenants, &secrets, neighbour, known, metrics.caches);
-    Arc::new(tenants)
+    /// Those of a worker that has just started.
+    fn tenants(&self) -> Arc<Tenants> {
+        let (redis, service) = (self.redis.url(), self.neighbours.url());
+        let command = Config::augment_args(clap::Command::new("worker"));
+        let matches = command.get_matches_from([
+            "worker",
+            "--redis-url",
+            &redis,
+            "--tenant-service-url",
+            &service,
+            "--minio-access-key",
+            "x",
+            "--minio-secret-key",
+            "x",
+        ]);
+        let config = Config::from_arg_matches(&matches).expect("settings");
+        let secrets = config.secrets().expect("secrets");
+        let metrics = Metrics::new(&mut Registry::default());
+        let (name, counted) = (Name::TenantService, metrics.neighbours.clone());
+        let neighbour = Neighbour::new(name, SERVICE_SETTINGS, counted).expect("a client");
+        let connection = secrets.redis.connection(Duration::from_secs(5));
+        let known = (connection, Keys::new("whatsapp", 16));
+        let tenants = Tenants::new(&config.tenants, &secrets, neighbour, known, metrics.caches);
+        Arc::new(tenants)
+    }
+
+    fn resolve(&self, tenants: &Arc<Tenants>, account: &str) {
+        let resolved = tenants.resolve(account, Trace::default());
+        found(&self.runtime.block_on(resolved));
+    }
 }
 
 fn found(verdict: &Verdict) {
@@ -76,45 +81,33 @@ fn main() {
 /// This worker knows it.
 #[divan::bench]
 fn in_this_process(bencher: Bencher<'_, '_>) {
-    let tenants = tenants();
-    let resolved = tenants.resolve(ACCOUNT, Trace::default());
-    found(&BENCH.runtime.block_on(resolved));
+    let bench = Bench::start();
+    let tenants = bench.tenants();
+    bench.resolve(&tenants, ACCOUNT);
     bencher.bench_local(|| black_box(tenants.remembered(black_box(ACCOUNT))));
 }
 
 /// Another worker knew it; the connections are there.
 #[divan::bench]
 fn in_redis(bencher: Bencher<'_, '_>) {
-    let asker = tenants();
-    let warm = async |tenants: &Arc<Tenants>| {
-        tenants.resolve("204800000000002", Trace::default()).await;
-    };
-    found(
-        &BENCH
-            .runtime
-            .block_on(asker.resolve(ACCOUNT, Trace::default())),
-    );
+    let bench = Bench::start();
+    bench.resolve(&bench.tenants(), ACCOUNT);
     bencher
         .with_inputs(|| {
-            let tenants = tenants();
-            BENCH.runtime.block_on(warm(&tenants));
+            let tenants = bench.tenants();
+            bench.resolve(&tenants, ANOTHER);
             tenants
         })
-        .bench_local_values(|tenants| {
-            found(
-                &BENCH
-                    .runtime
-                    .block_on(tenants.resolve(ACCOUNT, Trace::default())),
-            );
-        });
+        .bench_local_values(|tenants| bench.resolve(&tenants, ACCOUNT));
 }
 
 /// Nobody knows it: the Tenant Service is asked, and Redis told.
 #[divan::bench]
 fn nowhere(bencher: Bencher<'_, '_>) {
-    let tenants = tenants();
+    let bench = Bench::start();
+    let tenants = bench.tenants();
     bencher.bench_local(|| {
-        let asked = BENCH.runtime.block_on(tenants.ask(ACCOUNT));
+        let asked = bench.runtime.block_on(tenants.ask(ACCOUNT));
         found(&asked.expect("an answer"));
     });
 }

@@ -183,7 +183,7 @@ impl Bench {
             .await;
         for round in 0..ROUNDS {
             // Looking at all events at every tick would hold up the texts.
-            let before = self.events.count_since(0, |_| true);
+            let before = self.events.count();
             self.large_files(round).await;
             let out = |bench: &Self| bench.large_files_out(before) == usize::from(LARGE_AT_ONCE);
             self.beside(&others, &mut ours, out).await?;

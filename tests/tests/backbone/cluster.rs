@@ -86,7 +86,7 @@ async fn programs_and_a_node_killed_again_and_again_lose_nothing() {
         load.total(),
         repeats(&seen)
     );
-    // What one crash can repeat: 64 publications of each partition, and each worker has half of 16.
+    // 64 publications of each partition for one crash, of a worker that has half of 16.
     let most = kills * 64 * 8;
     assert!(kills > 0 && repeats(&seen) < most, "{told}");
     #[allow(
