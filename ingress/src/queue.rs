@@ -4,18 +4,24 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// No delivery should take longer to be stored. When one does, fewer are let in; each one that doesn't
-/// lets in one more.
+/// No delivery should take longer to be stored. Each one that does lets in fewer by a share of them,
+/// each that takes less than half of it lets in a part of one more. How long it takes is only known
+/// when it is over, so both are small steps: large ones would lead from far too many to far too few.
 const LONGEST: Duration = Duration::from_millis(250);
+const LESS: usize = 64;
+const MORE: usize = PARTS / 8;
 /// As many are let in however long it takes: enough to keep Redis busy.
-const FEWEST: usize = 16;
+const FEWEST: usize = 16 * PARTS;
 /// As many as all partitions together may have by default.
-const MOST: usize = 4096;
+const MOST: usize = 4096 * PARTS;
+/// A delivery is counted as so many.
+const PARTS: usize = 64;
 
 /// Deliveries of one partition on their way to Redis.
 #[derive(Debug)]
 pub(crate) struct Queue {
     waiting: AtomicUsize,
+    /// In parts.
     most: AtomicUsize,
 }
 
@@ -38,7 +44,8 @@ impl Default for Queue {
 impl Queue {
     /// A place, or `None` if the queue is full.
     pub(crate) fn join(&self) -> Option<Place<'_>> {
-        if self.waiting.load(Ordering::Relaxed) >= self.most.load(Ordering::Relaxed) {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        if waiting >= self.most.load(Ordering::Relaxed) / PARTS {
             return None;
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -52,9 +59,11 @@ impl Queue {
     fn took(&self, time: Duration) {
         let most = self.most.load(Ordering::Relaxed);
         let most = if time > LONGEST {
-            (most - most / 8).max(FEWEST)
+            (most - most / LESS).max(FEWEST)
+        } else if time < LONGEST / 2 {
+            (most + MORE).min(MOST)
         } else {
-            (most + 1).min(MOST)
+            return;
         };
         self.most.store(most, Ordering::Relaxed);
     }
@@ -74,19 +83,22 @@ mod tests {
     #[test]
     fn a_slow_way_takes_only_a_few_and_a_quick_one_more_and_more() {
         let queue = Queue::default();
-        let places = |count: usize| (0..count).map(|_| queue.join()).collect::<Vec<_>>();
-        assert!(places(MOST).iter().all(Option::is_some));
-        for _ in 0..100 {
+        let let_in = || {
+            let places: Vec<_> = (0..=MOST / PARTS).map_while(|_| queue.join()).collect();
+            // Neither slow nor quick, so that looking changes nothing.
+            let of_so_long = |mut place: Place<'_>| place.since -= LONGEST * 3 / 4;
+            let count = places.len();
+            places.into_iter().for_each(of_so_long);
+            count
+        };
+        assert_eq!(let_in(), MOST / PARTS);
+        for _ in 0..MOST / PARTS {
             queue.took(LONGEST * 2);
         }
-        let few = places(FEWEST + 1);
-        assert_eq!(few.iter().filter(|place| place.is_some()).count(), FEWEST);
-        drop(few);
-        // Those were quick.
-        let more = places(FEWEST * 3);
-        assert_eq!(
-            more.iter().filter(|place| place.is_some()).count(),
-            FEWEST * 2
-        );
+        assert_eq!(let_in(), FEWEST / PARTS);
+        for _ in 0..80 {
+            queue.took(LONGEST / 4);
+        }
+        assert_eq!(let_in(), FEWEST / PARTS + 10);
     }
 }

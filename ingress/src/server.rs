@@ -29,6 +29,7 @@ use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::request_log::RequestLog;
 use crate::spool::{Spool, SpoolParts};
+use crate::turns::Turns;
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Share of Redis' memory from which on items are remembered for an hour only, so that what is left
@@ -90,6 +91,7 @@ pub(crate) struct Ingress {
 pub(crate) struct Door {
     pub(crate) ingress: Arc<Ingress>,
     pub(crate) redis: Connection,
+    pub(crate) turns: Arc<Turns>,
 }
 
 /// Runs until `shutdown`, then answers what is in work.
@@ -188,6 +190,7 @@ pub async fn run(
         let door = Door {
             redis: ingress.secrets.redis.connection(redis_timeout),
             ingress: ingress.clone(),
+            turns: Arc::default(),
         };
         let listener = listener.try_clone()?;
         let ended = serve(number, door, listener, room.clone(), shutdown.clone())?;
@@ -233,8 +236,13 @@ fn serve(
         // The way to Redis is made now: the first webhook would wait for it, and in a cluster with a
         // node that hangs, too long. A Redis that is away is found out by whoever needs it.
         let redis = door.redis.clone();
+        let turns = door.turns.clone();
         let accepting = connections::accept(Arc::new(door), listener, room, told);
-        let (_, ()) = tokio::join!(redis.ping(), accepting);
+        let serving = async { tokio::join!(redis.ping(), accepting) };
+        tokio::select! {
+            _ = serving => {}
+            () = turns.rounds() => {}
+        }
     };
     thread::Builder::new()
         .name(format!("serve {number}"))

@@ -12,9 +12,6 @@ use worker::{commands, presign, replay, run};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// A ninth of the others' share of the processors, where these are short.
-const MEDIA_NICENESS: i32 = 10;
-
 fn main() -> ExitCode {
     shared::telemetry::exit_code("worker", &shared::config::parse().and_then(work))
 }
@@ -23,7 +20,7 @@ fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let _spans = shared::telemetry::init(&config.log, "worker")?;
-    let main = runtime("worker", config.threads, 0)?;
+    let main = runtime("worker", config.threads)?;
     let ended = match command.unwrap_or(Command::Run) {
         Command::Run => serve(&main, config),
         Command::Health => shared::health::ask(config.admin_listen),
@@ -40,8 +37,8 @@ fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
 }
 
 fn serve(main: &Runtime, config: Config) -> anyhow::Result<()> {
-    // Threads of their own, which give way: large files don't keep messages waiting.
-    let media = runtime("media", config.threads, MEDIA_NICENESS)?;
+    // Threads of their own: large files don't keep messages waiting.
+    let media = runtime("media", config.threads)?;
     let ended = main.block_on(async {
         let listener = run::bind(&config).await?;
         let shutdown = shared::telemetry::shutdown_on_signal()?;
@@ -51,15 +48,10 @@ fn serve(main: &Runtime, config: Config) -> anyhow::Result<()> {
     ended
 }
 
-/// `niceness` as by nice(2), which on Linux is each thread's own.
-fn runtime(name: &str, threads: Option<usize>, niceness: i32) -> std::io::Result<Runtime> {
+fn runtime(name: &str, threads: Option<usize>) -> std::io::Result<Runtime> {
     let mut runtime = Builder::new_multi_thread();
     if let Some(threads) = threads {
         runtime.worker_threads(threads);
     }
-    runtime.on_thread_start(move || {
-        // Without it, it works all the same.
-        let _changed = rustix::process::nice(niceness);
-    });
     runtime.thread_name(name).enable_all().build()
 }

@@ -25,6 +25,9 @@ const OPEN: usize = 1000;
 const IDLE: usize = 10_000;
 /// Unsigned bodies a second.
 const FLOOD: f64 = 1000.0;
+/// Webhooks a second of the sender beside one that sends too many, and the number of its first.
+const QUIET: f64 = 100.0;
+const QUIET_FROM: u64 = 1 << 40;
 /// More than ingress takes.
 const MOST_CONNECTIONS: usize = 9_000;
 
@@ -64,6 +67,26 @@ struct Row {
     own_p50_us: f64,
     /// What Redis' memory grew by, for each webhook that was stored: it waits, and its item is remembered.
     redis_bytes: f64,
+}
+
+impl Row {
+    /// Without what is of ingress and Redis.
+    fn new(what: &'static str, report: &Report) -> Self {
+        Self {
+            what,
+            rate: report.total() as f64 / report.seconds,
+            p50_ms: report.quantile_ms(200, 0.5),
+            p99_ms: report.quantile_ms(200, 0.99),
+            p999_ms: report.quantile_ms(200, 0.999),
+            sent_p99_ms: report.sent_quantile_ms(200, 0.99),
+            refused_sent_p99_ms: report.sent_quantile_ms(503, 0.99),
+            answers: report.answers.clone(),
+            memory_mb: 0.0,
+            cpu_us: 0.0,
+            own_p50_us: 0.0,
+            redis_bytes: 0.0,
+        }
+    }
 }
 
 /// What is read before a part and after it.
@@ -163,12 +186,22 @@ impl Bench {
         self.open(what, 500.0, Duration::from_secs(self.plan.seconds))
     }
 
+    /// Beside it a sender of its own, which has time: what the one that sends so much notices is in part
+    /// that it doesn't get round to its answers.
     fn beyond(&mut self, rate: f64) -> anyhow::Result<()> {
-        self.open(
-            "twice the maximum",
-            rate,
-            Duration::from_secs(self.plan.beyond),
-        )?;
+        let time = Duration::from_secs(self.plan.beyond);
+        let (address, requests) = (self.ingress.address().to_owned(), self.requests.clone());
+        let quiet = load::Rate {
+            first: QUIET_FROM,
+            per_second: QUIET,
+            time,
+            most_connections: MOST_CONNECTIONS,
+        };
+        let quiet = std::thread::spawn(move || load::open(&address, &requests, quiet, |_, _| {}));
+        self.open("twice the maximum", rate, time)?;
+        let quiet = quiet.join();
+        let quiet = quiet.map_err(|_| anyhow::anyhow!("the quiet sender died"))?;
+        self.rows.push(Row::new("  100/s beside it", &quiet));
         std::thread::sleep(Duration::from_secs(10));
         Ok(())
     }
@@ -254,18 +287,11 @@ impl Bench {
         self.next += 1_000_000_000;
         let (memory_mb, after) = (machine::memory_mb(self.id())?, self.read()?);
         self.rows.push(Row {
-            what,
-            rate: report.total() as f64 / report.seconds,
-            p50_ms: report.quantile_ms(200, 0.5),
-            p99_ms: report.quantile_ms(200, 0.99),
-            p999_ms: report.quantile_ms(200, 0.999),
-            sent_p99_ms: report.sent_quantile_ms(200, 0.99),
-            refused_sent_p99_ms: report.sent_quantile_ms(503, 0.99),
-            answers: report.answers.clone(),
             memory_mb,
             cpu_us: (after.cpu_us - before.cpu_us) / report.total().max(1) as f64,
             own_p50_us: 1e6 * median(&before.own, &after.own),
             redis_bytes: (after.redis_bytes - before.redis_bytes) / report.of(200).max(1) as f64,
+            ..Row::new(what, report)
         });
         self.forget_stored()
     }

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -215,24 +216,30 @@ async fn connection(address: String, requests: Rc<Requests>, pool: Rc<Pool>, fir
     }
 }
 
-/// The status of the answer; 0 if there is none.
+/// The status of the answer; 0 if there is none. A kept connection that was closed meanwhile is made
+/// again, as senders of webhooks do.
 async fn ask(address: &str, wire: &mut Option<Wire>, request: &[u8]) -> u16 {
-    if wire.is_none() {
-        *wire = Wire::open(address).await.ok();
+    let kept = wire.is_some();
+    match ask_over(address, wire, request).await {
+        Err(error) if kept && is_closed(&error) => ask_over(address, wire, request).await,
+        outcome => outcome,
     }
-    let Some(open) = wire else { return 0 };
-    match open.exchange(request).await {
-        Ok((status, goes_on)) => {
-            if !goes_on {
-                *wire = None;
-            }
-            status
-        }
-        Err(_) => {
-            *wire = None;
-            0
-        }
-    }
+    .unwrap_or(0)
+}
+
+async fn ask_over(address: &str, wire: &mut Option<Wire>, request: &[u8]) -> io::Result<u16> {
+    let mut open = match wire.take() {
+        Some(kept) => kept,
+        None => Wire::open(address).await?,
+    };
+    let (status, goes_on) = open.exchange(request).await?;
+    *wire = goes_on.then_some(open);
+    Ok(status)
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// One thread for all the load, so that the rest of the machine is the service's.

@@ -36,6 +36,8 @@ const LARGE_AT_ONCE: u8 = 16;
 /// Each one's files are deleted before the next: the store keeps them in memory, and hangs when it is full.
 const ROUNDS: usize = 10;
 const TEXTS_PER_SECOND: u32 = 50;
+/// Customers who write them in turn: messages of one follow each other, so one alone would wait for himself.
+const CUSTOMERS: usize = 50;
 const SOON: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Serialize)]
@@ -222,7 +224,8 @@ impl Bench {
         while !done(self) {
             ensure!(began.elapsed() < SOON * 2, "the large files don't come out");
             let moment = moments.tick().await;
-            let text = payload::text("16505550000", "Does it come in green?");
+            let customer = format!("1650555{:04}", sent.len() % CUSTOMERS);
+            let text = payload::text(&customer, "Does it come in green?");
             sent.insert(text["id"].as_str().unwrap_or_default().to_owned(), moment);
             let (sender, body) = (self.sender.clone(), others.message(text));
             posts.spawn(async move {
