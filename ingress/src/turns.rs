@@ -4,8 +4,8 @@
 //! just come, each further step of one that is half done (to Redis, back from it, its answer) would
 //! wait for all of those. So webhooks begin by rounds: the next few when the last few have begun.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,9 @@ use tokio_util::sync::PollSemaphore;
 
 /// Webhooks that begin in a round.
 const ROUND: usize = 32;
-/// Whoever waits longer for its turn is refused before it costs more.
+/// For so long everybody is let in, however long he waits: a burst, or many connections that close.
+const BURST: Duration = Duration::from_millis(500);
+/// After that, whoever waits longer for his turn is refused before he costs more.
 const LONGEST: Duration = Duration::from_millis(200);
 
 /// The turns of one thread.
@@ -22,6 +24,8 @@ pub(crate) struct Turns {
     left: Arc<Semaphore>,
     taken: AtomicUsize,
     round_over: Notify,
+    /// Since when there has always been somebody who waits.
+    busy_since: Mutex<Option<Instant>>,
 }
 
 /// Where a connection stands in line.
@@ -37,6 +41,7 @@ impl Default for Turns {
             left: Arc::new(Semaphore::new(ROUND)),
             taken: AtomicUsize::new(0),
             round_over: Notify::new(),
+            busy_since: Mutex::default(),
         }
     }
 }
@@ -50,6 +55,18 @@ impl Turns {
         }
     }
 
+    /// Whether somebody who waited since then, or not at all, comes too late.
+    fn is_late(&self, since: Option<Instant>) -> bool {
+        let busy_since = self.busy_since.lock();
+        let mut busy_since = busy_since.unwrap_or_else(PoisonError::into_inner);
+        let Some(since) = since else {
+            *busy_since = None;
+            return false;
+        };
+        let busy_since = *busy_since.get_or_insert(since);
+        since.elapsed() > LONGEST && busy_since.elapsed() > BURST
+    }
+
     /// Gives the turns out. To be polled by the thread itself, not by a task among those that wait.
     pub(crate) async fn rounds(&self) {
         loop {
@@ -60,7 +77,7 @@ impl Turns {
 }
 
 impl Line {
-    /// Takes a turn, in the order of asking; tells whether that took too long.
+    /// Takes a turn, in the order of asking; tells whether whoever took it is late.
     pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         let Poll::Ready(turn) = self.left.poll_acquire(context) else {
             self.waits_since.get_or_insert_with(Instant::now);
@@ -69,20 +86,18 @@ impl Line {
         if let Some(turn) = turn {
             turn.forget();
         }
-        let since = self.waits_since.take();
-        let late = since.is_some_and(|since| since.elapsed() > LONGEST);
         let taken = self.turns.taken.fetch_add(1, Ordering::Relaxed) + 1;
         if taken.is_multiple_of(ROUND) {
             self.turns.round_over.notify_one();
         }
-        Poll::Ready(late)
+        let since = self.waits_since.take();
+        Poll::Ready(self.turns.is_late(since))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::Mutex;
 
     use futures::future::join_all;
 
@@ -108,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_begins_when_the_last_one_has_and_who_waited_too_long_is_told() {
+    fn a_round_begins_when_the_last_one_has() {
         let turns = Arc::new(Turns::default());
         let mut context = Context::from_waker(std::task::Waker::noop());
         let mut rounds = Box::pin(turns.rounds());
@@ -121,14 +136,26 @@ mod tests {
         for line in second.iter_mut().chain(third.iter_mut()) {
             assert_eq!(line.poll_turn(&mut context), Poll::Pending);
         }
-        third[0].waits_since = Instant::now().checked_sub(LONGEST * 2);
         for line in second {
             assert!(rounds.as_mut().poll(&mut context).is_pending());
             assert_eq!(third[0].poll_turn(&mut context), Poll::Pending);
             assert_eq!(line.poll_turn(&mut context), Poll::Ready(false));
         }
         assert!(rounds.as_mut().poll(&mut context).is_pending());
-        assert_eq!(third[0].poll_turn(&mut context), Poll::Ready(true));
         assert_eq!(third[0].poll_turn(&mut context), Poll::Ready(false));
+    }
+
+    #[test]
+    fn a_burst_is_let_in_and_in_what_lasts_longer_nobody_who_waits_for_long() {
+        let turns = Turns::default();
+        let ago = |time| Instant::now().checked_sub(time);
+        let (soon, long) = (ago(LONGEST / 2), ago(LONGEST * 2));
+        assert!(!turns.is_late(long), "a burst");
+        *turns.busy_since.lock().expect("no panic") = ago(BURST * 2);
+        assert!(turns.is_late(long));
+        assert!(!turns.is_late(soon), "the thread is kept busy");
+        assert!(turns.is_late(long), "and is no less busy for it");
+        assert!(!turns.is_late(None), "nobody waits any more");
+        assert!(!turns.is_late(long), "another burst");
     }
 }
