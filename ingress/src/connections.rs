@@ -3,8 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::ready;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,15 +119,10 @@ async fn turn_away(ingress: Arc<Ingress>, mut stream: TcpStream, _permit: OwnedS
     end(&mut stream, Some(answer)).await;
 }
 
-/// What a connection does.
+/// When a connection last had a webhook taken; ms since it was accepted.
 struct Activity {
     accepted: Instant,
-    /// When it last had a webhook taken; ms since it was accepted.
     taken_ms: AtomicU64,
-    /// A request is being answered.
-    at_work: AtomicBool,
-    /// The last one that began had to wait too long for that.
-    late: AtomicBool,
 }
 
 impl Activity {
@@ -171,28 +165,19 @@ async fn serve(
     let activity = Arc::new(Activity {
         accepted: Instant::now(),
         taken_ms: AtomicU64::new(0),
-        at_work: AtomicBool::new(false),
-        late: AtomicBool::new(false),
     });
-    let mut line = door.turns.line();
     let mut io = TokioIo::new(stream);
     loop {
         let service = service_fn(|request| {
             let (door, activity) = (door.clone(), activity.clone());
-            activity.at_work.store(true, Ordering::Relaxed);
             let answer: BoxFuture<'static, Result<_, Infallible>> = Box::pin(async move {
                 let webhook = request.method() == Method::POST;
-                let response = if webhook && activity.late.load(Ordering::Relaxed) {
-                    request::refusal(&door.ingress, &Refusal::TooBusy)
-                } else {
-                    request::answer(&door, request).await
-                };
+                let response = request::answer(&door, request).await;
                 // Only a sender of webhooks that were taken may stay: strangers would use up all
                 // connections.
                 if webhook && response.status() == StatusCode::OK {
                     activity.answered();
                 }
-                activity.at_work.store(false, Ordering::Relaxed);
                 Ok(response.map(Full::new))
             });
             answer
@@ -204,11 +189,6 @@ async fn serve(
             if !stopping && told_to_stop.as_mut().poll(context).is_ready() {
                 stopping = true;
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
-            }
-            // What has begun goes on at once.
-            if !activity.at_work.load(Ordering::Relaxed) {
-                let late = ready!(line.poll_turn(context));
-                activity.late.store(late, Ordering::Relaxed);
             }
             connection.poll_without_shutdown(context)
         })

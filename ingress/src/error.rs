@@ -15,7 +15,7 @@ use shared::telemetry::Sampled;
 use shared::webhook::Unreadable;
 
 use crate::intake::NotStored;
-use crate::{budget, challenge, signature};
+use crate::{budget, challenge, signature, turns};
 
 /// What became of a request.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,12 @@ pub enum Refusal {
 impl From<budget::Spent> for Refusal {
     fn from(_: budget::Spent) -> Self {
         Self::NoRoom
+    }
+}
+
+impl From<turns::Late> for Refusal {
+    fn from(_: turns::Late) -> Self {
+        Self::TooBusy
     }
 }
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 const LONGEST: Duration = Duration::from_millis(250);
 const LESS: usize = 64;
 const MORE: usize = PARTS / 8;
-/// As many are let in however long it takes: enough to keep Redis busy.
+/// As many, in parts, are let in however long it takes: enough to keep Redis busy.
 const FEWEST: usize = 16 * PARTS;
-/// As many as all partitions together may have by default.
+/// In parts; as many as all partitions together may have by default.
 const MOST: usize = 4096 * PARTS;
 /// A delivery is counted as so many.
 const PARTS: usize = 64;

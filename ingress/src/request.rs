@@ -177,6 +177,7 @@ async fn webhook(
     .await
     .map_err(|_| Refusal::BodyTimeout)??;
     let arrived = Instant::now();
+    door.turns.take().await?;
     if let Some(verifier) = &ingress.secrets.verifier {
         let signed_by = verifier.current().verify(&head.headers, &body)?;
         if signed_by > 0 {
@@ -205,8 +206,8 @@ async fn webhook(
         Err(reason) => vec![ids::unreadable(&body, &reason)],
     };
     let asked = Instant::now();
-    let stored = tokio::time::timeout(
-        ingress.config.request_deadline,
+    let stored = tokio::time::timeout_at(
+        (arrived + ingress.config.request_deadline).into(),
         store(door, &deliveries, &envelope),
     )
     .await;

@@ -91,7 +91,7 @@ pub(crate) struct Ingress {
 pub(crate) struct Door {
     pub(crate) ingress: Arc<Ingress>,
     pub(crate) redis: Connection,
-    pub(crate) turns: Arc<Turns>,
+    pub(crate) turns: Turns,
 }
 
 /// Runs until `shutdown`, then answers what is in work.
@@ -190,7 +190,7 @@ pub async fn run(
         let door = Door {
             redis: ingress.secrets.redis.connection(redis_timeout),
             ingress: ingress.clone(),
-            turns: Arc::default(),
+            turns: Turns::default(),
         };
         let listener = listener.try_clone()?;
         let ended = serve(number, door, listener, room.clone(), shutdown.clone())?;
@@ -236,12 +236,12 @@ fn serve(
         // The way to Redis is made now: the first webhook would wait for it, and in a cluster with a
         // node that hangs, too long. A Redis that is away is found out by whoever needs it.
         let redis = door.redis.clone();
-        let turns = door.turns.clone();
-        let accepting = connections::accept(Arc::new(door), listener, room, told);
+        let door = Arc::new(door);
+        let accepting = connections::accept(door.clone(), listener, room, told);
         let serving = async { tokio::join!(redis.ping(), accepting) };
         tokio::select! {
             _ = serving => {}
-            () = turns.rounds() => {}
+            () = door.turns.rounds() => {}
         }
     };
     thread::Builder::new()

@@ -5,12 +5,10 @@
 //! wait for all of those. So webhooks begin by rounds: the next few when the last few have begun.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
-use tokio_util::sync::PollSemaphore;
 
 /// Webhooks that begin in a round.
 const ROUND: usize = 32;
@@ -21,24 +19,21 @@ const LONGEST: Duration = Duration::from_millis(200);
 
 /// The turns of one thread.
 pub(crate) struct Turns {
-    left: Arc<Semaphore>,
+    left: Semaphore,
     taken: AtomicUsize,
     round_over: Notify,
     /// Since when there has always been somebody who waits.
     busy_since: Mutex<Option<Instant>>,
 }
 
-/// Where a connection stands in line.
-pub(crate) struct Line {
-    turns: Arc<Turns>,
-    left: PollSemaphore,
-    waits_since: Option<Instant>,
-}
+/// Whoever asked waited too long, on a thread that has had too much to do for a while.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Late;
 
 impl Default for Turns {
     fn default() -> Self {
         Self {
-            left: Arc::new(Semaphore::new(ROUND)),
+            left: Semaphore::new(ROUND),
             taken: AtomicUsize::new(0),
             round_over: Notify::new(),
             busy_since: Mutex::default(),
@@ -47,24 +42,45 @@ impl Default for Turns {
 }
 
 impl Turns {
-    pub(crate) fn line(self: &Arc<Self>) -> Line {
-        Line {
-            turns: self.clone(),
-            left: PollSemaphore::new(self.left.clone()),
-            waits_since: None,
+    /// Waits for a turn, in the order of asking.
+    ///
+    /// # Errors
+    /// [`Late`]
+    pub(crate) async fn take(&self) -> Result<(), Late> {
+        let since = match self.left.try_acquire() {
+            Ok(turn) => {
+                turn.forget();
+                None
+            }
+            Err(_) => {
+                let since = Instant::now();
+                if let Ok(turn) = self.left.acquire().await {
+                    turn.forget();
+                }
+                Some(since)
+            }
+        };
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
+        if taken.is_multiple_of(ROUND) {
+            self.round_over.notify_one();
         }
+        self.judge(since)
     }
 
-    /// Whether somebody who waited since then, or not at all, comes too late.
-    fn is_late(&self, since: Option<Instant>) -> bool {
+    /// Of somebody who waited since then, or not at all.
+    fn judge(&self, since: Option<Instant>) -> Result<(), Late> {
         let busy_since = self.busy_since.lock();
         let mut busy_since = busy_since.unwrap_or_else(PoisonError::into_inner);
         let Some(since) = since else {
             *busy_since = None;
-            return false;
+            return Ok(());
         };
-        let busy_since = *busy_since.get_or_insert(since);
-        since.elapsed() > LONGEST && busy_since.elapsed() > BURST
+        // Not since it began to wait: the whole thread may have stood still.
+        let busy_since = *busy_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > LONGEST && busy_since.elapsed() > BURST {
+            return Err(Late);
+        }
+        Ok(())
     }
 
     /// Gives the turns out. To be polled by the thread itself, not by a task among those that wait.
@@ -76,28 +92,10 @@ impl Turns {
     }
 }
 
-impl Line {
-    /// Takes a turn, in the order of asking; tells whether whoever took it is late.
-    pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<bool> {
-        let Poll::Ready(turn) = self.left.poll_acquire(context) else {
-            self.waits_since.get_or_insert_with(Instant::now);
-            return Poll::Pending;
-        };
-        if let Some(turn) = turn {
-            turn.forget();
-        }
-        let taken = self.turns.taken.fetch_add(1, Ordering::Relaxed) + 1;
-        if taken.is_multiple_of(ROUND) {
-            self.turns.round_over.notify_one();
-        }
-        let since = self.waits_since.take();
-        Poll::Ready(self.turns.is_late(since))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
 
     use futures::future::join_all;
 
@@ -105,11 +103,11 @@ mod tests {
 
     #[tokio::test]
     async fn everybody_gets_a_turn_in_the_order_of_asking() {
-        let (turns, order) = (Arc::new(Turns::default()), Mutex::new(Vec::new()));
+        let (turns, order) = (Turns::default(), Mutex::new(Vec::new()));
         let take = |n| {
-            let (mut line, order) = (turns.line(), &order);
+            let (turns, order) = (&turns, &order);
             async move {
-                poll_fn(|context| line.poll_turn(context)).await;
+                assert_eq!(turns.take().await, Ok(()));
                 order.lock().expect("no panic").push(n);
             }
         };
@@ -124,38 +122,41 @@ mod tests {
 
     #[test]
     fn a_round_begins_when_the_last_one_has() {
-        let turns = Arc::new(Turns::default());
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        let mut rounds = Box::pin(turns.rounds());
-        let mut lines: Vec<_> = (0..3 * ROUND).map(|_| turns.line()).collect();
-        let (first, later) = lines.split_at_mut(ROUND);
+        let turns = Turns::default();
+        let mut rounds = pin!(turns.rounds());
+        let mut asked: Vec<_> = (0..3 * ROUND).map(|_| Box::pin(turns.take())).collect();
+        let (first, later) = asked.split_at_mut(ROUND);
         let (second, third) = later.split_at_mut(ROUND);
-        for line in first {
-            assert_eq!(line.poll_turn(&mut context), Poll::Ready(false));
+        for asked in first {
+            assert_eq!(polled(asked.as_mut()), Poll::Ready(Ok(())));
         }
-        for line in second.iter_mut().chain(third.iter_mut()) {
-            assert_eq!(line.poll_turn(&mut context), Poll::Pending);
+        for asked in second.iter_mut().chain(third.iter_mut()) {
+            assert_eq!(polled(asked.as_mut()), Poll::Pending);
         }
-        for line in second {
-            assert!(rounds.as_mut().poll(&mut context).is_pending());
-            assert_eq!(third[0].poll_turn(&mut context), Poll::Pending);
-            assert_eq!(line.poll_turn(&mut context), Poll::Ready(false));
+        for asked in second {
+            assert_eq!(polled(rounds.as_mut()), Poll::Pending);
+            assert_eq!(polled(third[0].as_mut()), Poll::Pending);
+            assert_eq!(polled(asked.as_mut()), Poll::Ready(Ok(())));
         }
-        assert!(rounds.as_mut().poll(&mut context).is_pending());
-        assert_eq!(third[0].poll_turn(&mut context), Poll::Ready(false));
+        assert_eq!(polled(rounds.as_mut()), Poll::Pending);
+        assert_eq!(polled(third[0].as_mut()), Poll::Ready(Ok(())));
+    }
+
+    fn polled<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
     #[test]
     fn a_burst_is_let_in_and_in_what_lasts_longer_nobody_who_waits_for_long() {
         let turns = Turns::default();
         let ago = |time| Instant::now().checked_sub(time);
-        let (soon, long) = (ago(LONGEST / 2), ago(LONGEST * 2));
-        assert!(!turns.is_late(long), "a burst");
+        let (soon, long) = (ago(LONGEST / 2), ago(BURST * 2));
+        assert_eq!(turns.judge(long), Ok(()), "a burst");
         *turns.busy_since.lock().expect("no panic") = ago(BURST * 2);
-        assert!(turns.is_late(long));
-        assert!(!turns.is_late(soon), "the thread is kept busy");
-        assert!(turns.is_late(long), "and is no less busy for it");
-        assert!(!turns.is_late(None), "nobody waits any more");
-        assert!(!turns.is_late(long), "another burst");
+        assert_eq!(turns.judge(long), Err(Late));
+        assert_eq!(turns.judge(soon), Ok(()), "the thread is kept busy");
+        assert_eq!(turns.judge(long), Err(Late), "and is no less busy for it");
+        assert_eq!(turns.judge(None), Ok(()), "nobody waits any more");
+        assert_eq!(turns.judge(long), Ok(()), "another burst");
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::ports;
 use crate::process::{Process, command};
@@ -21,6 +21,8 @@ use crate::waiting::poll;
 const USER: &str = "guest";
 const PASSWORD: &str = "guest";
 const READY: Duration = Duration::from_secs(90);
+/// In the log of a node that didn't start since another one of its cluster was starting.
+const GAVE_UP: &str = "incompatible_feature_flags";
 const COOKIE: &str = ".erlang.cookie";
 /// `guest:guest` in base64.
 const BASIC_CREDENTIALS: &str = "Z3Vlc3Q6Z3Vlc3Q=";
@@ -276,7 +278,9 @@ impl RabbitMq {
         self.node.kill();
     }
 
-    /// Starts again on the same ports and data; stops it first if it runs.
+    /// Starts again on the same ports and data; stops it first if it runs. A node of RabbitMQ 3.10 that
+    /// asks another for its feature flags while that one starts too gives up: it is started once more,
+    /// as whatever watches over nodes would do.
     ///
     /// # Errors
     /// It does not become ready.
@@ -284,8 +288,17 @@ impl RabbitMq {
         if self.node.is_running() {
             self.stop().await;
         }
-        self.node = launch(self.folder.path(), self.distribution_port, self.epmd_port)?;
-        self.ready().await
+        let last_start = Instant::now() + READY;
+        loop {
+            let told = self.log().len();
+            self.node = launch(self.folder.path(), self.distribution_port, self.epmd_port)?;
+            let ready = self.ready().await;
+            let log = self.log();
+            let gave_up = log.get(told..).unwrap_or_default().contains(GAVE_UP);
+            if ready.is_ok() || !gave_up || self.node.is_running() || Instant::now() > last_start {
+                return ready;
+            }
+        }
     }
 
     pub fn log(&self) -> String {
