@@ -505,7 +505,9 @@ impl Trouble {
 
     pub fn of(error: &RedisError) -> Self {
         match error.code() {
-            Some("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN") => Self::Soon,
+            Some(
+                "LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK",
+            ) => Self::Soon,
             Some("OOM") => Self::Full,
             Some("READONLY" | "NOREPLICAS" | "MISCONF") => Self::ReadOnly,
             Some(_) => Self::Broken,
@@ -553,8 +555,10 @@ impl StartCheck {
         let stored = match self.partition_count(wanted).await {
             Ok(stored) => stored,
             Err(error) => {
+                // A cluster's client says so too, after its own retries, while nodes change places.
+                let elsewhere = matches!(error.code(), Some("MOVED" | "ASK"));
                 ensure!(
-                    !matches!(error.code(), Some("MOVED" | "ASK")),
+                    !elsewhere || self.connection.redis.single().is_none(),
                     "REDIS_URL (--redis-url) names one node of a Redis Cluster: name several of its \
                      nodes, comma-separated"
                 );
@@ -669,4 +673,18 @@ pub async fn memory_used(connection: &Connection) -> RedisResult<f64> {
         }
     });
     Ok(shares.fold(0.0, f64::max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cluster_says_while_its_nodes_change_places_passes() {
+        use ServerErrorKind::{Ask, ClusterDown, MasterDown, Moved, TryAgain};
+        for kind in [Ask, ClusterDown, MasterDown, Moved, TryAgain] {
+            let error = RedisError::from((ErrorKind::Server(kind), "as a server says it"));
+            assert!(Trouble::of(&error).passes(), "{error}");
+        }
+    }
 }
