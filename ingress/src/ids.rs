@@ -112,9 +112,7 @@ fn everyday(body: &Bytes) -> Option<Delivery> {
             return None;
         }
     }
-    (1..=webhook::MOST_ITEMS)
-        .contains(&identities.len())
-        .then_some(())?;
+    (!identities.is_empty()).then_some(())?;
     Some(Delivery {
         waba_id: waba_id?.to_owned(),
         body: body.clone(),
@@ -207,7 +205,9 @@ fn read_items(
             event: None,
             has_type: false,
         };
-        if place == Place::Status && parts.status.is_none() {
+        if (place == Place::Status && parts.status.is_none())
+            || identities.len() == webhook::MOST_ITEMS
+        {
             return None;
         }
         identities.push(identity(place, "messages", number, &parts, b"", b""));
