@@ -588,6 +588,14 @@ impl StartCheck {
     }
 
     async fn partition_count(&mut self, wanted: u16) -> RedisResult<u16> {
+        if self.connection.redis.single().is_some() {
+            // A node of a cluster has some of the partitions, and maybe the count: it must have all.
+            let mut streams = redis::pipe();
+            for partition in 0..wanted {
+                streams.exists(self.keys.stream(partition)).ignore();
+            }
+            streams.query_async::<()>(&mut self.connection).await?;
+        }
         let key = self.keys.partition_count();
         // Asked first: a full Redis takes no SET, and must drain all the same.
         let stored: Option<u16> = redis::cmd("GET")
