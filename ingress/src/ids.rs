@@ -256,6 +256,24 @@ mod tests {
         );
     }
 
+    #[test]
+    fn as_many_items_as_may_be_are_read_and_one_more_is_too_many() {
+        let of = |count| {
+            let items = vec![r#"{"id":"a"}"#; count].join(",");
+            Bytes::from(format!(
+                r#"{{"object":"{OBJECT}","entry":[{{"id":"7","changes":[{{"field":"messages","value":{{"metadata":{{"phone_number_id":"n"}},"messages":[{items}]}}}}]}}]}}"#
+            ))
+        };
+        let most = of(webhook::MOST_ITEMS);
+        let fast = everyday(&most).expect("an everyday body");
+        let plain = by_account(&most).expect("a readable body");
+        assert_eq!(fast.identities.len(), webhook::MOST_ITEMS);
+        assert_eq!(fast.identities, plain[0].identities);
+        let more = of(webhook::MOST_ITEMS + 1);
+        assert!(everyday(&more).is_none());
+        assert_eq!(by_account(&more), Err(Unreadable::TooMany));
+    }
+
     /// JSON of a member that may be odd: the value itself, escaped, of another type, twice, or gone.
     fn member(name: &'static str, value: &'static str) -> impl Strategy<Value = String> {
         prop_oneof![

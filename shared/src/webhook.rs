@@ -261,6 +261,9 @@ fn read_entry(raw: &RawValue) -> Result<Entry<'_>, Unreadable> {
     let entry_time = time.map_or("", RawValue::get).as_bytes();
     let mut items = Vec::new();
     for [field, value] in changes {
+        if items.len() > MOST_ITEMS {
+            break;
+        }
         // Two of Meta's published examples carry `field` beside `changes`.
         let field = field
             .and_then(string)
