@@ -31,6 +31,7 @@ mod path;
 mod publishing;
 mod redis_disk;
 mod redis_faults;
+mod repartition;
 mod replay;
 mod rolling;
 mod setting_aside;

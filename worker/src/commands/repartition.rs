@@ -2,8 +2,20 @@
 //!
 //! Each partition has the count that it counts for in its `seen` hash; ingress' script compares it with
 //! its own, so that an ingress that still runs with the old count writes nothing, into any partition,
-//! from then on: until it is restarted with the new one it answers 503, or has a spool, which is by account. Stopped in between, the command
-//! is run again.
+//! from then on: until it is restarted with the new one it answers 503, or has a spool, which is by account.
+//!
+//! The steps: (1) nothing lives, waits or lies in the spool; (2) each partition that is still empty gets
+//! the new count; (3) tenants' own limits are copied to where their accounts go; (4) the deployment
+//! gets the new count; (5) the copies that nobody reads any more are deleted. Killed between:
+//!
+//! | between | left behind | run again with the new count |
+//! | --- | --- | --- |
+//! | 1 and 2 | nothing | from the beginning |
+//! | 2 (partly) and 4 | partitions that refuse the old count; an ingress that still runs fills the spool, which workers of the old count can't empty | a partition's count differs from the deployment's, so the spool needn't be empty: what lies there was refused, has no mark, and goes through the new count's script; steps 2 to 5 |
+//! | the same, and a partition holds something since | | the old count is opened again for all; workers empty it, then from the beginning |
+//! | 4 and 5 | limits that nobody reads | step 5 |
+//!
+//! Run again with the old count instead, it opens all partitions for that one.
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -32,18 +44,21 @@ struct Held {
     later: u64,
     later_media: u64,
     leased: bool,
+    /// The count that it took webhooks for; `None`: the one that the deployment began with.
+    taken_for: Option<u16>,
 }
 
 impl Held {
-    fn is_empty(&self) -> bool {
-        self.entries + self.later + self.later_media == 0 && !self.leased
+    fn holds(&self) -> bool {
+        self.entries + self.later + self.later_media > 0 || self.leased
     }
 }
 
-/// Checks, and changes the count.
+/// Checks, and changes the count, or ends what a run before began.
 ///
 /// # Errors
-/// Something is still under way, or Redis or the store is away. The count is the old one then.
+/// Something is still under way, or Redis or the store can't be asked. The count is the old one then,
+/// unless the message says otherwise.
 pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> {
     let deployment = Deployment::open(config).await?;
     deployment.connection.ping().await.context("Redis")?;
@@ -52,18 +67,21 @@ pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> 
     )?;
     let (new, most) = (args.to, args.to.max(old));
     nobody_works(&deployment).await?;
-    let mut spool = deployment.store.listed(Bucket::Webhooks, "spool");
-    let spooled = spool
-        .next()
-        .await
-        .transpose()
-        .map_err(|error| told(&error))?;
-    ensure!(
-        spooled.is_none(),
-        "the spool is not empty: let the workers finish it, stop them, and run this again"
-    );
-    let held = fence(&deployment, most, None).await?;
+    let partitions = fence(&deployment, most, None).await?;
+    let begun = partitions
+        .iter()
+        .find_map(|held| held.taken_for.filter(|count| *count != old));
+    if begun.is_none() {
+        ensure!(
+            spool_is_empty(&deployment).await?,
+            "the spool is not empty: let the workers finish it, stop them, and run this again"
+        );
+    }
+    let held: Vec<_> = partitions.into_iter().filter(Held::holds).collect();
     if !held.is_empty() {
+        if begun.is_some() {
+            open_for(&deployment, most, old).await?;
+        }
         write_held(&held)?;
         bail!(
             "{} partitions are not drained: stop ingress, let the workers finish, stop them, and run \
@@ -71,20 +89,40 @@ pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> 
             held.len()
         );
     }
+    if new == old && begun.is_some() {
+        open_for(&deployment, most, old).await?;
+        return write_undone(old);
+    }
     let refused = fence(&deployment, most, Some(new)).await?;
-    if !refused.is_empty() {
-        // Those that were fenced are opened again for the old count.
-        fence(&deployment, most, Some(old)).await?;
+    if refused.iter().any(Held::holds) {
+        open_for(&deployment, most, old).await?;
         bail!(
             "something came in meanwhile: stop ingress, let the workers finish, and run this again"
         );
     }
-    set_count(&deployment, old, new).await?;
     let keys = Keys::new(&config.redis.redis_key_prefix, new);
-    move_limits(&deployment, old, &keys).await?;
+    copy_limits(&deployment, most, &keys)
+        .await
+        .context("Redis: the change is not complete, run this again")?;
+    set_count(&deployment, old, new)
+        .await
+        .context("the change is not complete, run this again")?;
+    delete_stray_limits(&deployment, most, &keys)
+        .await
+        .context("Redis")?;
     if let Err(error) = nobody_works(&deployment).await {
         bail!("the count is {new} now, but {error}");
     }
+    write_done(old, new)
+}
+
+async fn spool_is_empty(deployment: &Deployment) -> anyhow::Result<bool> {
+    let mut spool = deployment.store.listed(Bucket::Webhooks, "spool");
+    let first = spool.next().await.transpose();
+    Ok(first.map_err(|error| told(&error))?.is_none())
+}
+
+fn write_done(old: u16, new: u16) -> anyhow::Result<()> {
     let mut paper = Paper::new();
     paper.line(Tone::Good, format!("{new} partitions (there were {old})"));
     paper.line(
@@ -101,6 +139,15 @@ pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> 
     Ok(paper.show()?)
 }
 
+fn write_undone(count: u16) -> anyhow::Result<()> {
+    let mut paper = Paper::new();
+    paper.line(
+        Tone::Good,
+        format!("{count} partitions, as before: the change that had begun is undone"),
+    );
+    Ok(paper.show()?)
+}
+
 async fn nobody_works(deployment: &Deployment) -> anyhow::Result<()> {
     let workers = deployment.live_workers().await.context("Redis")?;
     ensure!(
@@ -111,8 +158,8 @@ async fn nobody_works(deployment: &Deployment) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Looks at the first `most` partitions, and writes `count` into those that hold nothing; those that
-/// hold something.
+/// Looks at the first `most` partitions, and writes `count` into those that hold nothing. Returns what
+/// they held and were before.
 async fn fence(
     deployment: &Deployment,
     most: u16,
@@ -120,7 +167,7 @@ async fn fence(
 ) -> anyhow::Result<Vec<Held>> {
     let script = Script::new(include_str!("../lua/fence.lua"));
     let keys = &deployment.keys;
-    let mut held = Vec::new();
+    let mut partitions = Vec::new();
     for partition in 0..most {
         let call = script.call([
             keys.stream(partition),
@@ -130,20 +177,33 @@ async fn fence(
             keys.seen(partition),
         ]);
         let call = call.arg(count.map_or(String::new(), |count| count.to_string()));
-        let (entries, later, later_media, leased) = call
+        let (entries, later, later_media, leased, taken_for): (_, _, _, _, String) = call
             .run(&mut deployment.connection.clone())
             .await
             .context("Redis")?;
-        held.push(Held {
+        partitions.push(Held {
             partition,
             entries,
             later,
             later_media,
             leased,
+            taken_for: taken_for.parse().ok(),
         });
     }
-    held.retain(|held| !held.is_empty());
-    Ok(held)
+    Ok(partitions)
+}
+
+/// Lets the first `most` partitions take webhooks of ingresses with `count`, whatever they hold.
+async fn open_for(deployment: &Deployment, most: u16, count: u16) -> anyhow::Result<()> {
+    for partition in 0..most {
+        let mut open = redis::cmd("HSET");
+        open.arg(deployment.keys.seen(partition));
+        open.arg("partitions").arg(count);
+        open.query_async::<()>(&mut deployment.connection.clone())
+            .await
+            .context("Redis: some partitions still refuse the old count, run this again")?;
+    }
+    Ok(())
 }
 
 async fn set_count(deployment: &Deployment, old: u16, new: u16) -> anyhow::Result<()> {
@@ -162,30 +222,56 @@ async fn set_count(deployment: &Deployment, old: u16, new: u16) -> anyhow::Resul
     Ok(())
 }
 
-/// Tenants' own limits lie with their accounts.
-async fn move_limits(deployment: &Deployment, old: u16, keys: &Keys) -> redis::RedisResult<()> {
-    let mut redis = deployment.connection.clone();
-    for partition in 0..old {
-        let seen = keys.seen(partition);
-        let mut all = redis::cmd("HGETALL");
-        let all: Vec<(String, String)> = all.arg(&seen).query_async(&mut redis).await?;
-        for (field, limit) in all {
-            let Some(account) = field.strip_prefix('l') else {
-                continue;
-            };
-            let to = keys.partition_of(account);
-            if to == partition {
-                continue;
-            }
+/// Tenants' own limits lie with their accounts: each is copied to where `new` looks for it.
+async fn copy_limits(deployment: &Deployment, most: u16, new: &Keys) -> redis::RedisResult<()> {
+    // Or a stray one would be taken for a copy of today's.
+    delete_stray_limits(deployment, most, &deployment.keys).await?;
+    for partition in 0..most {
+        for (field, account, limit) in limits(deployment, partition).await? {
             let mut set = redis::cmd("HSET");
-            set.arg(keys.seen(to)).arg(&field).arg(limit);
-            set.query_async::<()>(&mut redis).await?;
-            let mut del = redis::cmd("HDEL");
-            del.arg(&seen).arg(&field);
-            del.query_async::<()>(&mut redis).await?;
+            set.arg(new.seen(new.partition_of(&account)));
+            set.arg(&field).arg(limit);
+            set.query_async::<()>(&mut deployment.connection.clone())
+                .await?;
         }
     }
     Ok(())
+}
+
+/// Deletes the limits that don't lie where `keys` looks for them.
+async fn delete_stray_limits(
+    deployment: &Deployment,
+    most: u16,
+    keys: &Keys,
+) -> redis::RedisResult<()> {
+    for partition in 0..most {
+        for (field, account, _) in limits(deployment, partition).await? {
+            if keys.partition_of(&account) == partition {
+                continue;
+            }
+            let mut delete = redis::cmd("HDEL");
+            delete.arg(keys.seen(partition)).arg(&field);
+            delete
+                .query_async::<()>(&mut deployment.connection.clone())
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// A partition's limits: field, account, webhooks per minute.
+async fn limits(
+    deployment: &Deployment,
+    partition: u16,
+) -> redis::RedisResult<Vec<(String, String, String)>> {
+    let mut all = redis::cmd("HGETALL");
+    all.arg(deployment.keys.seen(partition));
+    let all: Vec<(String, String)> = all.query_async(&mut deployment.connection.clone()).await?;
+    let limits = all.into_iter().filter_map(|(field, limit)| {
+        let account = field.strip_prefix('l')?.to_owned();
+        Some((field, account, limit))
+    });
+    Ok(limits.collect())
 }
 
 fn write_held(held: &[Held]) -> anyhow::Result<()> {
