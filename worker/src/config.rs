@@ -20,6 +20,7 @@ use crate::media::safety::AllowedHost;
 use crate::publisher;
 use crate::replay::ReplayArgs;
 use crate::tenants::{Directory, Keyring};
+use crate::topology;
 
 /// Signature version 4 allows no more.
 const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -132,6 +133,11 @@ pub struct AmqpArgs {
     /// false: only check that the topology is there
     #[arg(long, env = "AMQP_DECLARE_TOPOLOGY", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub amqp_declare_topology: bool,
+    /// How often a message returns to a quorum queue before it goes to the dead letters: rejected with
+    /// requeue, or unacknowledged when its consumer's channel or connection closed. For queues that are
+    /// declared anew; one that exists keeps its own, and another value here is refused at the start
+    #[arg(long, env = "AMQP_DELIVERY_LIMIT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=i64::from(topology::NO_LIMIT)))]
+    pub amqp_delivery_limit: u32,
     /// Publisher tasks, each with a connection and a channel of its own
     #[arg(long, env = "AMQP_CHANNELS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub amqp_channels: u16,

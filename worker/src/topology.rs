@@ -17,8 +17,10 @@ pub(crate) const QUEUES: [(&str, &[&str]); 3] = [
     ),
 ];
 
-/// Redeliveries after which a message that consumers reject goes to the dead letters.
-const DELIVERY_LIMIT: i64 = 20;
+/// Returns after which a quorum queue of dead letters drops one. Without a limit RabbitMQ 4 takes 20,
+/// and somebody who looks at dead letters by "get and requeue" loses them; -1 is no limit to RabbitMQ
+/// 4 only, and RabbitMQ 3.10 drops at the first return.
+pub(crate) const NO_LIMIT: u32 = 2_147_483_647;
 
 /// Why the topology isn't there.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,14 @@ pub enum TopologyError {
     Refused(String),
     #[error(transparent)]
     Broker(Error),
+}
+
+const NOT_FOUND: u16 = 404;
+const PRECONDITION_FAILED: u16 = 406;
+
+/// Whether the broker answered so.
+fn answered(error: &Error, code: u16) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == code)
 }
 
 impl From<Error> for TopologyError {
@@ -72,10 +82,8 @@ pub async fn ensure(connection: &Connection, args: &AmqpArgs) -> Result<(), Topo
         ..QueueDeclareOptions::default()
     };
     for (queue, keys) in QUEUES {
-        let dead = format!("{queue}.DLQ");
-        channel
-            .queue_declare(short(&dead), options, queue_type(args))
-            .await?;
+        let dead = dead_letters_of(queue);
+        declare_dead_letters(connection, &dead, args).await?;
         let arguments = queue_arguments(args, &dead_letters, queue);
         channel
             .queue_declare(short(queue), options, arguments)
@@ -93,6 +101,74 @@ pub async fn ensure(connection: &Connection, args: &AmqpArgs) -> Result<(), Topo
     Ok(())
 }
 
+/// Sees that a queue of dead letters is there. One that exists is taken as it is, since it may be of a
+/// version that declared it without a limit: a queue's arguments can't be changed, and what they lack a
+/// policy has.
+async fn declare_dead_letters(
+    connection: &Connection,
+    dead: &str,
+    args: &AmqpArgs,
+) -> Result<(), Error> {
+    match count(connection, dead).await {
+        Ok(_) => return Ok(()),
+        Err(error) if answered(&error, NOT_FOUND) && args.amqp_declare_topology => {}
+        Err(error) => return Err(error),
+    }
+    match redeclare_dead_letters(connection, dead, args).await {
+        // Another worker, of such a version, was faster.
+        Err(error) if answered(&error, PRECONDITION_FAILED) => Ok(()),
+        declared => declared,
+    }
+}
+
+async fn redeclare_dead_letters(
+    connection: &Connection,
+    dead: &str,
+    args: &AmqpArgs,
+) -> Result<(), Error> {
+    let channel = connection.create_channel().await?;
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let arguments = dead_letter_arguments(args);
+    channel
+        .queue_declare(short(dead), options, arguments)
+        .await?;
+    channel.close(200, short("done")).await
+}
+
+/// What the broker says of the first queue of dead letters that has other arguments than a new one
+/// would have; all of them must exist.
+///
+/// # Errors
+/// Anything else that it says.
+pub async fn dead_letters_that_differ(
+    connection: &Connection,
+    args: &AmqpArgs,
+) -> Result<Option<String>, TopologyError> {
+    for (queue, _) in QUEUES {
+        let declared = redeclare_dead_letters(connection, &dead_letters_of(queue), args).await;
+        match declared {
+            Ok(()) => {}
+            Err(error) if answered(&error, PRECONDITION_FAILED) => {
+                return Ok(Some(TopologyError::from(error).to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+/// The command that gives queues of dead letters the limit that they were declared without.
+pub fn dead_letter_policy(vhost: &str) -> String {
+    let names = QUEUES.map(|(queue, _)| queue).join("|");
+    format!(
+        "rabbitmqctl set_policy -p '{vhost}' whatsapp-dead-letters '^({names})\\.DLQ$' \
+         '{{\"delivery-limit\":{NO_LIMIT}}}' --apply-to queues"
+    )
+}
+
 /// What the broker tells of a queue; of a quorum queue it may be 5 s old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Counts {
@@ -103,7 +179,11 @@ pub struct Counts {
 /// The queues, each before its dead letters.
 pub fn queues() -> impl Iterator<Item = String> {
     let names = QUEUES.iter().map(|(queue, _)| queue);
-    names.flat_map(|queue| [(*queue).to_owned(), format!("{queue}.DLQ")])
+    names.flat_map(|queue| [(*queue).to_owned(), dead_letters_of(queue)])
+}
+
+fn dead_letters_of(queue: &str) -> String {
+    format!("{queue}.DLQ")
 }
 
 /// Asks for each queue, on a channel of its own: a refusal closes the channel.
@@ -168,14 +248,25 @@ fn queue_arguments(args: &AmqpArgs, dead_letters: &str, queue: &str) -> FieldTab
             // Without both of these a dead letter can get lost on its way.
             table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
             table.insert("x-overflow".into(), text("reject-publish"));
-            table.insert(
-                "x-delivery-limit".into(),
-                AMQPValue::LongLongInt(DELIVERY_LIMIT),
-            );
+            limit(&mut table, args.amqp_delivery_limit);
         }
         QueueType::Classic => {}
     }
     table
+}
+
+fn dead_letter_arguments(args: &AmqpArgs) -> FieldTable {
+    let mut table = queue_type(args);
+    match args.amqp_queue_type {
+        QueueType::Quorum => limit(&mut table, NO_LIMIT),
+        QueueType::Classic => {}
+    }
+    table
+}
+
+fn limit(table: &mut FieldTable, returns: u32) {
+    let returns = AMQPValue::LongLongInt(returns.into());
+    table.insert("x-delivery-limit".into(), returns);
 }
 
 fn text(value: &str) -> AMQPValue {

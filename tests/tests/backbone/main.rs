@@ -9,6 +9,7 @@ mod commands;
 mod consumers;
 mod corpus;
 mod dashboards;
+mod dead_letters;
 mod deployment;
 mod documents;
 mod door;

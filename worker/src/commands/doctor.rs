@@ -1,6 +1,7 @@
 //! `worker doctor`: asks every server and neighbour, with the settings and credentials that the worker
 //! would use. A line for each finding; the exit status is 1 if any of them is FAIL.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use futures::future::{FutureExt, join_all};
 use futures::stream::{self, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
+use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Confirmation, ConnectionProperties};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -84,20 +86,20 @@ struct Finding {
     check: &'static str,
     said: String,
     #[serde(skip_serializing_if = "str::is_empty")]
-    advice: &'static str,
+    advice: Cow<'static, str>,
 }
 
 fn finding(
     status: Status,
     check: &'static str,
     said: impl Into<String>,
-    advice: &'static str,
+    advice: impl Into<Cow<'static, str>>,
 ) -> Finding {
     Finding {
         status,
         check,
         said: said.into(),
-        advice,
+        advice: advice.into(),
     }
 }
 
@@ -371,6 +373,7 @@ async fn rabbitmq(deployment: &Deployment, config: &Config) -> Findings {
             Err(TopologyError::Refused(said)) => finding(Status::Fail, CHECK, said, "delete or migrate what differs; a user without the right to configure needs AMQP_DECLARE_TOPOLOGY=false"),
             Err(error) => finding(Status::Fail, CHECK, error.to_string(), ""),
         });
+        found.push(dead_letters(&connection, config, url.expose()).await);
     }
     found.push(publish(&connection).await);
     found.push(finding(
@@ -381,6 +384,31 @@ async fn rabbitmq(deployment: &Deployment, config: &Config) -> Findings {
     ));
     drop(connection.close(200, "done".into()).await);
     Ok(found)
+}
+
+/// Whether dead letters stay, however often somebody looks at them and puts them back.
+async fn dead_letters(connection: &lapin::Connection, config: &Config, url: &str) -> Finding {
+    const CHECK: &str = "rabbitmq";
+    match topology::dead_letters_that_differ(connection, &config.amqp).await {
+        Ok(None) => ok(CHECK, "dead letters stay, however often they are put back"),
+        Ok(Some(said)) => {
+            let vhost = url
+                .parse::<AMQPUri>()
+                .map_or_else(|_| "/".to_owned(), |url| url.vhost);
+            let advice = format!(
+                "RabbitMQ 4 drops a dead letter that is put back for the 21st time, unless a policy (which \
+                 can't be seen from here) says otherwise: {}",
+                topology::dead_letter_policy(&vhost)
+            );
+            finding(Status::Warn, CHECK, said, advice)
+        }
+        Err(error) => finding(
+            Status::Unknown,
+            CHECK,
+            format!("arguments of the queues of dead letters: {error}"),
+            "see that each has x-delivery-limit 2147483647, or a policy with that delivery-limit",
+        ),
+    }
 }
 
 /// Publishes a message to a queue of its own and awaits its confirm: a broker with a memory or disk
@@ -738,7 +766,7 @@ fn write(paper: &mut Paper, findings: &[Finding]) {
         .iter()
         .map(|finding| {
             let (status, tone) = finding.status.look();
-            let advice = match finding.advice {
+            let advice = match &*finding.advice {
                 "" => String::new(),
                 advice => format!("; {advice}"),
             };
