@@ -121,6 +121,11 @@ impl Sampled {
     }
 }
 
+/// A command that could not look, or was called wrongly: its exit status is 2. Any other error's is 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct CouldNotLook(pub anyhow::Error);
+
 /// What a program ends with; why it failed goes to standard error, in one line and without a
 /// backtrace: it is for whoever has to mend a setting.
 pub fn exit_code(program: &str, ended: &anyhow::Result<()>) -> ExitCode {
@@ -133,6 +138,9 @@ pub fn exit_code(program: &str, ended: &anyhow::Result<()>) -> ExitCode {
     )]
     {
         eprintln!("{program}: {error:#}");
+    }
+    if error.is::<CouldNotLook>() {
+        return ExitCode::from(2);
     }
     ExitCode::FAILURE
 }

@@ -41,6 +41,8 @@ pub enum Mode {
     Hold(&'static [u8]),
     /// Forwards nothing: whatever is asked is answered with these bytes.
     Answer(&'static [u8]),
+    /// Forwards all but requests that begin so: these are answered with the bytes beside it.
+    AnswerTo(String, &'static [u8]),
 }
 
 /// A proxy in front of a server, or of several that do the same. Dropping it closes everything.
@@ -159,7 +161,8 @@ async fn connect(client: TcpStream, upstreams: Vec<String>, mut modes: watch::Re
         | Mode::CutRequestsAfter(_)
         | Mode::CutAnswersAfter(_)
         | Mode::Hold(_)
-        | Mode::Answer(_) => {}
+        | Mode::Answer(_)
+        | Mode::AnswerTo(..) => {}
     }
     let Some(server) = first_of(&upstreams).await else {
         return;
@@ -239,7 +242,8 @@ async fn forward<'a>(
             | Mode::CutRequestsAfter(_)
             | Mode::CutAnswersAfter(_)
             | Mode::Hold(_)
-            | Mode::Answer(_) => {}
+            | Mode::Answer(_)
+            | Mode::AnswerTo(..) => {}
         }
         let most = match (&mode, direction) {
             (Mode::Drip(_), _) => 1,
@@ -278,6 +282,11 @@ async fn forward<'a>(
                 continue;
             }
             (Mode::Answer(bytes), Direction::Request) => (*bytes, client),
+            (Mode::AnswerTo(start, bytes), Direction::Request)
+                if buffer[..length].starts_with(start.as_bytes()) =>
+            {
+                (*bytes, client)
+            }
             _ => (&buffer[..length], to),
         };
         if let Mode::Slow(pause) | Mode::Drip(pause) = &mode {

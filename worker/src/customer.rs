@@ -163,6 +163,19 @@ impl Customer {
             .cloned()
     }
 
+    /// Every id of theirs: the item's, their contact's, and those of a `system` message.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        let contact = self.contact.as_ref();
+        [&self.wa_id, &self.user_id, &self.parent_user_id]
+            .into_iter()
+            .flatten()
+            .chain(contact.and_then(|contact| contact.wa_id.as_ref()))
+            .chain(contact.and_then(|contact| contact.user_id.as_ref()))
+            .chain(contact.and_then(|contact| contact.parent_user_id.as_ref()))
+            .chain(&self.aliases)
+            .map(String::as_str)
+    }
+
     /// What the item must be in order with: its group, else each id of its customer, else its
     /// account and field.
     pub fn lane_keys(
@@ -178,14 +191,8 @@ impl Customer {
         if let Some(group) = &self.group_id {
             return vec![hasher.key(&["group", number, group])];
         }
-        let contact = self.contact.as_ref();
-        let keys: Vec<_> = [&self.wa_id, &self.user_id, &self.parent_user_id]
-            .into_iter()
-            .flatten()
-            .chain(contact.and_then(|contact| contact.wa_id.as_ref()))
-            .chain(contact.and_then(|contact| contact.user_id.as_ref()))
-            .chain(contact.and_then(|contact| contact.parent_user_id.as_ref()))
-            .chain(&self.aliases)
+        let keys: Vec<_> = self
+            .ids()
             .map(|id| hasher.key(&["customer", number, plain(id)]))
             .collect();
         if keys.is_empty() {

@@ -48,8 +48,6 @@ const LONGEST_ID: usize = 200;
 /// Folder of what was set aside, and of what of it went out in the end.
 pub const FAILED: &str = "failed/";
 pub const REPLAYED: &str = "replayed/";
-/// Folder of what waits for Redis.
-pub const SPOOL: &str = "spool/";
 /// Folder of the accounts without a tenant.
 pub const UNRESOLVED: &str = "_unresolved";
 /// An object's attribute: hex digest of its bytes.
@@ -191,7 +189,7 @@ pub fn folder(tenant_id: Option<&str>, waba_id: &str) -> String {
 
 /// Whether a folder of the webhook bucket is no tenant's archive.
 pub fn is_reserved(folder: &str) -> bool {
-    ["failed", "replayed", "returning", "spool"].contains(&folder)
+    ["discarded", "failed", "replayed", "returning", "spool"].contains(&folder)
 }
 
 /// Key of a raw payload.

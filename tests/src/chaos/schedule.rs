@@ -161,7 +161,7 @@ impl fmt::Display for Action {
                 Mode::CutRequestsAfter(bytes) => write!(f, "cut after {bytes} bytes of requests"),
                 Mode::CutAnswersAfter(bytes) => write!(f, "cut after {bytes} bytes of answers"),
                 Mode::Hold(_) => f.write_str("holds some requests"),
-                Mode::Answer(_) => f.write_str("answers something else"),
+                Mode::Answer(_) | Mode::AnswerTo(..) => f.write_str("answers something else"),
             },
         }
     }

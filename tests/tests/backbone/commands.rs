@@ -16,22 +16,26 @@ const ADA: &str = "4915100000001";
 const BEN: &str = "4915100000002";
 
 /// Runs a command of the worker to its end, with other settings.
-async fn run_with(worker: &Worker, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+pub(crate) async fn run_with(
+    worker: &Worker,
+    arguments: &[&str],
+    settings: &[(&str, &str)],
+) -> Output {
     let mut command = worker.command();
     command.args(arguments).envs(settings.iter().copied());
     let output = tokio::task::spawn_blocking(move || command.output());
     output.await.expect("no panic").expect("it runs")
 }
 
-async fn run(worker: &Worker, arguments: &[&str]) -> Output {
+pub(crate) async fn run(worker: &Worker, arguments: &[&str]) -> Output {
     run_with(worker, arguments, &[]).await
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("text")
 }
 
-fn said(output: &Output) -> Value {
+pub(crate) fn said(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
         panic!(
             "no JSON: {} {}",
@@ -41,7 +45,7 @@ fn said(output: &Output) -> Value {
     })
 }
 
-fn id(message: &Value) -> String {
+pub(crate) fn id(message: &Value) -> String {
     message["id"].as_str().expect("an id").to_owned()
 }
 
@@ -259,135 +263,5 @@ async fn doctor_names_what_is_wrong_and_hangs_on_nothing() {
             !findings(&found, check, "FAIL").is_empty(),
             "{check} in {found:#}"
         );
-    }
-}
-
-#[tokio::test]
-async fn erase_deletes_what_is_theirs_and_nothing_else() {
-    let stage = Stage::new().await;
-    let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
-    let (one, other) = (Number::fresh(), Number::fresh());
-    let tenant = |number: &Number| format!("tenant-{}", number.waba_id);
-    let sender = stage.sender(&ingress);
-    let (first, kept) = (payload::text(ADA, "a"), payload::text(BEN, "kept"));
-    let image = payload::image(ADA, "1001");
-    for body in [
-        one.webhook([one.messages([first.clone(), kept.clone()])]),
-        one.message(image.clone()),
-        one.message(payload::image(BEN, "1002")),
-        one.status(payload::status("wamid.to-ada", "sent", ADA)),
-        other.message(payload::text(ADA, "of another tenant")),
-    ] {
-        sender.send(body).await;
-    }
-    stage.events().wait_for(6, SOON).await;
-    drained(&stage).await;
-    let (webhooks, media) = (stage.webhooks(), stage.media());
-    let list = async |store: &tests::store::Store, of: &Number| {
-        store.list(&tenant(of)).await.expect("a list")
-    };
-    assert_eq!(list(&webhooks, &one).await.len(), 4);
-    assert_eq!(list(&media, &one).await.len(), 2);
-
-    let tenant_one = tenant(&one);
-    let mut erase = vec![
-        "erase",
-        "--json",
-        "--customer",
-        ADA,
-        "--tenant",
-        &tenant_one,
-    ];
-    let counted = said(&run(&worker, &erase).await);
-    assert_eq!(counted["erased"], false);
-    assert_eq!(list(&webhooks, &one).await.len(), 4);
-    erase.push("--yes");
-    let erased = said(&run(&worker, &erase).await);
-    for found in [&counted, &erased] {
-        assert_eq!(found["payloads"][&tenant_one], 2, "{found}");
-        assert_eq!(
-            (&found["rewritten"], &found["media"]),
-            (&json!(1), &json!(1))
-        );
-        assert_eq!(found["waiting"], 0);
-    }
-    let left = list(&webhooks, &one).await;
-    assert_eq!(left.len(), 2);
-    for key in &left {
-        let object = webhooks.object(key).await.expect("the store").expect("it");
-        let body = String::from_utf8(object.bytes.to_vec()).expect("text");
-        assert!(!body.contains(ADA) && body.contains(BEN), "{body}");
-        assert!(!key.contains(&id(&first)), "{key}");
-    }
-    let renamed = left.iter().find(|key| key.contains(&id(&kept)));
-    let renamed = webhooks.object(renamed.expect("the rest")).await;
-    assert_eq!(
-        renamed.expect("the store").expect("it").metadata["items"],
-        "0"
-    );
-    assert_eq!(list(&media, &one).await.len(), 1);
-    assert!(!list(&media, &one).await[0].contains(&id(&image)));
-    assert_eq!(list(&webhooks, &other).await.len(), 1);
-
-    let tenant_other = tenant(&other);
-    let erase = [
-        "erase",
-        "--tenant",
-        &tenant_other,
-        "--account",
-        &other.waba_id,
-        "--yes",
-    ];
-    let output = run(&worker, &erase).await;
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(text(&output).contains(&format!("1  payloads in {tenant_other}")));
-    assert_eq!(list(&webhooks, &other).await, Vec::<String>::new());
-    assert_eq!(list(&webhooks, &one).await, left);
-    let mut redis = stage.redis.connection().await;
-    let there = async |redis: &mut redis::aio::MultiplexedConnection, number: &Number| {
-        let key = format!("whatsapp:tenant:{}", number.waba_id);
-        redis.exists::<_, bool>(key).await.expect("EXISTS")
-    };
-    assert!(!there(&mut redis, &other).await);
-    assert!(there(&mut redis, &one).await);
-
-    for (wrong, why) in [
-        (vec!["erase", "--yes"], "say whose"),
-        (vec!["erase", "--tenant", "", "--yes"], "nobody's"),
-        (vec!["erase", "--customer", "+", "--yes"], "nobody's"),
-        (
-            vec!["erase", "--tenant", "t", "--account", "", "--yes"],
-            "nobody's",
-        ),
-        (vec!["erase", "--tenant", "failed", "--yes"], "all tenants"),
-    ] {
-        let output = run(&worker, &wrong).await;
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && told.contains(why), "{told}");
-    }
-    assert_eq!(list(&webhooks, &one).await, left);
-}
-
-#[tokio::test]
-async fn erase_says_what_is_still_on_its_way() {
-    let stage = Stage::new().await;
-    let ingress = stage.ingress().start().await;
-    let mut worker = stage.worker().start().await;
-    assert!(worker.stop(SOON).await);
-    let number = Number::fresh();
-    let sender = stage.sender(&ingress);
-    sender.send(number.message(payload::text(ADA, "a"))).await;
-    for (customer, waiting) in [(ADA, 1), (BEN, 0)] {
-        let output = run(
-            &worker,
-            &["erase", "--json", "--customer", customer, "--yes"],
-        )
-        .await;
-        assert_eq!(said(&output)["waiting"], waiting);
-        assert_eq!(output.status.success(), waiting == 0);
     }
 }

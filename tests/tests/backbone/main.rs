@@ -14,6 +14,7 @@ mod deployment;
 mod documents;
 mod door;
 mod entries;
+mod erase;
 mod hostile;
 mod hostile_bodies;
 mod killed;

@@ -299,7 +299,7 @@ impl Search<'_> {
         let folders = match of_tenant {
             Some(tenant) => vec![format!("{tenant}{day}")],
             None => {
-                let all = self.deployment.store.top_folders(Bucket::Webhooks).await;
+                let all = self.deployment.store.folders_in(Bucket::Webhooks, "").await;
                 all.map_err(|error| told(&error))?
             }
         };

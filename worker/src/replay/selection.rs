@@ -11,7 +11,7 @@ use strum::IntoEnumIterator;
 
 use crate::error::Reason;
 use crate::readmit;
-use crate::store::{self, Kept, Store};
+use crate::store::{self, Bucket, Kept, Store};
 
 /// A longer range is a slip of the pen.
 const LONGEST_RANGE: TimeDelta = TimeDelta::days(400);
@@ -96,8 +96,7 @@ fn moment(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
 }
 
 fn tenant(text: &str) -> Result<String, &'static str> {
-    let folders = [store::FAILED, store::REPLAYED].map(|folder| folder.trim_end_matches('/'));
-    let taken = folders.contains(&text) || matches!(text, "spool" | ".." | "." | store::UNRESOLVED);
+    let taken = store::is_reserved(text) || matches!(text, ".." | "." | store::UNRESOLVED);
     if text.is_empty() || taken || text.contains(['/', '\\']) || text.chars().any(char::is_control)
     {
         return Err("is no tenant's id (it names one folder of the store, no path)");
@@ -209,10 +208,9 @@ impl Selection {
         }
         let mut tenants = match tenant {
             Some(tenant) => vec![tenant],
-            None => store.webhook_folders().await?,
+            None => store.folders_in(Bucket::Webhooks, "").await?,
         };
-        let others = [store::FAILED, store::REPLAYED, store::SPOOL];
-        tenants.retain(|tenant| !others.contains(&&*format!("{tenant}/")));
+        tenants.retain(|tenant| !store::is_reserved(tenant));
         tenants.sort_unstable_by_key(|tenant| format!("{tenant}/"));
         let days: Vec<_> = self.days().collect();
         let folders = tenants.iter().flat_map(|tenant| {

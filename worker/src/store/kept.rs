@@ -76,16 +76,6 @@ impl Store {
         keys.try_fold(0, async |count, _| Ok(count + 1)).await
     }
 
-    /// The folders at the top of the bucket.
-    ///
-    /// # Errors
-    /// The store is away.
-    pub async fn webhook_folders(&self) -> object_store::Result<Vec<String>> {
-        let listed = self.webhooks.list_with_delimiter(None).await?;
-        let folders = listed.common_prefixes.into_iter();
-        Ok(folders.map(|folder| folder.to_string()).collect())
-    }
-
     /// What an object says of itself.
     ///
     /// # Errors

@@ -37,12 +37,20 @@ impl Store {
             .boxed()
     }
 
-    /// Folders directly below the root of a bucket.
+    /// Folders directly below a folder (`""`: the root) of a bucket.
     ///
     /// # Errors
     /// The store is away or refuses.
-    pub async fn top_folders(&self, bucket: Bucket) -> object_store::Result<Vec<String>> {
-        let listed = self.bucket(bucket).list_with_delimiter(None).await?;
+    pub async fn folders_in(
+        &self,
+        bucket: Bucket,
+        folder: &str,
+    ) -> object_store::Result<Vec<String>> {
+        let folder = path(folder);
+        let listed = self
+            .bucket(bucket)
+            .list_with_delimiter(Some(&folder))
+            .await?;
         let folders = listed.common_prefixes.into_iter();
         Ok(folders.map(|folder| folder.to_string()).collect())
     }
