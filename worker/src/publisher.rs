@@ -5,6 +5,8 @@
 //! A broker that is away is waited for here, for ever; what can't be known (a time-out, a broken
 //! channel) is published again with the same `message_id`.
 
+mod unroutable;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +33,7 @@ use crate::leases::Tenure;
 use crate::metrics::{ChannelState, Metrics};
 use crate::retry::Backoff;
 use crate::topology::{self, TopologyError};
+use unroutable::Unroutable;
 
 /// `delivery_mode` of a message that survives the broker.
 const PERSISTENT: u8 = 2;
@@ -87,6 +90,7 @@ impl Publisher {
         tracker: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
+        let unroutable = Arc::new(Unroutable::default());
         let link = |n| Link {
             n,
             url: url.clone(),
@@ -96,6 +100,7 @@ impl Publisher {
             metrics: metrics.clone(),
             state: None,
             open: None,
+            unroutable: unroutable.clone(),
         };
         let mut first = link(0);
         let mut backoff = Backoff::for_server();
@@ -178,6 +183,8 @@ struct Link {
     metrics: Metrics,
     state: Option<ChannelState>,
     open: Option<(Object, Channel)>,
+    /// Of all links.
+    unroutable: Arc<Unroutable>,
 }
 
 /// What became of one message of a batch.
@@ -317,6 +324,31 @@ impl Link {
         }
     }
 
+    /// Declares again what was deleted, where that is this worker's to do, on a channel of its own: other
+    /// events go on over this connection. `false`: the connection is of no use any more.
+    async fn mend_topology(&self) -> bool {
+        let Some((connection, _)) = &self.open else {
+            return false;
+        };
+        let mending = topology::ensure(connection, &self.args);
+        let mended = timeout(self.args.confirm_timeout, mending).await;
+        match mended {
+            Ok(Ok(())) => true,
+            Ok(Err(TopologyError::Refused(said))) => {
+                tracing::warn!(channel = self.n, said, "the topology can't be mended");
+                true
+            }
+            Ok(Err(TopologyError::Broker(error))) => {
+                tracing::warn!(channel = self.n, %error, "looking at the topology failed");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(channel = self.n, "looking at the topology took too long");
+                false
+            }
+        }
+    }
+
     async fn publish(mut self, mut messages: mpsc::Receiver<Message>) {
         let exchange = self.args.amqp_exchange.clone();
         let mut batch = Vec::new();
@@ -343,13 +375,15 @@ impl Link {
                 let outcomes = self.while_served(&connection, publishing).await;
                 let outcomes = outcomes.unwrap_or_else(|| unknown(&batch));
                 self.open = Some((connection, channel));
-                let mut sound = true;
+                let (mut sound, mut mend) = (true, false);
                 for (message, outcome) in std::mem::take(&mut batch).into_iter().zip(outcomes) {
                     match outcome {
                         Outcome::Settled(result) => {
                             self.metrics.published(result);
-                            // Declaring the topology again mends a queue that was deleted.
-                            sound &= result != Err(NotPublished::Unroutable);
+                            if result == Err(NotPublished::Unroutable) {
+                                let routing_key = &message.event.routing_key;
+                                mend |= self.unroutable.came_back(routing_key);
+                            }
                             settle([message], result);
                         }
                         Outcome::Unknown => {
@@ -358,6 +392,9 @@ impl Link {
                             batch.push(message);
                         }
                     }
+                }
+                if sound && mend {
+                    sound = self.mend_topology().await;
                 }
                 if sound {
                     self.become_state(ChannelState::Open);

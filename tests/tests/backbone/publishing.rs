@@ -1,5 +1,8 @@
 //! RabbitMQ: what isn't confirmed in a queue is not done.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
@@ -10,6 +13,8 @@ use tests::events::MESSAGES;
 use tests::meta::payload::{self, Number};
 use tests::proxy::{Mode, Proxy};
 use tests::waiting::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::{SOON, drained, pending};
 
@@ -71,6 +76,108 @@ async fn an_unroutable_event_waits_until_a_queue_is_bound() {
         .expect("bound");
     events.wait_for(2, SOON).await;
     drained(&stage).await;
+}
+
+/// What clients open at a broker, seen by a relay in front of it.
+#[derive(Default)]
+struct Opened {
+    connections: AtomicUsize,
+    channels: AtomicUsize,
+}
+
+/// A frame whose payload is the method `channel.open`, from its length to its end.
+const CHANNEL_OPEN: &[u8] = &[0, 0, 0, 5, 0, 20, 0, 10, 0, 0xce];
+
+/// `url` through a relay that counts.
+async fn counted(url: &str) -> (Arc<Opened>, String) {
+    let mut url = url::Url::parse(url).expect("a URL");
+    let broker = url.port().expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    url.set_port(Some(port)).expect("a port");
+    let opened = Arc::<Opened>::default();
+    let counting = opened.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            counting.connections.fetch_add(1, Relaxed);
+            let server = TcpStream::connect(("127.0.0.1", broker)).await;
+            tokio::spawn(relay(client, server.expect("RabbitMQ"), counting.clone()));
+        }
+    });
+    (opened, url.to_string())
+}
+
+async fn relay(mut client: TcpStream, mut server: TcpStream, counting: Arc<Opened>) {
+    let (mut client_reads, mut client_writes) = client.split();
+    let (mut server_reads, mut server_writes) = server.split();
+    let requests = async {
+        let mut piece = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = client_reads.read(&mut piece).await {
+            let opens = piece[..length].windows(CHANNEL_OPEN.len());
+            let opens = opens.filter(|bytes| *bytes == CHANNEL_OPEN).count();
+            counting.channels.fetch_add(opens, Relaxed);
+            if server_writes.write_all(&piece[..length]).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = requests => {}
+        _ = tokio::io::copy(&mut server_reads, &mut client_writes) => {}
+    }
+}
+
+#[tokio::test]
+async fn unroutable_events_open_no_connection_and_are_told_once() {
+    const UNROUTABLE: usize = 30;
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    // Declares the topology, and leaves.
+    assert!(stage.worker().start().await.stop(SOON).await);
+    let (_connection, channel) = channel(&stage.amqp_url).await;
+    let (queue, exchange) = (MESSAGES.into(), "whatsapp.inbound".into());
+    let unbind = channel.queue_unbind(queue, exchange, "message.#".into(), FieldTable::default());
+    unbind.await.expect("unbound");
+    let (opened, url) = counted(&stage.amqp_url).await;
+    let worker = stage
+        .worker()
+        .env("AMQP_DECLARE_TOPOLOGY", false)
+        .env("AMQP_URL", url)
+        .start()
+        .await;
+    let (events, sender, number) = (stage.events(), stage.sender(&ingress), Number::fresh());
+    let person = |n: usize| format!("49160{n:07}");
+    // Each of its connections is opened with its first event.
+    let statuses = |from: usize| {
+        let of = |n| payload::status(&payload::wamid(), "read", &person(n));
+        number.webhook([number.statuses((from..from + UNROUTABLE).map(of))])
+    };
+    sender.send(statuses(0)).await;
+    events.wait_for(UNROUTABLE, SOON).await;
+    let before = (
+        opened.connections.load(Relaxed),
+        opened.channels.load(Relaxed),
+    );
+    let messages = (0..UNROUTABLE).map(|n| payload::text(&person(n), "x"));
+    sender
+        .send(number.webhook([number.messages(messages)]))
+        .await;
+    let back = eventually(SOON, "each came back several times", async || {
+        let unroutable = "status=\"unroutable\"";
+        let back = worker.metric("rabbitmq_publish_total", unroutable).await;
+        (back >= (4 * UNROUTABLE) as f64).then_some(back)
+    })
+    .await;
+    sender.send(statuses(UNROUTABLE)).await;
+    events.wait_for(2 * UNROUTABLE, SOON).await;
+    assert_eq!(opened.connections.load(Relaxed), before.0);
+    let channels = opened.channels.load(Relaxed) - before.1;
+    assert!((channels as f64) < back, "{channels} channels");
+    let told = worker.log_lines().into_iter();
+    let told = told.filter(|line| line["route"] == "message.text").count();
+    assert_eq!(told, 1, "{}", worker.log());
+    let again = worker.log().matches("published again later").count();
+    assert_eq!(again, 0, "{}", worker.log());
 }
 
 #[tokio::test]

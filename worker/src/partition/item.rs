@@ -98,7 +98,10 @@ impl RunningItem {
             let decision = failure.decide();
             match decision {
                 Decision::Retry => {
-                    tracing::warn!(error = %failure, "an event is published again later");
+                    // The publisher tells it once for all events with that routing key.
+                    if !matches!(failure, Failure::NotPublished(NotPublished::Unroutable)) {
+                        tracing::warn!(error = %failure, "an event is published again later");
+                    }
                     backoff.wait().await;
                 }
                 Decision::SetAside(reason) => {
