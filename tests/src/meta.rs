@@ -4,4 +4,4 @@ pub mod payload;
 pub mod sender;
 
 pub use payload::{Number, change, entry, webhook};
-pub use sender::{Answer, Sender, Sent, sign};
+pub use sender::{Answer, Sender, sign};

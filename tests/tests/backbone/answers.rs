@@ -161,6 +161,14 @@ async fn each_case_has_its_answer() {
     assert_eq!(header(&answer, "allow"), "POST");
 }
 
+/// Waits for a number of open connections: the sender keeps one of them.
+async fn connections(ingress: &Ingress, what: &str, are: impl Fn(f64) -> bool) {
+    eventually(SOON, what, async || {
+        are(ingress.metric("ingress_connections", "").await).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_served_on() {
     let stage = Stage::new().await;
@@ -193,10 +201,7 @@ async fn an_idle_connection_is_served_on() {
     // Closed after it was idle: it must not be taken for one that is idle still.
     tokio::time::sleep(Duration::from_millis(700)).await;
     drop(stream);
-    eventually(SOON, "it is gone", async || {
-        (ingress.metric("ingress_connections", "").await == 0.0).then_some(())
-    })
-    .await;
+    connections(&ingress, "it is gone", |open| open == 0.0).await;
 }
 
 #[tokio::test]
@@ -266,6 +271,7 @@ async fn beyond_what_is_bounded_the_answer_is_503_at_once() {
     }
     assert_eq!(refused, 1, "450,000 bytes are more than 400,000");
     drop(halves);
+    connections(&ingress, "the halves are gone", |open| open <= 1.0).await;
     sender.send(body("room again")).await;
 
     let mut open = Vec::new();
@@ -276,13 +282,11 @@ async fn beyond_what_is_bounded_the_answer_is_503_at_once() {
                 .expect("a connection"),
         );
     }
-    eventually(SOON, "all are open", async || {
-        (ingress.metric("ingress_connections", "").await >= 20.0).then_some(())
-    })
-    .await;
+    connections(&ingress, "all are open", |open| open >= 20.0).await;
     let mut last = open.pop().expect("a connection");
     assert_refused("too many connections", &read_out(&mut last).await, 503);
     drop((open, last));
+    connections(&ingress, "they are gone", |open| open <= 1.0).await;
     sender.send(body("connections again")).await;
 }
 

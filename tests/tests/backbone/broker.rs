@@ -19,7 +19,7 @@ use tests::waiting::eventually;
 use tests::{Stage, StageOptions};
 
 use crate::outages::Load;
-use crate::{SOON, drained, pending, repeats};
+use crate::{SOON, drained, pending, ready, repeats};
 
 const EXCHANGE: &str = "whatsapp.inbound";
 
@@ -361,6 +361,7 @@ async fn alarms_and_the_death_of_everything_at_once_lose_nothing() {
     let mut ingress = stage.ingress().until(Until::Healthy).start().await;
     let worker = stage.worker().env("LEASE_TTL", "2s").until(Until::Healthy);
     let mut worker = worker.start().await;
+    ready(&ingress).await;
     let events = stage.events();
     let sender = stage.sender(&ingress);
     let number = Number::fresh();

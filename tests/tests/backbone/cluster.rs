@@ -168,7 +168,7 @@ async fn half_a_body_is_completed_by_its_repetition() {
         200,
         "two nodes of three still take webhooks"
     );
-    sender.send(webhook([entry(&here)])).await;
+    sender.send_like_meta(webhook([entry(&here)])).await;
     stage
         .cluster
         .as_mut()
@@ -213,7 +213,7 @@ async fn a_node_that_hangs_costs_only_its_own_accounts() {
         refused += usize::from(served.expect("an answer").status != 200);
     }
     cluster.nodes()[0].signal("CONT");
-    sender.send(hung.message(text())).await;
+    sender.send_like_meta(hung.message(text())).await;
     assert_eq!(refused, 0);
 }
 

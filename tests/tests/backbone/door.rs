@@ -235,7 +235,7 @@ async fn while_redis_is_away_the_answer_is_503_and_health_is_well() {
     })
     .await;
     stage.redis.restart().await.expect("Redis");
-    sender.send(body).await;
+    sender.send_like_meta(body).await;
     assert_eq!(stored(&stage).await, 1);
 }
 

@@ -107,7 +107,7 @@ async fn stopped_under_load_and_woken_nothing_is_doubled() {
     ingress.signal("CONT");
     proxy.set(Mode::Pass);
     for body in &bodies {
-        sender.send(body.clone()).await;
+        sender.send_like_meta(body.clone()).await;
     }
     assert_eq!(stored(&stage).await, bodies.len() as u64);
 }
@@ -130,8 +130,7 @@ async fn a_clock_that_is_a_day_off_forgets_nothing_and_refuses_nothing() {
         let sender = stage.sender(&ingress);
         sender.send(body.clone()).await;
         let other = number.message(payload::text("1111111111", &days.to_string()));
-        let answer = sender.post_once(other).await.expect("an answer");
-        assert_eq!(answer.status, 200);
+        let answer = sender.send(other).await;
         remaining.push(answer.header("x-ratelimit-remaining").to_owned());
     }
     assert_eq!(remaining, ["998", "997", "996", "995"]);

@@ -49,6 +49,7 @@ use std::time::Duration;
 
 use tests::Stage;
 use tests::events::Event;
+use tests::programs::Program;
 use tests::waiting::eventually;
 
 /// Enough for anything that should happen soon, on a busy machine.
@@ -86,6 +87,15 @@ async fn stored(stage: &Stage) -> u64 {
             .expect("a length");
     }
     length
+}
+
+/// Waits until a program says that it and its servers are well.
+async fn ready(program: &Program) {
+    eventually(SOON, "it is ready", async || {
+        let (ready, _) = program.get("/ready").await.ok()?;
+        (ready.as_u16() == 200).then_some(())
+    })
+    .await;
 }
 
 /// Entries delivered to the workers and not acknowledged.

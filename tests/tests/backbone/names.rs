@@ -9,7 +9,7 @@ use tests::programs::Until;
 use tests::proxy::Proxy;
 use tests::waiting::eventually;
 
-use crate::{SOON, drained};
+use crate::{SOON, drained, ready};
 
 #[tokio::test]
 async fn a_name_without_an_address_is_waited_for_and_a_new_address_is_found() {
@@ -63,7 +63,7 @@ async fn a_name_without_an_address_is_waited_for_and_a_new_address_is_found() {
         .await;
     };
     point_to("127.0.0.2");
-    sender.send(text("first")).await;
+    sender.send_like_meta(text("first")).await;
     events.wait_for(1, SOON).await;
     archived(1).await;
     drop(old);
@@ -73,14 +73,10 @@ async fn a_name_without_an_address_is_waited_for_and_a_new_address_is_found() {
         text("second"),
         other.message(payload::text("2222222222", "third")),
     ] {
-        sender.send(body).await;
+        sender.send_like_meta(body).await;
     }
     events.wait_for(3, SOON).await;
     archived(3).await;
     drained(&stage).await;
-    eventually(SOON, "it is ready", async || {
-        let (ready, _) = worker.get("/ready").await.ok()?;
-        (ready.as_u16() == 200).then_some(())
-    })
-    .await;
+    ready(&worker).await;
 }

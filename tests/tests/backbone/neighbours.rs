@@ -290,7 +290,9 @@ async fn the_state_of_every_message_arrives_through_an_outage_and_a_killed_worke
         pause.tick().await;
     }
     stage.neighbours.set_fault(Service::State, Fault::None);
-    while sending.join_next().await.is_some() {}
+    while let Some(answers) = sending.join_next().await {
+        assert!(answers.expect("no panic").is_empty(), "all were taken");
+    }
     let all = |seen: &[Event]| seen.len() - repeats(seen) >= load.total();
     let seen = events.wait_until(SOON * 4, all).await;
     drained(&stage).await;

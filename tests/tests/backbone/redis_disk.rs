@@ -83,7 +83,7 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() {
     let there = stored(&stage).await;
     assert!(accepted.len() >= 300, "{}", accepted.len());
     for body in &accepted {
-        sender.send(body.clone()).await;
+        sender.send_like_meta(body.clone()).await;
     }
     assert_eq!(stored(&stage).await, there, "all of it is remembered");
     assert!(
@@ -123,7 +123,7 @@ async fn a_file_broken_in_the_middle_is_repaired_by_nobody() {
     // The operator has a copy.
     std::fs::write(&log, &whole).expect("a file");
     stage.redis.restart().await.expect("Redis");
-    sender.send(late).await;
+    sender.send_like_meta(late).await;
     assert_eq!(stored(&stage).await, 21);
 }
 
@@ -156,7 +156,7 @@ async fn a_full_disk_under_a_worker_repeats_at_most() {
     assert!(sent > 10, "{sent}");
     stage.redis.give_room();
     stage.redis.restart().await.expect("Redis");
-    sender.send(refused).await;
+    sender.send_like_meta(refused).await;
     let all = |seen: &[Event]| seen.len() - repeats(seen) == sent;
     let seen = events.wait_until(SOON, all).await;
     drained(&stage).await;
@@ -211,7 +211,7 @@ async fn who_starts_while_redis_is_loading_waits_for_it() {
     };
     let (loaded, (mut ingress, mut worker)) = tokio::join!(stage.redis.restart(), early);
     loaded.expect("Redis");
-    ingress.sender().send(fresh("late")).await;
+    ingress.sender().send_like_meta(fresh("late")).await;
     events.wait_for(21, SOON).await;
     assert!(ingress.is_running() && worker.is_running());
 }

@@ -75,7 +75,7 @@ async fn what_redis_says_is_503_and_passes() {
         bodies.push(body);
     }
     for body in &bodies {
-        sender.send(body.clone()).await;
+        sender.send_like_meta(body.clone()).await;
     }
     assert_eq!(stored(&stage).await, 1 + bodies.len() as u64);
 }
@@ -132,7 +132,7 @@ async fn a_login_that_was_refused_is_tried_again() {
     let answer = stage.sender(&ingress).post_once(fresh("early")).await;
     assert_eq!(answer.expect("an answer").status, 503);
     user("on").await;
-    stage.sender(&ingress).send(fresh("late")).await;
+    stage.sender(&ingress).send_like_meta(fresh("late")).await;
 }
 
 /// Marks of the generation that comes, as after the clock was set back.
@@ -240,7 +240,7 @@ async fn an_answer_cut_anywhere_is_nobody_else_s() {
         proxy.cut().await;
     }
     for body in &all {
-        sender.send(body.clone()).await;
+        sender.send_like_meta(body.clone()).await;
     }
     assert_eq!(stored(&stage).await, all.len() as u64);
 }
@@ -271,10 +271,10 @@ async fn a_redis_that_hangs_is_left_at_the_deadline() {
         stage.redis.signal("CONT");
         proxy.set(Mode::Pass);
         // Without a kill of its connections: it has to see for itself that they are of no use.
-        sender.send(fresh("between")).await;
+        sender.send_like_meta(fresh("between")).await;
     }
     for body in &all {
-        sender.send(body.clone()).await;
+        sender.send_like_meta(body.clone()).await;
     }
     assert_eq!(stored(&stage).await, 7);
 
@@ -349,7 +349,7 @@ async fn memory_is_bounded_while_redis_stalls() {
     }
     assert!(peak_kb < 40_000 + 50_000, "{peak_kb} KB");
     stage.redis.signal("CONT");
-    sender.send(fresh("after")).await;
+    sender.send_like_meta(fresh("after")).await;
 }
 
 /// What is in the append-only file of a Redis that dies at any byte of a write: a mark and its
@@ -418,7 +418,7 @@ async fn a_full_disk_stops_redis_and_loses_nothing() {
         (accepted..=accepted + 1).contains(&there),
         "{accepted} of {there}"
     );
-    sender.send(fresh("room again")).await;
+    sender.send_like_meta(fresh("room again")).await;
 }
 
 /// Redis answers only what is on its disk: killed at any moment, it has all that was answered 200.
