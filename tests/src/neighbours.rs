@@ -210,6 +210,8 @@ pub struct Received {
 #[derive(Debug, Default)]
 struct State {
     faults: HashMap<Service, Fault>,
+    /// Of requests with this text in their path, query, token or body.
+    faults_about: Vec<(Service, String, Fault)>,
     counts: HashMap<Service, usize>,
     received: VecDeque<Received>,
     tenants: HashMap<String, Tenant>,
@@ -297,6 +299,16 @@ impl Neighbours {
 
     pub fn set_fault(&self, service: Service, fault: Fault) {
         self.state().faults.insert(service, fault);
+    }
+
+    /// A fault of the requests that have a text (an account, a tenant, a token) in their path, query,
+    /// token or body; it goes before the service's own.
+    pub fn set_fault_about(&self, service: Service, text: &str, fault: Fault) {
+        let mut state = self.state();
+        state
+            .faults_about
+            .retain(|(of, about, _)| (*of, &**about) != (service, text));
+        state.faults_about.push((service, text.to_owned(), fault));
     }
 
     /// Requests that a service got, those answered with a fault included.
@@ -476,7 +488,7 @@ async fn answer(
             ),
             Some(Turn::Fault(fault)) => (fault, state.serve(service, &head, &segments, base_url)),
             None => (
-                state.faults.get(&service).copied().unwrap_or_default(),
+                state.fault(service, &head, &body),
                 state.serve(service, &head, &segments, base_url),
             ),
         };
@@ -588,6 +600,17 @@ impl State {
                 .collect(),
             body: serde_json::from_slice(body).unwrap_or_default(),
         });
+    }
+
+    fn fault(&self, service: Service, head: &hyper::http::request::Parts, body: &[u8]) -> Fault {
+        let token = head.headers.get(AUTHORIZATION);
+        let token = token.and_then(|token| token.to_str().ok());
+        let body = String::from_utf8_lossy(body);
+        let asked = format!("{} {} {body}", head.uri, token.unwrap_or_default());
+        let mut about = self.faults_about.iter();
+        let about = about.find(|(of, text, _)| *of == service && asked.contains(text.as_str()));
+        let own = self.faults.get(&service).copied();
+        about.map_or(own.unwrap_or_default(), |(_, _, fault)| *fault)
     }
 
     fn tenant(&self, segments: &[&str]) -> Reply {

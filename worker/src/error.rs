@@ -23,7 +23,7 @@ pub enum Failure {
     Panicked,
     #[error("the entry names an item that its body doesn't have")]
     NoSuchItem,
-    #[error("its business account has no tenant, or a suspended one")]
+    #[error("its business account has no tenant that can be used")]
     Tenant(Verdict),
     #[error("it was another tenant's, whose account has passed on")]
     TenantChanged,
@@ -37,6 +37,7 @@ pub enum Failure {
 pub enum Reason {
     TenantUnknown,
     TenantSuspended,
+    TenantUnusable,
     TenantChanged,
     Unreadable,
     Undecodable,
@@ -51,11 +52,29 @@ impl Reason {
         self.into()
     }
 
+    /// Whether what was set aside goes back into the stream by itself, once its account has a tenant.
+    pub fn ends_with_a_tenant(self) -> bool {
+        match self {
+            Self::TenantUnknown | Self::TenantUnusable => true,
+            Self::TenantSuspended
+            | Self::TenantChanged
+            | Self::Unreadable
+            | Self::Undecodable
+            | Self::Crashes
+            | Self::Unwritable
+            | Self::Panicked
+            | Self::NoSuchItem => false,
+        }
+    }
+
     /// For whoever looks into the failed store; nothing of the payload is in it.
     pub fn told(self) -> &'static str {
         match self {
             Self::TenantUnknown => "the Tenant Service knows no tenant of this business account",
             Self::TenantSuspended => "the tenant is suspended",
+            Self::TenantUnusable => {
+                "what the Tenant Service says of this business account can't be used"
+            }
             Self::TenantChanged => "the business account is another tenant's now",
             Self::Unreadable => "the body can't be read",
             Self::Undecodable => "the stream entry can't be decoded by this version",
@@ -101,5 +120,6 @@ fn of_tenant(verdict: &Verdict) -> Decision {
         Verdict::Active(_) => Decision::GoOn,
         Verdict::Suspended(_) => Decision::SetAside(Reason::TenantSuspended),
         Verdict::Unknown => Decision::SetAside(Reason::TenantUnknown),
+        Verdict::Unusable => Decision::SetAside(Reason::TenantUnusable),
     }
 }

@@ -124,9 +124,9 @@ impl Graph {
         }
     }
 
-    /// Whether nothing is asked for now, since most of it would fail.
-    pub fn is_left_alone(&self) -> bool {
-        self.neighbour.breaker_is_open()
+    /// Whether nothing is asked for an account now, since most of it would fail.
+    pub fn is_left_alone(&self, waba_id: &str) -> bool {
+        self.neighbour.leaves_alone(waba_id)
     }
 
     /// Takes a place among the requests for a number; for requests that aren't the Graph API's own
@@ -189,7 +189,7 @@ impl Graph {
         query: Option<(&str, &str)>,
         asking: Asking<'_>,
     ) -> Result<T, GraphError> {
-        if self.is_left_alone() {
+        if self.is_left_alone(asking.waba_id) {
             return Err(NeighbourError::BreakerOpen.into());
         }
         self.place(asking).await?;
@@ -204,6 +204,7 @@ impl Graph {
             .neighbour
             .call(
                 asking.trace,
+                asking.waba_id,
                 TIME,
                 |client| client.get(url.clone()).bearer_auth(asking.token.expose()),
                 understand,

@@ -19,7 +19,7 @@ use crate::partition::Work;
 use crate::retry::Backoff;
 use crate::state::Telling;
 use crate::store;
-use crate::stream::{Later, Owed, OwedKind, OwedObject, Settle, Settled};
+use crate::stream::{Later, Owed, OwedKind, OwedObject, OwedState, Settle, Settled};
 
 /// One object; a body has 3 MB at most.
 const PUT_TIME: Duration = Duration::from_secs(20);
@@ -63,8 +63,8 @@ enum Outcome {
     Away,
 }
 
-/// Goes through the whole list once; how many pieces failed. It leaves out a kind for which nobody
-/// answered in a whole round; the other kinds go on.
+/// Goes through the whole list once; how many pieces failed. It leaves out a [group](Owed::group) for
+/// which nobody answered in a whole round; the others go on.
 async fn sweep(work: &Work, tenure: &Tenure) -> redis::RedisResult<usize> {
     let mut after = "0-0".to_owned();
     let mut failed = 0;
@@ -77,26 +77,28 @@ async fn sweep(work: &Work, tenure: &Tenure) -> redis::RedisResult<usize> {
             .into_iter()
             .partition(|piece| piece.settle().is_some());
         let mut ended = work_on_all(work, tenure, others).await;
-        objects_owed |= ended
-            .iter()
-            .any(|(_, kind, outcome)| *kind == OwedKind::Object && *outcome != Outcome::Done);
+        objects_owed |= ended.iter().any(|(_, group, outcome)| {
+            group == OwedKind::Object.name() && *outcome != Outcome::Done
+        });
         if objects_owed {
             failed += settling.len();
         } else {
             ended.extend(work_on_all(work, tenure, settling).await);
         }
-        let mut outcomes: BTreeMap<OwedKind, BTreeSet<Outcome>> = BTreeMap::new();
+        let mut outcomes: BTreeMap<String, BTreeSet<Outcome>> = BTreeMap::new();
         let mut done = Vec::new();
-        for (id, kind, outcome) in ended {
-            outcomes.entry(kind).or_default().insert(outcome);
+        for (id, group, outcome) in ended {
+            outcomes.entry(group).or_default().insert(outcome);
             match outcome {
                 Outcome::Done => done.push(id),
                 Outcome::Failed | Outcome::Away => failed += 1,
             }
         }
         let away = BTreeSet::from([Outcome::Away]);
-        let hopeless = outcomes.iter().filter(|(_, outcomes)| **outcomes == away);
-        left_out.extend(hopeless.map(|(kind, _)| *kind));
+        let hopeless = outcomes
+            .into_iter()
+            .filter(|(_, outcomes)| *outcomes == away);
+        left_out.extend(hopeless.map(|(group, _)| group));
         if !done.is_empty() {
             work.stream.later_done(tenure, &done).await?;
         }
@@ -107,24 +109,24 @@ async fn sweep(work: &Work, tenure: &Tenure) -> redis::RedisResult<usize> {
     }
 }
 
-/// Does pieces side by side: of each its id, its kind, and whether it is done. Leaves out what a later
+/// Does pieces side by side: of each its id, its group, and whether it is done. Leaves out what a later
 /// version put there.
 async fn work_on_all(
     work: &Work,
     tenure: &Tenure,
     pieces: Vec<Later>,
-) -> Vec<(String, OwedKind, Outcome)> {
+) -> Vec<(String, String, Outcome)> {
     let known = pieces
         .into_iter()
         .filter_map(|piece| Some((piece.id, piece.owed?)));
     join_all(known.map(async |(id, owed)| {
-        let kind = owed.kind();
+        let group = owed.group();
         let outcome = match owed {
             Owed::Object(object) => put(work, object).await,
-            Owed::State(told) => tell(work, &id, &told).await,
+            Owed::State(state) => tell(work, &id, &state).await,
             Owed::Settle(settle) => settle_object(work, tenure, &id, &settle).await,
         };
-        (id, kind, outcome)
+        (id, group, outcome)
     }))
     .await
 }
@@ -180,9 +182,8 @@ async fn put(work: &Work, object: OwedObject) -> Outcome {
         }
         Err(_) => return Outcome::Away,
     }
-    let without_tenant = described
-        .get("reason")
-        .is_some_and(|it| it == Reason::TenantUnknown.name());
+    let reason = described.get("reason").and_then(|it| it.parse().ok());
+    let without_tenant = reason.is_some_and(Reason::ends_with_a_tenant);
     match described.get("waba-id").filter(|_| without_tenant) {
         Some(waba_id) if work.tenants.note_unknown(waba_id).await.is_err() => Outcome::Failed,
         Some(_) | None => Outcome::Done,
@@ -198,7 +199,8 @@ fn correlation_id(told: &str) -> String {
 }
 
 /// Tells the State Manager of a message.
-async fn tell(work: &Work, id: &str, told: &str) -> Outcome {
+async fn tell(work: &Work, id: &str, owed: &OwedState) -> Outcome {
+    let told = &*owed.told;
     let age = id.split_once('-').and_then(|(ms, _)| ms.parse().ok());
     let written = SystemTime::UNIX_EPOCH + Duration::from_millis(age.unwrap_or(0));
     if written.elapsed().is_ok_and(|age| age > STATE_KEPT) {
@@ -214,7 +216,7 @@ async fn tell(work: &Work, id: &str, told: &str) -> Outcome {
     let Some(state) = &work.state else {
         return Outcome::Away;
     };
-    match state.tell(told).await {
+    match state.tell(&owed.tenant_id, told).await {
         Ok(Telling::Taken) => {
             work.metrics.state_post(StatePost::Taken);
             Outcome::Done
@@ -243,6 +245,7 @@ async fn tell(work: &Work, id: &str, told: &str) -> Outcome {
                 | NeighbourError::Transient { .. }
                 | NeighbourError::Throttled { .. }
                 | NeighbourError::Final { .. }
+                | NeighbourError::Unusable { .. }
                 | NeighbourError::Unsendable => Outcome::Failed,
             }
         }

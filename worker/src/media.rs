@@ -255,7 +255,7 @@ impl Media {
 
     async fn attempt(&self, job: &Job) -> Result<Stored, Fault> {
         let id = MediaId::parse(&job.media.id).ok_or(Reason::InvalidId)?;
-        if self.graph.is_left_alone() && self.shortcut(job).is_none() {
+        if self.graph.is_left_alone(&job.waba_id) && self.shortcut(job).is_none() {
             return Err(Reason::GraphLeftAlone.into());
         }
         let turn = self.gate.turn(&job.tenant_id).await;

@@ -97,6 +97,8 @@ pub enum Class<T> {
     Throttled(Option<Duration>),
     /// Asking again is of no use. The breaker doesn't count this.
     Final,
+    /// It answers, and what it says of this subject is of no use. The breaker doesn't count this.
+    Unusable,
 }
 
 impl<T> Class<T> {
@@ -137,6 +139,8 @@ pub enum NeighbourError {
     },
     #[error("answered {status}")]
     Final { status: u16 },
+    #[error("answered {status} with what can't be used")]
+    Unusable { status: u16 },
     #[error("the request can't be sent")]
     Unsendable,
 }
@@ -153,6 +157,7 @@ impl NeighbourError {
             | Self::Busy
             | Self::TooLarge(_)
             | Self::Final { .. }
+            | Self::Unusable { .. }
             | Self::Unsendable => None,
         }
     }
@@ -164,7 +169,7 @@ impl NeighbourError {
             | Self::CutOff
             | Self::TooLarge(_)
             | Self::Transient { .. } => Seen::Unwell,
-            Self::Throttled { .. } | Self::Final { .. } => Seen::Well,
+            Self::Throttled { .. } | Self::Final { .. } | Self::Unusable { .. } => Seen::Well,
             Self::BreakerOpen | Self::Busy | Self::Unsendable => Seen::Nothing,
         }
     }
@@ -180,6 +185,7 @@ impl NeighbourError {
             Self::Transient { .. } => Outcome::Transient,
             Self::Throttled { .. } => Outcome::Throttled,
             Self::Final { .. } | Self::Unsendable => Outcome::Final,
+            Self::Unusable { .. } => Outcome::Unusable,
         }
     }
 }
@@ -191,6 +197,7 @@ enum Outcome {
     Transient,
     Throttled,
     Final,
+    Unusable,
     NoConnection,
     TimedOut,
     CutOff,
@@ -334,19 +341,22 @@ impl Neighbour {
         })
     }
 
-    /// Whether a call would be refused now.
-    pub fn breaker_is_open(&self) -> bool {
-        self.breaker().refuses(Instant::now())
+    /// Whether a call about a subject would be refused now.
+    pub fn leaves_alone(&self, subject: &str) -> bool {
+        self.breaker().refuses(Instant::now(), subject)
     }
 
-    /// Calls until there is an answer, asking is of no use, or `within` is over. `request` builds the
-    /// request; `classify` says what its answer means: a `Done` ends the call, whatever its status.
+    /// Calls until there is an answer, asking is of no use, or `within` is over. `subject`: the account
+    /// or tenant that it is about, whose failures are its own as long as others are answered.
+    /// `request` builds the request; `classify` says what its answer means: a `Done` ends the call,
+    /// whatever its status.
     ///
     /// # Errors
     /// Why the last attempt brought nothing.
     pub async fn call<T>(
         &self,
         trace: Trace<'_>,
+        subject: &str,
         within: Duration,
         request: impl Fn(&Client) -> RequestBuilder,
         classify: impl Fn(&Answer) -> Class<T>,
@@ -356,7 +366,9 @@ impl Neighbour {
         loop {
             let span = self.span();
             let asked = span.in_scope(|| trace.apply(request(&self.client)));
-            let attempt = self.attempt(until, asked, &classify).instrument(span);
+            let attempt = self
+                .attempt(subject, until, asked, &classify)
+                .instrument(span);
             let failed = match attempt.await {
                 Ok(done) => return Ok(done),
                 Err(failed) => failed,
@@ -374,11 +386,12 @@ impl Neighbour {
 
     async fn attempt<T>(
         &self,
+        subject: &str,
         until: Instant,
         request: RequestBuilder,
         classify: impl Fn(&Answer) -> Class<T>,
     ) -> Result<T, NeighbourError> {
-        let admission = self.admit(until).await?;
+        let admission = self.admit(subject, until).await?;
         let until = until.min(Instant::now() + self.settings.attempt_timeout);
         let answer = timeout_at(until, self.exchange(request))
             .await
@@ -396,6 +409,7 @@ impl Neighbour {
                     retry_after,
                 }),
                 Class::Final => Err(NeighbourError::Final { status }),
+                Class::Unusable => Err(NeighbourError::Unusable { status }),
             }
         });
         admission.ended(outcome.as_ref().err());
@@ -425,23 +439,24 @@ impl Neighbour {
         })
     }
 
-    /// A place among the calls at once, for callers that read an answer themselves (a stream). The
-    /// admission's end must be told.
-    ///
-    /// # Errors
-    /// [`NeighbourError::BreakerOpen`], or [`NeighbourError::Busy`] if no place is free in time.
-    pub async fn admit(&self, until: Instant) -> Result<Admission<'_>, NeighbourError> {
+    /// A place among the calls at once. The admission's end must be told.
+    async fn admit<'n>(
+        &'n self,
+        subject: &'n str,
+        until: Instant,
+    ) -> Result<Admission<'n>, NeighbourError> {
         let place = timeout_at(until, self.turns.acquire()).await;
         // The semaphore is never closed.
         let Ok(Ok(place)) = place else {
             return Err(self.refused(NeighbourError::Busy));
         };
-        let admitted = self.change(|breaker| breaker.admit(Instant::now()));
+        let admitted = self.change(|breaker| breaker.admit(Instant::now(), subject));
         let Some(admitted) = admitted else {
             return Err(self.refused(NeighbourError::BreakerOpen));
         };
         Ok(Admission {
             neighbour: self,
+            subject,
             admitted: Some(admitted),
             began: Instant::now(),
             _place: place,
@@ -452,11 +467,6 @@ impl Neighbour {
     fn span(&self) -> Span {
         let (name, neighbour) = (self.name.text(), self.name.text());
         tracing::debug_span!("call", otel.name = name, otel.kind = "client", neighbour)
-    }
-
-    /// The client that all calls share, for callers that read an answer themselves.
-    pub fn client(&self) -> &Client {
-        &self.client
     }
 
     fn refused(&self, why: NeighbourError) -> NeighbourError {
@@ -514,8 +524,9 @@ impl Neighbour {
 
 /// A call that was let through. Dropped without a word, it says nothing about the neighbour.
 #[derive(Debug)]
-pub struct Admission<'n> {
+struct Admission<'n> {
     neighbour: &'n Neighbour,
+    subject: &'n str,
     admitted: Option<Admitted>,
     began: Instant,
     _place: SemaphorePermit<'n>,
@@ -523,7 +534,7 @@ pub struct Admission<'n> {
 
 impl Admission<'_> {
     /// The call ended: well, or with `failed`.
-    pub fn ended(mut self, failed: Option<&NeighbourError>) {
+    fn ended(mut self, failed: Option<&NeighbourError>) {
         let neighbour = self.neighbour;
         neighbour.count(failed.map_or(Outcome::Done, NeighbourError::outcome));
         let whom = Whom {
@@ -533,7 +544,17 @@ impl Admission<'_> {
         neighbour.metrics.took.get_or_create(&whom).observe(took);
         if let Some(admitted) = self.admitted.take() {
             let seen = failed.map_or(Seen::Well, NeighbourError::seen);
-            neighbour.change(|breaker| breaker.ended(Instant::now(), admitted, seen));
+            let subject = self.subject;
+            let ended =
+                |breaker: &mut Breaker| breaker.ended(Instant::now(), subject, admitted, seen);
+            if neighbour.change(ended) {
+                let neighbour = neighbour.name.text();
+                tracing::warn!(
+                    neighbour,
+                    subject,
+                    "a neighbour fails for one account or tenant, about which it is not asked for a while"
+                );
+            }
         }
     }
 }
@@ -542,7 +563,7 @@ impl Drop for Admission<'_> {
     fn drop(&mut self) {
         if let Some(admitted) = self.admitted.take() {
             let ended = |breaker: &mut Breaker| {
-                breaker.ended(Instant::now(), admitted, Seen::Nothing);
+                breaker.ended(Instant::now(), self.subject, admitted, Seen::Nothing);
             };
             self.neighbour.change(ended);
         }
@@ -620,7 +641,7 @@ mod tests {
             _ => Class::of_failure(answer),
         };
         neighbour
-            .call(trace, within, |client| client.get(&url), classify)
+            .call(trace, "1", within, |client| client.get(&url), classify)
             .await
     }
 
@@ -685,6 +706,7 @@ mod tests {
         let seen = neighbour
             .call(
                 Trace::default(),
+                "1",
                 Duration::from_millis(50),
                 |client| client.get(&url),
                 |_| Class::Done(()),
@@ -738,7 +760,7 @@ mod tests {
                 .await
                 .expect_err("500");
         }
-        assert!(neighbour.breaker_is_open());
+        assert!(neighbour.leaves_alone("1"));
         let asked = server.requests(Service::Tenants);
         let seen = ask(&neighbour, &server, SOON).await;
         assert_eq!(seen, Err(NeighbourError::BreakerOpen));
@@ -746,7 +768,7 @@ mod tests {
         assert!(series(&registry, "breaker_state").ends_with(" 2"));
 
         server.set_fault(Service::Tenants, Fault::Slow(Duration::from_millis(100)));
-        while neighbour.breaker_is_open() {
+        while neighbour.leaves_alone("1") {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let both = tokio::join!(
@@ -791,7 +813,7 @@ mod tests {
                 tokio::time::timeout(Duration::from_millis(10), ask(&neighbour, &server, SOON));
             given_up.await.expect_err("it hangs");
         }
-        assert!(!neighbour.breaker_is_open());
+        assert!(!neighbour.leaves_alone("1"));
     }
 
     #[test]

@@ -683,7 +683,7 @@ impl Partition {
         };
         let tenant = match &verdict {
             Verdict::Active(tenant) => Some(tenant.clone()),
-            Verdict::Suspended(_) | Verdict::Unknown => None,
+            Verdict::Suspended(_) | Verdict::Unknown | Verdict::Unusable => None,
         };
         let tenant = tenant.filter(|_| !entry.tenant_changed());
         // A former tenure may have published some of it, before its tenant was suspended.
@@ -711,7 +711,7 @@ impl Partition {
             Verdict::Active(tenant) | Verdict::Suspended(tenant) => {
                 entry.owe_former(&payload, tenant, raw_object.as_ref());
             }
-            Verdict::Unknown => {}
+            Verdict::Unknown | Verdict::Unusable => {}
         }
         let ready = std::mem::take(&mut entry.ready);
         entry.running += ready.len();

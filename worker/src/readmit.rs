@@ -5,7 +5,7 @@
 //! its move in the same step (see [`crate::stream::Settle`]). Meanwhile `returning` in Redis has its key,
 //! so that nobody puts it back a second time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,9 +127,7 @@ impl Readmit {
 
     async fn one_without_tenant(&self, key: &str) -> anyhow::Result<bool> {
         match self.store.described(key).await {
-            Ok(described)
-                if described.get("reason").map(String::as_str)
-                    == Some(Reason::TenantUnknown.name()) => {}
+            Ok(described) if waits_for_a_tenant(&described) => {}
             // Settled since it was listed.
             Ok(_) | Err(ReadError::Gone) => return Ok(false),
             Err(error) => return Err(error.into()),
@@ -180,6 +178,11 @@ impl Readmit {
         let call = call.arg("a").arg(returning.attempts);
         call.run(&mut self.connection.clone()).await
     }
+}
+
+fn waits_for_a_tenant(described: &BTreeMap<String, String>) -> bool {
+    let reason: Option<Reason> = described.get("reason").and_then(|it| it.parse().ok());
+    reason.is_some_and(Reason::ends_with_a_tenant)
 }
 
 /// An object of the failed store or the archive as an entry.

@@ -151,15 +151,15 @@ impl StateManager {
             _ => Class::of_failure(answer),
         };
         self.neighbour
-            .call(trace, self.deadline, request, classify)
+            .call(trace, tenant_id, self.deadline, request, classify)
             .await
     }
 
-    /// Tells of one message, with the body that [`told`] made.
+    /// Tells of one message of a tenant, with the body that [`told`] made.
     ///
     /// # Errors
     /// It can't be told now.
-    pub async fn tell(&self, body: &str) -> Result<Telling, NeighbourError> {
+    pub async fn tell(&self, tenant_id: &str, body: &str) -> Result<Telling, NeighbourError> {
         let url = self.path(&["state", "message"])?;
         let request = |client: &reqwest::Client| {
             let request = client.post(url.clone()).body(body.to_owned());
@@ -176,7 +176,9 @@ impl StateManager {
             correlation_id: &correlation_id,
             traceparent: "",
         };
-        self.told.call(trace, POST_TIME, request, classify).await
+        self.told
+            .call(trace, tenant_id, POST_TIME, request, classify)
+            .await
     }
 
     fn path(&self, segments: &[&str]) -> Result<Url, NeighbourError> {

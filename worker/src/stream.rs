@@ -82,8 +82,7 @@ pub enum ReadFrom {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owed {
     Object(OwedObject),
-    /// What the State Manager is to be told, as [`crate::state::told`] made it.
-    State(String),
+    State(OwedState),
     Settle(Settle),
 }
 
@@ -118,6 +117,15 @@ pub struct OwedObject {
     pub body: Vec<u8>,
 }
 
+/// What the State Manager is to be told of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwedState {
+    /// Empty in pieces of a version that left it out.
+    pub tenant_id: String,
+    /// As [`crate::state::told`] made it.
+    pub told: String,
+}
+
 /// What kind of piece of the later-list it is: its field `k`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OwedKind {
@@ -145,11 +153,21 @@ impl Owed {
         }
     }
 
+    /// Which pieces are left out together when nobody answers for one: all of a kind, or of a kind and
+    /// tenant, since the State Manager may fail for one tenant alone.
+    pub fn group(&self) -> String {
+        let kind = self.kind().name();
+        match self {
+            Self::Object(_) | Self::Settle(_) => kind.to_owned(),
+            Self::State(state) => format!("{kind}:{}", state.tenant_id),
+        }
+    }
+
     /// The fields `o`, `m` and `b`.
     fn fields(&self) -> (&str, &str, &[u8]) {
         match self {
             Self::Object(object) => (&object.key, &object.attributes, &object.body),
-            Self::State(told) => ("", told, &[]),
+            Self::State(state) => (&state.tenant_id, &state.told, &[]),
             Self::Settle(settle) => {
                 let settled: &'static str = settle.settled.into();
                 (&settle.source, settled, settle.replay_id.as_bytes())
@@ -166,7 +184,10 @@ impl Owed {
                 body,
             }))
         } else if kind == OwedKind::State.name() {
-            Some(Self::State(attributes))
+            Some(Self::State(OwedState {
+                tenant_id: key,
+                told: attributes,
+            }))
         } else if kind == OwedKind::Settle.name() {
             Some(Self::Settle(Settle {
                 source: key,
@@ -481,18 +502,15 @@ impl Stream {
         })
     }
 
-    /// The next pieces of the later-list after `after`, without those of some kinds; and after what
-    /// to go on, `None` at the end of the list.
+    /// The next pieces of the later-list after `after`, without those of some [groups](Owed::group); and
+    /// after what to go on, `None` at the end of the list.
     pub async fn later(
         &self,
         tenure: &Tenure,
         after: &str,
-        without: &BTreeSet<OwedKind>,
+        without: &BTreeSet<String>,
     ) -> RedisResult<(Vec<Later>, Option<String>)> {
-        let without: String = without
-            .iter()
-            .map(|kind| format!(",{},", kind.name()))
-            .collect();
+        let without: String = without.iter().map(|group| format!(",{group},")).collect();
         let (pieces, after): (Vec<Later>, String) = self
             .scripts
             .later

@@ -14,7 +14,7 @@ use tests::servers::{Redis, RedisOptions};
 use tokio::time::Instant;
 use worker::config::{Cli, Secrets};
 use worker::metrics::Metrics;
-use worker::neighbour::{Name, Neighbour, Trace};
+use worker::neighbour::{Name, Neighbour, NeighbourError, Trace};
 use worker::tenants::tokens::Tokens;
 use worker::tenants::{SERVICE_SETTINGS, Tenants, Verdict, upkeep};
 
@@ -440,6 +440,108 @@ async fn an_answer_about_another_account_is_no_answer() {
     tokio::time::timeout(Duration::from_secs(1), resolving)
         .await
         .expect_err("no verdict");
+}
+
+/// Answers (200) about account 1 that can't be used.
+fn unusable() -> Vec<serde_json::Value> {
+    vec![
+        json!({"tenantId": "t", "businessAccountId": "2"}),
+        json!({"tenantId": "t", "businessAccountId": 1}),
+        json!({"tenantId": "", "businessAccountId": "1"}),
+        json!({"tenantId": null}),
+        json!({"tenantId": ["t"]}),
+        json!({"tenantId": "t", "name": {"first": "T"}}),
+        json!({"tenantId": "t", "rateLimitPerMinute": -1}),
+        json!({"tenantId": "t", "accessToken": 7}),
+        json!({}),
+        json!([]),
+        json!("tenant"),
+        json!(null),
+    ]
+}
+
+#[tokio::test]
+async fn answers_of_no_use_about_one_account_are_that_accounts_alone() {
+    let stage = Stage::new().await;
+    let worker = stage.worker(&[]);
+    for answer in unusable() {
+        stage
+            .service
+            .set_tenant("1", Tenant::Custom(answer.clone()));
+        let asked = worker.tenants.ask("1").await;
+        assert!(
+            matches!(asked, Err(NeighbourError::Unusable { status: 200 })),
+            "{answer}: {asked:?}"
+        );
+    }
+    for status in [400, 410, 422] {
+        stage
+            .service
+            .set_fault_about(Service::Tenants, "/1", Fault::Status(status));
+        let asked = worker.tenants.ask("1").await;
+        assert!(matches!(asked, Err(NeighbourError::Unusable { .. })));
+    }
+    for waba_id in ["2", "3"] {
+        let asked = worker.tenants.ask(waba_id).await;
+        assert_eq!(
+            asked.expect("an answer").tenant_id(),
+            Some(&*format!("tenant-{waba_id}"))
+        );
+    }
+    let opened = "breaker_transitions_total{neighbour=\"tenant-service\",to=\"open\"}";
+    assert!(worker.metric(opened) < 0.5);
+}
+
+#[tokio::test]
+async fn a_service_that_fails_for_some_accounts_is_asked_about_all_others() {
+    const BAD: [&str; 3] = ["111", "222", "333"];
+    let refused = "neighbour_attempts_total{neighbour=\"tenant-service\",outcome=\"breaker_open\"}";
+    for fault in [Fault::Status(500), Fault::Close, Fault::Cut(20)] {
+        let stage = Stage::new().await;
+        let worker = stage.worker(&[]);
+        for bad in BAD {
+            stage.service.set_fault_about(Service::Tenants, bad, fault);
+        }
+        let bad = BAD.map(|bad| worker.tenants.resolve(bad, Trace::default()));
+        let others = async {
+            let left_alone = async || (worker.metric(refused) >= 3.0).then_some(());
+            eventually(SOON, "those are left alone", left_alone).await;
+            for waba_id in 10..30 {
+                let asked = worker.tenants.ask(&waba_id.to_string()).await;
+                assert!(asked.is_ok(), "{fault}: {waba_id}: {asked:?}");
+            }
+        };
+        tokio::select! {
+            _ = futures::future::select_all(bad.map(Box::pin)) => panic!("no verdict was due"),
+            () = others => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_nobody_knows_is_suspended() {
+    let stage = Stage::new().await;
+    let worker = stage.worker(&[]);
+    for (n, status) in [
+        json!("deleted"),
+        json!("Active"),
+        json!(""),
+        json!(1),
+        json!(null),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let waba_id = n.to_string();
+        let tenant = json!({"tenantId": "t", "status": status});
+        stage.service.set_tenant(&waba_id, Tenant::Custom(tenant));
+        let verdict = worker.resolve(&waba_id).await;
+        assert!(matches!(verdict, Verdict::Suspended(_)), "{status}");
+        // So it is for a worker that has it from Redis.
+        let asked = stage.asked();
+        assert_eq!(stage.worker(&[]).resolve(&waba_id).await, verdict);
+        assert_eq!(stage.asked(), asked);
+    }
 }
 
 /// Figures: `cargo test --release -p worker --test tenants -- --nocapture cost`.

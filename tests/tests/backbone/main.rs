@@ -26,6 +26,7 @@ mod media_sizes;
 mod metrics;
 mod names;
 mod neighbours;
+mod one_tenant;
 mod openapi;
 mod outages;
 mod ownership;

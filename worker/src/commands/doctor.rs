@@ -679,6 +679,14 @@ impl Neighbours<'_> {
                     "make it known to the Tenant Service",
                 );
             }
+            Ok(Verdict::Unusable) | Err(NeighbourError::Unusable { .. }) => {
+                return finding(
+                    Status::Fail,
+                    CHECK,
+                    format!("{account}: what the Tenant Service says of it can't be used"),
+                    "it must answer a JSON object with tenantId, status, and this account's own businessAccountId",
+                );
+            }
             Err(error) => {
                 return finding(
                     Status::Unknown,

@@ -224,7 +224,9 @@ impl From<NeighbourError> for Fault {
             NeighbourError::Throttled { retry_after, .. } => {
                 Self::after(Reason::Throttled, retry_after.unwrap_or_default())
             }
-            NeighbourError::Final { .. } | NeighbourError::Unsendable => Reason::Refused.into(),
+            NeighbourError::Final { .. }
+            | NeighbourError::Unusable { .. }
+            | NeighbourError::Unsendable => Reason::Refused.into(),
         }
     }
 }

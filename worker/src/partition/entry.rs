@@ -21,7 +21,7 @@ use crate::media::outcome::Said;
 use crate::payload::Payload;
 use crate::state;
 use crate::store::{self, Described};
-use crate::stream::{Owed, OwedMedia, OwedObject, Settle, Settled};
+use crate::stream::{Owed, OwedMedia, OwedObject, OwedState, Settle, Settled};
 use crate::tenants::{Tenant, Verdict};
 
 /// An entry between its read and its acknowledgement.
@@ -289,7 +289,10 @@ impl Entry {
             let event_id = EventType::MessageReceived.id(item);
             let conversation_id = self.conversations.get(&n).map(String::as_str);
             let told = state::told(payload, item, tenant_id, event_id, conversation_id)?;
-            Some(Owed::State(told))
+            Some(Owed::State(OwedState {
+                tenant_id: tenant_id.to_owned(),
+                told,
+            }))
         })
     }
 }

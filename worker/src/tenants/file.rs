@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use shared::secrets::Secret;
 
 use super::service::Found;
-use super::{Tenant, Verdict};
+use super::{Status, Tenant, Verdict};
 
 /// The tenants of a file, by business account.
 #[derive(Debug, Default)]
@@ -33,6 +33,12 @@ impl Directory {
                 .ok_or_else(|| format!("tenant {place} of the array has no businessAccountId"))?;
             if found.tenant.id.is_empty() {
                 return Err(format!("tenant {place} of the array has an empty tenantId"));
+            }
+            // Somebody writes this by hand: a slip is told, where the service's word would be taken.
+            if found.tenant.status == Status::Other {
+                return Err(format!(
+                    "tenant {place} of the array has a status other than active and suspended"
+                ));
             }
             let before = tenants.insert(waba_id, (found.tenant, found.token));
             if before.is_some() {
@@ -81,7 +87,7 @@ mod tests {
             ),
             (
                 r#"[{"tenantId":"t","businessAccountId":"1","status":"canary"}]"#,
-                "is no JSON array of tenants: line 1, column 59",
+                "tenant 1 of the array has a status other than active and suspended",
             ),
             (
                 r#"[{"tenantId":"canary"}]"#,

@@ -9,6 +9,7 @@ mod redis;
 mod seal;
 mod service;
 pub mod tokens;
+mod unusable;
 pub mod upkeep;
 
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared::keys::Keys;
 use shared::redis::Connection;
 use shared::secrets::Rotating;
@@ -30,6 +31,7 @@ pub use seal::Keyring;
 pub use service::SETTINGS as SERVICE_SETTINGS;
 use service::{Found, Service};
 use tokens::TokenStore;
+use unusable::Unusable;
 
 use self::redis::{Copied, InRedis};
 use crate::config::{Secrets, TenantArgs};
@@ -68,12 +70,25 @@ pub struct Tenant {
     pub rate_limit_per_minute: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     #[default]
     Active,
     Suspended,
+    /// Anything else: nobody knows what may be done, so it counts as suspended.
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let status = serde_json::Value::deserialize(deserializer)?;
+        Ok(match status.as_str() {
+            Some("active") => Self::Active,
+            Some("suspended") => Self::Suspended,
+            Some(_) | None => Self::Other,
+        })
+    }
 }
 
 /// Whose an account is.
@@ -82,6 +97,8 @@ pub enum Verdict {
     Active(Arc<Tenant>),
     Suspended(Arc<Tenant>),
     Unknown,
+    /// The Tenant Service has been answering for a while what can't be used.
+    Unusable,
 }
 
 impl Verdict {
@@ -89,7 +106,7 @@ impl Verdict {
         match tenant.map(Arc::new) {
             Some(tenant) => match tenant.status {
                 Status::Active => Self::Active(tenant),
-                Status::Suspended => Self::Suspended(tenant),
+                Status::Suspended | Status::Other => Self::Suspended(tenant),
             },
             None => Self::Unknown,
         }
@@ -102,7 +119,7 @@ impl Verdict {
     fn tenant(&self) -> Option<&Tenant> {
         match self {
             Self::Active(tenant) | Self::Suspended(tenant) => Some(tenant),
-            Self::Unknown => None,
+            Self::Unknown | Self::Unusable => None,
         }
     }
 }
@@ -138,6 +155,7 @@ pub struct Tenants {
     flights: Mutex<Flights>,
     /// Grows whenever an account is declared changed.
     changes: AtomicU64,
+    unusable: Unusable,
     metrics: CacheMetrics,
 }
 
@@ -174,6 +192,7 @@ impl Tenants {
             tokens,
             flights: Mutex::default(),
             changes: AtomicU64::new(0),
+            unusable: Unusable::default(),
             metrics,
         }
     }
@@ -300,7 +319,12 @@ impl Tenants {
                     self.memory.prolong(waba_id, &verdict, until);
                     Ok(verdict)
                 }
-                Some(_) | None => Err(error),
+                Some(_) | None => match self.unusable.note(waba_id, &error) {
+                    true if need != Need::Asked => {
+                        Ok(self.remember(waba_id, Verdict::Unusable, None, changes))
+                    }
+                    _ => Err(error),
+                },
             },
         };
         if need != Need::Asked {
@@ -340,6 +364,7 @@ impl Tenants {
     }
 
     async fn found(&self, waba_id: &str, found: Option<Found>, changes: u64) -> Verdict {
+        self.unusable.forget(waba_id);
         let (tenant, token) = found.map_or((None, None), |it| (Some(it.tenant), it.token));
         let copied = Copied::now(tenant);
         if self.changes.load(Ordering::Acquire) == changes {
@@ -392,6 +417,7 @@ impl Tenants {
         self.changes.fetch_add(1, Ordering::AcqRel);
         self.memory.remove(waba_id);
         self.tokens.forget(waba_id);
+        self.unusable.forget(waba_id);
         self.flights().retain(|(flying, _), _| flying != waba_id);
     }
 
@@ -404,7 +430,7 @@ impl Tenants {
         self.in_redis.forget(waba_id).await
     }
 
-    /// Something of an account without a tenant lies in the failed store now.
+    /// Something of an account without a tenant that can be used lies in the failed store now.
     ///
     /// # Errors
     /// Redis is away.

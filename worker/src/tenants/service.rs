@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use shared::secrets::{Rotating, Secret};
 use url::Url;
 
-use super::Tenant;
+use super::{Status, Tenant};
 use crate::neighbour::{Answer, Class, Neighbour, NeighbourError, Settings, Trace};
 
 /// How the Tenant Service is called.
@@ -75,13 +75,28 @@ impl Service {
         let classify = |answer: &Answer| match answer.status.as_u16() {
             200 => match serde_json::from_slice::<Found>(&answer.body) {
                 Ok(found) if found.is_of(waba_id) => Class::Done(Some(found)),
-                // Nonsense, or another account's: a service that is being mended.
-                Ok(_) | Err(_) => Class::Transient(None),
+                // Of the wrong shape, or another account's: no fault of the accounts beside it.
+                Ok(_) | Err(_) => Class::Unusable,
             },
             404 => Class::Done(None),
+            // It answers, but not about this account.
+            400 | 410 | 422 => Class::Unusable,
             _ => Class::of_failure(answer),
         };
-        self.neighbour.call(trace, within, request, classify).await
+        let asked = self
+            .neighbour
+            .call(trace, waba_id, within, request, classify);
+        let found = asked.await?;
+        if let Some(found) = &found
+            && found.tenant.status == Status::Other
+        {
+            tracing::warn!(
+                waba_id,
+                tenant_id = found.tenant.id,
+                "a tenant's status is neither `active` nor `suspended`: it counts as suspended"
+            );
+        }
+        Ok(found)
     }
 }
 

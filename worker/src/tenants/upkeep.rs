@@ -139,7 +139,7 @@ impl Tenants {
         match self.look_up(waba_id, Need::Asked, Trace::default()).await {
             Ok(Verdict::Active(_)) => self.on_tenant_appeared(readmit, waba_id, times).await,
             // A suspended tenant's are replayed by hand.
-            Ok(Verdict::Suspended(_) | Verdict::Unknown) => {}
+            Ok(Verdict::Suspended(_) | Verdict::Unknown | Verdict::Unusable) => {}
             Err(error) => tracing::debug!(waba_id, %error, "an account stays without a tenant"),
         }
     }
