@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use shared::config::{Check, LogArgs, RedisArgs, duration};
+use shared::config::{Check, LogArgs, MOST_AT_ONCE, MOST_THREADS, RedisArgs, duration};
 use shared::redis::Redis;
 use shared::secrets::{Follow, Rotating, Secret};
 use shared::store::{StoreArgs, StoreKeys};
@@ -16,6 +16,9 @@ use crate::signature::Verifier;
 
 /// One slow fsync is no reason to spool.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Redis takes no larger argument.
+const LARGEST_BODY: usize = 512 * 1024 * 1024;
 
 /// Takes Meta's webhooks and makes each durable in a Redis Stream before it answers 200.
 #[derive(Parser, Debug, Clone)]
@@ -227,13 +230,32 @@ impl Check for Config {
             self.dedup_ttl >= Duration::from_secs(1),
             "DEDUP_TTL (--dedup-ttl) must be at least 1s",
         );
-        for (value, name) in [
-            (self.max_body_bytes, "MAX_BODY_BYTES (--max-body-bytes)"),
-            (self.max_connections, "MAX_CONNECTIONS (--max-connections)"),
-            (self.max_in_flight, "MAX_IN_FLIGHT (--max-in-flight)"),
-            (self.threads.unwrap_or(1), "THREADS (--threads)"),
+        for (value, most, name) in [
+            (
+                self.max_body_bytes,
+                LARGEST_BODY,
+                "MAX_BODY_BYTES (--max-body-bytes)",
+            ),
+            (
+                self.max_connections,
+                MOST_AT_ONCE,
+                "MAX_CONNECTIONS (--max-connections)",
+            ),
+            (
+                self.max_in_flight,
+                MOST_AT_ONCE,
+                "MAX_IN_FLIGHT (--max-in-flight)",
+            ),
+            (
+                self.threads.unwrap_or(1),
+                MOST_THREADS,
+                "THREADS (--threads)",
+            ),
         ] {
-            must(value > 0, &format!("{name} must be at least 1"));
+            must(
+                (1..=most).contains(&value),
+                &format!("{name} must be from 1 to {most}"),
+            );
         }
         must(
             self.max_in_flight_bytes / crate::budget::COPIES >= self.max_body_bytes,

@@ -14,12 +14,12 @@ use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
 use shared::status::SetAsides;
 use shared::store::{StoreArgs, StoreKeys, StorePatience, told};
+use shared::tasks::Tasks;
 use shared::telemetry::Sampled;
 use shared::well::Well;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
 use crate::config::{Config, Secrets};
@@ -152,12 +152,15 @@ pub async fn run(
         keys: keys.clone(),
         required: config.redis.require_durable_redis,
     };
-    let tasks = TaskTracker::new();
-    tasks.spawn(shared::secrets::follow(
-        secrets.followed(),
-        shutdown.clone(),
-    ));
-    tasks.spawn(admin.clone().serve(listeners.admin, shutdown.clone()));
+    let tasks = Tasks::default();
+    tasks.spawn(
+        "watch of secret files",
+        shared::secrets::follow(secrets.followed(), shutdown.clone()),
+    );
+    tasks.spawn(
+        "admin server",
+        admin.clone().serve(listeners.admin, shutdown.clone()),
+    );
     let ingress = Arc::new(Ingress {
         intake: Intake::new(
             keys.clone(),
@@ -178,10 +181,18 @@ pub async fn run(
         secrets,
         config,
     });
-    let mut watch = tasks.spawn(watch_redis(check, ingress.clone(), shutdown.clone()));
+    let mut watch = tasks
+        .tracker()
+        .spawn(watch_redis(check, ingress.clone(), shutdown.clone()));
     if let Some(store) = store {
-        tasks.spawn(watch_store(store, ingress.clone(), shutdown.clone()));
-        tasks.spawn(watch_partitions(ingress.clone(), shutdown.clone()));
+        tasks.spawn(
+            "probe of the object store",
+            watch_store(store, ingress.clone(), shutdown.clone()),
+        );
+        tasks.spawn(
+            "watch of the partitions",
+            watch_partitions(ingress.clone(), shutdown.clone()),
+        );
     }
     let listener = listeners.public.into_std()?;
     let room = Room::new(ingress.config.max_connections);
@@ -193,19 +204,19 @@ pub async fn run(
             turns: Turns::default(),
         };
         let listener = listener.try_clone()?;
-        let ended = serve(number, door, listener, room.clone(), shutdown.clone())?;
-        tasks.spawn(ended);
+        serve(&tasks, number, door, listener, room.clone(), &shutdown)?;
     }
     drop(listener);
-    tasks.close();
+    tasks.tracker().close();
     tracing::info!(listen = %ingress.config.listen, path = ingress.config.webhook_path, "ingress is up");
 
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = &mut watch => ended.context("the probe of Redis died").and_then(|checked| checked),
+        failed = tasks.failed() => Err(failed),
     };
     shutdown.cancel();
-    if tokio::time::timeout(ingress.config.shutdown_grace, tasks.wait())
+    if tokio::time::timeout(ingress.config.shutdown_grace, tasks.tracker().wait())
         .await
         .is_err()
     {
@@ -214,14 +225,15 @@ pub async fn run(
     outcome
 }
 
-/// Serves on a thread of its own, whose connections stay on it. What is returned ends when it does.
+/// Serves on a thread of its own, whose connections stay on it. If it ends before `shutdown`, it failed.
 fn serve(
+    tasks: &Tasks,
     number: usize,
     door: Door,
     listener: std::net::TcpListener,
     room: Room,
-    shutdown: CancellationToken,
-) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -247,13 +259,14 @@ fn serve(
     thread::Builder::new()
         .name(format!("serve {number}"))
         .spawn(move || runtime.block_on(serving))?;
-    Ok(async move {
+    let (failing, shutdown) = (tasks.clone(), shutdown.clone());
+    tasks.spawn("serving thread", async move {
         drop(ended.await);
         if !shutdown.is_cancelled() {
-            tracing::error!(number, "a thread that serves ended: the others stop too");
-            shutdown.cancel();
+            failing.fail("serving thread");
         }
-    })
+    });
+    Ok(())
 }
 
 /// Checks Redis once it is there, then keeps `/ready` true and looks at its memory. Ends early only

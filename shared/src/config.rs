@@ -101,14 +101,27 @@ fn without(
     Some((rest, format!("{name}: {why}")))
 }
 
+/// The longest duration that a setting may have. Any of them can be added to any time.
+const LONGEST_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Reads `250ms`, `5s`, `24h`, `8d`.
 ///
 /// # Errors
 /// What is wrong with the text.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write it like 250ms, 5s, 24h or 8d"))
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 250ms, 5s, 24h or 8d"))?;
+    if duration > LONGEST_DURATION {
+        return Err("must not be longer than 366d".to_owned());
+    }
+    Ok(duration)
 }
+
+/// The most of anything that a setting may allow: connections, work at once. The semaphores that
+/// count it take no more than 2^61.
+pub const MOST_AT_ONCE: usize = 1_000_000;
+/// The most threads of a program.
+pub const MOST_THREADS: usize = 1024;
 
 /// Braces would move the keys of a partition to different slots of a Redis Cluster.
 fn key_prefix(text: &str) -> Result<String, &'static str> {

@@ -2,7 +2,7 @@
 //! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]) and how it comes there
 //! ([`intake`]), the form of what waits outside of Redis ([`spool`]), and the plumbing that both start
 //! with ([`config`], [`secrets`], [`redis`], [`script`], [`well`], [`store`], [`telemetry`],
-//! [`trace`], [`private`], [`admin`], [`exposition`], [`health`], [`status`]).
+//! [`tasks`], [`trace`], [`private`], [`admin`], [`exposition`], [`health`], [`status`]).
 
 pub mod webhook;
 
@@ -25,5 +25,6 @@ pub mod health;
 pub mod private;
 pub mod secrets;
 pub mod status;
+pub mod tasks;
 pub mod telemetry;
 pub mod trace;

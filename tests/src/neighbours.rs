@@ -28,7 +28,7 @@ use futures::StreamExt;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -73,6 +73,8 @@ pub enum Fault {
     None,
     /// Answers this status and an error body.
     Status(u16),
+    /// Answers 503 and asks to wait for so many seconds.
+    RetryAfter(u64),
     /// Takes the request and never answers.
     Hang,
     /// Answers rightly, this much later.
@@ -153,6 +155,10 @@ impl FromStr for Fault {
                 Ok(status @ 200..=599) => Ok(Self::Status(status)),
                 Ok(_) | Err(_) => Err(format!("no HTTP status: {detail}")),
             },
+            "retry-after" => detail
+                .parse()
+                .map(Self::RetryAfter)
+                .map_err(|_| "write the seconds: retry-after:60".to_owned()),
             "drip" => humantime::parse_duration(detail)
                 .map(Self::Drip)
                 .map_err(|error| format!("{error}; write drip:1s")),
@@ -160,7 +166,8 @@ impl FromStr for Fault {
                 .map(Self::Slow)
                 .map_err(|error| format!("{error}; write slow:200ms")),
             _ => Err(
-                "one of none, status:500, hang, slow:200ms, close, cut:10, garbage, drip:1s"
+                "one of none, status:500, retry-after:60, hang, slow:200ms, close, cut:10, garbage, \
+                 drip:1s"
                     .to_owned(),
             ),
         }
@@ -172,6 +179,7 @@ impl fmt::Display for Fault {
         match self {
             Self::None => f.write_str("none"),
             Self::Status(status) => write!(f, "status:{status}"),
+            Self::RetryAfter(seconds) => write!(f, "retry-after:{seconds}"),
             Self::Hang => f.write_str("hang"),
             Self::Slow(delay) => write!(f, "slow:{}", humantime::format_duration(*delay)),
             Self::Close => f.write_str("close"),
@@ -514,7 +522,7 @@ async fn answer(
         Fault::Cut(after) => media.content.body(Some(after)),
         Fault::Garbage => Content::Sized(media.content.len(), 255).body(None),
         Fault::Drip(pause) => media.content.dripping(pause),
-        Fault::Status(_) | Fault::Hang | Fault::Close => {
+        Fault::Status(_) | Fault::RetryAfter(_) | Fault::Hang | Fault::Close => {
             return misbehave(fault, not_found()).await;
         }
     };
@@ -532,6 +540,11 @@ async fn misbehave(fault: Fault, reply: Reply) -> Result<Response<BoxBody<Bytes,
     let reply = match fault {
         Fault::None | Fault::Drip(_) => reply,
         Fault::Status(status) => json_reply(status, &json!({"error": {"message": "on demand"}})),
+        Fault::RetryAfter(seconds) => {
+            let mut reply = json_reply(503, &json!({"error": {"message": "on demand"}}));
+            reply.headers_mut().insert(RETRY_AFTER, seconds.into());
+            reply
+        }
         Fault::Hang => std::future::pending().await,
         Fault::Slow(delay) => {
             tokio::time::sleep(delay).await;
@@ -824,6 +837,7 @@ mod tests {
         for fault in [
             Fault::None,
             Fault::Status(503),
+            Fault::RetryAfter(u64::MAX),
             Fault::Hang,
             slow,
             Fault::Close,

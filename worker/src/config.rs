@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use shared::config::{Check, LogArgs, RedisArgs, duration};
+use shared::config::{Check, LogArgs, MOST_AT_ONCE, MOST_THREADS, RedisArgs, duration};
 use shared::redis::Redis;
 use shared::secrets::{Follow, Rotating, Secret};
 use shared::store::{StoreArgs, StoreKeys};
@@ -21,6 +21,10 @@ use crate::publisher;
 use crate::replay::ReplayArgs;
 use crate::tenants::{Directory, Keyring};
 use crate::topology;
+
+/// Shorter ones can't be renewed in time.
+const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 
 /// Signature version 4 allows no more.
 const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -398,8 +402,13 @@ impl Check for Cli {
              set, or their _FILEs: failed webhooks and the archive need the object store",
         );
         must(
-            config.lease_ttl >= Duration::from_millis(500),
-            "LEASE_TTL (--lease-ttl) must be at least 500ms",
+            (SHORTEST_LEASE..=LONGEST_LEASE).contains(&config.lease_ttl),
+            "LEASE_TTL (--lease-ttl) must be from 500ms to 1h: a killed worker's partitions stand still for \
+             that long",
+        );
+        must(
+            (1..=MOST_THREADS).contains(&config.threads.unwrap_or(1)),
+            &format!("THREADS (--threads) must be from 1 to {MOST_THREADS}"),
         );
         must(
             config.read_bytes >= 8_388_608,
@@ -409,13 +418,15 @@ impl Check for Cli {
         for (value, name) in [
             (config.concurrency, "WORKER_CONCURRENCY (--concurrency)"),
             (config.max_deliveries, "MAX_DELIVERIES (--max-deliveries)"),
-            (config.threads.unwrap_or(1), "THREADS (--threads)"),
             (
                 config.media.media_concurrency,
                 "MEDIA_CONCURRENCY (--media-concurrency)",
             ),
         ] {
-            must(value > 0, &format!("{name} must be at least 1"));
+            must(
+                (1..=MOST_AT_ONCE).contains(&value),
+                &format!("{name} must be from 1 to {MOST_AT_ONCE}"),
+            );
         }
         must(
             config.tenants.tenant_stale_ttl >= config.tenants.tenant_cache_ttl,

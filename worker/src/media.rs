@@ -21,7 +21,7 @@ use anyhow::Context;
 use chrono::Utc;
 use futures::FutureExt;
 use futures::future::Shared;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Client, Response};
 use shared::private::Hashed;
 use shared::secrets::Secret;
@@ -43,7 +43,7 @@ use crate::event::media::MediaRef;
 use crate::gate::Gate;
 use crate::graph::{Asking, Graph, MediaId, digest};
 use crate::metrics::Metrics;
-use crate::neighbour::{Trace, USER_AGENT};
+use crate::neighbour::{Trace, USER_AGENT, retry_after};
 use crate::retry::Backoff;
 use crate::store::{self, Store};
 use crate::tenants::tokens::Tokens;
@@ -85,6 +85,16 @@ pub struct Job {
     pub traceparent: String,
 }
 
+impl Job {
+    /// Whether Meta has deleted it by now.
+    pub fn is_too_old(&self) -> bool {
+        let age_ms = Utc::now()
+            .timestamp_millis()
+            .saturating_sub(self.sent_at_ms);
+        age_ms > MEDIA_LIFE.as_millis() as i64
+    }
+}
+
 /// A media object in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -97,8 +107,25 @@ pub struct Stored {
 /// How a flight ended. `Err` with [`Next::GiveUp`] is the media's end.
 pub type Outcome = Result<Arc<Stored>, Fault>;
 
-/// A flight that can be waited for. An error means that the worker stops.
+/// A flight that can be waited for. An error means that it panicked; see [`ended`].
 pub type Flight = Shared<oneshot::Receiver<Outcome>>;
+
+/// Waits for a flight's end, however it comes.
+pub async fn ended(flight: Flight) -> Outcome {
+    flight.await.unwrap_or(Err(Reason::Crashed.into()))
+}
+
+/// Takes a flight off the list when it ends, also by a panic: the next one would join it for ever.
+struct Landing {
+    media: Arc<Media>,
+    identity: Identity,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.media.flights().remove(&self.identity);
+    }
+}
 
 /// Fetches media.
 pub struct Media {
@@ -181,12 +208,16 @@ impl Media {
             tenant_id = job.tenant_id,
             wamid = job.message_id.as_deref().map(|id| field::debug(Hashed(id)))
         );
+        let landing = Landing {
+            media: self.clone(),
+            identity: job.identity,
+        };
         let flying = async move {
             let outcome = tokio::select! {
                 outcome = Box::pin(media.fly(&job, until)) => outcome,
                 () = media.stop.cancelled() => Err(Reason::Stopping.into()),
             };
-            media.flights().remove(&job.identity);
+            drop(landing);
             // Nobody may be waiting any more: the later-list asks again.
             drop(tell.send(outcome));
         };
@@ -238,9 +269,7 @@ impl Media {
 
     /// What a fault means for this job: what is too old, or came wrong too often, is given up.
     fn judge(&self, job: &Job, fault: Fault, rereads: &mut u32) -> Fault {
-        let age_ms = Utc::now().timestamp_millis() - job.sent_at_ms;
-        let too_old = age_ms > MEDIA_LIFE.as_millis() as i64
-            && !matches!(fault.reason, Reason::Busy | Reason::Stopping);
+        let too_old = job.is_too_old() && !matches!(fault.reason, Reason::Busy | Reason::Stopping);
         if fault.next == Next::Reread {
             *rereads += 1;
         }
@@ -509,6 +538,7 @@ fn is_of_url(reason: Reason) -> bool {
         | Reason::TooSlow
         | Reason::Store
         | Reason::Busy
+        | Reason::Crashed
         | Reason::Stopping => false,
     }
 }
@@ -519,10 +549,7 @@ fn check(response: &Response, mime_type: &str) -> Result<(), Fault> {
         let value = response.headers().get(name)?;
         value.to_str().ok().map(str::trim)
     };
-    let wait = header(RETRY_AFTER)
-        .and_then(|seconds| seconds.parse().ok())
-        .map(Duration::from_secs)
-        .unwrap_or_default();
+    let wait = retry_after(response.headers()).unwrap_or_default();
     match response.status().as_u16() {
         200 => {}
         300..=399 => return Err(Reason::Redirected.into()),

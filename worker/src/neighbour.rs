@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -29,6 +30,9 @@ pub const USER_AGENT: &str = concat!("whatsapp-worker/", env!("CARGO_PKG_VERSION
 /// The pause before the second attempt; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Whatever an answer asks for, it is not waited for longer: the header of one answer must not end a
+/// conversation with a neighbour for good.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Buckets of the time calls take, in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
 
@@ -78,12 +82,25 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// `Retry-After` in seconds, if it says so.
+    /// See [`retry_after`].
     pub fn retry_after(&self) -> Option<Duration> {
-        let value = self.headers.get(reqwest::header::RETRY_AFTER)?;
-        let seconds = value.to_str().ok()?.trim().parse().ok()?;
-        Some(Duration::from_secs(seconds))
+        retry_after(&self.headers)
     }
+}
+
+/// `Retry-After`, if it says how long: seconds or a date, [`LONGEST_WAIT`] at most.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(reqwest::header::RETRY_AFTER)?;
+    let text = value.to_str().ok()?.trim();
+    let wait = if let Ok(date) = DateTime::parse_from_rfc2822(text) {
+        let wait = date.to_utc().signed_duration_since(Utc::now());
+        wait.to_std().unwrap_or_default()
+    } else {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let seconds = digits.then(|| text.parse().unwrap_or(u64::MAX));
+        Duration::from_secs(seconds?)
+    };
+    Some(wait.min(LONGEST_WAIT))
 }
 
 /// What an answer means.
@@ -736,6 +753,36 @@ mod tests {
             assert_eq!(request.headers["x-correlation-id"], "c-1");
             assert_eq!(request.headers["traceparent"], "00-1");
             assert_eq!(request.headers["user-agent"], USER_AGENT);
+        }
+    }
+
+    #[test]
+    fn a_wait_that_is_asked_for_is_an_hour_at_most() {
+        let of = |value: &[u8]| {
+            let value = HeaderValue::from_bytes(value).expect("a value");
+            retry_after(&HeaderMap::from_iter([(
+                reqwest::header::RETRY_AFTER,
+                value,
+            )]))
+        };
+        let soon = Some(Duration::from_secs(7));
+        assert_eq!(
+            (of(b"7"), of(b" 7 "), of(b"0")),
+            (soon, soon, Some(Duration::ZERO))
+        );
+        for long in [
+            "3601",
+            "9223372036854775807",
+            "18446744073709551615",
+            "99999999999999999999999999",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+        ] {
+            assert_eq!(of(long.as_bytes()), Some(LONGEST_WAIT), "{long}");
+        }
+        let past = of(b"Wed, 21 Oct 2015 07:28:00 GMT");
+        assert_eq!(past, Some(Duration::ZERO));
+        for nonsense in [&b""[..], b"-1", b"+7", b"1e9", b"7.5", b"soon", b"\xff"] {
+            assert_eq!(of(nonsense), None, "{nonsense:?}");
         }
     }
 

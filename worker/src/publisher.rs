@@ -20,11 +20,11 @@ use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use shared::admin::Readiness;
 use shared::secrets::{Rotating, Secret};
+use shared::tasks::Tasks;
 use shared::trace;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::config::AmqpArgs;
@@ -87,7 +87,7 @@ impl Publisher {
         url: &Arc<Rotating<Secret>>,
         metrics: &Metrics,
         readiness: &Readiness,
-        tracker: &TaskTracker,
+        tasks: &Tasks,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let unroutable = Arc::new(Unroutable::default());
@@ -121,7 +121,7 @@ impl Publisher {
         let tasks = links
             .map(|link| {
                 let (send, receive) = mpsc::channel(usize::from(args.publish_batch));
-                tracker.spawn(link.publish(receive));
+                tasks.spawn("publisher", link.publish(receive));
                 send
             })
             .collect();

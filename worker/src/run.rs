@@ -12,11 +12,11 @@ use shared::admin::{self, Admin, Guarded, Readiness, Routes};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
 use shared::status::SetAsides;
+use shared::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Secrets};
 use crate::graph::{Graph, Pace};
@@ -73,13 +73,27 @@ pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
 ///
 /// # Errors
 /// Settings that can't be used, a partition count that isn't the deployment's, a Redis that may lose
-/// what it acknowledged (if that is forbidden), or a topology that differs. Servers that are away
-/// are waited for.
+/// what it acknowledged (if that is forbidden), a topology that differs, or a background task that
+/// failed. Servers that are away are waited for.
 pub async fn run(
     config: Config,
     admin_listener: TcpListener,
     media: &Handle,
     shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let background = Tasks::default();
+    tokio::select! {
+        ended = work(config, admin_listener, media, shutdown, background.clone()) => ended,
+        failed = background.failed() => Err(failed),
+    }
+}
+
+async fn work(
+    config: Config,
+    admin_listener: TcpListener,
+    media: &Handle,
+    shutdown: CancellationToken,
+    background: Tasks,
 ) -> anyhow::Result<()> {
     crate::event::phone::load();
     let secrets = config
@@ -120,14 +134,16 @@ pub async fn run(
             routes: admin_routes(tenants.clone(), readmit.clone(), store.clone()),
         }),
     };
-    let background = TaskTracker::new();
     let stop_background = CancellationToken::new();
     let _stop_on_return = stop_background.clone().drop_guard();
-    background.spawn(admin.serve(admin_listener, stop_background.clone()));
-    background.spawn(shared::secrets::follow(
-        secrets.followed(),
-        stop_background.clone(),
-    ));
+    background.spawn(
+        "admin server",
+        admin.serve(admin_listener, stop_background.clone()),
+    );
+    background.spawn(
+        "watch of secret files",
+        shared::secrets::follow(secrets.followed(), stop_background.clone()),
+    );
 
     let check = StartCheck {
         connection: connection.clone(),
@@ -139,25 +155,31 @@ pub async fn run(
         checked = wait_for_redis(check, &readiness) => checked?,
         () = shutdown.cancelled() => return Ok(()),
     }
-    background.spawn(probe_redis(
-        probed,
-        readiness.clone(),
-        stop_background.clone(),
-    ));
+    background.spawn(
+        "probe of Redis",
+        probe_redis(probed, readiness.clone(), stop_background.clone()),
+    );
     let spool = Spool::new(connection.clone(), keys.clone());
-    background.spawn(spool.look(store.clone(), metrics.clone(), stop_background.clone()));
-    background.spawn(probe_store(
-        store.clone(),
-        readiness.clone(),
-        stop_background.clone(),
-    ));
-    for task in [
-        upkeep::hear_changes(tenants.clone(), redis.clone(), stop_background.clone()).boxed(),
-        upkeep::keep_warm(tenants.clone(), stop_background.clone()).boxed(),
-        upkeep::look_up_unknown(tenants.clone(), readmit, stop_background.clone()).boxed(),
-    ] {
-        background.spawn(task);
-    }
+    background.spawn(
+        "look at the spool",
+        spool.look(store.clone(), metrics.clone(), stop_background.clone()),
+    );
+    background.spawn(
+        "probe of the object store",
+        probe_store(store.clone(), readiness.clone(), stop_background.clone()),
+    );
+    background.spawn(
+        "subscription to changed tenants",
+        upkeep::hear_changes(tenants.clone(), redis.clone(), stop_background.clone()),
+    );
+    background.spawn(
+        "refresh of tenants",
+        upkeep::keep_warm(tenants.clone(), stop_background.clone()),
+    );
+    background.spawn(
+        "lookup of unknown tenants",
+        upkeep::look_up_unknown(tenants.clone(), readmit, stop_background.clone()),
+    );
     let publisher = Publisher::start(
         &config.amqp,
         &secrets.amqp,
@@ -177,7 +199,7 @@ pub async fn run(
         graph.clone(),
         Tokens::new(tenants.clone()),
         metrics.caches.clone(),
-        background.clone(),
+        background.tracker().clone(),
         stop_background.clone(),
     );
     let media = Arc::new(Media::new(
@@ -188,19 +210,22 @@ pub async fn run(
             tokens: Tokens::new(tenants.clone()),
             allowed: allowed_hosts(&config),
             runtime: media.clone(),
-            tracker: background.clone(),
+            tracker: background.tracker().clone(),
             stop: stop_background.clone(),
             metrics: metrics.clone(),
         },
     )?);
     let traffic = Arc::new(Traffic::default());
-    background.spawn(traffic::keep(
-        traffic.clone(),
-        connection.clone(),
-        keys.clone(),
-        metrics.clone(),
-        stop_background.clone(),
-    ));
+    background.spawn(
+        "record of traffic",
+        traffic::keep(
+            traffic.clone(),
+            connection.clone(),
+            keys.clone(),
+            metrics.clone(),
+            stop_background.clone(),
+        ),
+    );
     let work = Arc::new(Work {
         media,
         numbers,

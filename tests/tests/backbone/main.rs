@@ -38,6 +38,7 @@ mod repartition;
 mod replay;
 mod rolling;
 mod setting_aside;
+mod settings;
 mod spool;
 mod status;
 mod store_faults;

@@ -310,3 +310,57 @@ async fn the_state_of_every_message_arrives_through_an_outage_and_a_killed_worke
         assert_eq!(post, told(event, None));
     }
 }
+
+/// How long no clock can wait.
+const FOR_EVER: Fault = Fault::RetryAfter(9_223_372_036_854_775_807);
+
+#[tokio::test]
+async fn a_neighbour_that_asks_for_patience_without_end_ends_nothing() {
+    let stage = Stage::new().await;
+    let (ingress, mut worker) = (stage.ingress().start().await, worker(&stage).start().await);
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    let post = async |message: Value| {
+        let answer = sender.post_once(Number::fresh().message(message)).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    };
+    let mut seen = 0;
+    for service in [
+        Service::Tenants,
+        Service::State,
+        Service::Graph,
+        Service::Download,
+    ] {
+        stage.neighbours.set_fault(service, FOR_EVER);
+        let before = stage.neighbours.requests(service);
+        let id = format!("8{}", uuid::Uuid::new_v4().as_u128() % 1_000_000_000_000);
+        stage
+            .neighbours
+            .set_media(&id, "image/jpeg", &b"\xff\xd8\xff"[..]);
+        post(payload::image("4915112345678", &id)).await;
+        eventually(SOON, "it was asked", async || {
+            (stage.neighbours.requests(service) > before).then_some(())
+        })
+        .await;
+        if service == Service::Tenants {
+            stage.neighbours.set_fault(service, Fault::None);
+        }
+        let messages = |seen: &[Event]| {
+            let messages = seen.iter();
+            let messages =
+                messages.filter(|event| event.kind.as_deref() == Some("message.received"));
+            messages.count()
+        };
+        seen += 1;
+        events
+            .wait_until(SOON, |events| messages(events) == seen)
+            .await;
+        stage.neighbours.set_fault(service, Fault::None);
+        post(payload::text("4915112345678", "after it")).await;
+        seen += 1;
+        events
+            .wait_until(SOON, |events| messages(events) == seen)
+            .await;
+        assert!(worker.is_running(), "{service:?}");
+    }
+    assert!(!worker.log().contains("panicked"));
+}

@@ -22,6 +22,7 @@ use super::{Job, Stored};
 use crate::event::media::{MediaState, media_ref};
 use crate::event::{self, Known, RawObject};
 use crate::leases::Tenure;
+use crate::media;
 use crate::metrics::MediaStatus;
 use crate::partition::Work;
 use crate::payload::{Payload, PayloadItem};
@@ -397,15 +398,19 @@ async fn end(
             (MediaState::Failed { error }, MediaStatus::Failed)
         }
         None => {
-            let job = job(payload, item, &head.tenant_id).ok_or(NotYet::Unreadable)?;
-            let flight = work.media.begin(&Arc::new(job), Instant::now());
-            match flight.await.unwrap_or(Err(Reason::Stopping.into())) {
+            let job = Arc::new(job(payload, item, &head.tenant_id).ok_or(NotYet::Unreadable)?);
+            let flight = work.media.begin(&job, Instant::now());
+            match media::ended(flight).await {
                 Ok(ready) => {
                     let state = stored(work, &ready).await;
                     let state = state.map_err(|_| NotYet::Fault(Reason::Store.into()))?;
                     (state, MediaStatus::Stored)
                 }
-                Err(fault) if fault.next == Next::GiveUp => {
+                // A transfer that panics can't judge for itself that it is too old.
+                Err(fault)
+                    if fault.next == Next::GiveUp
+                        || (fault.reason == Reason::Crashed && job.is_too_old()) =>
+                {
                     return give_up(work, tenure, &piece, head, fault.reason).await;
                 }
                 Err(fault) => return Err(NotYet::Fault(fault)),

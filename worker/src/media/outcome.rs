@@ -52,6 +52,8 @@ pub enum Reason {
     Store,
     /// Too many transfers wait.
     Busy,
+    /// A bug of this program: the transfer panicked.
+    Crashed,
     /// The worker stops.
     Stopping,
 }
@@ -86,6 +88,7 @@ impl Reason {
             Self::TooSlow => "too_slow",
             Self::Store => "store",
             Self::Busy => "busy",
+            Self::Crashed => "crashed",
             Self::Stopping => "stopping",
         }
     }
@@ -167,6 +170,7 @@ impl Fault {
             | Reason::TooSlow
             | Reason::Store
             | Reason::Busy
+            | Reason::Crashed
             | Reason::Stopping => Next::Again(Duration::ZERO),
         };
         Self { reason, next }

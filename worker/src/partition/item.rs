@@ -18,7 +18,7 @@ use crate::event::{self, EventType, Known, RawObject};
 use crate::gate::{Gate, Turn};
 use crate::leases::Tenure;
 use crate::media::outcome::{Next, Said};
-use crate::media::{Flight, Stored, follow_up};
+use crate::media::{self, Flight, Stored, follow_up};
 use crate::metrics::{MediaStatus, Took};
 use crate::payload::{Payload, PayloadItem};
 use crate::publisher::NotPublished;
@@ -121,13 +121,13 @@ impl RunningItem {
             Some(ItemMedia::Said(said)) => return Ok(OfMedia::Said(said.clone())),
             Some(ItemMedia::Flying(flight, until)) => (flight.clone(), *until),
         };
-        let said = match timeout_at(until, flight).await {
-            Ok(Ok(Ok(stored))) => return Ok(OfMedia::Stored(stored)),
-            Ok(Ok(Err(fault))) if fault.next == Next::GiveUp => {
+        let said = match timeout_at(until, media::ended(flight)).await {
+            Ok(Ok(stored)) => return Ok(OfMedia::Stored(stored)),
+            Ok(Err(fault)) if fault.next == Next::GiveUp => {
                 Said::Failed(fault.reason.text().to_owned())
             }
             // Not now, not in time, or this worker stops.
-            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Said::Pending,
+            Ok(Err(_)) | Err(_) => Said::Pending,
         };
         let (stream, note) = (&self.work.stream, said.note(self.n));
         persist(&self.tenure, || {
