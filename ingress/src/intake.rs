@@ -6,15 +6,16 @@ use std::time::Duration;
 use redis::RedisError;
 use shared::intake::{Delivery, Envelope, IntakeScript, Stored, Terms, Window, outcome};
 use shared::keys::Keys;
-use shared::redis::{Connection, Trouble};
+use shared::redis::{Connection, Trouble, class};
 use shared::webhook::NO_WABA;
 
+use crate::metrics::RedisErrors;
 use crate::queue::Queue;
 
 /// Why a delivery was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum NotStored {
-    #[error("Redis can't take it: {0}")]
+    #[error("redis command failed ({class}): {0}", class = class(.0))]
     Redis(RedisError),
     #[error("Redis can't take it, nor can the spool: {0}")]
     Nowhere(String),
@@ -40,18 +41,26 @@ pub struct Intake {
     limit: Limit,
     patience: Duration,
     short_of_memory: AtomicBool,
+    redis_errors: RedisErrors,
     /// By partition.
     queues: Vec<Queue>,
 }
 
 impl Intake {
-    pub fn new(keys: Keys, dedup_ttl: Duration, limit: Limit, patience: Duration) -> Self {
+    pub fn new(
+        keys: Keys,
+        dedup_ttl: Duration,
+        limit: Limit,
+        patience: Duration,
+        redis_errors: RedisErrors,
+    ) -> Self {
         Self {
             queues: (0..keys.partitions()).map(|_| Queue::default()).collect(),
             script: IntakeScript::new(keys),
             dedup_ttl,
             limit,
             patience,
+            redis_errors,
             short_of_memory: AtomicBool::new(false),
         }
     }
@@ -86,6 +95,7 @@ impl Intake {
                 Ok(reply) => return outcome(reply).map_err(NotStored::Limited),
                 Err(error) => error,
             };
+            self.redis_errors.count(&error);
             let next = tokio::time::Instant::now() + pause;
             if next >= give_up || !Trouble::of(&error).passes() {
                 return Err(NotStored::Redis(error));

@@ -39,8 +39,28 @@ pub struct Metrics {
     pub(crate) further_secret: Counter,
     pub(crate) spooled: Counter,
     pub(crate) away_partitions: Gauge,
-    redis_errors: Family<Kind, Counter>,
+    pub(crate) redis_errors: RedisErrors,
     pub(crate) redis_memory: Gauge<f64, AtomicU64>,
+}
+
+/// Calls that Redis did not do.
+#[derive(Clone, Default)]
+pub struct RedisErrors(Family<Kind, Counter>);
+
+impl RedisErrors {
+    pub(crate) fn count(&self, error: &RedisError) {
+        self.count_as(Trouble::of(error));
+    }
+
+    /// A call that nobody waits for any more.
+    pub(crate) fn count_unanswered(&self) {
+        self.count_as(Trouble::Away);
+    }
+
+    fn count_as(&self, trouble: Trouble) {
+        let kind = trouble.name();
+        self.0.get_or_create(&Kind { kind }).inc();
+    }
 }
 
 /// One more in a gauge, until it is dropped.
@@ -92,10 +112,10 @@ impl Metrics {
         );
         let requests = Family::<Code, Counter>::default();
         let accepted = requests.get_or_create(&Code { code: 200 }).clone();
-        let redis_errors = Family::<Kind, Counter>::default();
+        let redis_errors = RedisErrors::default();
         for trouble in Trouble::ALL {
             let kind = trouble.name();
-            drop(redis_errors.get_or_create(&Kind { kind }));
+            drop(redis_errors.0.get_or_create(&Kind { kind }));
         }
         Self {
             requests: registered(
@@ -140,12 +160,12 @@ impl Metrics {
                 "Partitions whose deliveries go to the spool without asking Redis",
                 Gauge::default(),
             ),
-            redis_errors: registered(
+            redis_errors: RedisErrors(registered(
                 registry,
                 "ingress_redis_errors",
-                "Deliveries that Redis did not take, by what it said",
-                redis_errors,
-            ),
+                "Calls that Redis did not do, by what it said, whatever became of the delivery; probes too",
+                redis_errors.0,
+            )),
             redis_memory: registered(
                 registry,
                 "ingress_redis_memory_ratio",
@@ -175,11 +195,6 @@ impl Metrics {
 
     pub(crate) fn webhook_in_flight(&self) -> Counted {
         Counted::in_gauge(&self.in_flight)
-    }
-
-    pub(crate) fn redis_failed(&self, error: &RedisError) {
-        let kind = Trouble::of(error).name();
-        self.redis_errors.get_or_create(&Kind { kind }).inc();
     }
 }
 

@@ -256,10 +256,8 @@ async fn store(
                     let longer = refused.filter(|it| it.resets_in >= window.resets_in);
                     refused = Some(longer.unwrap_or(window));
                 }
-                Err(error @ (NotStored::Busy | NotStored::Nowhere(_))) => return Err(error.into()),
-                Err(NotStored::Redis(error)) => {
-                    ingress.metrics.redis_failed(&error);
-                    return Err(NotStored::Redis(error).into());
+                Err(error @ (NotStored::Busy | NotStored::Nowhere(_) | NotStored::Redis(_))) => {
+                    return Err(error.into());
                 }
             }
         }

@@ -128,6 +128,7 @@ pub async fn run(
             redis: secrets.redis.clone(),
             well: Well::new(connection.clone(), keys.clone()),
             away: metrics.away_partitions.clone(),
+            redis_errors: metrics.redis_errors.clone(),
             dedup_ttl: config.dedup_ttl,
             patience: config.redis_patience,
         })
@@ -167,6 +168,7 @@ pub async fn run(
             config.dedup_ttl,
             config.limit(),
             config.redis_patience,
+            metrics.redis_errors.clone(),
         ),
         keys,
         spool,
@@ -296,6 +298,9 @@ async fn watch_redis(
         };
         if seen.is_ok() {
             look_at_memory(&check.connection, &ingress, &mut short).await;
+        }
+        if let Err(error) = &seen {
+            ingress.metrics.redis_errors.count(error);
         }
         readiness.set("redis", seen.err().map(|error| error.to_string()));
         tokio::select! {

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use redis::RedisError;
 use shared::intake::{Delivery, Envelope, Stored};
 use shared::keys::Keys;
-use shared::redis::{Connection, Redis, Trouble};
+use shared::redis::{Connection, Redis, Trouble, class};
 use shared::spool;
 use shared::store::{path, told};
 use shared::well::Well;
@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::intake::{Intake, NotStored};
+use crate::metrics::RedisErrors;
 
 /// Objects on their way to the store; more would wait there instead of here.
 const PUTS_AT_ONCE: usize = 64;
@@ -45,6 +46,7 @@ pub struct Spool {
     partitions: Vec<Partition>,
     /// How many of them are away.
     away: Gauge,
+    redis_errors: RedisErrors,
     /// Somebody was told that webhooks are spooled.
     said: AtomicBool,
 }
@@ -63,7 +65,7 @@ struct Partition {
 enum Finding<'a> {
     Well,
     ShortOfMemory,
-    Trouble(&'a str),
+    Trouble { class: &'static str, why: &'a str },
 }
 
 /// What a [`Spool`] is made of.
@@ -74,6 +76,7 @@ pub struct SpoolParts {
     pub well: Well,
     /// Shows how many partitions are away.
     pub away: Gauge,
+    pub redis_errors: RedisErrors,
     pub dedup_ttl: Duration,
     /// How long a webhook waits for Redis.
     pub patience: Duration,
@@ -88,6 +91,7 @@ impl Spool {
             redis,
             well,
             away,
+            redis_errors,
             dedup_ttl,
             patience,
         } = parts;
@@ -106,6 +110,7 @@ impl Spool {
             redis,
             well,
             away,
+            redis_errors,
             dedup_ttl,
             patience,
         }
@@ -123,7 +128,7 @@ impl Spool {
         envelope: &Envelope,
     ) -> Result<Stored, NotStored> {
         if self.is_away(partition) {
-            self.say(partition, "Redis has not been seen yet");
+            self.say(partition, "unseen", "Redis has not been seen yet");
             return self.put(partition, delivery, envelope).await;
         }
         let began = Instant::now();
@@ -131,7 +136,10 @@ impl Spool {
         let error = match timeout(self.patience, storing).await {
             Ok(Err(NotStored::Redis(error))) => Some(error),
             Ok(settled) => return settled,
-            Err(_) => None,
+            Err(_) => {
+                self.redis_errors.count_unanswered();
+                None
+            }
         };
         self.failed(partition, began, error.as_ref());
         self.put(partition, delivery, envelope).await
@@ -179,7 +187,10 @@ impl Spool {
     fn failed(&self, partition: u16, began: Instant, error: Option<&RedisError>) {
         let why = error.map_or_else(|| "no answer in time".to_owned(), ToString::to_string);
         let finding = match error.map_or(Trouble::Away, Trouble::of) {
-            Trouble::Away | Trouble::Soon | Trouble::ReadOnly => Finding::Trouble(&why),
+            Trouble::Away | Trouble::Soon | Trouble::ReadOnly => Finding::Trouble {
+                class: error.map_or("timeout", class),
+                why: &why,
+            },
             Trouble::Full => Finding::ShortOfMemory,
             // It may be this account's alone.
             Trouble::Broken => return,
@@ -205,15 +216,15 @@ impl Spool {
         if began < *since {
             return;
         }
-        let (away, why) = match finding {
-            Finding::Well => (false, ""),
-            Finding::ShortOfMemory => (true, "short of memory"),
-            Finding::Trouble(why) => (true, why),
+        let (away, class, why) = match finding {
+            Finding::Well => (false, "", ""),
+            Finding::ShortOfMemory => (true, "oom", "short of memory"),
+            Finding::Trouble { class, why } => (true, class, why),
         };
         match finding {
             Finding::Well => state.short_of_memory.store(false, Ordering::Relaxed),
             Finding::ShortOfMemory => state.short_of_memory.store(true, Ordering::Relaxed),
-            Finding::Trouble(_) => {}
+            Finding::Trouble { .. } => {}
         }
         if state.away.load(Ordering::Relaxed) == away {
             return;
@@ -222,17 +233,18 @@ impl Spool {
         state.away.store(away, Ordering::Relaxed);
         if away {
             self.away.inc();
-            self.say(partition, why);
+            self.say(partition, class, why);
         } else if self.away.dec() == 1 && self.said.swap(false, Ordering::Relaxed) {
             tracing::info!("Redis takes all webhooks again: nothing is spooled");
         }
     }
 
     /// Says so once, until all is well again.
-    fn say(&self, partition: u16, why: &str) {
+    fn say(&self, partition: u16, class: &str, why: &str) {
         if !self.said.load(Ordering::Relaxed) && !self.said.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 partition,
+                class,
                 why,
                 "Redis can't take webhooks: they are spooled"
             );
@@ -261,9 +273,10 @@ impl Spool {
     async fn probe(&self, partition: u16) {
         let began = Instant::now();
         let (full, not_full) = FULL;
-        // What takes no writes is found out by who needs it.
-        let Ok(used) = self.well.memory_used(partition).await else {
-            return;
+        let used = match self.well.memory_used(partition).await {
+            Ok(used) => used,
+            // What takes no writes is found out by who needs it.
+            Err(error) => return self.redis_errors.count(&error),
         };
         let state = &self.partitions[usize::from(partition)];
         let finding = if used >= full {

@@ -93,7 +93,7 @@ impl Readiness {
         if let Some(before) = &before {
             match (before.problem.as_deref(), &problem) {
                 (None | Some(UNPROBED), Some(problem)) => {
-                    tracing::warn!(server, problem, "a server is away");
+                    tracing::warn!(server, problem, "a server is not ready");
                 }
                 (Some(_), None) => tracing::info!(server, "a server is well"),
                 (None, None) | (Some(_), Some(_)) => {}

@@ -479,6 +479,63 @@ impl ConnectionLike for Connection {
     }
 }
 
+/// How a command failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    Timeout,
+    Connection,
+    /// What was answered is no reply, or not one to this.
+    Protocol,
+    Loading,
+    /// In a script that doesn't end.
+    Busy,
+    /// Electing, or moving a slot.
+    Cluster,
+    OutOfMemory,
+    ReadOnly,
+    NoScript,
+    Denied,
+    Other,
+}
+
+impl Failure {
+    fn of(error: &RedisError) -> Self {
+        match error.code() {
+            Some("LOADING") => Self::Loading,
+            Some("BUSY") => Self::Busy,
+            Some("CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK") => Self::Cluster,
+            Some("OOM") => Self::OutOfMemory,
+            Some("READONLY" | "NOREPLICAS" | "MISCONF") => Self::ReadOnly,
+            Some("NOSCRIPT") => Self::NoScript,
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED") => Self::Denied,
+            Some(_) => Self::Other,
+            None => match error.kind() {
+                ErrorKind::AuthenticationFailed => Self::Denied,
+                ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Self::Protocol,
+                _ if error.is_timeout() => Self::Timeout,
+                _ => Self::Connection,
+            },
+        }
+    }
+}
+
+/// How a command failed, in one word: `class` of log lines and answers.
+pub fn class(error: &RedisError) -> &'static str {
+    match Failure::of(error) {
+        Failure::Timeout => "timeout",
+        Failure::Connection => "connection",
+        Failure::Protocol => "protocol",
+        Failure::Loading => "loading",
+        Failure::Busy => "busy",
+        Failure::Cluster => "cluster",
+        Failure::OutOfMemory => "oom",
+        Failure::ReadOnly => "readonly",
+        Failure::NoScript => "noscript",
+        Failure::Denied => "denied",
+        Failure::Other => "other",
+    }
+}
+
 /// What a failed command says about Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trouble {
@@ -504,15 +561,12 @@ impl Trouble {
     ];
 
     pub fn of(error: &RedisError) -> Self {
-        match error.code() {
-            Some(
-                "LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK",
-            ) => Self::Soon,
-            Some("OOM") => Self::Full,
-            Some("READONLY" | "NOREPLICAS" | "MISCONF") => Self::ReadOnly,
-            Some(_) => Self::Broken,
-            None if error.kind() == ErrorKind::AuthenticationFailed => Self::Broken,
-            None => Self::Away,
+        match Failure::of(error) {
+            Failure::Timeout | Failure::Connection | Failure::Protocol => Self::Away,
+            Failure::Loading | Failure::Busy | Failure::Cluster => Self::Soon,
+            Failure::OutOfMemory => Self::Full,
+            Failure::ReadOnly => Self::ReadOnly,
+            Failure::NoScript | Failure::Denied | Failure::Other => Self::Broken,
         }
     }
 
@@ -693,6 +747,25 @@ mod tests {
         for kind in [Ask, ClusterDown, MasterDown, Moved, TryAgain] {
             let error = RedisError::from((ErrorKind::Server(kind), "as a server says it"));
             assert!(Trouble::of(&error).passes(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_failure_has_one_class() {
+        use ServerErrorKind::{BusyLoading, NoPerm, NoScript, ReadOnly};
+        let io = |kind| RedisError::from(std::io::Error::from(kind));
+        let said = |kind| RedisError::from((kind, "as a server says it"));
+        for (error, expected) in [
+            (io(std::io::ErrorKind::TimedOut), "timeout"),
+            (io(std::io::ErrorKind::ConnectionReset), "connection"),
+            (said(ErrorKind::Parse), "protocol"),
+            (said(ErrorKind::AuthenticationFailed), "denied"),
+            (said(ErrorKind::Server(BusyLoading)), "loading"),
+            (said(ErrorKind::Server(ReadOnly)), "readonly"),
+            (said(ErrorKind::Server(NoScript)), "noscript"),
+            (said(ErrorKind::Server(NoPerm)), "denied"),
+        ] {
+            assert_eq!(class(&error), expected, "{error}");
         }
     }
 }

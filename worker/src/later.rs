@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
+use shared::redis::class;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -46,7 +47,7 @@ pub async fn work_off(work: Arc<Work>, tenure: Arc<Tenure>, owed: Arc<Notify>) {
                 backoff.wait().await;
             }
             Err(error) => {
-                tracing::warn!(%error, "Redis is away");
+                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
                 backoff.wait().await;
             }
         }
@@ -154,7 +155,7 @@ async fn settle_object(work: &Work, tenure: &Tenure, id: &str, settle: &Settle) 
     match work.stream.settled(tenure, id, settle).await {
         Ok(()) => Outcome::Done,
         Err(error) => {
-            tracing::warn!(%error, "Redis is away");
+            tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
             Outcome::Failed
         }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::{Returned, StreamEntry, format_numbers, parse_numbers};
+use shared::redis::class;
 use shared::status::SetAsides;
 use shared::trace;
 use tokio::sync::{Notify, Semaphore};
@@ -350,7 +351,7 @@ impl Partition {
         self.push(async move {
             let read = work.stream.read(&tenure, &from, bytes).await;
             if let Err(StreamError::Redis(error)) = &read {
-                tracing::warn!(%error, "Redis is away");
+                tracing::warn!(class = class(error), %error, "redis command failed, will retry");
                 Backoff::for_server().wait().await;
             }
             Done::Read(from, read)
@@ -454,7 +455,7 @@ impl Partition {
             loop {
                 match work.stream.fetch_all(&tenure, &ids, bytes).await {
                     Ok(entries) => return Done::Fetched(waba_id, ids, entries),
-                    Err(error) => tracing::warn!(%error, "Redis is away"),
+                    Err(error) => tracing::warn!(class = class(&error), %error, "redis command failed, will retry"),
                 }
                 backoff.wait().await;
             }
@@ -794,7 +795,7 @@ impl Partition {
                 loop {
                     match work.stream.fetch(&tenure, &id).await {
                         Ok(raw) => return Done::Loaded(seq, raw),
-                        Err(error) => tracing::warn!(%error, "Redis is away"),
+                        Err(error) => tracing::warn!(class = class(&error), %error, "redis command failed, will retry"),
                     }
                     backoff.wait().await;
                 }
@@ -1021,7 +1022,9 @@ async fn read_notes(work: &Work, tenure: &Tenure) -> Notes {
     loop {
         match work.stream.notes(tenure).await {
             Ok(notes) => return notes,
-            Err(error) => tracing::warn!(%error, "Redis is away"),
+            Err(error) => {
+                tracing::warn!(class = class(&error), %error, "redis command failed, will retry")
+            }
         }
         backoff.wait().await;
         if !tenure.holds() {
@@ -1051,7 +1054,7 @@ where
     loop {
         match attempt().await {
             Err(StreamError::Redis(error)) => {
-                tracing::warn!(%error, "Redis is away");
+                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
                 if !tenure.holds() {
                     return Err(StreamError::NotOwner);
                 }

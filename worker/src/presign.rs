@@ -75,7 +75,7 @@ pub async fn answer(store: &Store, tenant_id: &str, message_id: &str) -> Respons
         Ok(found) => admin::json(StatusCode::OK, &json!({ "media": found })),
         Err(error) => {
             tracing::warn!(%error, "the media bucket can't be listed");
-            let problem = json!({"error": "the object store is away"});
+            let problem = json!({"error": "the media bucket can't be listed"});
             admin::json(StatusCode::SERVICE_UNAVAILABLE, &problem)
         }
     }

@@ -111,10 +111,10 @@ impl Publisher {
                      AMQP_DECLARE_TOPOLOGY=false if it is meant to be so"
                 );
             }
-            tracing::warn!(%error, "RabbitMQ is away");
+            tracing::warn!(class = error.class(), %error, "connecting to RabbitMQ failed, will retry");
             tokio::select! {
                 () = backoff.wait() => {}
-                () = shutdown.cancelled() => anyhow::bail!("told to stop while RabbitMQ was away"),
+                () = shutdown.cancelled() => anyhow::bail!("told to stop before RabbitMQ could be used"),
             }
         }
         let links = std::iter::once(first).chain((1..args.amqp_channels).map(link));
@@ -170,6 +170,20 @@ enum ConnectError {
     Lapin(#[from] lapin::Error),
     #[error("it took too long")]
     Timeout,
+}
+
+impl ConnectError {
+    /// How it failed, in one word.
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Url(_) => "url",
+            Self::Topology(TopologyError::Refused(_)) => "topology",
+            Self::Pool(_) | Self::Lapin(_) | Self::Topology(TopologyError::Broker(_)) => {
+                "connection"
+            }
+            Self::Timeout => "timeout",
+        }
+    }
 }
 
 /// One connection and its only channel.
@@ -364,7 +378,13 @@ impl Link {
                 if self.open.is_none()
                     && let Err(error) = self.connect().await
                 {
-                    tracing::warn!(channel = self.n, %error, "RabbitMQ is away");
+                    let class = error.class();
+                    tracing::warn!(
+                        channel = self.n,
+                        class,
+                        %error,
+                        "connecting to RabbitMQ failed, will retry"
+                    );
                     backoff.wait().await;
                     continue;
                 }

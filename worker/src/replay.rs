@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use shared::keys::Keys;
-use shared::redis::{Connection, StartCheck, memory_used};
+use shared::redis::{Connection, StartCheck, class, memory_used};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -180,7 +180,15 @@ impl Command {
                         }
                         // It is over, and another one has begun.
                         Ok(_) => standing = Standing::Ended,
-                        Err(error) => tracing::warn!(error = format!("{error:#}"), "Redis is away"),
+                        Err(error) => {
+                            let class = error.downcast_ref().map(class);
+                            let error = format!("{error:#}");
+                            tracing::warn!(
+                                class,
+                                error,
+                                "the replay's state can't be read, will retry"
+                            );
+                        }
                     }
                     self.tell(&replay, None).await?;
                 }
@@ -358,7 +366,9 @@ impl Command {
             match self.turn.ends(replay).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => return Err(Broken::Turned(Turned::Lost)),
-                Err(error) => tracing::warn!(%error, "Redis is away"),
+                Err(error) => {
+                    tracing::warn!(class = class(&error), %error, "redis command failed, will retry")
+                }
             }
             if self.rest(backoff.pause()).await {
                 return Err(Broken::Turned(Turned::Stopped));
@@ -391,7 +401,9 @@ impl Command {
                 Ok(counts) => self
                     .show
                     .progress(replay, counts, Some("waits for the workers"))?,
-                Err(error) => tracing::warn!(%error, "Redis is away"),
+                Err(error) => {
+                    tracing::warn!(class = class(&error), %error, "redis command failed, will retry")
+                }
             }
             if self.rest(LOOK_INTERVAL).await {
                 let text = "stopped watching; all is in the stream, and the workers go on with it";

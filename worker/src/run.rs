@@ -10,7 +10,7 @@ use hyper::{Method, StatusCode};
 use prometheus_client::registry::Registry;
 use shared::admin::{self, Admin, Guarded, Readiness, Routes};
 use shared::keys::Keys;
-use shared::redis::{Connection, StartCheck};
+use shared::redis::{Connection, StartCheck, class};
 use shared::status::SetAsides;
 use shared::tasks::Tasks;
 use tokio::net::TcpListener;
@@ -335,8 +335,10 @@ fn admin_routes(tenants: Arc<Tenants>, readmit: Readmit, store: Arc<Store>) -> R
             match tenants.changed(&readmit, &waba_id).await {
                 Ok(()) => admin::json(StatusCode::OK, &serde_json::json!({"invalidated": waba_id})),
                 Err(error) => {
-                    tracing::warn!(%error, "Redis is away");
-                    let problem = serde_json::json!({"error": "Redis is away"});
+                    let class = class(&error);
+                    tracing::warn!(class, %error, waba_id, "redis command failed: the account is not invalidated");
+                    let problem =
+                        serde_json::json!({"error": "redis command failed", "class": class});
                     admin::json(StatusCode::SERVICE_UNAVAILABLE, &problem)
                 }
             }
@@ -354,7 +356,7 @@ async fn wait_for_redis(mut check: StartCheck, readiness: &Readiness) -> anyhow:
                 return Ok(());
             }
             Err(error) => {
-                tracing::warn!(%error, "Redis is away");
+                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
                 readiness.set("redis", Some(error.to_string()));
                 backoff.wait().await;
             }
@@ -385,7 +387,7 @@ async fn probe_store(store: Arc<Store>, readiness: Readiness, stop: Cancellation
             result.err().map(|error| format!("{error:#}"))
         };
         if let Some(problem) = &problem {
-            tracing::warn!(problem, "the object store is away");
+            tracing::warn!(problem, "the object store's probe failed, will retry");
         }
         let well = problem.is_none();
         readiness.set("minio", problem);

@@ -336,7 +336,12 @@ async fn a_vhost_that_is_gone_is_asked_for_in_ever_longer_pauses() {
         (ready.as_u16() == 503).then_some(())
     })
     .await;
-    let tries = || worker.log().matches("RabbitMQ is away").count();
+    let tries = || {
+        worker
+            .log()
+            .matches("connecting to RabbitMQ failed")
+            .count()
+    };
     eventually(SOON, "it tried several times", async || {
         (tries() >= 4).then_some(())
     })

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::entry::{Returned, StreamEntry};
 use shared::private::Hashed;
+use shared::redis::class;
 use shared::trace;
 use shared::webhook::{OBJECT, elements, members, scalar};
 use tokio::sync::Notify;
@@ -256,7 +257,7 @@ pub async fn work_off(work: Arc<Work>, tenure: Arc<Tenure>, owed: Arc<Notify>) {
     let mut running = FuturesUnordered::new();
     loop {
         if let Err(error) = look(&work, &tenure, &mut agenda).await {
-            tracing::warn!(%error, "Redis is away");
+            tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
         }
         while running.len() < MOST_AT_ONCE
             && let Some(waiting) = agenda.take(Instant::now())
@@ -340,15 +341,20 @@ enum NotYet {
 
 impl From<redis::RedisError> for NotYet {
     fn from(error: redis::RedisError) -> Self {
-        tracing::warn!(%error, "Redis is away");
+        tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
         Self::Elsewhere
     }
 }
 
 impl From<StreamError> for NotYet {
     fn from(error: StreamError) -> Self {
-        tracing::warn!(%error, "media waits");
-        Self::Elsewhere
+        match error {
+            StreamError::Redis(error) => error.into(),
+            StreamError::NotOwner => {
+                tracing::warn!(%error, "media waits");
+                Self::Elsewhere
+            }
+        }
     }
 }
 
