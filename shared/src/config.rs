@@ -109,12 +109,20 @@ const LONGEST_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 /// # Errors
 /// What is wrong with the text.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write it like 250ms, 5s, 24h or 8d"))?;
+    let duration = any_duration(text)?;
     if duration > LONGEST_DURATION {
         return Err("must not be longer than 366d".to_owned());
     }
     Ok(duration)
+}
+
+/// Reads a duration that is no setting, however long.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn any_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 250ms, 5s, 24h or 8d"))
 }
 
 /// The most of anything that a setting may allow: connections, work at once. The semaphores that

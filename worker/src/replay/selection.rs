@@ -91,7 +91,7 @@ fn moment(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
         return Some(day.and_time(NaiveTime::MIN).and_utc());
     }
-    let ago: Duration = shared::config::duration(text).ok()?;
+    let ago: Duration = shared::config::any_duration(text).ok()?;
     now.checked_sub_signed(TimeDelta::from_std(ago).ok()?)
 }
 
