@@ -442,6 +442,114 @@ async fn an_answer_about_another_account_is_no_answer() {
         .expect_err("no verdict");
 }
 
+impl Stage {
+    /// The limits that ingress knows of, by account.
+    async fn limits(&self, accounts: &[&str]) -> Vec<Option<u32>> {
+        let keys = Keys::new("whatsapp", 16);
+        let mut redis = self.redis.connection().await;
+        let mut limits = Vec::new();
+        for account in accounts {
+            let key = keys.seen(keys.partition_of(account));
+            limits.push(redis.hget(key, format!("l{account}")).await.expect("HGET"));
+        }
+        limits
+    }
+
+    async fn limits_become(&self, accounts: &[&str], expected: &[Option<u32>]) {
+        eventually(SOON, "the limits are told", async || {
+            (self.limits(accounts).await == expected).then_some(())
+        })
+        .await;
+    }
+
+    async fn refused_a_limit(&self) {
+        let mut redis = self.redis.connection().await;
+        eventually(SOON, "Redis refuses a limit", async || {
+            let mut info = redis::cmd("INFO");
+            info.arg("commandstats");
+            let info: String = info.query_async(&mut redis).await.ok()?;
+            let line = info
+                .lines()
+                .find(|line| line.starts_with("cmdstat_hset:"))?;
+            (!line.contains("rejected_calls=0,")).then_some(())
+        })
+        .await;
+    }
+
+    /// Redis takes nothing that needs memory, or everything again.
+    async fn set_full(&self, full: bool) {
+        let mut redis = self.redis.connection().await;
+        let mut config = redis::cmd("CONFIG");
+        config.arg("SET").arg("maxmemory").arg(u8::from(full));
+        config
+            .query_async::<()>(&mut redis)
+            .await
+            .expect("CONFIG SET");
+    }
+}
+
+#[tokio::test]
+async fn an_account_taken_out_of_the_file_has_no_limit_any_more() {
+    let stage = Stage::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tenants.json");
+    let write = |accounts: &[(&str, u32)]| {
+        let tenants = accounts.iter().map(|(waba_id, limit)| {
+            json!({"tenantId": "t", "businessAccountId": waba_id, "rateLimitPerMinute": limit})
+        });
+        let tenants: Vec<_> = tenants.collect();
+        std::fs::write(&path, json!(tenants).to_string()).expect("a file");
+    };
+    let tracker = tokio_util::task::TaskTracker::new();
+    let start = || {
+        let worker = stage.worker(&[("--tenants-file", &*path.to_string_lossy())]);
+        let stop = tokio_util::sync::CancellationToken::new();
+        tracker.spawn(upkeep::keep_warm(worker.tenants.clone(), stop.clone()));
+        (worker, stop.drop_guard())
+    };
+    write(&[("1", 10), ("2", 20), ("3", 30)]);
+    stage.set_full(true).await;
+    let (worker, stop) = start();
+    stage.refused_a_limit().await;
+    stage.set_full(false).await;
+    stage
+        .limits_become(&["1", "2", "3"], &[Some(10), Some(20), Some(30)])
+        .await;
+    write(&[("1", 11), ("3", 30)]);
+    for _ in 0..2 {
+        let followed = worker.secrets.followed();
+        followed.iter().for_each(|secret| secret.look());
+    }
+    stage
+        .limits_become(&["1", "2", "3"], &[Some(11), None, Some(30)])
+        .await;
+    // Taken out while no worker runs.
+    drop(stop);
+    write(&[("1", 11)]);
+    let (_worker, _stop) = start();
+    stage
+        .limits_become(&["1", "2", "3"], &[Some(11), None, None])
+        .await;
+}
+
+#[tokio::test]
+async fn a_limit_that_redis_did_not_take_is_told_again() {
+    let stage = Stage::new().await;
+    let tenant = json!({"tenantId": "t", "rateLimitPerMinute": 7});
+    stage.service.set_tenant("1", Tenant::Custom(tenant));
+    stage.set_full(true).await;
+    let worker = stage.worker(&[]);
+    worker.resolve("1").await;
+    assert_eq!(stage.limits(&["1"]).await, [None]);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let _stopped = stop.clone().drop_guard();
+    let tracker = tokio_util::task::TaskTracker::new();
+    tracker.spawn(upkeep::keep_warm(worker.tenants.clone(), stop));
+    stage.set_full(false).await;
+    stage.limits_become(&["1"], &[Some(7)]).await;
+    assert_eq!(stage.asked(), 1);
+}
+
 /// Answers (200) about account 1 that can't be used.
 fn unusable() -> Vec<serde_json::Value> {
     vec![

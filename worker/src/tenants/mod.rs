@@ -52,6 +52,8 @@ const OTHERS_LOOK: Duration = Duration::from_millis(50);
 const ASKING_TIME: Duration = Duration::from_secs(5);
 /// The same where something is at hand to go on with.
 const ASKING_TIME_WITH_STALE: Duration = Duration::from_secs(1);
+/// Limits that wait for Redis.
+const MOST_UNTOLD: usize = 100_000;
 /// An entry whose rest of life is shorter than this part of its whole life is refreshed.
 const REFRESHED_PART: u32 = 5;
 
@@ -156,6 +158,8 @@ pub struct Tenants {
     /// Grows whenever an account is declared changed.
     changes: AtomicU64,
     unusable: Unusable,
+    /// Limits that Redis has not taken yet.
+    untold_limits: Mutex<HashMap<String, Option<u32>>>,
     metrics: CacheMetrics,
 }
 
@@ -193,6 +197,7 @@ impl Tenants {
             flights: Mutex::default(),
             changes: AtomicU64::new(0),
             unusable: Unusable::default(),
+            untold_limits: Mutex::default(),
             metrics,
         }
     }
@@ -372,16 +377,35 @@ impl Tenants {
                 Some(_) => self.stale_ttl,
                 None => self.life(false),
             };
-            self.in_redis.keep_tenant(waba_id, &copied, ttl).await;
             let limit = copied.tenant.as_ref();
             let limit = limit.and_then(|tenant| tenant.rate_limit_per_minute);
-            self.in_redis.keep_limit(waba_id, limit).await;
+            // Whoever takes the answer from Redis doesn't tell the limit.
+            if self.tell_limit(waba_id, limit).await {
+                self.in_redis.keep_tenant(waba_id, &copied, ttl).await;
+            }
             if let Some(tenant) = &copied.tenant {
                 self.tokens.keep(waba_id, &tenant.id, token).await;
             }
         }
         let verdict = Verdict::of(copied.tenant.clone());
         self.remember(waba_id, verdict, Some(&copied), changes)
+    }
+
+    /// Lets ingress know of an account's own limit; what Redis doesn't take is tried again.
+    async fn tell_limit(&self, waba_id: &str, limit: Option<u32>) -> bool {
+        let told = self.in_redis.keep_limit(waba_id, limit).await;
+        let mut untold = self.untold_limits();
+        if told {
+            untold.remove(waba_id);
+        } else if untold.len() < MOST_UNTOLD {
+            untold.insert(waba_id.to_owned(), limit);
+        }
+        told
+    }
+
+    fn untold_limits(&self) -> std::sync::MutexGuard<'_, HashMap<String, Option<u32>>> {
+        let untold = self.untold_limits.lock();
+        untold.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember(

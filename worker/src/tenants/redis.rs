@@ -1,6 +1,7 @@
 //! What all workers remember together. Nothing here is needed to go on: where Redis doesn't answer,
 //! the Tenant Service is asked.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use redis::{FromRedisValue, RedisResult};
@@ -18,6 +19,13 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const ASKING: Duration = Duration::from_secs(3);
 /// Accounts remembered as seen lately, and as unknown.
 const MOST_LISTED: isize = 10_000;
+
+/// What the fields of the limits begin with; see [`Keys::seen`].
+const LIMIT_PREFIX: char = 'l';
+
+fn limit_field(waba_id: &str) -> String {
+    format!("{LIMIT_PREFIX}{waba_id}")
+}
 
 /// What the Tenant Service said, and when; without the token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -89,15 +97,52 @@ impl InRedis {
             .await;
     }
 
-    /// Lets ingress know of an account's own limit.
-    pub(super) async fn keep_limit(&self, waba_id: &str, per_minute: Option<u32>) {
+    /// Lets ingress know of an account's own limit; whether Redis took it.
+    pub(super) async fn keep_limit(&self, waba_id: &str, per_minute: Option<u32>) -> bool {
         let key = self.keys.seen(self.keys.partition_of(waba_id));
-        let field = format!("l{waba_id}");
+        let field = limit_field(waba_id);
         let command = match per_minute {
             Some(limit) => redis::cmd("HSET").arg(key).arg(field).arg(limit).to_owned(),
             None => redis::cmd("HDEL").arg(key).arg(field).to_owned(),
         };
-        self.ask::<()>(&command).await;
+        self.ask::<()>(&command).await.is_some()
+    }
+
+    /// Makes these the only limits that ingress knows of; whether Redis took all of it.
+    pub(super) async fn keep_limits(&self, limits: &[(String, u32)]) -> bool {
+        let mut by_partition: BTreeMap<u16, BTreeMap<String, String>> = BTreeMap::new();
+        for (waba_id, limit) in limits {
+            let partition = self.keys.partition_of(waba_id);
+            let of_partition = by_partition.entry(partition).or_default();
+            of_partition.insert(limit_field(waba_id), limit.to_string());
+        }
+        for partition in 0..self.keys.partitions() {
+            let wanted = by_partition.remove(&partition).unwrap_or_default();
+            if !self.keep_limits_of(partition, &wanted).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn keep_limits_of(&self, partition: u16, wanted: &BTreeMap<String, String>) -> bool {
+        let key = self.keys.seen(partition);
+        let known = redis::cmd("HGETALL").arg(&key).to_owned();
+        let Some(known) = self.ask::<BTreeMap<String, String>>(&known).await else {
+            return false;
+        };
+        let is_limit = |field: &&String| field.starts_with(LIMIT_PREFIX);
+        let gone = known.keys().filter(is_limit);
+        let gone: Vec<_> = gone.filter(|field| !wanted.contains_key(*field)).collect();
+        let new = wanted.iter();
+        let new: Vec<_> = new
+            .filter(|(field, limit)| known.get(*field) != Some(limit))
+            .collect();
+        let (mut del, mut set) = (redis::cmd("HDEL"), redis::cmd("HSET"));
+        del.arg(&key).arg(&gone);
+        set.arg(&key).arg(&new);
+        (gone.is_empty() || self.ask::<()>(&del).await.is_some())
+            && (new.is_empty() || self.ask::<()>(&set).await.is_some())
     }
 
     async fn set(&self, key: String, value: &[u8], ttl: Duration) {

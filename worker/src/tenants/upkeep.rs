@@ -22,6 +22,8 @@ const AT_ONCE: usize = 8;
 const NOTE_INTERVAL: Duration = Duration::from_secs(5);
 /// A changed file is noticed this soon.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
+/// Its limits are compared with those in Redis this often even if it has not changed.
+const LIMITS_INTERVAL: Duration = Duration::from_secs(60);
 const UNKNOWN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Listens for accounts that changed, until `stop`.
@@ -69,6 +71,7 @@ pub async fn keep_warm(tenants: Arc<Tenants>, stop: CancellationToken) {
         let mut noted = Instant::now();
         loop {
             ticks.tick().await;
+            tenants.tell_untold_limits().await;
             let ending = tenants.memory.ending(Instant::now(), soon, tenants.ttl);
             tenants.look_up_all(ending, Need::Fresher).await;
             if noted.elapsed() >= NOTE_INTERVAL {
@@ -83,27 +86,43 @@ pub async fn keep_warm(tenants: Arc<Tenants>, stop: CancellationToken) {
     stop.run_until_cancelled(warming).await;
 }
 
+/// Makes the limits that ingress knows those of the file, whenever that has changed, and now and then:
+/// an account that was taken out, perhaps while no worker ran, has none any more.
 async fn tell_limits(tenants: &Tenants, file: &Rotating<Directory>) {
     let mut ticks = interval(FILE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = None;
     loop {
         ticks.tick().await;
-        let version = Some(file.version());
-        if told != version {
-            let limits: Vec<(String, Option<u32>)> = file
-                .current()
-                .limits()
-                .map(|(waba_id, limit)| (waba_id.to_owned(), limit))
-                .collect();
-            for (waba_id, limit) in limits {
-                tenants.in_redis.keep_limit(&waba_id, limit).await;
-            }
-            told = version;
+        let version = file.version();
+        let due = told.is_none_or(|(of, at): (u64, Instant)| {
+            of != version || at.elapsed() >= LIMITS_INTERVAL
+        });
+        if !due {
+            continue;
+        }
+        let limits: Vec<(String, u32)> = file
+            .current()
+            .limits()
+            .filter_map(|(waba_id, limit)| Some((waba_id.to_owned(), limit?)))
+            .collect();
+        if tenants.in_redis.keep_limits(&limits).await {
+            told = Some((version, Instant::now()));
         }
     }
 }
 
 impl Tenants {
+    async fn tell_untold_limits(&self) {
+        let untold: Vec<_> = self.untold_limits().clone().into_iter().collect();
+        for (waba_id, limit) in untold {
+            if !self.tell_limit(&waba_id, limit).await {
+                // Redis is away, or full.
+                return;
+            }
+        }
+    }
+
     async fn look_up_all(self: &Arc<Self>, waba_ids: Vec<String>, need: Need) {
         stream::iter(waba_ids)
             .for_each_concurrent(AT_ONCE, async |waba_id| {
