@@ -27,6 +27,7 @@ pub mod bench;
 pub mod canaries;
 pub mod chaos;
 pub mod collector;
+pub mod corpus;
 pub mod demo;
 pub mod env_example;
 pub mod json_walk;

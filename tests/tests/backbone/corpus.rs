@@ -1,41 +1,17 @@
-//! Every payload of a corpus beside the checkout, if there is one: `WHATSAPP_CORPUS` names its
-//! folder. Without one the simulator's bodies, in the other tests, must do.
-
-use std::path::PathBuf;
+//! Every payload of a corpus beside the checkout, if there is one. Without one the simulator's bodies,
+//! in the other tests, must do.
 
 use redis::AsyncCommands;
 use serde_json::Value;
 use tests::Stage;
+use tests::corpus::payloads;
 use tests::json_walk::count_items;
 
 use crate::{SOON, drained};
 
-fn corpus() -> Option<Vec<(String, Vec<u8>)>> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/whatsapp/corpus");
-    let folder = std::env::var_os("WHATSAPP_CORPUS").map_or(beside, PathBuf::from);
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .ok()?
-        .filter_map(|file| Some(file.ok()?.path()))
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "json")
-        })
-        .collect();
-    files.sort();
-    let read = |path: PathBuf| {
-        let name = path
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        (name, std::fs::read(path).expect("a readable file"))
-    };
-    Some(files.into_iter().map(read).collect())
-}
-
 #[tokio::test]
 async fn every_item_of_the_corpus_comes_out_once() {
-    let Some(corpus) = corpus() else {
+    let Some(corpus) = payloads("every_item_of_the_corpus_comes_out_once") else {
         return;
     };
     let stage = Stage::new().await;

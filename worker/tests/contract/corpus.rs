@@ -1,18 +1,14 @@
-//! Every payload of a corpus beside the checkout, if there is one: `WHATSAPP_CORPUS` names its
-//! folder.
-
-use std::path::PathBuf;
+//! Every payload of a corpus beside the checkout, if there is one.
 
 use serde_json::Value;
+use tests::corpus::payloads;
 
 use crate::json_walk::count_items;
-use crate::{check, events, json_files, manifest_dir, open, validator};
+use crate::{check, events, open, validator};
 
 #[test]
 fn every_item_of_the_corpus_is_an_event_that_holds_it() {
-    let beside = manifest_dir().join("../../shared/whatsapp/corpus");
-    let folder = std::env::var_os("WHATSAPP_CORPUS").map_or(beside, PathBuf::from);
-    let Some(files) = json_files(folder) else {
+    let Some(files) = payloads("every_item_of_the_corpus_is_an_event_that_holds_it") else {
         return;
     };
     let validator = validator();
