@@ -2,11 +2,12 @@
 
 use redis::AsyncCommands;
 use tests::Stage;
+use tests::events::Event;
 use tests::meta::payload::{self, Number};
-use tests::neighbours::{Fault, Service, Tenant};
+use tests::neighbours::{Fault, Service, Tenant, Turn};
 use tests::waiting::eventually;
 
-use crate::{SOON, drained};
+use crate::{SOON, drained, repeats};
 
 /// The one object below `prefix`.
 async fn only_object(stage: &Stage, prefix: &str) -> tests::store::Object {
@@ -113,38 +114,95 @@ async fn a_silent_tenant_service_holds_back_only_whom_it_does_not_know() {
     assert_eq!(*texts, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
+/// An account in a partition, whose worker dies of each image, and one beside it that is well.
+struct Neighbourhood {
+    poisoned: Number,
+    well: Number,
+    body: bytes::Bytes,
+    /// Of the image: the Graph API never answers for it, so it stays in work.
+    media_id: String,
+}
+
+impl Neighbourhood {
+    fn new(stage: &Stage, is_partition: impl Fn(u16) -> bool) -> Self {
+        let keys = shared::keys::Keys::new("whatsapp", 16);
+        let partition_of = |number: &Number| keys.partition_of(&number.waba_id);
+        let number = |wanted: &dyn Fn(u16) -> bool| loop {
+            let number = Number::fresh();
+            if wanted(partition_of(&number)) {
+                break number;
+            }
+        };
+        let poisoned = number(&is_partition);
+        let media_id = rand::random_range(1_000_000_000_u64..9_000_000_000).to_string();
+        let hang = Turn::Fault(Fault::Hang);
+        stage.neighbours.always(Service::Graph, &media_id, hang);
+        Self {
+            well: number(&|partition| partition == partition_of(&poisoned)),
+            body: poisoned.message(payload::image("1111111111", &media_id)),
+            poisoned,
+            media_id,
+        }
+    }
+
+    /// How often workers had the image in work, at least.
+    fn asked(&self, stage: &Stage) -> usize {
+        let asked = stage.neighbours.received(Service::Graph).into_iter();
+        asked
+            .filter(|asked| asked.path.contains(&self.media_id))
+            .count()
+    }
+}
+
+/// Every crash before the third makes suspects of all that is in work; a suspect is in work alone, and
+/// five deaths then are enough.
 #[tokio::test]
-async fn an_entry_that_kept_taking_workers_with_it_is_set_aside() {
+async fn entries_of_two_partitions_that_kill_every_worker_are_set_aside() {
+    const CRASHES: usize = 3 + 5;
     let stage = Stage::new().await;
-    let number = Number::fresh();
     let ingress = stage.ingress().start().await;
-    let body = number.message(payload::text("1111111111", "poison"));
-    stage.sender(&ingress).send(body.clone()).await;
-    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
-    let key = |what| format!("whatsapp:{{{partition}}}:{what}");
-    let mut redis = stage.redis.connection().await;
-    // As if five workers had died while they had this entry in work alone.
-    let reply: redis::streams::StreamRangeReply =
-        redis.xrange_all(key("stream")).await.expect("XRANGE");
-    let id = &reply.ids[0].id;
-    redis
-        .xgroup_create::<_, _, _, ()>(key("stream"), "workers", "0")
-        .await
-        .expect("XGROUP");
-    redis
-        .hset::<_, _, _, ()>(key("suspects"), id, 3)
-        .await
-        .expect("HSET");
-    redis
-        .hset::<_, _, _, ()>(key("deaths"), id, "a,b,c,d,e,")
-        .await
-        .expect("HSET");
-    let _worker = stage.worker().start().await;
-    let folder = format!("failed/tenant-{}/", number.waba_id);
-    let object = only_object(&stage, &folder).await;
-    assert_eq!(object.bytes, body);
-    assert_eq!(object.metadata["reason"], "crashes");
-    assert_eq!(object.metadata["items"], "0");
-    assert_eq!(object.metadata["attempts"], "5");
+    let worker = stage.worker().env("LEASE_TTL", "1s");
+    let mut worker = worker.env("MEDIA_DEADLINE", "10m").start().await;
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    let one = Neighbourhood::new(&stage, |_| true);
+    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&one.poisoned.waba_id);
+    let other = Neighbourhood::new(&stage, |own| own != partition);
+    let both = [one, other];
+    for place in &both {
+        sender.send(place.body.clone()).await;
+    }
+    let mut asked = [0; 2];
+    for crash in 0..CRASHES {
+        eventually(SOON, "both are in work", async || {
+            let now = [0, 1].map(|n| both[n].asked(&stage));
+            (now[0] > asked[0] && now[1] > asked[1]).then(|| asked = now)
+        })
+        .await;
+        for place in &both {
+            let text = payload::text("2222222222", &crash.to_string());
+            sender.send(place.well.message(text)).await;
+        }
+        worker.kill();
+        asked = [0, 1].map(|n| both[n].asked(&stage));
+        worker.restart().await;
+    }
+    let all = |seen: &[Event]| seen.len() - repeats(seen) == 2 * CRASHES;
+    let seen = events.wait_until(SOON, all).await;
     drained(&stage).await;
+    let expected: Vec<_> = (0..CRASHES).map(|n| n.to_string()).collect();
+    for place in &both {
+        let folder = format!("failed/tenant-{}/", place.poisoned.waba_id);
+        let object = only_object(&stage, &folder).await;
+        assert_eq!(object.bytes, place.body);
+        assert_eq!(object.metadata["reason"], "crashes");
+        assert_eq!(object.metadata["items"], "0");
+        assert_eq!(object.metadata["attempts"], "5");
+        let own = seen
+            .iter()
+            .filter(|event| event.text("/channel/businessAccountId") == place.well.waba_id);
+        let own: Vec<_> = own.cloned().collect();
+        assert_eq!(crate::first_texts(&own)["2222222222"], expected);
+    }
+    let failed = stage.webhooks().list("failed/").await.expect("a list");
+    assert_eq!(failed.len(), 2, "{failed:?}");
 }
