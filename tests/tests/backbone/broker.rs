@@ -261,9 +261,12 @@ async fn a_broker_that_hangs_resets_and_flaps_is_connected_again() {
         rate: 100,
     };
     let mut sending = load.send(&stage.sender(&ingress));
+    // On a slow machine all may be out before the last fault.
     let more = async || {
         let before = events.count();
-        events.wait_for(before + 20, SOON).await;
+        let last = |seen: &[Event]| seen.len() - repeats(seen) == load.total();
+        let more = |seen: &[Event]| seen.len() >= before + 20 || last(seen);
+        events.wait_until(SOON, more).await;
     };
     more().await;
     proxy.set(Mode::Blackhole);

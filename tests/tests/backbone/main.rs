@@ -78,6 +78,27 @@ fn repeats(events: &[Event]) -> usize {
     events.len() - ids.len()
 }
 
+/// Asserts the promise: each of its `crashes` repeats at most 64 events of a partition. A second
+/// delivery of one publication is none of ours.
+fn assert_repeats(events: &[Event], crashes: impl Fn(u16) -> usize) {
+    let keys = shared::keys::Keys::new("whatsapp", 16);
+    let mut seen = std::collections::HashSet::new();
+    let mut repeats: HashMap<u16, usize> = HashMap::new();
+    for event in events {
+        if !seen.insert(&event.message_id) && !event.redelivered {
+            let account = event.text("/channel/businessAccountId");
+            *repeats.entry(keys.partition_of(account)).or_default() += 1;
+        }
+    }
+    for (partition, repeats) in repeats {
+        let crashes = crashes(partition);
+        assert!(
+            repeats <= 64 * crashes,
+            "{repeats} repeats of {partition}, {crashes} crashes"
+        );
+    }
+}
+
 /// How many entries all streams of the deployment hold.
 async fn stored(stage: &Stage) -> u64 {
     let mut length = 0;

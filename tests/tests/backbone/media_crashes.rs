@@ -153,7 +153,7 @@ async fn in_the_middle_of_a_transfer() {
 #[tokio::test]
 async fn between_the_upload_and_the_publication() {
     let scene = Scene::new().await;
-    let mut worker = scene.worker().start().await;
+    let mut worker = scene.worker().env("MEDIA_DEADLINE", "60s").start().await;
     scene.broker.set(Mode::Blackhole);
     let (_, message) = scene.image();
     scene.send([message.clone()]).await;

@@ -11,7 +11,9 @@ use crate::SOON;
 #[tokio::test]
 async fn a_webhook_becomes_an_event() {
     let stage = Stage::new().await;
-    let (ingress, _worker) = (stage.ingress().start().await, stage.worker().start().await);
+    // However slow the store: an image that is late has a second event.
+    let worker = stage.worker().env("MEDIA_DEADLINE", "60s");
+    let (ingress, _worker) = (stage.ingress().start().await, worker.start().await);
     let events = stage.events();
     let sender = stage.sender(&ingress);
     let number = Number::fresh();

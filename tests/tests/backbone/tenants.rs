@@ -88,11 +88,15 @@ async fn each_fault_of_the_service_holds_back_whom_it_does_not_know_and_nobody_e
 }
 
 #[tokio::test]
-async fn a_known_tenant_outlives_a_minute_without_the_service() {
+async fn a_known_tenant_outlives_a_service_that_is_away() {
     let stage = Stage::new().await;
     let number = Number::fresh();
     let (ingress, mut worker) = (
-        stage.ingress().start().await,
+        stage
+            .ingress()
+            .env("RATE_LIMIT_PER_MINUTE", 0)
+            .start()
+            .await,
         stage.worker().env("TENANT_CACHE_TTL", "1s").start().await,
     );
     let events = stage.events();
@@ -105,31 +109,20 @@ async fn a_known_tenant_outlives_a_minute_without_the_service() {
         .neighbours
         .set_fault(Service::Tenants, Fault::Status(500));
     let mut sent = 1;
-    let began = tokio::time::Instant::now();
-    while began.elapsed() < Duration::from_secs(60) {
+    // By a worker that never had an answer of the service itself.
+    worker.restart().await;
+    eventually(SOON * 2, "it is left alone and tried again", async || {
         sender
             .send(number.message(payload::text("1111111111", &sent.to_string())))
             .await;
         sent += 1;
         events.wait_for(sent, SOON).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        if sent == 20 {
-            worker.restart().await;
-        }
-    }
+        let tried = "to=\"half_open\"";
+        let tried = worker.metric("breaker_transitions_total", tried).await;
+        (tried > 0.0).then_some(())
+    })
+    .await;
     assert!(worker.metric("tenants_stale_total", "").await > 0.0);
-    assert!(
-        worker
-            .metric("breaker_transitions_total", "to=\"open\"")
-            .await
-            > 0.0
-    );
-    assert!(
-        worker
-            .metric("breaker_transitions_total", "to=\"half_open\"")
-            .await
-            > 0.0
-    );
     let asked = stage.neighbours.requests(Service::Tenants);
     assert!(asked < 80, "{asked} questions");
     stage.neighbours.set_fault(Service::Tenants, Fault::None);
@@ -530,17 +523,11 @@ async fn a_mountain_of_an_unknown_account_waits_beside_the_traffic_of_others() {
     .await;
     let during = memory(&mut worker);
     for n in 0..50 {
-        let began = std::time::Instant::now();
         sender
             .send(known.message(payload::text("1111111111", &n.to_string())))
             .await;
+        // Behind what waits it would never come.
         events.wait_for(n + 2, SOON).await;
-        // What waits would make it wait for ever.
-        assert!(
-            began.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            began.elapsed()
-        );
     }
     let bound = 64.0 + 0.0002 * count as f64;
     assert!(during - before < bound, "from {before} to {during} MB");
