@@ -15,6 +15,8 @@ use redis::aio::{
 use redis::cluster::{ClusterClient, ClusterClientBuilder, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
     IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
@@ -28,6 +30,14 @@ use crate::secrets::{Follow, Rotating, Secret};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A link to a cluster is not suspected before it is so old: it may still be made.
 const CLUSTER_LINK_PATIENCE: Duration = Duration::from_secs(5);
+/// A server that vanished without a word is noticed after `KEEPALIVE_IDLE` and `KEEPALIVE_PROBES`
+/// unanswered probes, and so is one that acknowledges nothing of what was sent: otherwise the kernel takes
+/// two hours, or a quarter of one. Firewalls that forget quiet connections don't get to.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
+#[cfg(target_os = "linux")]
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Whoever is asked over a connection of its own answers within this time, or is away.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The client's own retries in a cluster, for a slot that is moving. What is away for longer is
@@ -52,7 +62,10 @@ impl Target {
         let nodes: Result<Vec<_>, _> = urls
             .expose()
             .split(',')
-            .map(|url| url.trim().into_connection_info())
+            .map(|url| {
+                let node = url.trim().into_connection_info()?;
+                Ok::<_, RedisError>(node.set_tcp_settings(tcp_settings()))
+            })
             .collect();
         let nodes = nodes.map_err(|error| {
             format!(
@@ -74,6 +87,20 @@ impl Target {
     }
 }
 
+/// Of every connection; the client turns none of this on by itself.
+fn tcp_settings() -> TcpSettings {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    let settings = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(USER_TIMEOUT);
+    settings
+}
+
 fn cluster(nodes: &[ConnectionInfo], response_timeout: Duration) -> RedisResult<ClusterClient> {
     let (shortest, longest) = CLUSTER_RETRY_MS;
     ClusterClientBuilder::new(nodes.to_vec())
@@ -83,6 +110,8 @@ fn cluster(nodes: &[ConnectionInfo], response_timeout: Duration) -> RedisResult<
         .connection_timeout(CONNECT_TIMEOUT.min(response_timeout))
         .response_timeout(response_timeout)
         .overall_response_timeout(Some(response_timeout))
+        // Those of the nodes' addresses don't count.
+        .tcp_settings(tcp_settings())
         .build()
 }
 

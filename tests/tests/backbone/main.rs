@@ -39,6 +39,7 @@ mod replay;
 mod rolling;
 mod setting_aside;
 mod settings;
+mod sockets;
 mod spool;
 mod status;
 mod store_faults;
