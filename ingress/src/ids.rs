@@ -4,6 +4,8 @@
 //! isn't everyday goes through [`shared::webhook::read`], whose result the fast path must equal.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use shared::intake::Delivery;
@@ -39,6 +41,7 @@ fn without_items(waba_id: &str, body: Bytes) -> Delivery {
         body,
         whole_body: true,
         unreadable: None,
+        apart: Duration::ZERO,
     }
 }
 
@@ -53,9 +56,11 @@ fn by_account(body: &Bytes) -> Result<Vec<Delivery>, Unreadable> {
     }
     let [] = accounts[..] else {
         let alone = accounts.len() == 1;
+        let apart = apart(&accounts);
         return Ok(accounts
             .into_iter()
-            .map(|(waba_id, entries)| {
+            .zip(apart)
+            .map(|((waba_id, entries), apart)| {
                 let body = if alone {
                     body.clone()
                 } else {
@@ -74,12 +79,31 @@ fn by_account(body: &Bytes) -> Result<Vec<Delivery>, Unreadable> {
                         identities,
                         whole_body: false,
                         unreadable: None,
+                        apart,
                     }
                 }
             })
             .collect());
     };
     Ok(vec![without_items(NO_WABA, body.clone())])
+}
+
+/// Of each account how much later it counts as received: those that have a message id of an account
+/// before them one millisecond more each.
+fn apart(accounts: &[(&str, Vec<&webhook::Entry<'_>>)]) -> Vec<Duration> {
+    let mut met: HashSet<&str> = HashSet::new();
+    let mut apart = Duration::ZERO;
+    let mut all = Vec::new();
+    for (_, entries) in accounts {
+        let items = entries.iter().flat_map(|entry| &entry.items);
+        let ids: HashSet<&str> = items.filter_map(|item| item.id.as_deref()).collect();
+        if accounts.len() > 1 && !met.is_disjoint(&ids) {
+            apart += Duration::from_millis(1);
+        }
+        met.extend(ids);
+        all.push(apart);
+    }
+    all
 }
 
 /// A body of one account out of a mixed one, each entry's bytes untouched.
@@ -119,6 +143,7 @@ fn everyday(body: &Bytes) -> Option<Delivery> {
         identities,
         whole_body: false,
         unreadable: None,
+        apart: Duration::ZERO,
     })
 }
 

@@ -270,6 +270,7 @@ async fn store(
 
 async fn keep(door: &Door, delivery: &Delivery, envelope: &Envelope) -> Result<Stored, NotStored> {
     let Door { ingress, redis, .. } = door;
+    let envelope = &envelope.of(delivery);
     let (intake, partition) = (
         &ingress.intake,
         ingress.keys.partition_of(&delivery.waba_id),

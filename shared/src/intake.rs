@@ -24,6 +24,9 @@ pub struct Delivery {
     pub whole_body: bool,
     /// Why the body can't be read.
     pub unreadable: Option<String>,
+    /// It counts as received this much later than its body: objects are named after their time and a
+    /// message id, and an account that stands earlier in the body has one of the same id.
+    pub apart: Duration,
 }
 
 /// What all deliveries of a request share.
@@ -149,6 +152,14 @@ pub fn outcome((outcome, items, remaining, resets_in_ms, limit): Reply) -> Resul
 }
 
 impl Envelope {
+    /// That of one delivery of the request.
+    pub fn of(&self, delivery: &Delivery) -> Self {
+        Self {
+            received_at: self.received_at + delivery.apart,
+            ..self.clone()
+        }
+    }
+
     /// Ms since 1970.
     pub fn received_at_ms(&self) -> u64 {
         let since = self.received_at.duration_since(SystemTime::UNIX_EPOCH);

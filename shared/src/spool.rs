@@ -118,6 +118,8 @@ pub fn decode(object: &Bytes) -> Result<Spooled, Undecodable> {
                 .ok_or(Undecodable::Identity)?,
             whole_body: head.whole_body,
             unreadable: head.unreadable,
+            // Its time has it.
+            apart: Duration::ZERO,
         },
         envelope: Envelope {
             correlation_id: head.correlation_id,
@@ -162,6 +164,7 @@ mod tests {
                 identities: vec![Identity([7; 32]), Identity::of_body(b"x")],
                 whole_body: false,
                 unreadable: Some("not JSON".to_owned()),
+                apart: Duration::ZERO,
             },
             envelope: Envelope {
                 correlation_id: "c".to_owned(),

@@ -166,7 +166,9 @@ async fn settle_object(work: &Work, tenure: &Tenure, id: &str, settle: &Settle) 
 async fn put(work: &Work, object: OwedObject) -> Outcome {
     let described: BTreeMap<String, String> =
         serde_json::from_str(&object.attributes).unwrap_or_default();
-    let put = work.store.put(&object.key, &described, object.body.into());
+    let put = work
+        .store
+        .put_apart(&object.key, &described, object.body.into());
     let began = Instant::now();
     let correlation_id = described.get("correlation-id");
     let correlation_id = correlation_id.map_or("", String::as_str);

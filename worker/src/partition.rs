@@ -578,8 +578,9 @@ impl Partition {
             .into_iter()
             .collect();
         let deaths = self.notes.deaths.get(&raw.id).copied().unwrap_or(0);
-        let name = store::body_name(&entry.body);
-        let mut admitted = Entry::new(raw.id, bytes, Head::of(&entry, name.clone()));
+        let head = Head::of(&entry);
+        let name = head.name.clone();
+        let mut admitted = Entry::new(raw.id, bytes, head);
         if deaths >= self.work.max_deliveries {
             let fresh = entry.fresh.iter().copied();
             let open: Vec<usize> = fresh.filter(|n| !done.contains(n)).collect();
@@ -866,7 +867,7 @@ impl Partition {
         let writing = async move {
             let body = bytes::Bytes::copy_from_slice(&payload.entry.body);
             let began = Instant::now();
-            let put = timeout(ARCHIVE_PATIENCE, store.put(&key, &described, body)).await;
+            let put = timeout(ARCHIVE_PATIENCE, store.put_apart(&key, &described, body)).await;
             match put {
                 Ok(Ok(())) => {
                     metrics.uploaded(Uploaded::Payload, began.elapsed());
@@ -908,10 +909,16 @@ impl Partition {
                 self.work
                     .metrics
                     .item_set_aside(tenant, kind, reason.name());
-                let name = match item {
+                let mut name = match item {
                     Some((_, item)) => store::item_name(item),
                     None => format!("{}.{n}", entry.head.name),
                 };
+                let mut others = entry.set_aside.iter().filter(|(of, _)| **of != reason);
+                if let Some((_, item)) = item
+                    && others.any(|(_, other)| other.name == name)
+                {
+                    name = store::name_apart(item);
+                }
                 let of_reason = entry.set_aside.entry(reason);
                 let set_aside = of_reason.or_insert_with(|| SetAside {
                     items: Vec::new(),

@@ -15,7 +15,9 @@ use anyhow::Context;
 use bytes::Bytes;
 use chrono::DateTime;
 use object_store::aws::AmazonS3;
-use object_store::{Attribute, AttributeValue, Attributes, ObjectStore, PutOptions};
+use object_store::{
+    Attribute, AttributeValue, Attributes, GetOptions, ObjectStore, PutMode, PutOptions,
+};
 use sha2::{Digest, Sha256};
 use shared::store::{StoreArgs, StoreKeys, StorePatience, path};
 use shared::webhook::{Identity, Place};
@@ -155,10 +157,49 @@ impl Store {
         described: &BTreeMap<String, String>,
         body: Bytes,
     ) -> object_store::Result<()> {
+        self.put_as(PutMode::Overwrite, key, described, body).await
+    }
+
+    /// Writes an object that may not take another one's place: where its key has other bytes (of another
+    /// webhook with the same message id that came in the same millisecond), it goes [`beside`] them. The same key and bytes
+    /// may be written twice.
+    ///
+    /// # Errors
+    /// The store is away or refuses.
+    pub async fn put_apart(
+        &self,
+        key: &str,
+        described: &BTreeMap<String, String>,
+        body: Bytes,
+    ) -> object_store::Result<()> {
+        let created = self
+            .put_as(PutMode::Create, key, described, body.clone())
+            .await;
+        match created {
+            Err(object_store::Error::AlreadyExists { .. }) => {}
+            ended => return ended,
+        }
+        let options = GetOptions::new().with_head(true);
+        let there = self.webhooks.get_opts(&path(key), options).await?;
+        let digest = Attribute::Metadata(SHA256.into());
+        let same = there.attributes.get(&digest).map(AsRef::as_ref) == Some(&*sha256(&body));
+        if same {
+            return self.put(key, described, body).await;
+        }
+        let beside = beside(key, Identity::of_body(&body));
+        self.put(&beside, described, body).await
+    }
+
+    async fn put_as(
+        &self,
+        mode: PutMode,
+        key: &str,
+        described: &BTreeMap<String, String>,
+        body: Bytes,
+    ) -> object_store::Result<()> {
         let mut attributes = Attributes::new();
         attributes.insert(Attribute::ContentType, "application/json".into());
-        let digest = hex(&Sha256::digest(&body));
-        attributes.insert(Attribute::Metadata(SHA256.into()), digest.into());
+        attributes.insert(Attribute::Metadata(SHA256.into()), sha256(&body).into());
         for (name, value) in described {
             attributes.insert(
                 Attribute::Metadata(name.clone().into()),
@@ -166,6 +207,7 @@ impl Store {
             );
         }
         let options = PutOptions {
+            mode,
             attributes,
             ..PutOptions::default()
         };
@@ -211,14 +253,26 @@ pub fn item_name(item: &PayloadItem) -> String {
     let id = item.id.as_deref().filter(|id| !id.is_empty());
     match (item.place, id) {
         (Place::Message, Some(id)) => segment(id),
-        (_, Some(id)) => format!("{}.{}", segment(id), item.identity.short()),
-        (_, None) => format!("{}.{}", segment(&item.field), item.identity.short()),
+        (_, Some(_) | None) => name_apart(item),
     }
 }
 
+/// The same where another object of the same time may be called after a message of the same id.
+pub fn name_apart(item: &PayloadItem) -> String {
+    let id = item.id.as_deref().filter(|id| !id.is_empty());
+    let id = segment(id.unwrap_or(&item.field));
+    format!("{id}.{}", item.identity.short())
+}
+
+/// The key of an object whose own key is taken by other bytes. `body`: identity of its own.
+pub fn beside(key: &str, body: Identity) -> String {
+    let stem = key.strip_suffix(".json").unwrap_or(key);
+    format!("{stem}.{}.json", body.short())
+}
+
 /// What the object of a body without items is called.
-pub fn body_name(body: &[u8]) -> String {
-    format!("body.{}", Identity::of_body(body).short())
+pub fn body_name(body: Identity) -> String {
+    format!("body.{}", body.short())
 }
 
 /// Text as one segment of a key: nothing in it can lead out of its folder.
@@ -236,6 +290,10 @@ pub(crate) fn segment(text: &str) -> String {
             other => format!("%{other:02X}"),
         })
         .collect()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 fn hex(bytes: &[u8]) -> String {

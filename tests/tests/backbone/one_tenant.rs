@@ -148,3 +148,153 @@ async fn a_graph_api_that_fails_for_one_token_serves_the_others() {
         assert_eq!(event.text("/message/media/status"), "pending");
     }
 }
+
+/// Both accounts are one tenant's.
+fn share_tenant(stage: &Stage, numbers: &[&Number], status: &str) {
+    for number in numbers {
+        let waba_id = &number.waba_id;
+        let tenant = json!({"tenantId": "shared", "businessAccountId": waba_id, "status": status, "accessToken": "token"});
+        stage.neighbours.set_tenant(waba_id, Tenant::Custom(tenant));
+    }
+}
+
+/// The raw payload of an event is its own account's.
+async fn assert_own_payload(stage: &Stage, event: &Event) {
+    let key = event.text("/rawObject/key");
+    let raw = stage.webhooks().get(key).await.expect("the store");
+    let raw = String::from_utf8_lossy(&raw.expect("an object")).into_owned();
+    let number = event.text("/channel/phoneNumberId");
+    assert!(raw.contains(number), "{key} is not the payload of {number}");
+}
+
+#[tokio::test]
+async fn accounts_of_one_tenant_with_one_message_id_in_one_post_keep_all_they_have() {
+    let stage = Stage::new().await;
+    let numbers = [Number::fresh(), Number::fresh(), Number::fresh()];
+    share_tenant(&stage, &numbers.each_ref(), "active");
+    let (ingress, _worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let events = stage.events();
+    let wamid = payload::wamid();
+    let entries = numbers.iter().enumerate().map(|(n, number)| {
+        let mut message = payload::image("1", &format!("5550{n}"));
+        message["id"] = wamid.clone().into();
+        payload::entry(&number.waba_id, [number.messages([message])])
+    });
+    let body = payload::webhook(entries);
+    stage.sender(&ingress).send(body).await;
+    let seen = events.wait_for(3, SOON).await;
+    drained(&stage).await;
+    let archived = stage.webhooks().list("shared/").await.expect("a list");
+    assert_eq!(archived.len(), 3, "{archived:?}");
+    let files = stage.media().list("shared/").await.expect("a list");
+    assert_eq!(files.len(), 3, "{files:?}");
+    for event in &seen {
+        assert_own_payload(&stage, event).await;
+        let file = event.text("/message/media/key");
+        let bytes = stage.media().get(file).await.expect("the store");
+        let expected = format!("media {}", event.text("/message/media/id"));
+        assert_eq!(bytes.expect("a file"), expected.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn what_is_set_aside_of_one_message_id_of_two_accounts_is_kept_twice() {
+    let stage = Stage::new().await;
+    let numbers = [Number::fresh(), Number::fresh()];
+    share_tenant(&stage, &numbers.each_ref(), "suspended");
+    let (ingress, _worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let message = payload::text("1", "a");
+    let entries = numbers
+        .each_ref()
+        .map(|number| payload::entry(&number.waba_id, [number.messages([message.clone()])]));
+    stage.sender(&ingress).send(payload::webhook(entries)).await;
+    let both = async || {
+        let failed = stage.webhooks().list("failed/shared/").await.ok()?;
+        (failed.len() == 2).then_some(())
+    };
+    eventually(SOON, "both are set aside", both).await;
+    drained(&stage).await;
+    both().await.expect("both are still there");
+}
+
+/// Puts a body of an account into the one stream, as if it had come at a certain time; `source`: key of
+/// the object that it was put back from.
+async fn put(stage: &Stage, waba_id: &str, body: &[u8], source: Option<&str>) {
+    let mut add = redis::cmd("XADD");
+    add.arg("whatsapp:{0}:stream").arg("*");
+    for (name, value) in [
+        ("v", "1"),
+        ("w", waba_id),
+        ("c", "c"),
+        ("t", "1700000000000"),
+        ("n", "0"),
+        ("s", ""),
+        ("p", ""),
+        ("r", ""),
+    ] {
+        add.arg(name).arg(value);
+    }
+    add.arg("b").arg(body);
+    if let Some(source) = source {
+        add.arg("o").arg(source).arg("x").arg("").arg("a").arg(1);
+    }
+    let mut redis = stage.redis.connection().await;
+    add.query_async::<()>(&mut redis).await.expect("XADD");
+}
+
+/// Keys and bodies of the objects in a folder.
+async fn kept(stage: &Stage, folder: &str) -> Vec<(String, Vec<u8>)> {
+    let mut kept = Vec::new();
+    for key in stage.webhooks().list(folder).await.expect("a list") {
+        let body = stage.webhooks().get(&key).await.expect("the store");
+        kept.push((key, body.expect("an object").to_vec()));
+    }
+    kept
+}
+
+#[tokio::test]
+async fn payloads_of_one_message_id_and_one_millisecond_lie_beside_each_other() {
+    let stage = Stage::new().await;
+    let (first, second, unknown) = (Number::fresh(), Number::fresh(), Number::fresh());
+    let of_number = |number: &Number, phone_number_id: &str| Number {
+        phone_number_id: phone_number_id.to_owned(),
+        ..number.clone()
+    };
+    share_tenant(&stage, &[&first, &second], "active");
+    stage
+        .neighbours
+        .set_tenant(&unknown.waba_id, Tenant::Unknown);
+    let _worker = stage.worker().env("STREAM_PARTITIONS", 1).start().await;
+    let message = payload::text("1", "a");
+    let mut bodies = Vec::new();
+    for (folder, number) in [
+        ("shared/", first.clone()),
+        ("shared/", second.clone()),
+        ("shared/", of_number(&second, "4711")),
+        ("failed/", unknown.clone()),
+        ("failed/", of_number(&unknown, "4712")),
+    ] {
+        let body = number.message(message.clone()).to_vec();
+        bodies.push((folder, number.waba_id, body));
+    }
+    // Each once more, as after a crash: nothing is kept twice.
+    for (_, waba_id, body) in bodies.iter().chain(&bodies) {
+        put(&stage, waba_id, body, None).await;
+    }
+    drained(&stage).await;
+    for folder in ["shared/", "failed/"] {
+        let of_folder = bodies.iter().filter(|(of, ..)| *of == folder);
+        let mut expected: Vec<_> = of_folder.map(|(.., body)| body.clone()).collect();
+        let kept = kept(&stage, folder).await;
+        let mut found: Vec<_> = kept.into_iter().map(|(_, body)| body).collect();
+        (expected.sort(), found.sort());
+        assert_eq!(found, expected, "{folder}");
+    }
+    // What is put back and set aside again stays where it is.
+    let failed = kept(&stage, "failed/").await;
+    for (key, body) in &failed {
+        put(&stage, &unknown.waba_id, body, Some(key)).await;
+    }
+    drained(&stage).await;
+    assert_eq!(kept(&stage, "failed/").await, failed);
+}

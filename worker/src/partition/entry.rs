@@ -83,6 +83,8 @@ pub(super) struct Head {
     pub(super) described: Described,
     /// What the raw object is called.
     pub(super) name: String,
+    /// Identity of the body.
+    body: Identity,
     /// Where it comes from, if it was put back.
     pub(super) returned: Option<Returned>,
 }
@@ -238,11 +240,8 @@ impl Entry {
             ] {
                 described.insert(name.to_owned(), value);
             }
-            (
-                store::failed_key(&folder, self.head.received_at_ms, &name),
-                described,
-                self.failed_body.clone(),
-            )
+            let key = store::failed_key(&folder, self.head.received_at_ms, &name);
+            (self.head.own_key(key), described, self.failed_body.clone())
         });
         let failed: Vec<_> = failed.collect();
         let settle = self.head.returned.as_ref().map(|returned| {
@@ -298,7 +297,8 @@ impl Entry {
 }
 
 impl Head {
-    pub(super) fn of(entry: &StreamEntry, name: String) -> Self {
+    pub(super) fn of(entry: &StreamEntry) -> Self {
+        let body = Identity::of_body(&entry.body);
         Self {
             waba_id: entry.waba_id.clone(),
             received_at_ms: entry.received_at_ms,
@@ -309,7 +309,8 @@ impl Head {
                 ("received-at", entry.received_at_ms.to_string()),
                 ("traceparent", entry.traceparent.clone()),
             ]),
-            name,
+            name: store::body_name(body),
+            body,
             returned: entry.returned.clone(),
         }
     }
@@ -322,6 +323,7 @@ impl Head {
             received_at_ms: ms.unwrap_or(0),
             described: Described::from([("entry", id.to_owned())]),
             name: id.to_owned(),
+            body: Identity::of_body(&[]),
             returned: None,
         }
     }
@@ -357,6 +359,16 @@ impl Head {
                 format!("{name}.{}.{source}", returned.replay_id)
             }
             Some(_) | None => name.to_owned(),
+        }
+    }
+
+    /// The key of what is set aside: where it was put back from beside another object, its place there.
+    fn own_key(&self, key: String) -> String {
+        let beside = store::beside(&key, self.body);
+        let returned = self.returned.as_ref();
+        match returned.is_some_and(|returned| returned.source == beside) {
+            true => beside,
+            false => key,
         }
     }
 
