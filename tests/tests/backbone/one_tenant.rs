@@ -287,7 +287,8 @@ async fn payloads_of_one_message_id_and_one_millisecond_lie_beside_each_other() 
         let mut expected: Vec<_> = of_folder.map(|(.., body)| body.clone()).collect();
         let kept = kept(&stage, folder).await;
         let mut found: Vec<_> = kept.into_iter().map(|(_, body)| body).collect();
-        (expected.sort(), found.sort());
+        expected.sort();
+        found.sort();
         assert_eq!(found, expected, "{folder}");
     }
     // What is put back and set aside again stays where it is.
