@@ -24,6 +24,9 @@ pub enum Mode {
     /// Keeps connections open (and accepts new ones) and forwards nothing, either way. What was
     /// held back is forwarded when the mode changes again.
     Blackhole,
+    /// Connections that are open when this begins forward nothing any more, whatever mode comes, until
+    /// one that closes them: neither side hears that they are gone. New ones pass.
+    HalfOpen,
     /// Requests arrive, answers are thrown away. A connection is closed when this mode ends: an
     /// answer is missing in it.
     LoseAnswers,
@@ -155,6 +158,7 @@ async fn connect(client: TcpStream, upstreams: Vec<String>, mut modes: watch::Re
         Mode::Reset => return reset(&client),
         Mode::Pass
         | Mode::Blackhole
+        | Mode::HalfOpen
         | Mode::LoseAnswers
         | Mode::Slow(_)
         | Mode::Drip(_)
@@ -172,6 +176,7 @@ async fn connect(client: TcpStream, upstreams: Vec<String>, mut modes: watch::Re
         return;
     }
     let (mut client, mut server) = (client, server);
+    let (mut gone, mut closing) = (modes.clone(), modes.clone());
     let ended_by_reset = {
         let (client_reads, client_writes) = client.split();
         let (server_reads, server_writes) = server.split();
@@ -193,6 +198,12 @@ async fn connect(client: TcpStream, upstreams: Vec<String>, mut modes: watch::Re
             Direction::Answer,
         );
         tokio::select! {
+            biased;
+            () = becomes_half_open(&mut gone, &mode) => {
+                let closes = |mode: &Mode| matches!(mode, Mode::Refuse | Mode::Reset);
+                let closed = closing.wait_for(closes).await;
+                closed.is_ok_and(|mode| *mode == Mode::Reset)
+            }
             reset = requests => reset,
             reset = answers => reset,
         }
@@ -200,6 +211,14 @@ async fn connect(client: TcpStream, upstreams: Vec<String>, mut modes: watch::Re
     if ended_by_reset {
         reset(&client);
     }
+}
+
+/// Returns when [`Mode::HalfOpen`] begins after a connection was made in a mode.
+async fn becomes_half_open(modes: &mut watch::Receiver<Mode>, made_in: &Mode) {
+    if *made_in == Mode::HalfOpen {
+        drop(modes.wait_for(|mode| *mode != Mode::HalfOpen).await);
+    }
+    drop(modes.wait_for(|mode| *mode == Mode::HalfOpen).await);
 }
 
 /// Makes the end of a connection a RST.
@@ -230,12 +249,13 @@ async fn forward<'a>(
         match mode {
             Mode::Refuse => return false,
             Mode::Reset => return true,
-            Mode::Pass | Mode::Slow(_) if lost => return false,
+            Mode::Pass | Mode::HalfOpen | Mode::Slow(_) if lost => return false,
             Mode::Blackhole => match modes.changed().await {
                 Ok(()) => continue,
                 Err(_) => return false,
             },
             Mode::Pass
+            | Mode::HalfOpen
             | Mode::LoseAnswers
             | Mode::Slow(_)
             | Mode::Drip(_)
@@ -358,6 +378,17 @@ mod tests {
             0
         );
         proxy.set(Mode::Pass);
+        let mut gone = connect().await.expect("a connection");
+        assert_eq!(asked(&mut gone, b"1").await.expect("an echo"), b"1");
+        proxy.set(Mode::HalfOpen);
+        let unheard = tokio::time::timeout(Duration::from_millis(200), asked(&mut gone, b"2"));
+        unheard.await.expect_err("no echo");
+        let mut new = connect().await.expect("a connection");
+        assert_eq!(asked(&mut new, b"3").await.expect("an echo"), b"3");
+        proxy.set(Mode::Pass);
+        assert_eq!(asked(&mut new, b"4").await.expect("an echo"), b"4");
+        let unheard = tokio::time::timeout(Duration::from_millis(200), asked(&mut gone, b"5"));
+        unheard.await.expect_err("no echo");
         let mut reset = connect().await.expect("a connection");
         assert_eq!(asked(&mut reset, b"six").await.expect("an echo"), b"six");
         proxy.set(Mode::Reset);

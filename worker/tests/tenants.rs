@@ -10,6 +10,7 @@ use shared::keys::Keys;
 use shared::secrets::Secret;
 use tests::eventually;
 use tests::neighbours::{Fault, Neighbours, Service, Tenant};
+use tests::proxy::{Mode, Proxy};
 use tests::servers::{Redis, RedisOptions};
 use tokio::time::Instant;
 use worker::config::{Cli, Secrets};
@@ -47,7 +48,9 @@ impl Stage {
             ("--minio-access-key", "a"),
             ("--minio-secret-key", "s"),
         ];
-        let arguments = given.iter().chain(settings);
+        let given = given.iter();
+        let given = given.filter(|(name, _)| settings.iter().all(|(other, _)| other != name));
+        let arguments = given.chain(settings);
         let arguments = arguments.flat_map(|(name, value)| [*name, *value]);
         let arguments = std::iter::once("worker").chain(arguments);
         let config = <Cli as clap::Parser>::try_parse_from(arguments)
@@ -263,17 +266,7 @@ async fn an_invalidation_reaches_every_worker() {
             stop.clone(),
         ));
     }
-    let mut redis = stage.redis.connection().await;
-    eventually(SOON, "both listen", async || {
-        let counted: (String, usize) = redis::cmd("PUBSUB")
-            .arg("NUMSUB")
-            .arg("whatsapp:tenants:changed")
-            .query_async(&mut redis)
-            .await
-            .ok()?;
-        (counted.1 == 2).then_some(())
-    })
-    .await;
+    listens(&stage, 2).await;
     for worker in &workers {
         worker.resolve("1").await;
     }
@@ -289,6 +282,69 @@ async fn an_invalidation_reaches_every_worker() {
     for worker in &workers {
         assert!(matches!(worker.resolve("1").await, Verdict::Suspended(_)));
     }
+}
+
+/// What doesn't hear of changes for longer than this is a fault.
+const DEAF_AT_MOST: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_worker_that_became_deaf_notices_and_reads_again() {
+    let stage = Stage::new().await;
+    let proxy = Proxy::start(stage.redis.address()).await.expect("a proxy");
+    let url = format!("redis://{}", proxy.address());
+    let hears = stage.worker(&[("--redis-url", &url)]);
+    let other = stage.worker(&[]);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let _stopped = stop.clone().drop_guard();
+    let tracker = tokio_util::task::TaskTracker::new();
+    let (tenants, redis) = (hears.tenants.clone(), hears.secrets.redis.clone());
+    tracker.spawn(upkeep::hear_changes(tenants, redis, stop));
+    let accounts = ["1", "2", "3"];
+    for account in accounts {
+        stage.set_token(account, "old");
+    }
+    listens(&stage, 1).await;
+    for account in accounts {
+        hears.resolve(account).await;
+        assert_eq!(hears.token(account).await.as_deref(), Some("old"));
+    }
+    proxy.set(Mode::HalfOpen);
+    for account in accounts {
+        let passed = json!({"tenantId": "new", "accessToken": "new"});
+        stage.service.set_tenant(account, Tenant::Custom(passed));
+        other.tenants.invalidate(account).await.expect("Redis");
+    }
+    eventually(DEAF_AT_MOST, "what it missed is read again", async || {
+        for account in accounts {
+            let new = hears.resolve(account).await.tenant_id() == Some("new");
+            let new = new && hears.token(account).await.as_deref() == Some("new");
+            new.then_some(())?;
+        }
+        Some(())
+    })
+    .await;
+    // It hears again.
+    stage.service.set_tenant("1", Tenant::Unknown);
+    other.tenants.invalidate("1").await.expect("Redis");
+    eventually(SOON, "it hears", async || {
+        (hears.resolve("1").await == Verdict::Unknown).then_some(())
+    })
+    .await;
+}
+
+/// So many listen for changes.
+async fn listens(stage: &Stage, count: usize) {
+    let mut redis = stage.redis.connection().await;
+    eventually(SOON, "they listen", async || {
+        let counted: (String, usize) = redis::cmd("PUBSUB")
+            .arg("NUMSUB")
+            .arg("whatsapp:tenants:changed")
+            .query_async(&mut redis)
+            .await
+            .ok()?;
+        (counted.1 == count).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -155,6 +155,7 @@ impl fmt::Display for Action {
                 Mode::Refuse => f.write_str("refused"),
                 Mode::Reset => f.write_str("reset"),
                 Mode::Blackhole => f.write_str("half open"),
+                Mode::HalfOpen => f.write_str("half open for good"),
                 Mode::LoseAnswers => f.write_str("loses answers"),
                 Mode::Slow(pause) => write!(f, "slow by {} ms", ms(pause)),
                 Mode::Drip(pause) => write!(f, "drips a byte in {} ms", ms(pause)),

@@ -445,6 +445,13 @@ impl Tenants {
         self.flights().retain(|(flying, _), _| flying != waba_id);
     }
 
+    /// Some account may have changed: Redis knows.
+    fn doubt_all(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.memory.doubt_all(Instant::now());
+        self.tokens.doubt_all();
+    }
+
     /// Forgets an account everywhere: here, in Redis, and in all workers.
     ///
     /// # Errors

@@ -95,6 +95,11 @@ impl TokenStore {
         self.refused(|refusals| refusals.remove(waba_id));
     }
 
+    /// Any of them may be another one by now.
+    pub(super) fn doubt_all(&self) {
+        self.memory.doubt_all(Instant::now());
+    }
+
     fn fresh(&self, waba_id: &str) -> Option<Arc<Secret>> {
         self.memory.fresh(waba_id, Instant::now())
     }

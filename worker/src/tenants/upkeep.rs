@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use shared::redis::Redis;
 use shared::secrets::Rotating;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Directory, Need, REFRESHED_PART, Source, Tenants, Verdict};
@@ -19,6 +19,10 @@ use crate::retry::Backoff;
 const MOST_WARMED: usize = 1000;
 /// Accounts looked up side by side.
 const AT_ONCE: usize = 8;
+/// The connection that hears of changes is asked for an answer this often, and for this long: it is
+/// known to be deaf within 15 s.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_PATIENCE: Duration = Duration::from_secs(5);
 const NOTE_INTERVAL: Duration = Duration::from_secs(5);
 /// A changed file is noticed this soon.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,17 +36,14 @@ pub async fn hear_changes(tenants: Arc<Tenants>, redis: Redis, stop: Cancellatio
         let mut backoff = Backoff::for_server();
         loop {
             let began = Instant::now();
+            let version = redis.version();
             match redis.listen(&tenants.in_redis.changes()).await {
-                Ok(mut channel) => {
+                Ok(channel) => {
                     // What was said while nobody listened shows in Redis, where it is gone.
-                    tenants.memory.doubt_all(Instant::now());
-                    let mut changes = channel.on_message();
-                    while let Some(change) = changes.next().await {
-                        if let Ok(waba_id) = change.get_payload::<String>() {
-                            tracing::info!(waba_id, "an account has changed");
-                            tenants.forget(&waba_id);
-                        }
-                    }
+                    tenants.doubt_all();
+                    let same_redis = || redis.version() == version;
+                    let why = tenants.hear(channel, same_redis).await;
+                    tracing::info!(why, "changes of accounts are listened for anew");
                 }
                 Err(error) => tracing::debug!(%error, "changes of accounts can't be heard"),
             }
@@ -53,6 +54,42 @@ pub async fn hear_changes(tenants: Arc<Tenants>, redis: Redis, stop: Cancellatio
         }
     };
     stop.run_until_cancelled(listening).await;
+}
+
+impl Tenants {
+    /// Hears of changes; why it ended. A connection can be gone without a sign of it, and then nothing is
+    /// heard any more: so it is asked for an answer now and then.
+    async fn hear(
+        &self,
+        channel: ::redis::aio::PubSub,
+        same_redis: impl Fn() -> bool,
+    ) -> &'static str {
+        let (mut asks, mut changes) = channel.split();
+        let mut pings = interval(PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                change = changes.next() => {
+                    let Some(change) = change else {
+                        return "the connection ended";
+                    };
+                    if let Ok(waba_id) = change.get_payload::<String>() {
+                        tracing::info!(waba_id, "an account has changed");
+                        self.forget(&waba_id);
+                    }
+                }
+                _ = pings.tick() => {
+                    // What is heard meanwhile waits.
+                    match timeout(PING_PATIENCE, asks.ping::<::redis::Value>()).await {
+                        Ok(Ok(_)) if same_redis() => {}
+                        Ok(Ok(_)) => return "Redis has another address",
+                        Ok(Err(_)) => return "a ping failed",
+                        Err(_) => return "a ping got no answer",
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Loads the accounts seen last, and refreshes what is used before it runs out, until `stop`. Of a
