@@ -219,3 +219,58 @@ async fn limits_go_with_their_accounts_wherever_the_change_was_stopped() {
     assert_eq!(at(&mut redis, &here).await, None);
     assert_eq!(at(&mut redis, &there).await, Some(7));
 }
+
+/// By a login that may not delete: right after the deployment got its new count.
+#[tokio::test]
+async fn a_change_stopped_after_the_count_is_written_is_complete_but_for_limits_nobody_reads() {
+    let stage = Stage::new().await;
+    let mut worker = stage.worker().start().await;
+    let (events, number) = (stage.events(), Number::fresh());
+    assert!(worker.stop(SOON).await);
+    let (old, new) = (
+        shared::keys::Keys::new("whatsapp", 16),
+        shared::keys::Keys::new("whatsapp", 32),
+    );
+    let moves = |account: &String| old.partition_of(account) != new.partition_of(account);
+    let account = (1..).map(|n| format!("10000{n}")).find(moves);
+    let account = account.expect("every other one");
+    let (field, here, there) = (
+        format!("l{account}"),
+        old.seen(old.partition_of(&account)),
+        new.seen(new.partition_of(&account)),
+    );
+    let mut redis = stage.redis.connection().await;
+    let noted = redis.hset::<_, _, _, ()>(&here, &field, 7);
+    noted.await.expect("HSET");
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER").arg("halfway");
+    user.arg(&["on", ">secret", "~*", "&*", "+@all", "-hdel"]);
+    user.exec_async(&mut redis).await.expect("a login");
+    let url = stage.redis.url();
+    let url = url.replace("redis://", "redis://halfway:secret@");
+    let output = repartition(&worker, 32, &[("REDIS_URL", &url)]).await;
+    assert!(!output.status.success(), "it was stopped");
+    let count: u16 = redis.get("whatsapp:partitions").await.expect("GET");
+    assert_eq!(count, 32);
+    assert!(
+        redis
+            .hexists::<_, _, bool>(&here, &field)
+            .await
+            .expect("HEXISTS")
+    );
+
+    done(&worker, 32, "32 partitions").await;
+    assert!(
+        !redis
+            .hexists::<_, _, bool>(&here, &field)
+            .await
+            .expect("HEXISTS")
+    );
+    let limit: u32 = redis.hget(&there, &field).await.expect("HGET");
+    assert_eq!(limit, 7);
+    let ingress = stage.ingress().env("STREAM_PARTITIONS", 32).start().await;
+    worker.restart_with("STREAM_PARTITIONS", 32).await;
+    let body = number.message(payload::text(ADA, "1"));
+    stage.sender(&ingress).send(body).await;
+    events.wait_for(1, SOON).await;
+}

@@ -6,16 +6,9 @@
 //!
 //! The steps: (1) nothing lives, waits or lies in the spool; (2) each partition that is still empty gets
 //! the new count; (3) tenants' own limits are copied to where their accounts go; (4) the deployment
-//! gets the new count; (5) the copies that nobody reads any more are deleted. Killed between:
-//!
-//! | between | left behind | run again with the new count |
-//! | --- | --- | --- |
-//! | 1 and 2 | nothing | from the beginning |
-//! | 2 (partly) and 4 | partitions that refuse the old count; an ingress that still runs fills the spool, which workers of the old count can't empty | a partition's count differs from the deployment's, so the spool needn't be empty: what lies there was refused, has no mark, and goes through the new count's script; steps 2 to 5 |
-//! | the same, and a partition holds something since | | the old count is opened again for all; workers empty it, then from the beginning |
-//! | 4 and 5 | limits that nobody reads | step 5 |
-//!
-//! Run again with the old count instead, it opens all partitions for that one.
+//! gets the new count; (5) the copies that nobody reads any more are deleted. What a run that was killed
+//! between them leaves behind, and how the next one ends or undoes it: ARCHITECTURE.md, "Another
+//! partition count".
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
