@@ -13,7 +13,7 @@ use shared::admin::{Admin, Guarded, Readiness};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
 use shared::status::SetAsides;
-use shared::store::{StoreArgs, StoreKeys, StorePatience, told};
+use shared::store::{StoreArgs, StoreKeys, StorePatience};
 use shared::tasks::Tasks;
 use shared::telemetry::Sampled;
 use shared::well::Well;
@@ -354,7 +354,7 @@ async fn watch_store(store: Store, ingress: Arc<Ingress>, shutdown: Cancellation
         let name = &store.args.minio_webhook_bucket;
         let seen = if created {
             let seen = shared::store::probe(&store.bucket).await;
-            seen.map_err(|error| told(&error))
+            seen.map_err(|error| error.to_string())
         } else {
             let creating = store.args.create_bucket(&store.client, &store.keys, name);
             creating.await.map_err(|error| format!("{error:#}"))

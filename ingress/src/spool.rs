@@ -15,7 +15,7 @@ use shared::intake::{Delivery, Envelope, Stored};
 use shared::keys::Keys;
 use shared::redis::{Connection, Redis, Trouble, class};
 use shared::spool;
-use shared::store::{path, told};
+use shared::store::{StoreError, path};
 use shared::well::Well;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -179,7 +179,7 @@ impl Spool {
         let _permit = self.puts.acquire().await;
         match self.bucket.put_opts(&path(&key), payload, options).await {
             Ok(_) => Ok(Stored::Spooled),
-            Err(error) => Err(NotStored::Nowhere(told(&error))),
+            Err(error) => Err(NotStored::Nowhere(StoreError::from(error).to_string())),
         }
     }
 

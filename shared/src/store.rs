@@ -1,5 +1,6 @@
 //! The object store: its settings, and how both programs come to a bucket.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +100,7 @@ impl StoreArgs {
         name: &str,
         keys: Arc<StoreKeys>,
         patience: StorePatience,
-    ) -> object_store::Result<AmazonS3> {
+    ) -> StoreResult<AmazonS3> {
         AmazonS3Builder::new()
             .with_endpoint(endpoint.as_str().trim_end_matches('/'))
             .with_region(&self.minio_region)
@@ -118,6 +119,7 @@ impl StoreArgs {
                 retry_timeout: patience.retry,
             })
             .build()
+            .map_err(StoreError::from)
     }
 
     /// Creates a bucket if it is missing.
@@ -164,7 +166,8 @@ impl StoreArgs {
             .headers(signed.headers().clone())
             .body(body)
             .send()
-            .await?;
+            .await
+            .map_err(reqwest::Error::without_url)?;
         let status = answer.status();
         let text = answer.text().await.unwrap_or_default();
         // 409 also says that it is another's: then writing fails, and says so.
@@ -202,10 +205,10 @@ impl CredentialProvider for StoreKeys {
 ///
 /// # Errors
 /// It doesn't.
-pub async fn probe(bucket: &AmazonS3) -> object_store::Result<()> {
+pub async fn probe(bucket: &AmazonS3) -> StoreResult<()> {
     match bucket.head(&Path::from("probe")).await {
         Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -214,14 +217,57 @@ pub fn path(key: &str) -> Path {
     Path::parse(key).unwrap_or_else(|_| Path::from(key))
 }
 
-/// An error of the store, for the log: without keys, since a message's id holds a phone number.
-pub fn told(error: &object_store::Error) -> String {
-    let text = error.to_string();
+/// An error of the store. Neither form of it shows a key or the rest of a URL: a message's id holds a
+/// phone number, and a URL may be signed.
+pub struct StoreError(object_store::Error);
+
+pub type StoreResult<T> = Result<T, StoreError>;
+
+impl StoreError {
+    /// There is no such object, or bucket.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.0, object_store::Error::NotFound { .. })
+    }
+
+    /// There is an object of this key, and it must not be replaced.
+    pub fn is_there_already(&self) -> bool {
+        matches!(self.0, object_store::Error::AlreadyExists { .. })
+    }
+
+    /// The store didn't answer, or it failed.
+    pub fn is_away(&self) -> bool {
+        matches!(self.0, object_store::Error::Generic { .. })
+    }
+}
+
+impl From<object_store::Error> for StoreError {
+    fn from(error: object_store::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redacted(&self.0.to_string()))
+    }
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+// Without a source, which would show what this doesn't.
+impl std::error::Error for StoreError {}
+
+fn redacted(text: &str) -> String {
     let words = text
         .split_whitespace()
         .map(|word| match word.split_once("://") {
             Some((scheme, rest)) => {
                 let host = rest.split('/').next().unwrap_or_default();
+                let host = host.rsplit('@').next().unwrap_or_default();
                 format!("{scheme}://{host}/…")
             }
             None if word.contains('/') || word.contains("wamid") => "…".to_owned(),
@@ -247,14 +293,17 @@ mod tests {
                 source: format!("Error performing PUT {at} in 1ms - 503").into(),
             },
         ] {
-            let told = told(&error);
-            assert!(!told.contains("HBgLMTY"), "{told}");
+            let error = anyhow::Error::from(StoreError::from(error)).context("a context");
+            for told in [format!("{error:#}"), format!("{error:?}")] {
+                assert!(!told.contains("HBgLMTY"), "{told}");
+            }
         }
+        let error = StoreError::from(object_store::Error::Generic {
+            store: "S3",
+            source: format!("PUT {at} in 1ms").into(),
+        });
         assert_eq!(
-            told(&object_store::Error::Generic {
-                store: "S3",
-                source: format!("PUT {at} in 1ms").into(),
-            }),
+            error.to_string(),
             "Generic S3 error: PUT http://store:9000/… in 1ms"
         );
     }

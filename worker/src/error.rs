@@ -8,6 +8,7 @@ use strum::{EnumIter, EnumString, IntoStaticStr};
 
 use crate::event::Unwritable;
 use crate::publisher::NotPublished;
+use crate::store::StoreError;
 use crate::tenants::Verdict;
 
 /// Why an item didn't go out.
@@ -18,7 +19,7 @@ pub enum Failure {
     #[error(transparent)]
     Unwritable(#[from] Unwritable),
     #[error("the URL of its media can't be signed: {0}")]
-    Unsigned(#[from] object_store::Error),
+    Unsigned(#[from] StoreError),
     #[error("making its event panicked")]
     Panicked,
     #[error("the entry names an item that its body doesn't have")]

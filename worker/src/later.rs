@@ -146,9 +146,10 @@ async fn settle_object(work: &Work, tenure: &Tenure, id: &str, settle: &Settle) 
     };
     match moved {
         // Moved before, when the note of it was lost.
-        Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+        Ok(()) => {}
+        Err(error) if error.is_not_found() => {}
         Err(error) => {
-            tracing::warn!(error = store::told(&error), "an object can't be moved yet");
+            tracing::warn!(%error, "an object can't be moved yet");
             return Outcome::Away;
         }
     }
@@ -178,10 +179,12 @@ async fn put(work: &Work, object: OwedObject) -> Outcome {
             tracing::debug!(correlation_id, "written from the later-list");
         }
         Ok(Err(error)) => {
-            let away = matches!(error, object_store::Error::Generic { .. });
-            let error = store::told(&error);
-            tracing::warn!(correlation_id, error, "an object is still owed");
-            return if away { Outcome::Away } else { Outcome::Failed };
+            tracing::warn!(correlation_id, %error, "an object is still owed");
+            return if error.is_away() {
+                Outcome::Away
+            } else {
+                Outcome::Failed
+            };
         }
         Err(_) => return Outcome::Away,
     }

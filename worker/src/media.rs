@@ -45,7 +45,7 @@ use crate::graph::{Asking, Graph, MediaId, digest};
 use crate::metrics::Metrics;
 use crate::neighbour::{Trace, USER_AGENT, retry_after};
 use crate::retry::Backoff;
-use crate::store::{self, Store};
+use crate::store::Store;
 use crate::tenants::tokens::Tokens;
 
 /// Transfers of one tenant that wait for their turn at most. What is more is tried later.
@@ -455,7 +455,7 @@ impl Media {
             );
             let found = self.store.media_found(&key).await.map_err(|error| {
                 tracing::warn!(
-                    error = store::told(&error),
+                    %error,
                     "the media bucket can't be looked into"
                 );
                 Reason::Store
@@ -488,7 +488,7 @@ impl Media {
 
     async fn digest_of(&self, key: &str) -> Result<[u8; 32], Fault> {
         self.store.media_sha256(key).await.map_err(|error| {
-            tracing::warn!(error = store::told(&error), "a media object can't be read");
+            tracing::warn!(%error, "a media object can't be read");
             Reason::Store.into()
         })
     }

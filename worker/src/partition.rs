@@ -875,7 +875,7 @@ impl Partition {
                     Done::Archived(seq, true)
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(error = store::told(&error), "an archive write is owed");
+                    tracing::warn!(%error, "an archive write is owed");
                     Done::Archived(seq, false)
                 }
                 Err(_) => {

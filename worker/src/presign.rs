@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shared::admin;
 
 use crate::config::{Config, PresignArgs};
-use crate::store::Store;
+use crate::store::{Store, StoreResult};
 
 /// Prints a line of JSON for each media object of a message.
 ///
@@ -24,7 +24,8 @@ pub async fn run(config: &Config, args: &PresignArgs) -> anyhow::Result<()> {
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
     let keys = secrets.store.context("MINIO_ACCESS_KEY is not set")?;
     let store = Store::new(&config.store, &config.objects, keys)?;
-    let found = urls(&store, args.tenant.as_deref(), &args.message_id).await?;
+    let found = urls(&store, args.tenant.as_deref(), &args.message_id).await;
+    let found = found.context("the object store")?;
     ensure!(!found.is_empty(), "there is no media of this message");
     let mut out = std::io::stdout().lock();
     for object in found {
@@ -33,11 +34,7 @@ pub async fn run(config: &Config, args: &PresignArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn urls(
-    store: &Store,
-    tenant_id: Option<&str>,
-    message_id: &str,
-) -> object_store::Result<Vec<Value>> {
+async fn urls(store: &Store, tenant_id: Option<&str>, message_id: &str) -> StoreResult<Vec<Value>> {
     let mut urls = Vec::new();
     for key in store.find_media(tenant_id, message_id).await? {
         let presigned = store.presign_media(&key).await?;

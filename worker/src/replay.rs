@@ -26,7 +26,7 @@ use self::turn::{Replay, Standing, Turn};
 use crate::config::Config;
 use crate::readmit::{self, NotReturnable, PutBack, Readmit, Returning};
 use crate::retry::Backoff;
-use crate::store::{self, ReadError, Store};
+use crate::store::{self, ReadError, Store, StoreError, StoreResult};
 
 const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Objects asked for side by side: while counting, and ahead of the one that is put back.
@@ -276,7 +276,7 @@ impl Command {
 
     /// Goes through the keys that aren't done yet.
     async fn pass(&mut self, replay: &mut Replay) -> Result<(), Broken> {
-        let away = |error| Broken::StoreAway(store::told(&error));
+        let away = |error: StoreError| Broken::StoreAway(error.to_string());
         let store = self.store.clone();
         let (selection, id) = (replay.selection.clone(), replay.id.clone());
         let folders = selection.folders(&store).await.map_err(away)?;
@@ -430,7 +430,7 @@ fn keys(
     store: &Store,
     folders: Vec<String>,
     after: Option<String>,
-) -> BoxStream<'_, object_store::Result<String>> {
+) -> BoxStream<'_, StoreResult<String>> {
     stream::iter(folders)
         .flat_map(move |folder| store.keys_below(&folder, after.as_deref()))
         .boxed()

@@ -26,7 +26,7 @@ use crate::error::Reason;
 use crate::leases::Tenure;
 use crate::metrics::Metrics;
 use crate::partition::Work;
-use crate::store::{self, SpoolObject, Store};
+use crate::store::{self, SpoolObject, Store, StoreError, StoreResult};
 
 /// Each worker asks the store this often what is in the spool: one request while it is empty.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ impl Spool {
                         waiting.send_replace(partitions);
                     }
                     Err(error) => {
-                        tracing::debug!(error = store::told(&error), "the spool can't be listed");
+                        tracing::debug!(%error, "the spool can't be listed");
                     }
                 }
                 // Several workers look at different times.
@@ -109,7 +109,7 @@ impl Spool {
     }
 }
 
-async fn look(store: &Store, metrics: &Metrics) -> object_store::Result<BTreeSet<u16>> {
+async fn look(store: &Store, metrics: &Metrics) -> StoreResult<BTreeSet<u16>> {
     let partitions = store.spooled_partitions().await?;
     let mut count = 0;
     for partition in &partitions {
@@ -227,15 +227,15 @@ impl Took {
     }
 }
 
-fn away(error: object_store::Error) -> Stays {
-    Stays::All(store::told(&error))
+fn away(error: StoreError) -> Stays {
+    Stays::All(error.to_string())
 }
 
 /// Memory for an object, or `None` if there is none and it needn't be waited for; one that is larger
 /// than all of it has it alone.
 async fn room(
     spool: &Spool,
-    found: &object_store::Result<SpoolObject>,
+    found: &StoreResult<SpoolObject>,
     wait: bool,
 ) -> Option<OwnedSemaphorePermit> {
     let size_bytes = found.as_ref().map_or(0, |object| object.size_bytes);
@@ -251,7 +251,7 @@ async fn room(
 
 async fn fetch(
     work: Arc<Work>,
-    found: object_store::Result<SpoolObject>,
+    found: StoreResult<SpoolObject>,
     room: OwnedSemaphorePermit,
 ) -> Result<Fetched, Stays> {
     let SpoolObject { key, .. } = found.map_err(away)?;
@@ -263,7 +263,7 @@ async fn fetch(
         }),
         Ok(None) => Err(Stays::Gone),
         Err(error) => Err(match work.store.probe().await {
-            Ok(()) => Stays::Alone(store::told(&error)),
+            Ok(()) => Stays::Alone(error.to_string()),
             Err(_) => away(error),
         }),
     }
@@ -360,10 +360,14 @@ async fn set_aside(
 
 async fn remove(work: Arc<Work>, key: String) -> Result<(), Stays> {
     match work.store.remove(&key).await {
-        Ok(()) | Err(object_store::Error::NotFound { .. }) => {
+        Ok(()) => {
             work.metrics.unspooled.inc();
             Ok(())
         }
-        Err(error) => Err(Stays::Alone(store::told(&error))),
+        Err(error) if error.is_not_found() => {
+            work.metrics.unspooled.inc();
+            Ok(())
+        }
+        Err(error) => Err(Stays::Alone(error.to_string())),
     }
 }

@@ -30,7 +30,7 @@ use crate::event::RawObject;
 use crate::payload::PayloadItem;
 
 pub use self::spool::SpoolObject;
-pub use shared::store::told;
+pub use shared::store::{StoreError, StoreResult};
 
 pub use self::kept::{Kept, ReadError};
 pub use self::media::{MediaFound, MediaHead, MediaPutError, Presigned};
@@ -130,7 +130,7 @@ impl Store {
     ///
     /// # Errors
     /// It doesn't.
-    pub async fn probe(&self) -> object_store::Result<()> {
+    pub async fn probe(&self) -> StoreResult<()> {
         shared::store::probe(&self.webhooks).await
     }
 
@@ -156,7 +156,7 @@ impl Store {
         key: &str,
         described: &BTreeMap<String, String>,
         body: Bytes,
-    ) -> object_store::Result<()> {
+    ) -> StoreResult<()> {
         self.put_as(PutMode::Overwrite, key, described, body).await
     }
 
@@ -171,12 +171,12 @@ impl Store {
         key: &str,
         described: &BTreeMap<String, String>,
         body: Bytes,
-    ) -> object_store::Result<()> {
+    ) -> StoreResult<()> {
         let created = self
             .put_as(PutMode::Create, key, described, body.clone())
             .await;
         match created {
-            Err(object_store::Error::AlreadyExists { .. }) => {}
+            Err(error) if error.is_there_already() => {}
             ended => return ended,
         }
         let options = GetOptions::new().with_head(true);
@@ -196,7 +196,7 @@ impl Store {
         key: &str,
         described: &BTreeMap<String, String>,
         body: Bytes,
-    ) -> object_store::Result<()> {
+    ) -> StoreResult<()> {
         let mut attributes = Attributes::new();
         attributes.insert(Attribute::ContentType, "application/json".into());
         attributes.insert(Attribute::Metadata(SHA256.into()), sha256(&body).into());

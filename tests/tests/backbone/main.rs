@@ -3,6 +3,7 @@
 
 mod answers;
 mod broker;
+mod canaries;
 mod chaos;
 mod cluster;
 mod commands;

@@ -18,7 +18,6 @@ use shared::redis::{durability_problems, memory_used};
 use std::sync::Arc;
 use tokio::time::timeout;
 
-use super::inspect::told;
 use super::paper::{Paper, Tone};
 use super::{Deployment, Seen, look};
 use crate::config::Config;
@@ -460,14 +459,15 @@ async fn store(deployment: &Deployment, bucket: Bucket) -> Findings {
     let canary = store.canary(bucket);
     let written = Bytes::from_static(b"canary");
     if let Err(error) = canary.put(written.clone()).await {
-        let advice = match error {
-            object_store::Error::NotFound { .. } => "create the bucket, or start a worker that may",
-            _ => "see that the store runs, that the key is right and may write to this bucket",
+        let advice = if error.is_not_found() {
+            "create the bucket, or start a worker that may"
+        } else {
+            "see that the store runs, that the key is right and may write to this bucket"
         };
         return Ok(vec![finding(
             Status::Fail,
             CHECK,
-            format!("{name}: {}", told(&error)),
+            format!("{name}: {error}"),
             advice,
         )]);
     }
@@ -486,7 +486,7 @@ async fn store(deployment: &Deployment, bucket: Bucket) -> Findings {
         Err(error) => found.push(finding(
             Status::Fail,
             CHECK,
-            format!("{name}: {}", told(&error)),
+            format!("{name}: {error}"),
             "the key must be allowed to read",
         )),
     }
@@ -494,7 +494,7 @@ async fn store(deployment: &Deployment, bucket: Bucket) -> Findings {
         found.push(match canary.is_conditional().await {
             Ok(true) => ok(CHECK, format!("{name}: knows If-None-Match")),
             Ok(false) => finding(Status::Warn, CHECK, format!("{name}: ignores If-None-Match"), "the same message id of two numbers of a tenant, at two workers in the same moment, could share a file"),
-            Err(error) => finding(Status::Unknown, CHECK, format!("{name}: {}", told(&error)), ""),
+            Err(error) => finding(Status::Unknown, CHECK, format!("{name}: {error}"), ""),
         });
         found.push(presigned(deployment, &canary.key, &written).await);
     }
@@ -513,7 +513,7 @@ async fn store(deployment: &Deployment, bucket: Bucket) -> Findings {
         Err(error) => finding(
             Status::Fail,
             CHECK,
-            format!("{name}: {}", told(&error)),
+            format!("{name}: {error}"),
             "the key must be allowed to delete: the spool, replays and erasing need it",
         ),
     });

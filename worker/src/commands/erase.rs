@@ -22,11 +22,10 @@ use shared::telemetry::CouldNotLook;
 
 use self::cut::{Cleared, Gone, clear, cuts, renamed};
 use self::owners::Owners;
-use super::inspect::told;
 use super::paper::{Paper, Progress, Tone, row};
 use super::{Deployment, field, scan_stream};
 use crate::config::Config;
-use crate::store::{self, Bucket, ReadError, UNRESOLVED};
+use crate::store::{self, Bucket, ReadError, StoreError, UNRESOLVED};
 use crate::traffic;
 
 /// Objects in work side by side; each may have some MB.
@@ -265,7 +264,7 @@ impl Eraser<'_> {
         let mut deleted = deleted.buffer_unordered(AT_ONCE).enumerate();
         while let Some((n, (bucket, key, deleted))) = deleted.next().await {
             if let Err(error) = deleted {
-                self.leave(found, bucket, key, store::told(&error)).await?;
+                self.leave(found, bucket, key, error.to_string()).await?;
             }
             progress.at(n + 1, Some(of));
         }
@@ -288,7 +287,7 @@ impl Eraser<'_> {
 
     async fn store_answers(&self) -> anyhow::Result<()> {
         let probed = self.deployment.store.probe().await;
-        probed.map_err(|error| told(&error))
+        probed.context("the object store")
     }
 
     /// Keys below a folder, as far as it can be listed.
@@ -306,7 +305,7 @@ impl Eraser<'_> {
                 Err(error) => {
                     self.store_answers().await?;
                     let bucket = self.deployment.store.bucket_name(bucket);
-                    let why = store::told(&error);
+                    let why = error.to_string();
                     found.unseen.insert(format!("{bucket}/{folder}"), why);
                     break;
                 }
@@ -419,7 +418,7 @@ impl Eraser<'_> {
             return Ok(self.tenant_folders(tenant).collect());
         }
         let all = self.deployment.store.folders_in(Bucket::Webhooks, "").await;
-        let mut all = all.map_err(|error| told(&error))?;
+        let mut all = all.context("the object store")?;
         all.retain(|folder| folder != "spool");
         Ok(all)
     }
@@ -442,7 +441,7 @@ impl Eraser<'_> {
             Cleared::Cut { gone, beside, rest } => (self.media_of(key, &gone).await?, beside, rest),
         };
         let media = files.len();
-        let told = |error: object_store::Error| store::told(&error);
+        let told = |error: StoreError| error.to_string();
         if self.args.yes {
             // The files first: they are found through the payload.
             for file in files {
@@ -483,7 +482,7 @@ impl Eraser<'_> {
         for Gone { id, kind } in gone {
             let folder = format!("{tenant}/{kind}/{day}");
             let named = self.deployment.store.media_in(&folder, id).await;
-            files.extend(named.map_err(|error| store::told(&error))?);
+            files.extend(named.map_err(|error| error.to_string())?);
         }
         Ok(files)
     }

@@ -16,7 +16,7 @@ use url::Url;
 use super::paper::{Paper, Progress, Tone, row, short};
 use super::{Deployment, Seen, locate, look};
 use crate::config::Config;
-use crate::store::{self, Bucket, Store};
+use crate::store::{Bucket, Store};
 use crate::topology;
 
 /// What each part of the report may take.
@@ -345,7 +345,8 @@ async fn metrics(url: &Url) -> anyhow::Result<WorkerMetrics> {
     let answer = client.get(url.join("/metrics")?).send().await;
     let answer = answer.map_err(reqwest::Error::without_url)?;
     ensure!(answer.status().is_success(), "answered {}", answer.status());
-    Ok(read_metrics(&answer.text().await?))
+    let text = answer.text().await;
+    Ok(read_metrics(&text.map_err(reqwest::Error::without_url)?))
 }
 
 fn read_metrics(text: &str) -> WorkerMetrics {
@@ -551,11 +552,6 @@ fn write_metrics(paper: &mut Paper, workers: &[OfWorker]) {
         }
         paper.table(&rows);
     }
-}
-
-/// An error of the store without keys.
-pub(super) fn told(error: &object_store::Error) -> anyhow::Error {
-    anyhow::anyhow!("the object store: {}", store::told(error))
 }
 
 #[cfg(test)]

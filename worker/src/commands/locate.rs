@@ -13,7 +13,7 @@ use shared::keys::GROUP;
 use shared::script::Script;
 use shared::webhook::{Identity, IdentityParts, Place, identity};
 
-use super::inspect::{InspectArgs, told};
+use super::inspect::InspectArgs;
 use super::paper::{Paper, Progress, Tone, row, short};
 use super::{Deployment, Seen, field, look, scan_stream};
 use crate::store::{self, Bucket};
@@ -257,7 +257,7 @@ impl Search<'_> {
         let store = &self.deployment.store;
         let mut keys = store.listed(Bucket::Webhooks, "spool");
         let mut count = 0;
-        while let Some(key) = keys.try_next().await.map_err(|error| told(&error))? {
+        while let Some(key) = keys.try_next().await.context("the object store")? {
             if count == MOST_ENTRIES {
                 return Ok(LookedAt { count, all: false });
             }
@@ -300,7 +300,7 @@ impl Search<'_> {
             Some(tenant) => vec![format!("{tenant}{day}")],
             None => {
                 let all = self.deployment.store.folders_in(Bucket::Webhooks, "").await;
-                all.map_err(|error| told(&error))?
+                all.context("the object store")?
             }
         };
         let mut looked = LookedAt {
@@ -331,7 +331,7 @@ impl Search<'_> {
         let (mut named, mut count) = (Vec::new(), 0);
         let mut progress = Progress::new("names of objects");
         let mut keys = self.deployment.store.listed(Bucket::Webhooks, folder);
-        while let Some(key) = keys.try_next().await.map_err(|error| told(&error))? {
+        while let Some(key) = keys.try_next().await.context("the object store")? {
             if count == MOST_KEYS {
                 return Ok((named, LookedAt { count, all: false }));
             }
@@ -349,7 +349,7 @@ impl Search<'_> {
             .deployment
             .store
             .find_media(args.tenant.as_deref(), self.message_id);
-        let keys = found.await.map_err(|error| told(&error))?;
+        let keys = found.await.context("the object store")?;
         let count = keys.len();
         let keys = keys.into_iter().map(|key| Found::Media { key });
         self.found.extend(keys);

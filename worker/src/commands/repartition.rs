@@ -17,7 +17,6 @@ use shared::keys::Keys;
 use shared::script::Script;
 
 use super::Deployment;
-use super::inspect::told;
 use super::paper::{Paper, Tone, row};
 use crate::config::Config;
 use crate::store::Bucket;
@@ -112,7 +111,7 @@ pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> 
 async fn spool_is_empty(deployment: &Deployment) -> anyhow::Result<bool> {
     let mut spool = deployment.store.listed(Bucket::Webhooks, "spool");
     let first = spool.next().await.transpose();
-    Ok(first.map_err(|error| told(&error))?.is_none())
+    Ok(first.context("the object store")?.is_none())
 }
 
 fn write_done(old: u16, new: u16) -> anyhow::Result<()> {

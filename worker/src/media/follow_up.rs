@@ -29,7 +29,7 @@ use crate::partition::Work;
 use crate::payload::{Payload, PayloadItem};
 use crate::publisher::NotPublished;
 use crate::retry::Backoff;
-use crate::store;
+use crate::store::{self, StoreResult};
 use crate::stream::{LaterMedia, OwedMedia, StreamError};
 use crate::tenants::Tenant;
 
@@ -179,7 +179,7 @@ pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<Job
 ///
 /// # Errors
 /// It can't be signed.
-pub async fn stored(work: &Work, stored: &Stored) -> object_store::Result<MediaState> {
+pub async fn stored(work: &Work, stored: &Stored) -> StoreResult<MediaState> {
     let presigned = work.store.presign_media(&stored.key).await?;
     Ok(MediaState::Stored {
         size_bytes: stored.size_bytes,

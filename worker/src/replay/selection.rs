@@ -11,7 +11,7 @@ use strum::IntoEnumIterator;
 
 use crate::error::Reason;
 use crate::readmit;
-use crate::store::{self, Bucket, Kept, Store};
+use crate::store::{self, Bucket, Kept, Store, StoreResult};
 
 /// A longer range is a slip of the pen.
 const LONGEST_RANGE: TimeDelta = TimeDelta::days(400);
@@ -197,7 +197,7 @@ impl Selection {
     ///
     /// # Errors
     /// The store is away.
-    pub(super) async fn folders(&self, store: &Store) -> object_store::Result<Vec<String>> {
+    pub(super) async fn folders(&self, store: &Store) -> StoreResult<Vec<String>> {
         let tenant = self.tenant.as_deref().map(store::segment);
         if self.source == Source::Failed {
             return Ok(vec![format!(

@@ -8,7 +8,7 @@ use object_store::{Attribute, Attributes, GetOptions, ObjectStore, ObjectStoreEx
 use sha2::{Digest, Sha256};
 use shared::store::path;
 
-use super::{SHA256, Store, hex};
+use super::{SHA256, Store, StoreError, StoreResult, hex};
 
 /// A larger object is none of ours: webhooks are bounded, and a fault may have put anything there.
 const LARGEST: u64 = 64 * 1024 * 1024;
@@ -37,15 +37,15 @@ pub enum ReadError {
     TooLarge(u64),
     #[error("its bytes are not those that were written: their SHA-256 differs")]
     Corrupt,
-    #[error("the object store: {}", super::told(.0))]
-    Store(object_store::Error),
+    #[error("the object store: {0}")]
+    Store(StoreError),
 }
 
 impl From<object_store::Error> for ReadError {
     fn from(error: object_store::Error) -> Self {
         match error {
             object_store::Error::NotFound { .. } => Self::Gone,
-            error => Self::Store(error),
+            error => Self::Store(error.into()),
         }
     }
 }
@@ -56,14 +56,15 @@ impl Store {
         &self,
         folder: &str,
         after: Option<&str>,
-    ) -> BoxStream<'_, object_store::Result<String>> {
+    ) -> BoxStream<'_, StoreResult<String>> {
         let folder = path(folder);
         let listed = match after {
             Some(after) => self.webhooks.list_with_offset(Some(&folder), &path(after)),
             None => self.webhooks.list(Some(&folder)),
         };
         listed
-            .map(|object| object.map(|object| object.location.to_string()))
+            .map_ok(|object| object.location.to_string())
+            .map_err(StoreError::from)
             .boxed()
     }
 
@@ -71,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// The store is away.
-    pub async fn count_failed(&self, most: usize) -> object_store::Result<usize> {
+    pub async fn count_failed(&self, most: usize) -> StoreResult<usize> {
         let keys = self.keys_below("failed", None).take(most);
         keys.try_fold(0, async |count, _| Ok(count + 1)).await
     }
@@ -107,7 +108,7 @@ impl Store {
     ///
     /// # Errors
     /// The store is away, or there is no such object.
-    pub async fn shift(&self, from: &str, to: &str) -> object_store::Result<()> {
+    pub async fn shift(&self, from: &str, to: &str) -> StoreResult<()> {
         self.webhooks.copy(&path(from), &path(to)).await?;
         self.remove(from).await
     }
@@ -116,8 +117,8 @@ impl Store {
     ///
     /// # Errors
     /// The store is away.
-    pub async fn remove(&self, key: &str) -> object_store::Result<()> {
-        self.webhooks.delete(&path(key)).await
+    pub async fn remove(&self, key: &str) -> StoreResult<()> {
+        Ok(self.webhooks.delete(&path(key)).await?)
     }
 }
 

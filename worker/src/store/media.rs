@@ -18,7 +18,7 @@ use reqwest::{Method, StatusCode};
 use sha2::{Digest, Sha256};
 use shared::store::path;
 
-use super::Store;
+use super::{Store, StoreError, StoreResult};
 
 /// The store looks at this when the request begins.
 const PUT_URL_LIFE: Duration = Duration::from_secs(900);
@@ -66,7 +66,7 @@ impl Store {
     ///
     /// # Errors
     /// The store is away or refuses.
-    pub async fn media_found(&self, key: &str) -> object_store::Result<Option<MediaFound>> {
+    pub async fn media_found(&self, key: &str) -> StoreResult<Option<MediaFound>> {
         let options = GetOptions {
             head: true,
             ..GetOptions::default()
@@ -74,7 +74,7 @@ impl Store {
         let found = match self.media.get_opts(&path(key), options).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         let metadata = found.attributes.iter().filter_map(|(name, value)| {
             let Attribute::Metadata(name) = name else {
@@ -92,7 +92,7 @@ impl Store {
     ///
     /// # Errors
     /// The store is away or refuses.
-    pub async fn media_sha256(&self, key: &str) -> object_store::Result<[u8; 32]> {
+    pub async fn media_sha256(&self, key: &str) -> StoreResult<[u8; 32]> {
         let mut pieces = self.media.get(&path(key)).await?.into_stream();
         let mut sha = Sha256::new();
         while let Some(piece) = pieces.try_next().await? {
@@ -142,7 +142,7 @@ impl Store {
     ///
     /// # Errors
     /// It can't be signed.
-    pub async fn presign_media(&self, key: &str) -> object_store::Result<Presigned> {
+    pub async fn presign_media(&self, key: &str) -> StoreResult<Presigned> {
         let expiry = self.more.presign_expiry;
         let expires_at = Utc::now() + expiry;
         let url = self
@@ -168,7 +168,7 @@ impl Store {
         &self,
         tenant_id: Option<&str>,
         message_id: &str,
-    ) -> object_store::Result<Vec<String>> {
+    ) -> StoreResult<Vec<String>> {
         let name = super::segment(message_id);
         let tenants = match tenant_id {
             Some(tenant_id) => vec![path(&super::segment(tenant_id))],
@@ -191,20 +191,16 @@ impl Store {
     ///
     /// # Errors
     /// The store is away or refuses.
-    pub async fn media_in(
-        &self,
-        folder: &str,
-        message_id: &str,
-    ) -> object_store::Result<Vec<String>> {
+    pub async fn media_in(&self, folder: &str, message_id: &str) -> StoreResult<Vec<String>> {
         self.named(&path(folder), &super::segment(message_id)).await
     }
 
-    async fn folders(&self, of: Option<&Path>) -> object_store::Result<Vec<Path>> {
+    async fn folders(&self, of: Option<&Path>) -> StoreResult<Vec<Path>> {
         Ok(self.media.list_with_delimiter(of).await?.common_prefixes)
     }
 
     /// Objects of a folder whose name is `name` and an extension, and perhaps what tells two apart.
-    async fn named(&self, folder: &Path, name: &str) -> object_store::Result<Vec<String>> {
+    async fn named(&self, folder: &Path, name: &str) -> StoreResult<Vec<String>> {
         let start = format!("{folder}/{name}.");
         // The listing begins behind the offset, and keys are sorted.
         let offset = path(&format!("{folder}/{name}"));
@@ -219,6 +215,7 @@ impl Store {
                 let key = object.location.to_string();
                 std::future::ready(Ok(key.starts_with(&start).then_some(key)))
             })
+            .map_err(StoreError::from)
             .try_collect()
             .await
     }

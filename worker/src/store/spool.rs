@@ -8,7 +8,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use shared::spool::FOLDER;
 use shared::store::path;
 
-use super::Store;
+use super::{Store, StoreError, StoreResult};
 
 /// An object of the spool.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ impl Store {
     ///
     /// # Errors
     /// The store is away.
-    pub async fn spooled_partitions(&self) -> object_store::Result<BTreeSet<u16>> {
+    pub async fn spooled_partitions(&self) -> StoreResult<BTreeSet<u16>> {
         let folder = path(FOLDER);
         let listed = self.webhooks.list_with_delimiter(Some(&folder)).await?;
         let names = listed.common_prefixes.iter();
@@ -34,31 +34,31 @@ impl Store {
     ///
     /// # Errors
     /// The store is away.
-    pub async fn count_spooled(&self, partition: u16, most: usize) -> object_store::Result<usize> {
+    pub async fn count_spooled(&self, partition: u16, most: usize) -> StoreResult<usize> {
         let objects = self.spooled(partition).take(most);
         objects.try_fold(0, async |count, _| Ok(count + 1)).await
     }
 
     /// A partition's objects, those received first at the front.
-    pub fn spooled(&self, partition: u16) -> BoxStream<'_, object_store::Result<SpoolObject>> {
+    pub fn spooled(&self, partition: u16) -> BoxStream<'_, StoreResult<SpoolObject>> {
         let folder = path(&format!("{FOLDER}/{partition}"));
         let listed = self.webhooks.list(Some(&folder));
         let objects = listed.map_ok(|object| SpoolObject {
             key: object.location.to_string(),
             size_bytes: object.size,
         });
-        objects.boxed()
+        objects.map_err(StoreError::from).boxed()
     }
 
     /// An object's bytes; `None` if it is gone.
     ///
     /// # Errors
     /// The store is away.
-    pub async fn spool_object(&self, key: &str) -> object_store::Result<Option<Bytes>> {
+    pub async fn spool_object(&self, key: &str) -> StoreResult<Option<Bytes>> {
         match self.webhooks.get(&path(key)).await {
             Ok(object) => Ok(Some(object.bytes().await?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use chrono::DateTime;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use shared::store::path;
 use uuid::Uuid;
 
-use super::Store;
+use super::{Store, StoreError, StoreResult};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bucket {
@@ -25,15 +25,12 @@ impl Store {
     }
 
     /// Keys below a folder (`""`: all), in their order.
-    pub fn listed(
-        &self,
-        bucket: Bucket,
-        folder: &str,
-    ) -> BoxStream<'_, object_store::Result<String>> {
+    pub fn listed(&self, bucket: Bucket, folder: &str) -> BoxStream<'_, StoreResult<String>> {
         let folder = path(folder);
         let listed = self.bucket(bucket).list(Some(&folder));
         listed
-            .map(|object| object.map(|object| object.location.to_string()))
+            .map_ok(|object| object.location.to_string())
+            .map_err(StoreError::from)
             .boxed()
     }
 
@@ -41,11 +38,7 @@ impl Store {
     ///
     /// # Errors
     /// The store is away or refuses.
-    pub async fn folders_in(
-        &self,
-        bucket: Bucket,
-        folder: &str,
-    ) -> object_store::Result<Vec<String>> {
+    pub async fn folders_in(&self, bucket: Bucket, folder: &str) -> StoreResult<Vec<String>> {
         let folder = path(folder);
         let listed = self
             .bucket(bucket)
@@ -59,10 +52,10 @@ impl Store {
     ///
     /// # Errors
     /// The store is away or refuses.
-    pub async fn delete(&self, bucket: Bucket, key: &str) -> object_store::Result<()> {
+    pub async fn delete(&self, bucket: Bucket, key: &str) -> StoreResult<()> {
         match self.bucket(bucket).delete(&path(key)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -98,7 +91,7 @@ impl Canary<'_> {
 
     /// # Errors
     /// The store is away or refuses.
-    pub async fn put(&self, bytes: Bytes) -> object_store::Result<()> {
+    pub async fn put(&self, bytes: Bytes) -> StoreResult<()> {
         self.client().put(&path(&self.key), bytes.into()).await?;
         Ok(())
     }
@@ -107,7 +100,7 @@ impl Canary<'_> {
     ///
     /// # Errors
     /// The store is away or refuses.
-    pub async fn get(&self) -> object_store::Result<(Bytes, Option<i64>)> {
+    pub async fn get(&self) -> StoreResult<(Bytes, Option<i64>)> {
         let got = self.client().get(&path(&self.key)).await?;
         let written = got.meta.last_modified;
         let written = (written > DateTime::UNIX_EPOCH).then(|| written.timestamp_millis());
@@ -118,7 +111,7 @@ impl Canary<'_> {
     ///
     /// # Errors
     /// The store is away or refuses.
-    pub async fn is_conditional(&self) -> object_store::Result<bool> {
+    pub async fn is_conditional(&self) -> StoreResult<bool> {
         let (key, bytes) = (path(&self.key), Bytes::from_static(b"canary"));
         let put = self
             .client()
@@ -126,7 +119,7 @@ impl Canary<'_> {
         match put.await {
             Ok(_) => Ok(false),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(true),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -150,7 +143,7 @@ impl Canary<'_> {
 
     /// # Errors
     /// The store is away or refuses.
-    pub async fn delete(&self) -> object_store::Result<()> {
-        self.client().delete(&path(&self.key)).await
+    pub async fn delete(&self) -> StoreResult<()> {
+        Ok(self.client().delete(&path(&self.key)).await?)
     }
 }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use super::{EraseArgs, folders_of, unresolved_folders};
 use crate::commands::Deployment;
-use crate::commands::inspect::told;
 use crate::commands::paper::Progress;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -121,7 +120,7 @@ impl Owners {
         for folder in folders_of(tenant_id) {
             let keys = deployment.store.listed(Bucket::Webhooks, &folder);
             let described = keys.map(async |key| {
-                let key = key.map_err(|error| told(&error))?;
+                let key = key.context("the object store")?;
                 // One that can't be had tells nothing; another one may.
                 let described = deployment.store.described(&key).await.unwrap_or_default();
                 anyhow::Ok(described.get("waba-id").cloned())
@@ -167,7 +166,7 @@ async fn without_tenant(deployment: &Deployment) -> anyhow::Result<BTreeSet<Stri
     let mut accounts = BTreeSet::new();
     for folder in unresolved_folders(None) {
         let folders = deployment.store.folders_in(Bucket::Webhooks, &folder);
-        for folder in folders.await.map_err(|error| told(&error))? {
+        for folder in folders.await.context("the object store")? {
             let name = folder.rsplit('/').next().unwrap_or_default();
             accounts.insert(percent_decode_str(name).decode_utf8_lossy().into_owned());
         }
