@@ -205,20 +205,14 @@ fn unsigned(body: &[u8], right: &str) -> Vec<Case> {
     cases
 }
 
-/// Heads and framings that are none.
-fn framings(body: &[u8], right: &str) -> Vec<Case> {
+/// Bodies that stop, or never do.
+fn sizes(right: &str) -> Vec<Case> {
     let signature = format!("X-Hub-Signature-256: {right}\r\n");
-    let body = String::from_utf8_lossy(body).into_owned();
-    let length = body.len();
-    let lengths = |value: &str| head(&format!("{signature}Content-Length: {value}\r\n\r\n{body}"));
     let chunked = |rest: &str| {
         head(&format!(
             "{signature}Transfer-Encoding: chunked\r\n\r\n{rest}"
         ))
     };
-    // The rest of a smuggled request would be the next one's.
-    let smuggled =
-        format!("{length:x}\r\n{body}\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     vec![
         case(
             "11 101 headers",
@@ -267,6 +261,19 @@ fn framings(body: &[u8], right: &str) -> Vec<Case> {
             chunked("ffffffffffffffff0\r\nx\r\n"),
             &[400],
         ),
+    ]
+}
+
+/// Framings that are two, or none.
+fn framings(body: &[u8], right: &str) -> Vec<Case> {
+    let signature = format!("X-Hub-Signature-256: {right}\r\n");
+    let body = String::from_utf8_lossy(body).into_owned();
+    let length = body.len();
+    let lengths = |value: &str| head(&format!("{signature}Content-Length: {value}\r\n\r\n{body}"));
+    // The rest of a smuggled request would be the next one's.
+    let smuggled =
+        format!("{length:x}\r\n{body}\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    vec![
         case(
             "20 length, then chunked",
             head(&format!(
@@ -305,6 +312,13 @@ fn framings(body: &[u8], right: &str) -> Vec<Case> {
         case("23 hex", lengths("0x10"), &[400]),
         case("23 2^64", lengths("18446744073709551616"), &[400]),
         case("23 a list", lengths(&format!("{length}, {length}")), &[400]),
+    ]
+}
+
+/// Heads that are none.
+fn heads(right: &str) -> Vec<Case> {
+    let signature = format!("X-Hub-Signature-256: {right}\r\n");
+    vec![
         case(
             "24 folded",
             head(&format!("X: a\r\n c4n4ry\r\n{signature}\r\n")),
@@ -339,13 +353,9 @@ fn framings(body: &[u8], right: &str) -> Vec<Case> {
 }
 
 /// Requests that are well formed and have nothing to look for here.
-fn requests(body: &[u8]) -> Vec<Case> {
+fn requests() -> Vec<Case> {
     let target = with_target;
-    let challenge = |query: &str| target("GET", &format!("/webhook/meta?{query}"));
-    const RIGHT: &str = "hub.mode=subscribe&hub.verify_token=t0k3n-right";
-    let mut old =
-        b"POST /webhook/meta HTTP/1.0\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}".to_vec();
-    old.splice(0..0, []);
+    let old = "POST /webhook/meta HTTP/1.0\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
     vec![
         // RFC 9112 has servers take it: the path is what counts.
         case(
@@ -384,6 +394,12 @@ fn requests(body: &[u8]) -> Vec<Case> {
             &[405],
         ),
         case("28 HTTP/1.0", old, &[401]),
+    ]
+}
+
+/// Encodings, and what is no business of a stranger.
+fn contents(body: &[u8]) -> Vec<Case> {
+    vec![
         case(
             "31 a bomb",
             post("Content-Encoding: gzip\r\n", &[0x1f; 1000]),
@@ -399,6 +415,21 @@ fn requests(body: &[u8]) -> Vec<Case> {
             post("X-Forwarded-For: c4n4ry, 2.2.2.2\r\n", body),
             &[401],
         ),
+        case("94 metrics", with_target("GET", "/metrics"), &[404]),
+        case("94 replay", with_target("POST", "/replay"), &[404]),
+        case("94 debug", with_target("GET", "/debug/pprof"), &[404]),
+        case(
+            "94 media",
+            with_target("GET", "/media/t/wamid.c4n4ry"),
+            &[404],
+        ),
+    ]
+}
+
+fn challenges() -> Vec<Case> {
+    let challenge = |query: &str| with_target("GET", &format!("/webhook/meta?{query}"));
+    const RIGHT: &str = "hub.mode=subscribe&hub.verify_token=t0k3n-right";
+    vec![
         case(
             "36 another token",
             challenge("hub.mode=subscribe&hub.verify_token=t0k3n-c4n4ry&hub.challenge=1"),
@@ -445,11 +476,87 @@ fn requests(body: &[u8]) -> Vec<Case> {
             challenge("hub_mode=subscribe&hub_verify_token=t0k3n-right&hub_challenge=1"),
             &[403],
         ),
-        case("94 metrics", target("GET", "/metrics"), &[404]),
-        case("94 replay", target("POST", "/replay"), &[404]),
-        case("94 debug", target("GET", "/debug/pprof"), &[404]),
-        case("94 media", target("GET", "/media/t/wamid.c4n4ry"), &[404]),
     ]
+}
+
+/// What is wrong with the answer to a request, if anything is.
+fn wrong(case: &Case, said: &str) -> Option<String> {
+    let (name, expected) = (case.name, case.expected);
+    let fits = match statuses(said)[..] {
+        [status] => expected.contains(&status),
+        [] => expected.is_empty(),
+        _ => false,
+    };
+    // Of what is no HTTP, hyper refuses the head itself, with nothing but a status. And which of two
+    // lengths a proxy in front believed is not known: nothing may follow.
+    let bare = said.contains("content-length: 0\r\n");
+    let mut parts = Vec::new();
+    if name.starts_with("20 ") || fits && bare {
+        parts.push("connection: close\r\n");
+    }
+    if fits && !bare && !expected.is_empty() {
+        parts.extend([
+            "content-type: application/problem+json\r\n",
+            "x-correlation-id: ",
+        ]);
+    }
+    let well = fits && parts.iter().all(|part| said.contains(part));
+    (!well).then(|| format!("{name}: {said:.300}, not {expected:?}"))
+}
+
+/// A body that is shorter than it said.
+async fn assert_short_is_refused(ingress: &Ingress, body: &[u8], right: &str) {
+    let mut short = TcpStream::connect(ingress.address())
+        .await
+        .expect("a connection");
+    let request = head(&format!(
+        "X-Hub-Signature-256: {right}\r\nContent-Length: {}\r\n\r\n",
+        body.len() + 1
+    ));
+    short
+        .write_all(&[request.as_bytes(), body].concat())
+        .await
+        .expect("a request");
+    short.shutdown().await.expect("the end");
+    let mut answer = Vec::new();
+    let read = timeout(SOON, short.read_to_end(&mut answer)).await;
+    drop(read.expect("it ends"));
+    let statuses = statuses(&String::from_utf8_lossy(&answer));
+    assert!(matches!(statuses[..], [] | [400]));
+}
+
+/// However a right signature may be written.
+async fn assert_right_is_taken(ingress: &Ingress, body: &[u8], right: &str) {
+    // A header's value is told without the spaces around it (RFC 9112).
+    let spaced = post(&format!("X-Hub-Signature-256: \t {right} \t\r\n"), body);
+    // And with a line's end alone, which a server may take for one.
+    let request =
+        String::from_utf8(post(&format!("X-Hub-Signature-256: {right}\r\n"), b"")).expect("text");
+    let bare = request
+        .replace("\r\n", "\n")
+        .replace("Length: 0", &format!("Length: {}", body.len()));
+    let bare = [bare.as_bytes(), body].concat();
+    let previous = sign("previous", body);
+    let previous = post(&format!("X-Hub-Signature-256: {previous}\r\n"), body);
+    for request in [spaced, bare, previous] {
+        assert_eq!(statuses(&answers(ingress, &request).await), [200]);
+    }
+    let further = ingress.metric("ingress_signed_by_further_secret_total", "");
+    assert!(further.await >= 1.0);
+}
+
+/// No header of the answer is made of a header of the request.
+async fn assert_nothing_is_echoed(ingress: &Ingress) {
+    for id in [
+        "x",
+        "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+        "6ba7b8109dad41d180b400c04fd430c8",
+        "{6ba7b810-9dad-41d1-80b4-00c04fd430c8}",
+        "6ba7b810-9dad-41d1-80b4-00c04fd430c8\tX: y",
+    ] {
+        let said = answers(ingress, &post(&format!("X-Correlation-Id: {id}\r\n"), b"")).await;
+        assert!(!said.contains(&format!("x-correlation-id: {id}")), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -467,77 +574,28 @@ async fn a_stranger_gets_the_expected_answer_and_nothing_else() {
     let body = Number::fresh().message(payload::text("16505551234", &format!("a/b {CANARY}")));
     let right = sign(APP_SECRET, &body);
     forget_calls(&stage).await;
-    let mut wrong = Vec::new();
+    let mut all_wrong = Vec::new();
     let tables = [
         unsigned(&body, &right),
+        sizes(&right),
         framings(&body, &right),
-        requests(&body),
+        heads(&right),
+        requests(),
+        contents(&body),
+        challenges(),
     ];
     for case in tables.into_iter().flatten() {
         let said = answers(&ingress, &case.request).await;
-        let fits = match statuses(&said)[..] {
-            [status] => case.expected.contains(&status),
-            [] => case.expected.is_empty(),
-            _ => false,
-        };
-        // Which of two lengths a proxy in front believed is not known: nothing may follow.
-        if case.name.starts_with("20 ") {
-            assert!(said.contains("connection: close\r\n"), "{said}");
-        }
-        if !fits {
-            wrong.push(format!(
-                "{}: {said:.300}, not {:?}",
-                case.name, case.expected
-            ));
-        } else if said.contains("content-length: 0\r\n") {
-            // Of what is no HTTP, hyper refuses the head itself, with nothing but a status.
-            assert!(said.contains("connection: close\r\n"), "{}", case.name);
-        } else if !case.expected.is_empty() {
-            for part in [
-                "content-type: application/problem+json\r\n",
-                "x-correlation-id: ",
-            ] {
-                assert!(said.contains(part), "{}: {said}", case.name);
-            }
-        }
+        all_wrong.extend(wrong(&case, &said));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-
-    // A body that is shorter than it said.
-    let mut short = TcpStream::connect(ingress.address())
-        .await
-        .expect("a connection");
-    let request = head(&format!(
-        "X-Hub-Signature-256: {right}\r\nContent-Length: {}\r\n\r\n",
-        body.len() + 1
-    ));
-    short
-        .write_all(&[request.as_bytes(), &body].concat())
-        .await
-        .expect("a request");
-    short.shutdown().await.expect("the end");
-    let mut answer = Vec::new();
-    drop(
-        timeout(SOON, short.read_to_end(&mut answer))
-            .await
-            .expect("it ends"),
-    );
-    assert!(matches!(
-        statuses(&String::from_utf8_lossy(&answer))[..],
-        [] | [400]
-    ));
-
+    assert!(all_wrong.is_empty(), "{}", all_wrong.join("\n"));
+    assert_short_is_refused(&ingress, &body, &right).await;
     assert_eq!(calls_of_redis(&stage).await, Vec::<String>::new());
     assert_eq!(stored(&stage).await, 0);
     let log = ingress.log();
-    assert!(
-        !log.contains(CANARY) && !log.contains("C4N4RY"),
-        "what was sent is in the log"
-    );
-    assert!(
-        !log.contains(&right) && !log.contains("t0k3n"),
-        "a secret is in the log"
-    );
+    for secret in [CANARY, "C4N4RY", &right, "t0k3n"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
     assert!(peak_memory_mb(&mut ingress) < MOST_MEMORY_MB);
 
     // Who asks from outside learns that a server is well, not which settings it has.
@@ -546,43 +604,9 @@ async fn a_stranger_gets_the_expected_answer_and_nothing_else() {
         ready.contains("\"ok\":true") && !ready.contains("warnings") && !ready.contains("problem"),
         "{ready}"
     );
-
-    // A header's value is told without the spaces around it (RFC 9112): this is the right one.
-    let spaced = post(&format!("X-Hub-Signature-256: \t {right} \t\r\n"), &body);
-    assert_eq!(statuses(&answers(&ingress, &spaced).await), [200]);
-    // And with a line's end alone, which a server may take for one.
-    let request =
-        String::from_utf8(post(&format!("X-Hub-Signature-256: {right}\r\n"), b"")).expect("text");
-    let bare = request
-        .replace("\r\n", "\n")
-        .replace("Length: 0", &format!("Length: {}", body.len()));
-    assert_eq!(
-        statuses(&answers(&ingress, &[bare.as_bytes(), &body].concat()).await),
-        [200]
-    );
-    let previous = post(
-        &format!("X-Hub-Signature-256: {}\r\n", sign("previous", &body)),
-        &body,
-    );
-    assert_eq!(statuses(&answers(&ingress, &previous).await), [200]);
-    assert!(
-        ingress
-            .metric("ingress_signed_by_further_secret_total", "")
-            .await
-            >= 1.0
-    );
+    assert_right_is_taken(&ingress, &body, &right).await;
     assert_eq!(stored(&stage).await, 1);
-    // No header of the answer is made of a header of the request.
-    for id in [
-        "x",
-        "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
-        "6ba7b8109dad41d180b400c04fd430c8",
-        "{6ba7b810-9dad-41d1-80b4-00c04fd430c8}",
-        "6ba7b810-9dad-41d1-80b4-00c04fd430c8\tX: y",
-    ] {
-        let said = answers(&ingress, &post(&format!("X-Correlation-Id: {id}\r\n"), b"")).await;
-        assert!(!said.contains(&format!("x-correlation-id: {id}")), "{said}");
-    }
+    assert_nothing_is_echoed(&ingress).await;
 }
 
 /// Series of `/metrics`.

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tests::Stage;
+use tests::events::Event;
+use tests::meta::Sender;
 use tests::meta::payload::{self, Number};
 
 use crate::hostile::peak_memory_mb;
@@ -91,10 +93,34 @@ fn nested(levels: usize) -> String {
     "[".repeat(levels) + &"]".repeat(levels)
 }
 
+fn text(body: &[u8]) -> String {
+    String::from_utf8(body.to_vec()).expect("text")
+}
+
+/// A megabyte.
+fn long() -> String {
+    CANARY.repeat(170_000)
+}
+
 fn all_cases() -> Vec<Case> {
     let mut cases = Cases::default();
+    for add in [
+        no_webhooks,
+        nesting,
+        odd_members,
+        encodings_and_numbers,
+        odd_ids,
+        many_items,
+        odd_accounts_and_texts,
+        mixtures,
+    ] {
+        add(&mut cases);
+    }
+    cases.0
+}
+
+fn no_webhooks(cases: &mut Cases) {
     let whole = Number::fresh().message(payload::text(PHONE, CANARY));
-    let text = |body: &[u8]| String::from_utf8(body.to_vec()).expect("text");
 
     cases.body("39 no JSON", Aside, "c4n4ry");
     cases.body("39 cut off", Aside, whole.slice(..whole.len() - 3));
@@ -145,6 +171,9 @@ fn all_cases() -> Vec<Case> {
         r#"{"object":"whatsapp_business_account","entry":[]}"#,
     );
     cases.value("40 no items", Archived, r#"{NUMBER,"messages":[]}"#);
+}
+
+fn nesting(cases: &mut Cases) {
     for (name, levels) in [
         ("42 128 levels", 128),
         ("42 10,000 levels", 10_000),
@@ -171,6 +200,9 @@ fn all_cases() -> Vec<Case> {
     );
     let objects = r#"{"a":"#.repeat(50_000) + "1" + &"}".repeat(50_000);
     cases.member("42 deep objects in a known member", "text", &objects);
+}
+
+fn odd_members(cases: &mut Cases) {
     cases.message("43 an id twice", r#"{"id":"wamid.c4n4ry1","id":"wamid.c4n4ry2","from":"1","type":"text","text":{"body":"x"}}"#);
     cases.message(
         "44 an unknown name twice",
@@ -208,6 +240,9 @@ fn all_cases() -> Vec<Case> {
         r#""\udc00\ud800 c4n4ry""#,
     );
     cases.member("48 half a pair in an id", "id", r#""wamid.c4n4ry\ud800""#);
+}
+
+fn encodings_and_numbers(cases: &mut Cases) {
     let mut no_utf8 = text(&Number::fresh().message(payload::text(PHONE, "#"))).into_bytes();
     let at = no_utf8
         .iter()
@@ -242,7 +277,10 @@ fn all_cases() -> Vec<Case> {
     ] {
         cases.member(name, "timestamp", time);
     }
-    let long = "c4n4ry".repeat(170_000);
+}
+
+fn odd_ids(cases: &mut Cases) {
+    let long = long();
     for (name, id) in [
         ("52 empty", "\"\""),
         ("52 null", "null"),
@@ -256,6 +294,9 @@ fn all_cases() -> Vec<Case> {
     ] {
         cases.member(name, "id", id);
     }
+}
+
+fn many_items(cases: &mut Cases) {
     let one = payload::text(PHONE, CANARY);
     cases.value(
         "53 the same twice",
@@ -302,6 +343,9 @@ fn all_cases() -> Vec<Case> {
         ),
     );
     cases.body("60 a million items", Aside, format!(r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1","changes":[{{"field":"messages","value":{{"messages":[{}]}}}}]}}]}}"#, vec!["{}"; 1_000_000].join(",")));
+}
+
+fn odd_accounts_and_texts(cases: &mut Cases) {
     for (name, id) in [
         ("62 a path", "\"../../c4n4ry\"".to_owned()),
         ("62 10 KB", format!("\"{}\"", "9".repeat(10_000))),
@@ -331,8 +375,11 @@ fn all_cases() -> Vec<Case> {
     cases.member(
         "64 a text of 1 MB",
         "text",
-        &format!(r#"{{"body":"{long}"}}"#),
+        &format!(r#"{{"body":"{}"}}"#, long()),
     );
+}
+
+fn mixtures(cases: &mut Cases) {
     let contacts =
         vec![json!({"wa_id": PHONE, "profile": {"name": CANARY}}).to_string(); 1000].join(",");
     let messages = (0..200)
@@ -366,74 +413,44 @@ fn all_cases() -> Vec<Case> {
         "88 words of a broker",
         r#"{"id":"wamid.c4n4ry7","CC":"c4n4ry","BCC":["INBOUND_WHATSAPP_MESSAGES"],"headers":{"CC":"x"}}"#,
     );
-    cases.0
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_is_signed_comes_out_or_is_kept() {
-    const TOKEN: &str = "EAAc4n4rytoken";
-    let stage = Stage::new().await;
-    let ingress = stage
-        .ingress()
-        .env("META_APP_SECRETS", "c4n4rysecret")
-        .env("LOG_LEVEL", "trace")
-        .start();
-    let worker = stage
-        .worker()
-        .env("LOG_LEVEL", "trace")
-        .env("WORKER_ADMIN_TOKEN", "c4n4ryadmin")
-        .start();
-    let (mut ingress, mut worker) = (ingress.await, worker.await);
-    let events = stage.events();
-    let sender = stage.sender(&ingress);
-    let cases = all_cases();
-    for case in &cases {
-        if !case.waba_id.is_empty() {
-            let tenant =
-                json!({"tenantId": "t", "businessAccountId": case.waba_id, "accessToken": TOKEN});
-            stage
-                .neighbours
-                .set_tenant(&case.waba_id, tests::neighbours::Tenant::Custom(tenant));
-        }
+/// Posts all of them, each account with a tenant that has this token.
+async fn post_all(stage: &Stage, sender: &Sender, cases: &[Case], token: &str) {
+    for case in cases.iter().filter(|case| !case.waba_id.is_empty()) {
+        let tenant =
+            json!({"tenantId": "t", "businessAccountId": case.waba_id, "accessToken": token});
+        let tenant = tests::neighbours::Tenant::Custom(tenant);
+        stage.neighbours.set_tenant(&case.waba_id, tenant);
     }
-    for case in &cases {
-        let answer = sender
-            .post_once(case.body.clone())
-            .await
-            .expect("an answer");
+    for case in cases {
+        let answer = sender.post_once(case.body.clone()).await;
+        let answer = answer.expect("an answer");
         assert_eq!(answer.status, 200, "{}: {}", case.name, answer.body);
     }
-    drained(&stage).await;
-    let expected: usize = cases
-        .iter()
-        .map(|case| match case.end {
-            Events(count) => count,
-            Aside | Archived => 0,
-        })
-        .sum();
-    let seen = events.wait_for(expected, SOON).await;
-    let mut by_account: HashMap<&str, usize> = HashMap::new();
-    for event in &seen {
-        *by_account
-            .entry(event.text("/channel/businessAccountId"))
-            .or_default() += 1;
-    }
-    let mut kept = Vec::new();
+}
+
+/// Every object, and whether it was set aside.
+async fn kept(stage: &Stage) -> Vec<(bool, Bytes)> {
     let store = stage.webhooks();
+    let mut kept = Vec::new();
     for key in store.list("").await.expect("a list") {
-        assert!(
-            !key.split('/').any(|part| part == ".." || part == "."),
-            "{key}"
-        );
-        let object = store
-            .get(&key)
-            .await
-            .expect("the store")
-            .expect("the object");
-        kept.push((key.starts_with("failed/"), object));
+        let leads_away = key.split('/').any(|part| part == ".." || part == ".");
+        assert!(!leads_away, "{key}");
+        let object = store.get(&key).await.expect("the store");
+        kept.push((key.starts_with("failed/"), object.expect("the object")));
+    }
+    kept
+}
+
+fn assert_ends(cases: &[Case], seen: &[Event], kept: &[(bool, Bytes)]) {
+    let mut by_account: HashMap<&str, usize> = HashMap::new();
+    for event in seen {
+        let account = event.text("/channel/businessAccountId");
+        *by_account.entry(account).or_default() += 1;
     }
     let mut wrong = Vec::new();
-    for case in &cases {
+    for case in cases {
         let has = |failed: bool| {
             kept.iter()
                 .any(|(aside, bytes)| *aside == failed && *bytes == case.body)
@@ -455,39 +472,61 @@ async fn whatever_is_signed_comes_out_or_is_kept() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn assert_harmless(event: &Event) {
+    let key = &event.routing_key;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    assert!(key.bytes().all(plain) && key.len() <= 255, "{key}");
+    let mut names = event.headers.keys();
+    assert!(!names.any(|name| matches!(name.as_str(), "CC" | "BCC")));
+}
+
+fn assert_silent(program: &str, log: &str) {
+    for secret in [CANARY, PHONE] {
+        let line = log
+            .lines()
+            .find(|line| line.contains(secret))
+            .map(|line| line.chars().take(400).collect::<String>());
+        assert_eq!(line, None, "{secret} in the log of {program}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_signed_comes_out_or_is_kept() {
+    let stage = Stage::new().await;
+    let ingress = stage
+        .ingress()
+        .env("META_APP_SECRETS", "c4n4rysecret")
+        .env("LOG_LEVEL", "trace")
+        .start();
+    let worker = stage
+        .worker()
+        .env("LOG_LEVEL", "trace")
+        .env("WORKER_ADMIN_TOKEN", "c4n4ryadmin")
+        .start();
+    let (mut ingress, mut worker) = (ingress.await, worker.await);
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    let cases = all_cases();
+    post_all(&stage, &sender, &cases, "EAAc4n4rytoken").await;
+    drained(&stage).await;
+    let counts = cases.iter().map(|case| match case.end {
+        Events(count) => count,
+        Aside | Archived => 0,
+    });
+    let expected: usize = counts.sum();
+    let seen = events.wait_for(expected, SOON).await;
+    assert_ends(&cases, &seen, &kept(&stage).await);
     assert_eq!(seen.len(), expected);
 
     // Sent again, with other spaces around it: the items are known.
-    let again = cases
-        .iter()
-        .find(|case| case.name.starts_with("55"))
-        .expect("a case");
-    let spaced = [b" ", &again.body[..], b"\n"].concat();
-    assert_eq!(
-        sender.post_once(spaced).await.expect("an answer").status,
-        200
-    );
+    let again = cases.iter().find(|case| case.name.starts_with("55"));
+    let again = &again.expect("a case").body;
+    sender.send([b" ", &again[..], b"\n"].concat()).await;
     assert_eq!(stored(&stage).await, 0, "67: nothing of it is fresh");
-    for event in &seen {
-        let key = &event.routing_key;
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        assert!(key.bytes().all(plain) && key.len() <= 255, "{key}");
-        assert!(
-            !event
-                .headers
-                .keys()
-                .any(|name| matches!(name.as_str(), "CC" | "BCC"))
-        );
-    }
-    for (program, log) in [("ingress", ingress.log()), ("worker", worker.log())] {
-        for secret in [CANARY, PHONE] {
-            let line = log
-                .lines()
-                .find(|line| line.contains(secret))
-                .map(|line| line.chars().take(400).collect::<String>());
-            assert_eq!(line, None, "{secret} in the log of {program}");
-        }
-    }
+    seen.iter().for_each(assert_harmless);
+    assert_silent("ingress", &ingress.log());
+    assert_silent("worker", &worker.log());
     assert!(ingress.is_running() && worker.is_running());
     let memory = (peak_memory_mb(&mut ingress), peak_memory_mb(&mut worker));
     assert!(

@@ -181,16 +181,8 @@ fn described(url: &str, id: &str) -> Value {
     })
 }
 
-#[tokio::test]
-async fn each_fault_ends_as_it_should() {
-    let stage = Stage::new().await;
-    let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
-    let events = stage.events();
-    let elsewhere = Neighbours::start().await.expect("another host");
-    let mut cases = Cases {
-        stage: &stage,
-        all: Vec::new(),
-    };
+/// What passes, or is the message's own.
+fn transfers(cases: &mut Cases<'_>) {
     cases.add("nothing wrong", End::Stored, |_, _, _, _| {});
     cases.add("no digest, no type", End::Stored, |_, _, _, message| {
         let image = message["image"].as_object_mut().expect("an object");
@@ -226,6 +218,10 @@ async fn each_fault_ends_as_it_should() {
     });
     let cut = Turn::Fault(Fault::Cut(JPEG.len() / 2));
     cases.download("cut at half", End::Stored, vec![cut]);
+}
+
+/// What came isn't what was declared.
+fn mismatches(cases: &mut Cases<'_>) {
     let wrong = JPEG.repeat(2);
     cases.add(
         "other digest",
@@ -270,6 +266,9 @@ async fn each_fault_ends_as_it_should() {
         body: "bomb".to_owned(),
     };
     cases.always("gzip", End::Failed("encoded"), Service::Download, zipped);
+}
+
+fn sizes(cases: &mut Cases<'_>) {
     let too_large = End::Failed("too_large");
     cases.add("101 MB", too_large, |neighbours, _, id, _| {
         neighbours.set_content(id, "image/jpeg", Content::Sized(101 << 20, 1));
@@ -287,6 +286,10 @@ async fn each_fault_ends_as_it_should() {
             neighbours.always(Service::Graph, id, Turn::json(200, &answer));
         },
     );
+}
+
+/// What leads to another host than the allowed one.
+fn ways_astray(cases: &mut Cases<'_>, elsewhere: &Neighbours) {
     let onward = Turn::Answer {
         status: 302,
         headers: vec![("location", elsewhere.url())],
@@ -311,6 +314,9 @@ async fn each_fault_ends_as_it_should() {
             },
         );
     }
+}
+
+fn no_media(cases: &mut Cases<'_>) {
     for odd in [
         "../me?fields=x",
         "1/2",
@@ -332,6 +338,80 @@ async fn each_fault_ends_as_it_should() {
             message["timestamp"] = "1700000000".into();
         },
     );
+}
+
+/// How each case ended; the keys of what is stored.
+fn assert_ended(cases: &[Case], seen: &[Event]) -> Vec<String> {
+    let mut stored = Vec::new();
+    for case in cases {
+        let name = case.name;
+        let wamid = wamid(&case.message);
+        match case.end {
+            End::Pending => {
+                let message = of(seen, &wamid, "message.received")[0];
+                assert_eq!(status(message), "pending", "{name}");
+                assert!(end(seen, &wamid).is_none(), "{name}");
+            }
+            End::Failed(reason) => {
+                let event = end(seen, &wamid).expect("an end");
+                assert_eq!(status(event), "failed", "{name}");
+                assert_eq!(event.text("/message/media/error"), reason, "{name}");
+            }
+            End::Stored => {
+                let event = end(seen, &wamid).expect("an end");
+                assert_eq!(status(event), "stored", "{name}: {}", event.payload);
+                stored.push(event.text("/message/media/key").to_owned());
+            }
+        }
+    }
+    stored.sort();
+    stored
+}
+
+/// Requests have what the Graph API wants to know, and go nowhere else.
+fn assert_requests(neighbours: &Neighbours, elsewhere: &Neighbours) {
+    for service in Service::ALL {
+        assert_eq!(
+            elsewhere.requests(service),
+            0,
+            "nothing goes to another host"
+        );
+    }
+    for request in neighbours.received(Service::Graph) {
+        assert!(request.headers["user-agent"].starts_with("whatsapp-worker/"));
+        let of_media = request.path.contains("phone_number_id=");
+        assert_eq!(request.headers.contains_key("x-correlation-id"), of_media);
+        let id = request.path.split(['/', '?']).nth(2).expect("an id");
+        assert!(id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
+    }
+}
+
+fn assert_discreet(log: &str, cases: &[Case]) {
+    for case in cases {
+        let waba_id = &case.number.waba_id;
+        for secret in [format!("token-{waba_id}"), format!("new-{waba_id}")] {
+            assert!(!log.contains(&secret), "a token in the log");
+        }
+    }
+    assert!(!log.contains("_download/") && !log.contains("X-Amz-Signature"));
+    assert!(!log.contains("16505551234"));
+}
+
+#[tokio::test]
+async fn each_fault_ends_as_it_should() {
+    let stage = Stage::new().await;
+    let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let events = stage.events();
+    let elsewhere = Neighbours::start().await.expect("another host");
+    let mut cases = Cases {
+        stage: &stage,
+        all: Vec::new(),
+    };
+    transfers(&mut cases);
+    mismatches(&mut cases);
+    sizes(&mut cases);
+    ways_astray(&mut cases, &elsewhere);
+    no_media(&mut cases);
     let cases = cases.all;
     for case in &cases {
         let body = case.number.message(case.message.clone());
@@ -345,56 +425,13 @@ async fn each_fault_ends_as_it_should() {
             })
         })
         .await;
-    let mut stored = Vec::new();
-    for case in &cases {
-        let name = case.name;
-        let wamid = wamid(&case.message);
-        match case.end {
-            End::Pending => {
-                let message = of(&seen, &wamid, "message.received")[0];
-                assert_eq!(status(message), "pending", "{name}");
-                assert!(end(&seen, &wamid).is_none(), "{name}");
-            }
-            End::Failed(reason) => {
-                let event = end(&seen, &wamid).expect("an end");
-                assert_eq!(status(event), "failed", "{name}");
-                assert_eq!(event.text("/message/media/error"), reason, "{name}");
-            }
-            End::Stored => {
-                let event = end(&seen, &wamid).expect("an end");
-                assert_eq!(status(event), "stored", "{name}: {}", event.payload);
-                stored.push(event.text("/message/media/key").to_owned());
-            }
-        }
-    }
+    let stored = assert_ended(&cases, &seen);
     assert_told_once(&seen);
     let bucket = stage.media();
-    stored.sort();
     assert_eq!(bucket.list("").await.expect("a list"), stored);
     assert_eq!(open_uploads(&stage).await, 0);
-    for service in Service::ALL {
-        assert_eq!(
-            elsewhere.requests(service),
-            0,
-            "nothing goes to another host"
-        );
-    }
-    for request in stage.neighbours.received(Service::Graph) {
-        assert!(request.headers["user-agent"].starts_with("whatsapp-worker/"));
-        let of_media = request.path.contains("phone_number_id=");
-        assert_eq!(request.headers.contains_key("x-correlation-id"), of_media);
-        let id = request.path.split(['/', '?']).nth(2).expect("an id");
-        assert!(id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
-    }
-    let log = worker.log();
-    for case in &cases {
-        let waba_id = &case.number.waba_id;
-        for secret in [format!("token-{waba_id}"), format!("new-{waba_id}")] {
-            assert!(!log.contains(&secret), "a token in the log");
-        }
-    }
-    assert!(!log.contains("_download/") && !log.contains("X-Amz-Signature"));
-    assert!(!log.contains("16505551234"));
+    assert_requests(&stage.neighbours, &elsewhere);
+    assert_discreet(&worker.log(), &cases);
 }
 
 #[tokio::test]

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::process::Stdio;
+use std::time::Duration;
 
 use futures::StreamExt;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 use tests::Stage;
-use tests::events::Event;
+use tests::events::{Event, Events};
+use tests::meta::Sender;
 use tests::meta::payload::{self, Number};
 use tests::neighbours::Tenant;
 use tests::programs::Worker;
@@ -127,31 +129,9 @@ fn payloads() -> usize {
     wanted.map_or(600, |wanted| wanted.parse().expect("a number"))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_failed_goes_out_once_more_through_kills_beside_live_traffic() {
-    let count = payloads();
-    let stage = Stage::new().await;
-    let numbers: Vec<Number> = (0..4).map(|_| Number::fresh()).collect();
-    let (live, suspended) = (Number::fresh(), Number::fresh());
-    for number in numbers.iter().chain([&suspended]) {
-        stage
-            .neighbours
-            .set_tenant(&number.waba_id, Tenant::Suspended);
-    }
-    let ingress = stage
-        .ingress()
-        .env("RATE_LIMIT_PER_MINUTE", 0)
-        .start()
-        .await;
-    let mut worker = stage
-        .worker()
-        .env("WORKER_ADMIN_TOKEN", ADMIN)
-        .env("LEASE_TTL", "1s")
-        .start()
-        .await;
-    let events = stage.events();
-    let sender = stage.sender(&ingress);
-    let bodies = (0..count).map(|n| {
+/// Sets `count` payloads of `numbers` and 20 of `suspended` aside.
+async fn fill(stage: &Stage, sender: &Sender, numbers: &[Number], suspended: &Number) {
+    let bodies = (0..payloads()).map(|n| {
         let number = &numbers[n % numbers.len()];
         number.message(payload::text(&format!("1{:09}", n % 50), &n.to_string()))
     });
@@ -162,47 +142,40 @@ async fn what_failed_goes_out_once_more_through_kills_beside_live_traffic() {
         .buffer_unordered(16)
         .collect::<Vec<_>>()
         .await;
-    let all = count + 20;
-    set_aside(&stage, all).await;
-    let spoilt = keys(&stage, &format!("failed/tenant-{}", numbers[0].waba_id))
-        .await
-        .remove(3);
-    spoil(&stage, &spoilt).await;
-    let marks_before = marks(&stage).await;
+    set_aside(stage, payloads() + 20).await;
+}
 
-    let counted = replay(&worker, &["--dry-run"]).await;
-    assert_eq!(counted["payloads"], all);
-    assert_eq!(keys(&stage, "failed/").await.len(), all);
-    for number in &numbers {
-        tenant_is(&stage, &worker, number, Tenant::Active).await;
-    }
-
-    // Live webhooks, one after the other, each waited for.
+/// Replays all of it, while live webhooks of `live` are posted, one after the other, each waited for:
+/// the first run is killed after a quarter, the worker after half, one of two further runs after three
+/// quarters. How long each live webhook took.
+async fn replay_through_kills(
+    events: &Events,
+    sender: &Sender,
+    worker: &mut Worker,
+    live: &Number,
+) -> Vec<Duration> {
+    let count = payloads();
     let began = Instant::now();
     let mut delays = Vec::new();
     let pace = (count / 4).to_string();
     let (mut first, mut others, mut kills) =
-        (Some(spawn(&worker, &["--rate", &pace])), Vec::new(), 0);
-    let mut sent = 0;
-    let out = |events: &[Event]| replayed(events).len();
+        (Some(spawn(worker, &["--rate", &pace])), Vec::new(), 0);
     let ended = loop {
+        let sent = delays.len();
         let body = live.message(payload::text("2222222222", &sent.to_string()));
         let posted = Instant::now();
         sender.send(body).await;
-        sent += 1;
         let of_live = |event: &&Event| event.text("/channel/businessAccountId") == live.waba_id;
-        let seen = events
-            .wait_until(SOON, |events| events.iter().filter(of_live).count() == sent)
-            .await;
+        let out = |events: &[Event]| events.iter().filter(of_live).count() == sent + 1;
+        let done = replayed(&events.wait_until(SOON, out).await).len();
         delays.push(posted.elapsed());
-        let done = out(&seen);
         if done >= count / 4
             && let Some(mut killed) = first.take()
         {
             killed.kill().await.expect("kill -9");
             others = vec![
-                spawn(&worker, &["--rate", &pace]),
-                spawn(&worker, &["--rate", &pace]),
+                spawn(worker, &["--rate", &pace]),
+                spawn(worker, &["--rate", &pace]),
             ];
         }
         if done >= count / 2 && kills == 0 {
@@ -223,33 +196,22 @@ async fn what_failed_goes_out_once_more_through_kills_beside_live_traffic() {
         }
         assert!(began.elapsed() < SOON * 10, "{done} of {count} went out");
     };
-    let took = began.elapsed();
     let (well, said) = end_of(ended).await;
     assert!(well, "{said}");
     assert!(said.contains(", 1 left"), "{said}");
-    drained(&stage).await;
+    delays
+}
 
-    let seen = replayed(&events.all());
-    assert_eq!(seen.len(), count - 1, "each event once more");
-    let repeats: usize = seen.values().map(|times| times - 1).sum();
-    assert!(
-        repeats <= 64 * numbers.len(),
-        "{repeats} repeats of a killed worker"
-    );
-    assert_eq!(
-        field_of_all(&stage, "n").await as usize,
-        all - 1,
-        "each put back once"
-    );
-    assert_eq!(field_of_all(&stage, "d").await as usize, count - 1);
-    assert_eq!(field_of_all(&stage, "f").await as usize, 20);
-    assert_eq!(
-        marks(&stage).await,
-        marks_before + sent,
-        "only live items are marked"
-    );
-    assert_eq!(keys(&stage, "replayed/").await.len(), count - 1);
-    let failed = keys(&stage, "failed/").await;
+/// Everything but the spoilt one went out once more, or failed again: then under keys that are
+/// returned.
+async fn assert_moved(stage: &Stage, spoilt: String, suspended: &Number) -> Vec<String> {
+    let count = payloads();
+    // Each put back once.
+    assert_eq!(field_of_all(stage, "n").await as usize, count + 19);
+    assert_eq!(field_of_all(stage, "d").await as usize, count - 1);
+    assert_eq!(field_of_all(stage, "f").await as usize, 20);
+    assert_eq!(keys(stage, "replayed/").await.len(), count - 1);
+    let failed = keys(stage, "failed/").await;
     let (again, rest): (Vec<_>, Vec<_>) = failed.into_iter().partition(|key| key.contains(".r1"));
     assert_eq!(rest, [spoilt]);
     assert_eq!(again.len(), 20);
@@ -258,28 +220,74 @@ async fn what_failed_goes_out_once_more_through_kills_beside_live_traffic() {
     let described = object.expect("an object").metadata;
     assert_eq!(described["reason"], "tenant_suspended");
     assert_eq!((&*described["attempts"], &*described["items"]), ("2", "0"));
-    delays.sort_unstable();
-    let (median, longest) = (delays[delays.len() / 2], delays[delays.len() - 1]);
-    #[allow(clippy::print_stdout, reason = "measured, for whoever runs it")]
-    {
-        println!(
-            "{count} payloads in {took:?}, {repeats} repeats; {sent} live webhooks meanwhile: \
-             median {median:?}, longest {longest:?}"
-        );
-    }
+    again
+}
 
-    // Once more: what failed again does so under the new id, and nothing else moves.
-    let second = replay(&worker, &[]).await;
+/// What failed again does so under the new id, and nothing else moves.
+async fn assert_again(stage: &Stage, worker: &Worker, again: &[String]) {
+    let second = replay(worker, &[]).await;
     assert_eq!(second["payloads"], 21);
     assert_eq!(
         (&second["wentOut"], &second["setAsideAgain"]),
         (&json!(0), &json!(20))
     );
     assert_eq!(second["left"], 1);
-    let failed: HashSet<String> = keys(&stage, "failed/").await.into_iter().collect();
+    let failed: HashSet<String> = keys(stage, "failed/").await.into_iter().collect();
     assert_eq!(failed.len(), 21);
     assert!(again.iter().all(|key| !failed.contains(key)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_goes_out_once_more_through_kills_beside_live_traffic() {
+    let count = payloads();
+    let stage = Stage::new().await;
+    let numbers: Vec<Number> = (0..4).map(|_| Number::fresh()).collect();
+    let (live, suspended) = (Number::fresh(), Number::fresh());
+    for number in numbers.iter().chain([&suspended]) {
+        stage
+            .neighbours
+            .set_tenant(&number.waba_id, Tenant::Suspended);
+    }
+    let ingress = stage.ingress().env("RATE_LIMIT_PER_MINUTE", 0);
+    let ingress = ingress.start().await;
+    let worker = stage.worker().env("WORKER_ADMIN_TOKEN", ADMIN);
+    let mut worker = worker.env("LEASE_TTL", "1s").start().await;
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    fill(&stage, &sender, &numbers, &suspended).await;
+    let of_first = format!("failed/tenant-{}", numbers[0].waba_id);
+    let spoilt = keys(&stage, &of_first).await.remove(3);
+    spoil(&stage, &spoilt).await;
+    let marks_before = marks(&stage).await;
+    let counted = replay(&worker, &["--dry-run"]).await;
+    assert_eq!(counted["payloads"], count + 20);
+    assert_eq!(keys(&stage, "failed/").await.len(), count + 20);
+    for number in &numbers {
+        tenant_is(&stage, &worker, number, Tenant::Active).await;
+    }
+    let mut delays = replay_through_kills(&events, &sender, &mut worker, &live).await;
+    drained(&stage).await;
+    let seen = replayed(&events.all());
+    assert_eq!(seen.len(), count - 1, "each event once more");
+    let repeats: usize = seen.values().map(|times| times - 1).sum();
+    assert!(
+        repeats <= 64 * numbers.len(),
+        "{repeats} repeats of a killed worker"
+    );
+    // Only live items are marked.
+    assert_eq!(marks(&stage).await, marks_before + delays.len());
+    let again = assert_moved(&stage, spoilt, &suspended).await;
+    assert_again(&stage, &worker, &again).await;
     assert_eq!(replayed(&events.all()).len(), count - 1);
+    delays.sort_unstable();
+    let (median, longest) = (delays[delays.len() / 2], delays[delays.len() - 1]);
+    #[allow(clippy::print_stdout, reason = "measured, for whoever runs it")]
+    {
+        println!(
+            "{count} payloads, {repeats} repeats; {} live webhooks meanwhile: median {median:?}, \
+             longest {longest:?}",
+            delays.len()
+        );
+    }
 }
 
 #[tokio::test]
