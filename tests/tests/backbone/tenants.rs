@@ -495,7 +495,7 @@ async fn a_token_shows_up_nowhere() {
 /// than a partition keeps in work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mountain_of_an_unknown_account_waits_beside_the_traffic_of_others() {
-    let count: usize = std::env::var("PARKED_ENTRIES").map_or(30_000, |count| {
+    let count: usize = std::env::var("PARKED_ENTRIES").map_or(22_000, |count| {
         count.parse().expect("PARKED_ENTRIES is a number")
     });
     let stage = Stage::new().await;
