@@ -37,6 +37,9 @@ use unroutable::Unroutable;
 
 /// `delivery_mode` of a message that survives the broker.
 const PERSISTENT: u8 = 2;
+/// The largest frame in bytes unless the URL names another: RabbitMQ's own. A broker may name none, and
+/// lapin sets aside 64 times as much for a connection.
+const FRAME_MAX: u32 = 131_072;
 /// A blocked connection is looked at again this often.
 const BLOCKED_POLL: Duration = Duration::from_millis(100);
 const BLOCKED: &str = "the broker blocks publishers";
@@ -54,15 +57,21 @@ pub enum NotPublished {
     LeaseLost,
 }
 
-/// The URL, if it is one.
+/// The URL, if it is one, with a limit of frames.
 ///
 /// # Errors
 /// It isn't; the message does not repeat it.
 pub fn url(url: &Secret) -> Result<Secret, String> {
-    match url.expose().parse::<AMQPUri>() {
-        Ok(_) => Ok(url.clone()),
-        Err(_) => Err("is no amqp:// or amqps:// URL".to_owned()),
+    let wrong = || "is no amqp:// or amqps:// URL".to_owned();
+    let read: AMQPUri = url.expose().parse().map_err(|_| wrong())?;
+    if read.query.frame_max.is_some() {
+        return Ok(url.clone());
     }
+    let mut limited: url::Url = url.expose().parse().map_err(|_| wrong())?;
+    limited
+        .query_pairs_mut()
+        .append_pair("frame_max", &FRAME_MAX.to_string());
+    limited.as_str().parse().map_err(|_| wrong())
 }
 
 struct Message {
@@ -251,6 +260,8 @@ impl Link {
                 Ok(())
             }
             Err(error) => {
+                // With what it has open: a connection that doesn't answer would be handed out again.
+                self.pool = None;
                 self.become_state(ChannelState::Closed);
                 Err(error)
             }
