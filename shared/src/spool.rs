@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::intake::{Delivery, Envelope};
@@ -43,6 +44,9 @@ struct Head {
     /// Hex.
     identities: Vec<String>,
     dedup_ttl_seconds: u64,
+    /// Of the body, in hex; missing in what the version before wrote.
+    #[serde(default)]
+    sha256: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +63,8 @@ pub enum Undecodable {
     Version(u32),
     #[error("an identity is malformed")]
     Identity,
+    #[error("its body is not the one that was written: its SHA-256 differs")]
+    Corrupt,
 }
 
 /// A new key for what came at `received_at_ms`.
@@ -85,8 +91,9 @@ pub fn encode(delivery: &Delivery, envelope: &Envelope, dedup_ttl: Duration) -> 
         traceparent: envelope.traceparent.clone(),
         unreadable: delivery.unreadable.clone(),
         whole_body: delivery.whole_body,
-        identities: delivery.identities.iter().map(hex).collect(),
+        identities: delivery.identities.iter().map(|it| hex(&it.0)).collect(),
         dedup_ttl_seconds: dedup_ttl.as_secs(),
+        sha256: Some(hex(&Sha256::digest(&delivery.body))),
     };
     // Nothing in it can fail to be JSON.
     let mut head = serde_json::to_vec(&head).unwrap_or_default();
@@ -107,12 +114,18 @@ pub fn decode(object: &Bytes) -> Result<Spooled, Undecodable> {
         return Err(Undecodable::Version(version));
     }
     let head: Head = serde_json::from_slice(head).map_err(|_| Undecodable::Headless)?;
+    let body = object.slice(end + 1..);
+    if let Some(sha256) = head.sha256
+        && sha256 != hex(&Sha256::digest(&body))
+    {
+        return Err(Undecodable::Corrupt);
+    }
     let identities: Option<Vec<_>> = head.identities.iter().map(|text| identity(text)).collect();
     let received_at = SystemTime::UNIX_EPOCH + Duration::from_millis(head.received_at_ms);
     Ok(Spooled {
         delivery: Delivery {
             waba_id: head.waba_id,
-            body: object.slice(end + 1..),
+            body,
             identities: identities
                 .filter(|identities| !identities.is_empty())
                 .ok_or(Undecodable::Identity)?,
@@ -131,12 +144,8 @@ pub fn decode(object: &Bytes) -> Result<Spooled, Undecodable> {
     })
 }
 
-fn hex(identity: &Identity) -> String {
-    identity
-        .0
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn identity(hex: &str) -> Option<Identity> {
@@ -181,6 +190,15 @@ mod tests {
         let spooled = spooled();
         let pieces = encode(&spooled.delivery, &spooled.envelope, spooled.dedup_ttl);
         assert_eq!(decode(&pieces.concat().into()), Ok(spooled));
+    }
+
+    #[test]
+    fn half_a_body_is_not_taken_for_the_whole() {
+        let spooled = spooled();
+        let pieces = encode(&spooled.delivery, &spooled.envelope, spooled.dedup_ttl);
+        let mut bytes = pieces.concat();
+        bytes.pop();
+        assert_eq!(decode(&bytes.into()), Err(Undecodable::Corrupt));
     }
 
     #[test]

@@ -7,14 +7,26 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
 use clap::Args;
+use futures::TryStreamExt;
+use http_body_util::{BodyExt, Limited};
+use hyper::Method;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredential};
-use object_store::client::{ClientOptions, HttpRequestBody};
+use object_store::client::{
+    ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest,
+    HttpRequestBody, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
+};
 use object_store::path::Path;
-use object_store::{BackoffConfig, CredentialProvider, ObjectStoreExt, RetryConfig};
+use object_store::{BackoffConfig, CredentialProvider, GetResult, ObjectStoreExt, RetryConfig};
 use url::Url;
 
 use crate::secrets::{Follow, Rotating, Secret};
+
+/// A page of a listing has a thousand keys of at most 1 KiB, and XML around them.
+const LARGEST_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// What is told of an error.
+const LONGEST_TOLD: usize = 500;
 
 /// Where objects lie.
 #[derive(Args, Debug, Clone)]
@@ -107,6 +119,7 @@ impl StoreArgs {
             .with_bucket_name(name)
             .with_credentials(keys)
             .with_virtual_hosted_style_request(false)
+            .with_http_connector(BoundedConnector)
             .with_client_options(
                 ClientOptions::new()
                     .with_allow_http(true)
@@ -161,7 +174,7 @@ impl StoreArgs {
             hyper::Request::put(url.as_str()).body(HttpRequestBody::from(body.clone()))?;
         AwsAuthorizer::new(&keys.credential(), "s3", &self.minio_region)
             .try_authorize(&mut signed, None)?;
-        let answer = client
+        let mut answer = client
             .put(url)
             .headers(signed.headers().clone())
             .body(body)
@@ -169,7 +182,13 @@ impl StoreArgs {
             .await
             .map_err(reqwest::Error::without_url)?;
         let status = answer.status();
-        let text = answer.text().await.unwrap_or_default();
+        let mut text = Vec::new();
+        while text.len() < LARGEST_ANSWER_BYTES
+            && let Ok(Some(piece)) = answer.chunk().await
+        {
+            text.extend_from_slice(&piece);
+        }
+        let text = String::from_utf8_lossy(&text);
         // 409 also says that it is another's: then writing fails, and says so.
         if status.is_success() || status == 409 || text.contains("BucketAlreadyOwnedByYou") {
             return Ok(());
@@ -198,6 +217,68 @@ impl CredentialProvider for StoreKeys {
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         Ok(Arc::new(self.credential()))
+    }
+}
+
+/// Makes clients that hold no answer of any length in memory: what `object_store` collects (listings,
+/// errors) is bounded. Objects are not; see [`whole`].
+#[derive(Debug)]
+struct BoundedConnector;
+
+impl HttpConnector for BoundedConnector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Bounded(client)))
+    }
+}
+
+#[derive(Debug)]
+struct Bounded(HttpClient);
+
+#[async_trait]
+impl HttpService for Bounded {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let query = request.uri().query().unwrap_or_default();
+        let is_object = *request.method() == Method::GET && !query.contains("list-type=");
+        let answer = self.0.execute(request).await?;
+        if is_object && answer.status().is_success() {
+            return Ok(answer);
+        }
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, LARGEST_ANSWER_BYTES);
+        let body = body.map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error));
+        Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body)))
+    }
+}
+
+/// Why an object's bytes can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("the object has other than {expected} bytes")]
+struct WrongLength {
+    expected: u64,
+}
+
+/// An object's bytes, if there are as many as `expected`: a store may say one length, and send without
+/// end.
+///
+/// # Errors
+/// There are more or fewer, or the store is away.
+pub async fn whole(object: GetResult, expected: u64) -> object_store::Result<Bytes> {
+    let mut pieces = object.into_stream();
+    let mut whole = BytesMut::new();
+    while let Some(piece) = pieces.try_next().await? {
+        whole.extend_from_slice(&piece);
+        if whole.len() as u64 > expected {
+            break;
+        }
+    }
+    if whole.len() as u64 == expected {
+        Ok(whole.freeze())
+    } else {
+        Err(object_store::Error::Generic {
+            store: "S3",
+            source: WrongLength { expected }.into(),
+        })
     }
 }
 
@@ -261,7 +342,9 @@ impl fmt::Debug for StoreError {
 // Without a source, which would show what this doesn't.
 impl std::error::Error for StoreError {}
 
+/// Not all of what a store may say, either.
 fn redacted(text: &str) -> String {
+    let text: String = text.chars().take(LONGEST_TOLD).collect();
     let words = text
         .split_whitespace()
         .map(|word| match word.split_once("://") {
@@ -278,7 +361,73 @@ fn redacted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use object_store::ObjectStore;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// A bucket of a store that answers every request with a head and a body without end.
+    async fn endless(head: &'static str) -> AmazonS3 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut request = [0; 8192];
+                    let read = client.read(&mut request).await;
+                    let mut sent = client.write_all(head.as_bytes()).await;
+                    while read.is_ok() && sent.is_ok() {
+                        sent = client.write_all(&[b' '; 65_536]).await;
+                    }
+                });
+            }
+        });
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let secret = || Some("secret".parse().expect("a secret"));
+        let args = StoreArgs {
+            minio_endpoint: endpoint.parse().expect("a URL"),
+            minio_access_key: secret(),
+            minio_access_key_file: None,
+            minio_secret_key: secret(),
+            minio_secret_key_file: None,
+            minio_region: "us-east-1".to_owned(),
+            minio_webhook_bucket: "bucket".to_owned(),
+        };
+        let keys = args.keys().expect("settings").expect("both");
+        let patience = StorePatience {
+            connect: Duration::from_secs(5),
+            request: Duration::from_secs(600),
+            retry: Duration::ZERO,
+        };
+        args.bucket(&args.minio_endpoint, "bucket", Arc::new(keys), patience)
+            .expect("a bucket")
+    }
+
+    /// None of these ends by itself, and what is set aside for the length that they name is no machine's.
+    #[tokio::test]
+    async fn no_answer_of_the_store_takes_all_memory() {
+        for head in [
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000000\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551614\r\n\r\n",
+            "HTTP/1.1 404 None\r\nContent-Length: 1000000000000000\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             Content-Length: 1000000000000000\r\n\r\n",
+        ] {
+            let bucket = endless(head).await;
+            let listed = bucket.list_with_delimiter(None).await;
+            assert!(listed.is_err(), "{head}");
+            let key = Path::from("key");
+            let put = bucket.put(&key, Bytes::from_static(b"x").into()).await;
+            assert!(put.is_err() || head.contains("ETag"), "{head}");
+            let got = match bucket.get(&key).await {
+                Ok(object) => whole(object, 1000).await,
+                Err(error) => Err(error),
+            };
+            assert!(got.is_err(), "{head}");
+        }
+    }
 
     #[test]
     fn an_error_names_no_key() {

@@ -170,7 +170,7 @@ enum Stays {
 
 /// An object in memory.
 struct Fetched {
-    key: String,
+    object: SpoolObject,
     bytes: Bytes,
     _room: OwnedSemaphorePermit,
 }
@@ -254,10 +254,10 @@ async fn fetch(
     found: StoreResult<SpoolObject>,
     room: OwnedSemaphorePermit,
 ) -> Result<Fetched, Stays> {
-    let SpoolObject { key, .. } = found.map_err(away)?;
-    match work.store.spool_object(&key).await {
+    let object = found.map_err(away)?;
+    match work.store.spool_object(&object).await {
         Ok(Some(bytes)) => Ok(Fetched {
-            key,
+            object,
             bytes,
             _room: room,
         }),
@@ -276,17 +276,23 @@ async fn take_in(
     n: usize,
     fetched: Result<Fetched, Stays>,
 ) -> Result<String, Stays> {
-    let Fetched { key, bytes, _room } = fetched?;
+    let Fetched {
+        object,
+        bytes,
+        _room,
+    } = fetched?;
     may_go(work, tenure, n).await?;
     match decode(&bytes) {
         Ok(spooled) => put(&work.spool, &spooled).await?,
-        // A worker of that version takes it.
-        Err(later @ Undecodable::Version(_)) => return Err(Stays::Alone(later.to_string())),
+        // A worker of that version takes it, or the store has the right bytes the next time.
+        Err(later @ (Undecodable::Version(_) | Undecodable::Corrupt)) => {
+            return Err(Stays::Alone(later.to_string()));
+        }
         Err(undecodable @ (Undecodable::Headless | Undecodable::Identity)) => {
-            set_aside(work, &key, bytes, undecodable).await?
+            set_aside(work, &object, bytes, undecodable).await?
         }
     }
-    Ok(key)
+    Ok(object.key)
 }
 
 async fn may_go(work: &Work, tenure: &Tenure, n: usize) -> Result<(), Stays> {
@@ -335,10 +341,18 @@ async fn put(spool: &Spool, spooled: &Spooled) -> Result<(), Stays> {
 /// Keeps what isn't ours whole in the failed store. Twice is the same.
 async fn set_aside(
     work: &Work,
-    key: &str,
+    object: &SpoolObject,
     bytes: Bytes,
     undecodable: Undecodable,
 ) -> Result<(), Stays> {
+    // What a store answers once may be anything, and the object is deleted after this.
+    let again = work.store.spool_object(object).await.map_err(away)?;
+    if again.is_none_or(|again| again != bytes) {
+        return Err(Stays::Alone(
+            "the store gives other bytes each time".to_owned(),
+        ));
+    }
+    let key = object.key.as_str();
     let name = format!("spool.{}", Identity::of_body(key.as_bytes()).short());
     let received_at_ms = received_at_ms(key);
     let folder = store::folder(None, NO_WABA);

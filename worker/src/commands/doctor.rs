@@ -529,10 +529,14 @@ async fn presigned(deployment: &Deployment, key: &str, written: &[u8]) -> Findin
         let presigned = deployment.store.presign_media(key).await?;
         let client = reqwest::Client::builder().timeout(CONFIRM_LIMIT).build()?;
         let answer = client.get(presigned.url).send().await;
-        let answer = answer.map_err(reqwest::Error::without_url)?;
-        let status = answer.status();
-        let bytes = answer.bytes().await.map_err(reqwest::Error::without_url)?;
-        anyhow::Ok((status, bytes))
+        let mut answer = answer.map_err(reqwest::Error::without_url)?;
+        let mut bytes = Vec::new();
+        while bytes.len() <= written.len()
+            && let Some(piece) = answer.chunk().await.map_err(reqwest::Error::without_url)?
+        {
+            bytes.extend_from_slice(&piece);
+        }
+        anyhow::Ok((answer.status(), bytes))
     };
     match got.await {
         Ok((_, bytes)) if bytes == written => ok(CHECK, "one works at the public endpoint"),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::{Attribute, Attributes, GetOptions, ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
-use shared::store::path;
+use shared::store::{path, whole};
 
 use super::{SHA256, Store, StoreError, StoreResult, hex};
 
@@ -93,11 +93,12 @@ impl Store {
     /// See [`ReadError`].
     pub async fn read(&self, key: &str) -> Result<Kept, ReadError> {
         let object = self.webhooks.get(&path(key)).await?;
-        if object.meta.size > LARGEST {
-            return Err(ReadError::TooLarge(object.meta.size));
+        let size_bytes = object.meta.size;
+        if size_bytes > LARGEST {
+            return Err(ReadError::TooLarge(size_bytes));
         }
         let described = described(&object.attributes);
-        let body = object.bytes().await?;
+        let body = whole(object, size_bytes).await?;
         match described.get(SHA256) {
             Some(digest) if *digest != hex(&Sha256::digest(&body)) => Err(ReadError::Corrupt),
             Some(_) | None => Ok(Kept { described, body }),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt};
 use shared::spool::FOLDER;
-use shared::store::path;
+use shared::store::{path, whole};
 
 use super::{Store, StoreError, StoreResult};
 
@@ -50,13 +50,13 @@ impl Store {
         objects.map_err(StoreError::from).boxed()
     }
 
-    /// An object's bytes; `None` if it is gone.
+    /// An object's bytes, as many as were listed; `None` if it is gone.
     ///
     /// # Errors
-    /// The store is away.
-    pub async fn spool_object(&self, key: &str) -> StoreResult<Option<Bytes>> {
-        match self.webhooks.get(&path(key)).await {
-            Ok(object) => Ok(Some(object.bytes().await?)),
+    /// The store is away, or sends something else.
+    pub async fn spool_object(&self, object: &SpoolObject) -> StoreResult<Option<Bytes>> {
+        match self.webhooks.get(&path(&object.key)).await {
+            Ok(found) => Ok(Some(whole(found, object.size_bytes).await?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -5,10 +5,13 @@ use chrono::DateTime;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
-use shared::store::path;
+use shared::store::{path, whole};
 use uuid::Uuid;
 
 use super::{Store, StoreError, StoreResult};
+
+/// No canary is larger.
+const CANARY_BYTES: u64 = 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bucket {
@@ -104,7 +107,8 @@ impl Canary<'_> {
         let got = self.client().get(&path(&self.key)).await?;
         let written = got.meta.last_modified;
         let written = (written > DateTime::UNIX_EPOCH).then(|| written.timestamp_millis());
-        Ok((got.bytes().await?, written))
+        let size_bytes = got.meta.size;
+        Ok((whole(got, size_bytes.min(CANARY_BYTES)).await?, written))
     }
 
     /// Whether a second write that must not replace anything is refused.
