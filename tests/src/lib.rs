@@ -19,6 +19,7 @@ pub mod events;
 pub mod store;
 
 pub mod neighbours;
+pub mod odd;
 pub mod preload;
 pub mod proxy;
 pub mod servers;

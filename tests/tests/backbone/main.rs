@@ -27,6 +27,7 @@ mod media_sizes;
 mod metrics;
 mod names;
 mod neighbours;
+mod odd_answers;
 mod one_tenant;
 mod openapi;
 mod outages;
