@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::config::GraphArgs;
 use crate::event::channel::NumberProfile;
-use crate::neighbour::{Answer, Class, Neighbour, NeighbourError, Trace};
+use crate::neighbour::{Answer, Class, LONGEST_WAIT, Neighbour, NeighbourError, Trace};
 
 /// One question, with what is tried again of it.
 const TIME: Duration = Duration::from_secs(5);
@@ -30,7 +30,6 @@ const THROTTLE_PAUSE: Duration = Duration::from_secs(2);
 const EXHAUSTED_PAUSE: Duration = Duration::from_secs(60);
 /// Between requests once most of a budget is used.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// Percent of a budget from which on requests are slowed down.
 const MOSTLY_USED: f64 = 80.0;
 
@@ -218,7 +217,6 @@ impl Graph {
             Ok(_) | Err(_) => None,
         };
         if let Some(pause) = understood.pause.max(throttled) {
-            let pause = pause.min(LONGEST_PAUSE);
             self.pace.pause(asking.budget(), pause).await;
             if throttled.is_some() {
                 return Err(GraphError::Throttled(pause));
@@ -271,11 +269,12 @@ impl Pace {
             .arg(MOST_WAIT.as_millis() as u64);
         let waits: RedisResult<i64> = call.run(&mut self.connection.clone()).await;
         match waits {
-            Ok(ms) if ms < 0 => Err(GraphError::Throttled(Duration::from_millis(
-                ms.unsigned_abs(),
-            ))),
             Ok(ms) => {
-                tokio::time::sleep(Duration::from_millis(ms.unsigned_abs())).await;
+                let wait = Duration::from_millis(ms.unsigned_abs());
+                if ms < 0 {
+                    return Err(GraphError::Throttled(wait.min(LONGEST_WAIT)));
+                }
+                tokio::time::sleep(wait.min(MOST_WAIT)).await;
                 Ok(())
             }
             // Few requests are under way then: nothing new is read.
@@ -463,7 +462,8 @@ impl Usage {
         let used = self.call_count.max(self.total_cputime).max(self.total_time);
         if self.estimated_time_to_regain_access > 0.0 {
             let seconds = self.estimated_time_to_regain_access * 60.0;
-            return Duration::try_from_secs_f64(seconds).ok();
+            let pause = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_WAIT);
+            return Some(pause.min(LONGEST_WAIT));
         }
         match used {
             used if used >= 100.0 => Some(EXHAUSTED_PAUSE),
@@ -582,6 +582,16 @@ mod tests {
         let used =
             r#"{"1":[{"type":"whatsapp","call_count":100,"estimated_time_to_regain_access":12}]}"#;
         assert_eq!(pause(&[(account, used)]), Some(Duration::from_secs(720)));
+        for odd in ["61", "1e300", "1.7976931348623157e308"] {
+            let used = format!(
+                r#"{{"1":[{{"call_count":100,"estimated_time_to_regain_access":{odd}}}]}}"#
+            );
+            assert_eq!(
+                pause(&[(account, used.leak())]),
+                Some(LONGEST_WAIT),
+                "{odd}"
+            );
+        }
         let app = "x-app-usage";
         assert_eq!(
             pause(&[(app, r#"{"call_count":101}"#)]),

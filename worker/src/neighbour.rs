@@ -14,7 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode};
 use shared::trace;
 use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
@@ -88,9 +88,14 @@ impl Answer {
     }
 }
 
-/// `Retry-After`, if it says how long: seconds or a date, [`LONGEST_WAIT`] at most.
+/// `Retry-After`, if it says how long: seconds or a date, [`LONGEST_WAIT`] at most. The longest of
+/// several.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(reqwest::header::RETRY_AFTER)?;
+    let values = headers.get_all(RETRY_AFTER).iter();
+    values.filter_map(asked_wait).max()
+}
+
+fn asked_wait(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     let wait = if let Ok(date) = DateTime::parse_from_rfc2822(text) {
         let wait = date.to_utc().signed_duration_since(Utc::now());
@@ -393,11 +398,11 @@ impl Neighbour {
             let Some(asked_for) = failed.passes() else {
                 return Err(failed);
             };
-            let next = Instant::now() + backoff.pause().max(asked_for);
-            if next >= until {
+            let pause = backoff.pause().max(asked_for);
+            if pause >= until.saturating_duration_since(Instant::now()) {
                 return Err(failed);
             }
-            tokio::time::sleep_until(next).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -760,10 +765,7 @@ mod tests {
     fn a_wait_that_is_asked_for_is_an_hour_at_most() {
         let of = |value: &[u8]| {
             let value = HeaderValue::from_bytes(value).expect("a value");
-            retry_after(&HeaderMap::from_iter([(
-                reqwest::header::RETRY_AFTER,
-                value,
-            )]))
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]))
         };
         let soon = Some(Duration::from_secs(7));
         assert_eq!(
@@ -784,6 +786,28 @@ mod tests {
         for nonsense in [&b""[..], b"-1", b"+7", b"1e9", b"7.5", b"soon", b"\xff"] {
             assert_eq!(of(nonsense), None, "{nonsense:?}");
         }
+        let mut several = HeaderMap::new();
+        for value in ["soon", "7", "99999999999999999999999999", "-1"] {
+            several.append(RETRY_AFTER, HeaderValue::from_static(value));
+        }
+        assert_eq!(retry_after(&several), Some(LONGEST_WAIT));
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_no_clock_can_add_ends_the_call() {
+        let server = Neighbours::start().await.expect("neighbours");
+        let (neighbour, _) = neighbour(settings());
+        let url = server.url();
+        let seen = neighbour
+            .call(
+                Trace::default(),
+                "",
+                SOON,
+                |client| client.get(&url),
+                |_| Class::<()>::Throttled(Some(Duration::MAX)),
+            )
+            .await;
+        assert!(matches!(seen, Err(NeighbourError::Throttled { .. })));
     }
 
     #[tokio::test]

@@ -41,8 +41,8 @@ const AT_ONCE: usize = 8;
 /// A publication of ours is confirmed within this time, unless the broker takes none.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 /// Meta's times and ours are compared; signatures of the store allow 15 min.
-const SKEW_DOUBTFUL_MS: i64 = 2_000;
-const SKEW_BAD_MS: i64 = 60_000;
+const SKEW_DOUBTFUL_MS: u64 = 2_000;
+const SKEW_BAD_MS: u64 = 60_000;
 /// Shares of Redis' memory: marks are kept for an hour only from the second on, little later nothing is
 /// taken any more.
 const MEMORY_DOUBTFUL: f64 = 0.7;
@@ -201,7 +201,7 @@ async fn named(
 fn skew(check: &'static str, theirs_ms: i64) -> Finding {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let ours = now.map_or(0, |now| now.as_millis() as i64);
-    let off = (ours - theirs_ms).abs();
+    let off = ours.abs_diff(theirs_ms);
     let said = format!(
         "its clock and this machine's differ by {}.{} s",
         off / 1000,
@@ -288,7 +288,10 @@ async fn redis(deployment: &Deployment, config: &Config) -> Findings {
         ),
     });
     let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut redis).await?;
-    found.push(skew(CHECK, seconds * 1000 + micros / 1000));
+    found.push(skew(
+        CHECK,
+        seconds.saturating_mul(1000).saturating_add(micros / 1000),
+    ));
     let mut evaluate = redis::cmd("EVAL");
     evaluate.arg(
         "#!lua\nredis.call('SET', KEYS[1], '', 'PX', 1000)\nreturn redis.call('DEL', KEYS[1])",

@@ -84,7 +84,9 @@ impl Deployment {
         let mut redis = self.connection.clone();
         let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await?;
         let mut range = redis::cmd("ZRANGEBYSCORE");
-        range.arg(self.keys.workers()).arg(seconds * 1000);
+        range
+            .arg(self.keys.workers())
+            .arg(seconds.saturating_mul(1000));
         range.arg("+inf").query_async(&mut redis).await
     }
 }
