@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt;
 use object_store::aws::AmazonS3;
 use prometheus_client::registry::Registry;
 use shared::admin::{Admin, Guarded, Readiness};
@@ -153,7 +154,7 @@ pub async fn run(
         keys: keys.clone(),
         required: config.redis.require_durable_redis,
     };
-    let tasks = Tasks::default();
+    let tasks = Tasks::new(shutdown.clone());
     tasks.spawn(
         "watch of secret files",
         shared::secrets::follow(secrets.followed(), shutdown.clone()),
@@ -206,7 +207,7 @@ pub async fn run(
             turns: Turns::default(),
         };
         let listener = listener.try_clone()?;
-        serve(&tasks, number, door, listener, room.clone(), &shutdown)?;
+        serve(&tasks, number, door, listener, room.clone())?;
     }
     drop(listener);
     tasks.tracker().close();
@@ -227,20 +228,19 @@ pub async fn run(
     outcome
 }
 
-/// Serves on a thread of its own, whose connections stay on it. If it ends before `shutdown`, it failed.
+/// Serves on a thread of its own, whose connections stay on it.
 fn serve(
     tasks: &Tasks,
     number: usize,
     door: Door,
     listener: std::net::TcpListener,
     room: Room,
-    shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let (running, ended) = oneshot::channel::<()>();
-    let told = shutdown.clone();
+    let told = tasks.stop().clone();
     let serving = async move {
         let _running = running;
         let listener = match TcpListener::from_std(listener) {
@@ -261,13 +261,7 @@ fn serve(
     thread::Builder::new()
         .name(format!("serve {number}"))
         .spawn(move || runtime.block_on(serving))?;
-    let (failing, shutdown) = (tasks.clone(), shutdown.clone());
-    tasks.spawn("serving thread", async move {
-        drop(ended.await);
-        if !shutdown.is_cancelled() {
-            failing.fail("serving thread");
-        }
-    });
+    tasks.spawn("serving thread", ended.map(drop));
     Ok(())
 }
 

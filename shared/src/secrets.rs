@@ -251,8 +251,10 @@ pub async fn follow(settings: Vec<Arc<dyn Follow>>, shutdown: CancellationToken)
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let settings = settings.clone();
         let look = move || settings.iter().for_each(|setting| setting.look());
-        if tokio::task::spawn_blocking(look).await.is_err() {
-            tracing::error!("following the files of secrets failed");
+        if let Err(failed) = tokio::task::spawn_blocking(look).await
+            && failed.is_panic()
+        {
+            std::panic::resume_unwind(failed.into_panic());
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod env_example;
 pub mod json_walk;
 pub mod load;
 pub mod output;
+pub mod panics;
 pub mod ports;
 pub mod process;
 pub mod waiting;

@@ -115,7 +115,8 @@ pub async fn ended(flight: Flight) -> Outcome {
     flight.await.unwrap_or(Err(Reason::Crashed.into()))
 }
 
-/// Takes a flight off the list when it ends, also by a panic: the next one would join it for ever.
+/// Takes a flight off the list when it ends, also by a panic: the next one would join it for ever. A
+/// panic is told here, within the flight's span.
 struct Landing {
     media: Arc<Media>,
     identity: Identity,
@@ -124,6 +125,10 @@ struct Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         self.media.flights().remove(&self.identity);
+        if std::thread::panicking() {
+            tracing::error!("fetching media panicked");
+            self.media.metrics.media_ended(Some(Reason::Crashed));
+        }
     }
 }
 
@@ -257,7 +262,7 @@ impl Media {
                 Next::Again(least) => {
                     let pause = backoff.pause().max(least);
                     let alone = fault.reason == Reason::GraphLeftAlone;
-                    if alone || Instant::now() + pause >= until {
+                    if alone || pause >= until.saturating_duration_since(Instant::now()) {
                         return Err(fault);
                     }
                     pause
@@ -355,7 +360,7 @@ impl Media {
         let sent_ms = job.sent_at_ms.min(job.received_at_ms);
         let until_ms = match expiry {
             Some(seconds) => seconds.saturating_mul(1000),
-            None => sent_ms + URL_LIFE.as_millis() as i64,
+            None => sent_ms.saturating_add(URL_LIFE.as_millis() as i64),
         };
         let fresh = Utc::now().timestamp_millis() + (URL_MARGIN.as_millis() as i64) < until_ms;
         (fresh && self.allowed.allow(&url)).then_some(url)

@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shared::tasks::Tasks;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::event::channel::NumberProfile;
 use crate::graph::{Asking, Graph};
@@ -34,8 +33,7 @@ pub struct Numbers {
     tokens: Tokens,
     remembered: Mutex<HashMap<String, Remembered>>,
     metrics: CacheMetrics,
-    tracker: TaskTracker,
-    stop: CancellationToken,
+    tasks: Tasks,
 }
 
 impl Numbers {
@@ -43,16 +41,14 @@ impl Numbers {
         graph: Arc<Graph>,
         tokens: Tokens,
         metrics: CacheMetrics,
-        tracker: TaskTracker,
-        stop: CancellationToken,
+        tasks: Tasks,
     ) -> Arc<Self> {
         Arc::new(Self {
             graph,
             tokens,
             remembered: Mutex::default(),
             metrics,
-            tracker,
-            stop,
+            tasks,
         })
     }
 
@@ -79,11 +75,11 @@ impl Numbers {
 
     fn look_up(self: &Arc<Self>, waba_id: String, number: String) {
         let numbers = self.clone();
-        self.tracker.spawn(async move {
+        self.tasks.spawn_alone("profile of a number", async move {
             let asked = numbers.ask(&waba_id, &number);
             let profile = tokio::select! {
                 profile = asked => profile,
-                () = numbers.stop.cancelled() => return,
+                () = numbers.tasks.stop().cancelled() => return,
             };
             if let Some(profile) = profile {
                 let due = Instant::now() + FRESH_FOR;

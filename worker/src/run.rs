@@ -81,7 +81,7 @@ pub async fn run(
     media: &Handle,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let background = Tasks::default();
+    let background = Tasks::new(CancellationToken::new());
     tokio::select! {
         ended = work(config, admin_listener, media, shutdown, background.clone()) => ended,
         failed = background.failed() => Err(failed),
@@ -134,7 +134,7 @@ async fn work(
             routes: admin_routes(tenants.clone(), readmit.clone(), store.clone()),
         }),
     };
-    let stop_background = CancellationToken::new();
+    let stop_background = background.stop().clone();
     let _stop_on_return = stop_background.clone().drop_guard();
     background.spawn(
         "admin server",
@@ -199,8 +199,7 @@ async fn work(
         graph.clone(),
         Tokens::new(tenants.clone()),
         metrics.caches.clone(),
-        background.tracker().clone(),
-        stop_background.clone(),
+        background.clone(),
     );
     let media = Arc::new(Media::new(
         &config.media,
