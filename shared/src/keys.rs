@@ -143,6 +143,12 @@ impl Keys {
         self.of(partition, "media")
     }
 
+    /// Hash: account → the tenant that its entries were given, and former ones with the last entry of each
+    /// (JSON).
+    pub fn tenants(&self, partition: u16) -> String {
+        self.of(partition, "tenants")
+    }
+
     /// String: time (µs) of the next free place among the Graph API requests for a business phone
     /// number, over all workers. The number is its hash tag, since its account's partition may be
     /// any.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An entry's id in the stream: 16 bytes, where its text has about 40.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Id(u64, u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(u64, u64);
 
 impl Id {
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (ms, number) = text.split_once('-')?;
         Some(Self(ms.parse().ok()?, number.parse().ok()?))
     }

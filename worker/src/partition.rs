@@ -2,6 +2,7 @@
 //! in one set, so that this file's loop is the only one that changes the partition's state.
 
 mod entry;
+mod given;
 mod item;
 mod watch;
 
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use self::entry::{Archive, Entry, Head, SetAside};
+use self::given::{Given, Gives, Note};
 use self::item::{Published, RunningItem};
 use crate::customer::Customer;
 use crate::error::{Decision, Failure, Reason};
@@ -122,6 +124,8 @@ enum Done {
     /// Of the entries of an account that were parked, those that were fetched: the first ones.
     Fetched(String, Vec<String>, Vec<RawEntry>),
     Tenant(String, Verdict),
+    /// Whose the entries of an account are is noted.
+    Given(String, Note, Result<(), StreamError>),
     Item(u64, usize, Result<Published, Decision>),
     Archived(u64, bool),
     Acknowledged(u64, Result<(), StreamError>),
@@ -161,6 +165,8 @@ struct Partition {
     to_load: VecDeque<u64>,
     lanes: Lanes,
     waiting_for_tenant: HashMap<String, BTreeSet<u64>>,
+    /// Which tenants the accounts' entries were given.
+    given: Given,
     archive_pause: Option<Instant>,
     /// Entries with publications since the last note, and whether one is on its way.
     unnoted: Vec<u64>,
@@ -198,6 +204,7 @@ impl Partition {
             to_load: VecDeque::new(),
             lanes: Lanes::default(),
             waiting_for_tenant: HashMap::new(),
+            given: Given::default(),
             archive_pause: None,
             unnoted: Vec::new(),
             noting: false,
@@ -208,7 +215,10 @@ impl Partition {
 
     async fn run(mut self) {
         tokio::select! {
-            notes = read_notes(&self.work, &self.tenure) => self.notes = notes,
+            mut notes = read_notes(&self.work, &self.tenure) => {
+                self.given = Given::read(std::mem::take(&mut notes.tenants));
+                self.notes = notes;
+            }
             () = self.tenure.lost.cancelled() => return,
             () = self.tenure.drain.cancelled() => return,
         }
@@ -282,9 +292,13 @@ impl Partition {
             Done::Tenant(waba_id, verdict) => {
                 self.parked.release(&waba_id);
                 for seq in self.waiting_for_tenant.remove(&waba_id).unwrap_or_default() {
-                    if let Some(entry) = self.window.get_mut(&seq) {
-                        entry.decide(verdict.clone());
+                    if self.give(seq, verdict.clone()) {
+                        self.start(seq);
                     }
+                }
+            }
+            Done::Given(waba_id, note, Ok(())) => {
+                for seq in self.given.written(&waba_id, note) {
                     self.start(seq);
                 }
             }
@@ -322,9 +336,10 @@ impl Partition {
                 drop(turns);
                 self.note_if_worth_it();
             }
-            Done::Announced(Err(_)) | Done::Acknowledged(_, Err(_)) | Done::Noted(_, Err(_)) => {
-                self.lose();
-            }
+            Done::Announced(Err(_))
+            | Done::Acknowledged(_, Err(_))
+            | Done::Noted(_, Err(_))
+            | Done::Given(_, _, Err(_)) => self.lose(),
         }
     }
 
@@ -371,6 +386,7 @@ impl Partition {
                 return;
             }
         };
+        self.given.delivered_before(&read.last_delivered);
         match (read.entries.last(), from) {
             (Some(last), from) => {
                 self.last_read.clone_from(&last.id);
@@ -421,7 +437,10 @@ impl Partition {
         true
     }
 
-    fn resolve(&self, waba_id: String, trace: [String; 2]) {
+    fn resolve(&mut self, waba_id: String, trace: [String; 2]) {
+        if let Some(note) = self.given.doubt(&waba_id) {
+            self.note_given(waba_id.clone(), None, note);
+        }
         let tenants = self.work.tenants.clone();
         let [correlation_id, traceparent] = &trace;
         let span = tracing::error_span!("tenant", correlation_id, waba_id);
@@ -587,7 +606,10 @@ impl Partition {
             let reason = Reason::Crashes;
             self.work.metrics.entry_set_aside(open.len(), reason.name());
             admitted.deaths = deaths;
-            admitted.verdict = self.work.tenants.remembered(&admitted.head.waba_id);
+            let waba_id = &admitted.head.waba_id;
+            let verdict = self.work.tenants.remembered(waba_id);
+            admitted.verdict =
+                verdict.map(|verdict| self.given.held(waba_id, &admitted.id, verdict));
             admitted.give_up(reason, open, name, reason.told().to_owned());
             self.insert(admitted);
             return self.finish(self.next - 1);
@@ -669,9 +691,13 @@ impl Partition {
         }
         if entry.verdict.is_none()
             && let Some(verdict) = self.work.tenants.remembered(&entry.head.waba_id)
+            && !self.give(seq, verdict)
         {
-            entry.decide(verdict);
+            return;
         }
+        let Some(entry) = self.window.get_mut(&seq) else {
+            return;
+        };
         entry.begin_media(&self.work);
         if entry.ready.is_empty() && !entry.open.is_empty() {
             return;
@@ -746,6 +772,38 @@ impl Partition {
             self.push(running.instrument(span));
         }
         self.finish(seq);
+    }
+
+    /// Gives an entry to a tenant; false if that must be noted first.
+    fn give(&mut self, seq: u64, verdict: Verdict) -> bool {
+        let Some(entry) = self.window.get_mut(&seq) else {
+            return false;
+        };
+        let waba_id = &entry.head.waba_id;
+        match self.given.give(waba_id, seq, &entry.id, verdict) {
+            Gives::Given(verdict) => {
+                entry.decide(verdict);
+                true
+            }
+            Gives::Note(note) => {
+                let waba_id = waba_id.clone();
+                self.note_given(waba_id, Some(seq), note);
+                false
+            }
+            Gives::Wait => false,
+        }
+    }
+
+    fn note_given(&mut self, waba_id: String, seq: Option<u64>, note: Note) {
+        self.given.writes(&waba_id, seq);
+        let (work, tenure, text) = (self.work.clone(), self.tenure.clone(), note.text());
+        self.push(async move {
+            let noting = persist(&tenure, || {
+                work.stream.note_tenant(&tenure, &waba_id, &text)
+            });
+            let noted = noting.await;
+            Done::Given(waba_id, note, noted)
+        });
     }
 
     fn ask_for_tenant(&mut self, seq: u64) {

@@ -260,6 +260,8 @@ pub struct Notes {
     pub deaths: HashMap<String, usize>,
     /// What the first publications of items said of media that wasn't stored.
     pub media: HashMap<String, String>,
+    /// Whose the entries of an account are.
+    pub tenants: HashMap<String, String>,
 }
 
 struct Scripts {
@@ -269,6 +271,7 @@ struct Scripts {
     announce: Script,
     alive: Script,
     note_media: Script,
+    note_tenant: Script,
     decide_media: Script,
     later: Script,
     fetch: Script,
@@ -294,6 +297,7 @@ impl Stream {
             announce: Script::new(include_str!("lua/announce.lua")),
             alive: Script::new(include_str!("lua/alive.lua")),
             note_media: Script::new(include_str!("lua/note_media.lua")),
+            note_tenant: Script::new(include_str!("lua/note_tenant.lua")),
             decide_media: Script::new(include_str!("lua/decide_media.lua")),
             later: Script::new(include_str!("lua/later.lua")),
             fetch: Script::new(include_str!("lua/fetch.lua")),
@@ -449,6 +453,27 @@ impl Stream {
         Ok(())
     }
 
+    /// Notes whose the entries of an account are; an empty note is none.
+    pub async fn note_tenant(
+        &self,
+        tenure: &Tenure,
+        waba_id: &str,
+        note: &str,
+    ) -> Result<(), StreamError> {
+        self.scripts
+            .note_tenant
+            .call([
+                self.keys.lease(tenure.partition),
+                self.keys.tenants(tenure.partition),
+            ])
+            .arg(&tenure.token)
+            .arg(waba_id)
+            .arg(note)
+            .run::<()>(&mut self.connection.clone())
+            .await?;
+        Ok(())
+    }
+
     /// Announces that a suspected entry is in work alone.
     pub async fn announce_alone(&self, tenure: &Tenure, id: &str) -> Result<(), StreamError> {
         self.scripts
@@ -488,9 +513,11 @@ impl Stream {
         let suspects = all(self.keys.suspects(tenure.partition)).await?;
         let deaths = all(self.keys.deaths(tenure.partition)).await?;
         let media = all(self.keys.media(tenure.partition)).await?;
+        let tenants = all(self.keys.tenants(tenure.partition)).await?;
         Ok(Notes {
             progress,
             media,
+            tenants,
             suspects: suspects
                 .into_iter()
                 .filter_map(|(id, crashes)| Some((id, crashes.parse().ok()?)))

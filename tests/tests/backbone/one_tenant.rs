@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use tests::Stage;
-use tests::events::Event;
+use tests::events::{Event, Events};
 use tests::meta::payload::{self, Number};
 use tests::neighbours::{Fault, Service, Tenant};
 use tests::programs::Worker;
+use tests::proxy::{Mode, Proxy};
 use tests::waiting::eventually;
 
 use crate::{SOON, drained};
@@ -298,4 +299,129 @@ async fn payloads_of_one_message_id_and_one_millisecond_lie_beside_each_other() 
     }
     drained(&stage).await;
     assert_eq!(kept(&stage, "failed/").await, failed);
+}
+
+/// Ingress, and a worker that reaches RabbitMQ through a proxy; its lease outlives a Redis that stands
+/// still.
+struct Passing {
+    stage: Stage,
+    broker: Proxy,
+    number: Number,
+    ingress: tests::programs::Ingress,
+    worker: Worker,
+}
+
+impl Passing {
+    async fn new() -> Self {
+        let stage = Stage::new().await;
+        let (user, authority) = stage.amqp_url.split_once('@').expect("an authority");
+        let (address, vhost) = authority.split_once('/').expect("a vhost");
+        let broker = Proxy::start(address).await.expect("a proxy");
+        let amqp_url = format!("{user}@{}/{vhost}", broker.address());
+        let ingress = stage.ingress().env("STREAM_PARTITIONS", 1).start().await;
+        let worker = stage.worker().env("STREAM_PARTITIONS", 1);
+        let worker = worker.env("AMQP_URL", amqp_url).env("AMQP_CHANNELS", 1);
+        let worker = worker.env("LEASE_TTL", "8s").env("ARCHIVE", "false");
+        let number = Number::fresh();
+        Self {
+            worker: worker.env("WORKER_ADMIN_TOKEN", ADMIN).start().await,
+            broker,
+            number,
+            ingress,
+            stage,
+        }
+    }
+
+    fn belongs_to(&self, tenant: Tenant) {
+        let neighbours = &self.stage.neighbours;
+        neighbours.set_tenant(&self.number.waba_id, tenant);
+    }
+
+    async fn send(&self, text: &str) {
+        let body = self.number.message(payload::text("1111111111", text));
+        self.stage.sender(&self.ingress).send(body).await;
+    }
+
+    /// Kills the worker between the publication of a message and the first word of it in Redis.
+    async fn die_after_publishing(&mut self, text: &str, events: &Events, count: usize) {
+        self.broker.set(Mode::Blackhole);
+        self.send(text).await;
+        let read = async || (crate::pending(&self.stage).await == 1).then_some(());
+        eventually(SOON, "it is read", read).await;
+        let mut redis = self.stage.redis.connection().await;
+        let mut pause = redis::cmd("CLIENT");
+        pause.arg("PAUSE").arg(60_000).arg("WRITE");
+        pause.query_async::<()>(&mut redis).await.expect("a pause");
+        self.broker.set(Mode::Pass);
+        events.wait_for(count, SOON).await;
+        self.worker.kill();
+        let mut go_on = redis::cmd("CLIENT");
+        go_on.arg("UNPAUSE");
+        go_on.query_async::<()>(&mut redis).await.expect("no pause");
+        assert_eq!(crate::pending(&self.stage).await, 1);
+    }
+}
+
+fn tenant_of(number: &Number, tenant_id: &str) -> Tenant {
+    Tenant::Custom(json!({"tenantId": tenant_id, "businessAccountId": number.waba_id}))
+}
+
+#[tokio::test]
+async fn what_was_published_before_a_crash_is_the_same_tenants_after_it() {
+    let mut passing = Passing::new().await;
+    let events = passing.stage.events();
+    passing.belongs_to(tenant_of(&passing.number, "t1"));
+    passing.send("0").await;
+    events.wait_for(1, SOON).await;
+    let mut seen = 1;
+    let next = tenant_of(&passing.number, "t2");
+    for (n, now) in [next, Tenant::Unknown, tenant_of(&passing.number, "t3")]
+        .into_iter()
+        .enumerate()
+    {
+        seen += 1;
+        let text = format!("dies {n}");
+        passing.die_after_publishing(&text, &events, seen).await;
+        passing.belongs_to(now.clone());
+        let mut redis = passing.stage.redis.connection().await;
+        let copy = format!("whatsapp:tenant:{}", passing.number.waba_id);
+        redis::AsyncCommands::del::<_, ()>(&mut redis, copy)
+            .await
+            .expect("DEL");
+        passing.worker.restart().await;
+        seen += 1;
+        events.wait_for(seen, SOON * 2).await;
+        drained(&passing.stage).await;
+        // What comes now is whose the account is now.
+        passing.belongs_to(if now == Tenant::Unknown {
+            tenant_of(&passing.number, "t2")
+        } else {
+            now
+        });
+        invalidate(&passing.worker, &passing.number).await;
+        passing.send(&format!("new {n}")).await;
+        seen += 1;
+        events.wait_for(seen, SOON).await;
+        drained(&passing.stage).await;
+    }
+    let mut tenants = std::collections::BTreeMap::new();
+    for event in events.all() {
+        let text = event.text("/message/content/body").to_owned();
+        let tenant = event.text("/tenant/id").to_owned();
+        assert_eq!(event.headers["x-tenant-id"], tenant);
+        let of_text = tenants.entry(text).or_insert_with(Vec::new);
+        of_text.push(tenant);
+    }
+    let expected = [
+        ("0", vec!["t1"]),
+        ("dies 0", vec!["t1", "t1"]),
+        ("dies 1", vec!["t2", "t2"]),
+        ("dies 2", vec!["t2", "t2"]),
+        ("new 0", vec!["t2"]),
+        ("new 1", vec!["t2"]),
+        ("new 2", vec!["t3"]),
+    ];
+    for (text, of_text) in expected {
+        assert_eq!(tenants[text], of_text, "{text}");
+    }
 }

@@ -339,6 +339,9 @@ impl Eraser<'_> {
             let mut limit = redis::cmd("HDEL");
             limit.arg(keys.seen(partition)).arg(format!("l{account}"));
             limit.query_async::<()>(&mut redis).await?;
+            let mut given = redis::cmd("HDEL");
+            given.arg(keys.tenants(partition)).arg(account);
+            given.query_async::<()>(&mut redis).await?;
             let mut publish = redis::cmd("PUBLISH");
             publish.arg(keys.tenants_changed()).arg(account);
             publish.query_async::<()>(&mut redis).await?;
