@@ -26,7 +26,7 @@ pub trait Check: Parser {
 /// Everything that is wrong, one line each.
 pub fn parse<C: Check>() -> anyhow::Result<C> {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
-    let mut command = C::command();
+    let mut command = without_empty(C::command());
     let mut problems = Vec::new();
     let config = loop {
         let read = command
@@ -50,6 +50,22 @@ pub fn parse<C: Check>() -> anyhow::Result<C> {
         Some(config) if problems.is_empty() => Ok(config),
         _ => anyhow::bail!("these settings can't be used:\n  {}", problems.join("\n  ")),
     }
+}
+
+/// The command without settings whose variable is set and empty, as compose makes them: they count as
+/// not set. An empty secret is refused, since it more likely got lost.
+fn without_empty(command: Command) -> Command {
+    let is_empty = |name| {
+        let value = std::env::var_os(name);
+        value.is_some_and(|value| value.to_string_lossy().trim().is_empty())
+    };
+    let empty = command.get_arguments().filter(|argument| {
+        !argument.is_hide_env_values_set() && argument.get_env().is_some_and(is_empty)
+    });
+    let empty: Vec<_> = empty.map(|argument| argument.get_id().clone()).collect();
+    empty.into_iter().fold(command, |command, id| {
+        command.mut_arg(id, |argument| argument.env(Resettable::Reset))
+    })
 }
 
 /// The command without the setting that `error` is about, which then has its default, and what is

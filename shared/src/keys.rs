@@ -98,6 +98,12 @@ impl Keys {
         format!("{}:tenants:changed", self.prefix)
     }
 
+    /// Sorted set: hosts that media lies at and no token may go to, by when that was seen last (ms);
+    /// expires.
+    pub fn refused_hosts(&self) -> String {
+        format!("{}:media:refused-hosts", self.prefix)
+    }
+
     /// String: written and deleted by `worker doctor`.
     pub fn doctor(&self) -> String {
         format!("{}:doctor", self.prefix)

@@ -31,7 +31,8 @@ impl FromStr for Secret {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.trim() {
+        // A byte order mark is what some editors begin a file with.
+        match text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}') {
             "" => Err("must not be empty"),
             text => Ok(Self(text.to_owned())),
         }
@@ -268,6 +269,16 @@ mod tests {
             "bad" => Err("is bad".to_owned()),
             text => Ok(text.to_owned()),
         }
+    }
+
+    #[test]
+    fn what_editors_put_around_a_secret_is_taken_off() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "\u{feff}one two\r\n").expect("a file");
+        let setting = Rotating::open("X", None, Some(&path), plain).expect("readable");
+        assert_eq!(**setting.expect("set").current(), "one two");
+        assert_eq!(" \u{feff}\r\n".parse::<Secret>(), Err("must not be empty"));
     }
 
     #[test]

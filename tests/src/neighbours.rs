@@ -9,6 +9,7 @@
 //! | `GET /{version}/{media id}` | size, digest and URL of the media; any id of digits is known |
 //! | `GET /{version}/{phone number id}?fields=…` | the number; without the query too for those that tenants list |
 //! | `GET /{version}/{waba}/subscribed_apps` | one app |
+//! | `GET /{version}/app` | that app: every token is of it |
 //! | `GET /_download/{media id}` | the bytes, with any token that isn't refused |
 //! | `GET /_control` | faults and counts, for people |
 //! | `POST /_control/{service}?fault=…` | sets a fault: `none`, `status:500`, `hang`, `slow:200ms`, `close`, `cut:10`, `garbage`, `drip:1s` |
@@ -43,6 +44,9 @@ pub use self::media::Content;
 
 /// How many requests are remembered with their headers and body.
 const REMEMBERED: usize = 50_000;
+
+/// Id and name of the app that tokens are of and accounts are subscribed to.
+const APP: (&str, &str) = ("670843887433847", "Jaspers Market");
 
 /// One of the services; each has its own fault and its own count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -666,12 +670,17 @@ impl State {
 
     fn graph(&self, segments: &[&str], query: Option<&str>, base_url: &str) -> Reply {
         if let [_version, _waba_id, "subscribed_apps"] = segments {
-            let app = json!({"id": "670843887433847", "name": "Jaspers Market"});
+            let app = json!({"id": APP.0, "name": APP.1});
             return json_reply(200, &json!({"data": [{"whatsapp_business_api_data": app}]}));
         }
         let [_version, id] = segments else {
             return not_found();
         };
+        // The app that the token is of.
+        if *id == "app" {
+            let app = json!({"id": APP.0, "name": APP.1, "category": "Business"});
+            return json_reply(200, &app);
+        }
         let query = query.unwrap_or_default();
         let asks_for_media = query.contains("phone_number_id=") || self.media.contains_key(*id);
         // Without a query only the ids tell: the tenants' numbers are their account's id behind a 7.

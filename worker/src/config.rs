@@ -215,8 +215,9 @@ pub struct MediaArgs {
     /// Larger media is not stored; Meta takes 100 MB of any kind from people
     #[arg(long, env = "MEDIA_MAX_BYTES", default_value_t = 104_857_600)]
     pub media_max_bytes: u64,
-    /// Hosts beside the Graph API's that get a token, exactly and by https; an entry written as an
-    /// origin (http://127.0.0.1:9090) allows just that one, for tests
+    /// Hosts beside the Graph API's that get a token, exactly and by https; an entry that begins with a
+    /// dot (.fbcdn.net) allows every host below that name; one written as an origin
+    /// (http://127.0.0.1:9090) allows just that one, for tests
     #[arg(
         long,
         env = "MEDIA_ALLOWED_HOSTS",

@@ -30,6 +30,12 @@ const THROTTLE_PAUSE: Duration = Duration::from_secs(2);
 const EXHAUSTED_PAUSE: Duration = Duration::from_secs(60);
 /// Between requests once most of a budget is used.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
+/// Meta's code for something wrong with a parameter.
+const PARAMETER: i64 = 100;
+/// A word of a text of Meta's with more digits, or longer, may be an id or a token.
+const MOST_DIGITS: usize = 4;
+const LONGEST_WORD: usize = 40;
+const MOST_WORDS: usize = 40;
 /// Percent of a budget from which on requests are slowed down.
 const MOSTLY_USED: f64 = 80.0;
 
@@ -108,6 +114,8 @@ pub struct Graph {
 /// An answer that was understood, and how long its headers ask to wait.
 struct Understood<T> {
     said: Result<T, GraphError>,
+    /// Of an error, what it says in words.
+    text: Option<String>,
     pause: Option<Duration>,
     served_version: Option<String>,
 }
@@ -160,17 +168,25 @@ impl Graph {
             .await
     }
 
-    /// How many apps get the webhooks of the account that is asked for.
+    /// The app that the token is of.
     ///
     /// # Errors
     /// [`GraphError`]
-    pub async fn subscriptions(&self, asking: Asking<'_>) -> Result<usize, GraphError> {
+    pub async fn app(&self, asking: Asking<'_>) -> Result<App, GraphError> {
+        self.get("app", None, asking).await
+    }
+
+    /// Apps that get the webhooks of the account that is asked for.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn subscriptions(&self, asking: Asking<'_>) -> Result<Vec<Subscription>, GraphError> {
         if !is_id(asking.waba_id) {
             return Err(GraphError::Missing);
         }
         let path = [asking.waba_id, "subscribed_apps"];
         let apps: Subscriptions = self.get_below(&path, None, asking).await?;
-        Ok(apps.data.len())
+        Ok(apps.data)
     }
 
     async fn get<T: DeserializeOwned>(
@@ -188,6 +204,31 @@ impl Graph {
         query: Option<(&str, &str)>,
         asking: Asking<'_>,
     ) -> Result<T, GraphError> {
+        let answer = self.ask(path_below, query, asking).await?;
+        let (Err(GraphError::Refused(PARAMETER)), Some(text), Some((parameter, _))) =
+            (&answer.said, &answer.text, query)
+        else {
+            return answer.said;
+        };
+        if !names(text, parameter) {
+            return answer.said;
+        }
+        let (code, text) = (PARAMETER, without_ids(text));
+        tracing::warn!(
+            parameter,
+            code,
+            text,
+            "the Graph API does not take a parameter: it is asked without it"
+        );
+        self.ask(path_below, None, asking).await?.said
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        path_below: &[&str],
+        query: Option<(&str, &str)>,
+        asking: Asking<'_>,
+    ) -> Result<Understood<T>, GraphError> {
         if self.is_left_alone(asking.waba_id) {
             return Err(NeighbourError::BreakerOpen.into());
         }
@@ -209,8 +250,8 @@ impl Graph {
                 understand,
             )
             .await?;
-        if let Some(served) = understood.served_version {
-            self.tell_version(&served);
+        if let Some(served) = &understood.served_version {
+            self.tell_version(served);
         }
         let throttled = match &understood.said {
             Err(GraphError::Throttled(pause)) => Some(*pause),
@@ -222,7 +263,7 @@ impl Graph {
                 return Err(GraphError::Throttled(pause));
             }
         }
-        understood.said
+        Ok(understood)
     }
 
     /// A version that Meta has retired is served as another, silently.
@@ -295,10 +336,43 @@ impl Pace {
     }
 }
 
-/// Apps, of which nothing but their number is of interest.
+/// Whether an error's text is about a parameter of the request, or about a field that it asks for.
+fn names(text: &str, parameter: &str) -> bool {
+    text.contains(parameter) || (parameter == "fields" && text.contains("nonexisting field"))
+}
+
+/// A text of the Graph API for the log: words that may be an id or a token are left out.
+fn without_ids(text: &str) -> String {
+    let is_id = |word: &str| {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        digits > MOST_DIGITS || word.len() > LONGEST_WORD
+    };
+    let words = text.split_whitespace();
+    let words = words.map(|word| if is_id(word) { "…" } else { word });
+    words.take(MOST_WORDS).collect::<Vec<_>>().join(" ")
+}
+
+/// An app that gets the webhooks of an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Subscription {
+    #[serde(default, rename = "whatsapp_business_api_data")]
+    pub app: App,
+    /// Where they go instead of the app's own URL.
+    #[serde(default)]
+    pub override_callback_uri: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct App {
+    #[serde(default)]
+    pub id: String,
+    #[serde(default)]
+    pub name: String,
+}
+
 #[derive(Deserialize)]
 struct Subscriptions {
-    data: Vec<serde::de::IgnoredAny>,
+    data: Vec<Subscription>,
 }
 
 #[derive(Deserialize)]
@@ -361,6 +435,8 @@ struct ErrorAnswer {
 struct ErrorBody {
     code: Code,
     #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
     error_subcode: Option<i64>,
     #[serde(default)]
     is_transient: bool,
@@ -374,20 +450,21 @@ enum Code {
 }
 
 fn understand<T: DeserializeOwned>(answer: &Answer) -> Class<Understood<T>> {
-    let said = if answer.status.is_success() {
+    let (said, text) = if answer.status.is_success() {
         match serde_json::from_slice(&answer.body) {
-            Ok(said) => Ok(said),
+            Ok(said) => (Ok(said), None),
             Err(_) => return Class::Transient(None),
         }
     } else {
         match judge(answer) {
-            Judged::Said(error) => Err(error),
+            Judged::Said(error, text) => (Err(error), text),
             Judged::Passes => return Class::Transient(answer.retry_after()),
         }
     };
     let header = |name: &str| answer.headers.get(name)?.to_str().ok().map(str::to_owned);
     Class::Done(Understood {
         said,
+        text,
         pause: usage_pause(&answer.headers),
         served_version: header("facebook-api-version"),
     })
@@ -404,7 +481,8 @@ pub fn understood(answer: &Answer) -> Option<(Result<MediaInfo, GraphError>, Opt
 }
 
 enum Judged {
-    Said(GraphError),
+    /// With its words.
+    Said(GraphError, Option<String>),
     /// The same question may succeed in a moment.
     Passes,
 }
@@ -413,10 +491,10 @@ fn judge(answer: &Answer) -> Judged {
     let throttled = || GraphError::Throttled(answer.retry_after().unwrap_or(THROTTLE_PAUSE));
     let Ok(ErrorAnswer { error }) = serde_json::from_slice::<ErrorAnswer>(&answer.body) else {
         return match answer.status.as_u16() {
-            401 => Judged::Said(GraphError::Token),
-            404 => Judged::Said(GraphError::Missing),
-            429 => Judged::Said(throttled()),
-            400..=499 => Judged::Said(GraphError::Refused(0)),
+            401 => Judged::Said(GraphError::Token, None),
+            404 => Judged::Said(GraphError::Missing, None),
+            429 => Judged::Said(throttled(), None),
+            400..=499 => Judged::Said(GraphError::Refused(0), None),
             _ => Judged::Passes,
         };
     };
@@ -425,7 +503,7 @@ fn judge(answer: &Answer) -> Judged {
         Code::Text(code) => code.parse().unwrap_or(0),
     };
     // Meta's list of error codes; see the module's first lines.
-    Judged::Said(match code {
+    let said = match code {
         4 | 80_007 | 130_429 | 131_056 => throttled(),
         1 | 2 | 131_000 | 131_016 | 131_057 | 133_004 | 133_015 | 2_494_100 => {
             return Judged::Passes;
@@ -441,7 +519,8 @@ fn judge(answer: &Answer) -> Judged {
             500..=599 => return Judged::Passes,
             _ => GraphError::Refused(code),
         },
-    })
+    };
+    Judged::Said(said, error.message)
 }
 
 #[derive(Deserialize)]
@@ -512,7 +591,7 @@ mod tests {
     /// `None`: it is tried again at once.
     fn said(status: u16, body: &str) -> Option<GraphError> {
         match judge(&answer(status, &[], body)) {
-            Judged::Said(error) => Some(error),
+            Judged::Said(error, _) => Some(error),
             Judged::Passes => None,
         }
     }

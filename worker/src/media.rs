@@ -9,6 +9,7 @@
 pub mod follow_up;
 pub mod names;
 pub mod outcome;
+pub mod refused_hosts;
 pub mod safety;
 pub mod transfer;
 pub mod verify;
@@ -35,6 +36,7 @@ use tracing::{Instrument, field};
 use url::Url;
 
 use self::outcome::{Fault, Next, Reason};
+use self::refused_hosts::RefusedHosts;
 use self::safety::AllowedHosts;
 use self::transfer::Transfer;
 use self::verify::Declared;
@@ -139,6 +141,7 @@ pub struct Media {
     tokens: Tokens,
     client: Client,
     allowed: AllowedHosts,
+    refused_hosts: RefusedHosts,
     gate: Arc<Gate>,
     max_bytes: u64,
     deadline: Duration,
@@ -155,6 +158,7 @@ pub struct MediaParts {
     pub store: Arc<Store>,
     pub tokens: Tokens,
     pub allowed: AllowedHosts,
+    pub refused_hosts: RefusedHosts,
     /// Files are fetched on its threads.
     pub runtime: Handle,
     pub tracker: TaskTracker,
@@ -181,6 +185,7 @@ impl Media {
             tokens: parts.tokens,
             client,
             allowed: parts.allowed,
+            refused_hosts: parts.refused_hosts,
             gate: Gate::new(args.media_concurrency, MOST_WAITING_OF_TENANT),
             max_bytes: args.media_max_bytes,
             deadline: args.media_deadline,
@@ -375,16 +380,17 @@ impl Media {
         token: &Secret,
     ) -> Result<Stored, Fault> {
         if !self.allowed.allow(url) {
+            let host = url.host_str().unwrap_or_default();
             tracing::warn!(
-                host = url.host_str().unwrap_or_default(),
+                host,
                 "media lies at a host that isn't allowed (MEDIA_ALLOWED_HOSTS)"
             );
+            self.refused_hosts.note(host).await;
             return Err(Reason::UrlRefused.into());
         }
-        let too_large = declared
-            .size_bytes
-            .is_some_and(|size| size > self.max_bytes);
-        if too_large {
+        let is_too_large = |size| size > self.max_bytes;
+        // With a digest, its host has the last word.
+        if declared.sha256.is_none() && declared.size_bytes.is_some_and(is_too_large) {
             return Err(Reason::TooLarge.into());
         }
         let mime_type = declared.mime_type.clone().unwrap_or_default();
@@ -399,7 +405,10 @@ impl Media {
         let began = Instant::now();
         let span = tracing::debug_span!("download", otel.kind = "client");
         let response = self.request(url, token).instrument(span).await?;
-        check(&response, &mime_type)?;
+        check(&response)?;
+        let served = response.headers().get(CONTENT_TYPE);
+        let served = served.and_then(|served| served.to_str().ok());
+        let is_page = served.is_some_and(|it| verify::is_page_instead_of(&mime_type, it.trim()));
         let transfer = Transfer {
             response,
             declared,
@@ -410,6 +419,7 @@ impl Media {
                 ("media-id", job.media.id.clone()),
                 ("phone-number-id", number(job).to_owned()),
             ],
+            is_page,
         };
         let uploading = Instant::now();
         let span = tracing::debug_span!("minio put", otel.kind = "client", bucket = "media");
@@ -549,7 +559,7 @@ fn is_of_url(reason: Reason) -> bool {
 }
 
 /// Whether an answer to a download is the file.
-fn check(response: &Response, mime_type: &str) -> Result<(), Fault> {
+fn check(response: &Response) -> Result<(), Fault> {
     let header = |name| {
         let value = response.headers().get(name)?;
         value.to_str().ok().map(str::trim)
@@ -566,9 +576,6 @@ fn check(response: &Response, mime_type: &str) -> Result<(), Fault> {
     }
     if header(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return Err(Reason::Encoded.into());
-    }
-    if header(CONTENT_TYPE).is_some_and(|served| verify::is_page_instead_of(mime_type, served)) {
-        return Err(Reason::ContentMismatch.into());
     }
     Ok(())
 }

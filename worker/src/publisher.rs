@@ -57,20 +57,38 @@ pub enum NotPublished {
     LeaseLost,
 }
 
-/// The URL, if it is one, with a limit of frames.
+/// The URL, if it is one, with a limit of frames, and with `/` for a virtual host that is written as
+/// nothing, as other clients of RabbitMQ read it.
 ///
 /// # Errors
 /// It isn't; the message does not repeat it.
 pub fn url(url: &Secret) -> Result<Secret, String> {
     let wrong = || "is no amqp:// or amqps:// URL".to_owned();
-    let read: AMQPUri = url.expose().parse().map_err(|_| wrong())?;
-    if read.query.frame_max.is_some() {
-        return Ok(url.clone());
+    let (scheme, rest) = url.expose().split_once("://").ok_or_else(wrong)?;
+    // In a host, or behind it, stands none of these.
+    if let Some((login, _)) = rest.rsplit_once('@')
+        && let Some(raw) = login.chars().find(|c| matches!(c, '#' | '@' | '/' | '?'))
+    {
+        return Err(format!(
+            "has a `{raw}` in its user or password that must be written as %{:02X}",
+            u32::from(raw)
+        ));
     }
-    let mut limited: url::Url = url.expose().parse().map_err(|_| wrong())?;
-    limited
-        .query_pairs_mut()
-        .append_pair("frame_max", &FRAME_MAX.to_string());
+    let (place, query) = match rest.split_once('?') {
+        Some((place, query)) => (place, format!("?{query}")),
+        None => (rest, String::new()),
+    };
+    let with_vhost = match place.strip_suffix('/') {
+        Some(host) if !host.contains('/') => format!("{scheme}://{host}/%2f{query}"),
+        Some(_) | None => url.expose().to_owned(),
+    };
+    let read: AMQPUri = with_vhost.parse().map_err(|_| wrong())?;
+    let mut limited: url::Url = with_vhost.parse().map_err(|_| wrong())?;
+    if read.query.frame_max.is_none() {
+        limited
+            .query_pairs_mut()
+            .append_pair("frame_max", &FRAME_MAX.to_string());
+    }
     limited.as_str().parse().map_err(|_| wrong())
 }
 
@@ -560,4 +578,45 @@ fn properties(event: &Event) -> BasicProperties {
 /// routing keys built of short words.
 fn short(text: &str) -> ShortString {
     ShortString::try_new(text.to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<AMQPUri, String> {
+        let url = url(&text.parse().expect("not empty"))?;
+        url.expose().parse()
+    }
+
+    #[test]
+    fn a_virtual_host_that_is_not_written_is_the_default_one() {
+        for (text, vhost) in [
+            ("amqp://host", "/"),
+            ("amqp://host:5672/", "/"),
+            ("amqp://host:5672/?heartbeat=5", "/"),
+            ("amqps://user:pass@host/", "/"),
+            ("amqp://user:pass@host:5672/%2f", "/"),
+            ("amqp://user:p%40ss@host/my-vhost", "my-vhost"),
+            ("amqp://host/a%2fb", "a/b"),
+        ] {
+            assert_eq!(read(text).expect(text).vhost, vhost, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_login_that_is_not_encoded_is_refused_with_what_to_write() {
+        for (text, encoded) in [
+            ("amqp://user:plum#jam@host/", "%23"),
+            ("amqp://user:12#jam@host/", "%23"),
+            ("amqp://user:plum@jam@host/", "%40"),
+            ("amqp://user:plum/jam@host/", "%2F"),
+            ("amqp://user:plum?jam@host/", "%3F"),
+        ] {
+            let told = read(text).expect_err(text);
+            assert!(told.contains(encoded), "{told}");
+            assert!(!told.contains("plum") && !told.contains("jam"), "{told}");
+        }
+        assert!(read("http://host/").is_err() && read("host:5672").is_err());
+    }
 }

@@ -22,6 +22,7 @@ use crate::config::{Config, Secrets};
 use crate::graph::{Graph, Pace};
 use crate::lanes::LaneHasher;
 use crate::leases::Leases;
+use crate::media::refused_hosts::RefusedHosts;
 use crate::media::safety::AllowedHosts;
 use crate::media::{Media, MediaParts};
 use crate::metrics::Metrics;
@@ -208,6 +209,7 @@ async fn work(
             store: store.clone(),
             tokens: Tokens::new(tenants.clone()),
             allowed: allowed_hosts(&config),
+            refused_hosts: RefusedHosts::new(connection.clone(), keys.clone()),
             runtime: media.clone(),
             tracker: background.tracker().clone(),
             stop: stop_background.clone(),
@@ -261,7 +263,7 @@ async fn work(
     Ok(())
 }
 
-fn allowed_hosts(config: &Config) -> AllowedHosts {
+pub(crate) fn allowed_hosts(config: &Config) -> AllowedHosts {
     AllowedHosts::new(
         &config.media.media_allowed_hosts,
         &config.graph.graph_base_url,

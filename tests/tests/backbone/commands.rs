@@ -265,3 +265,68 @@ async fn doctor_names_what_is_wrong_and_hangs_on_nothing() {
         );
     }
 }
+
+/// An account's subscription as Meta describes it.
+fn subscribed(app: &str, name: &str, override_uri: Option<&str>) -> Value {
+    let mut one = json!({"whatsapp_business_api_data": {"id": app, "name": name, "link": "…"}});
+    if let Some(uri) = override_uri {
+        one["override_callback_uri"] = uri.into();
+    }
+    one
+}
+
+#[tokio::test]
+async fn doctor_names_the_apps_that_an_account_is_subscribed_by_and_where_its_webhooks_go() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().start().await;
+    let own = "670843887433847";
+    let elsewhere = "https://old.example/hook?token=secret";
+    let here = "https://here.example/webhook/meta";
+    let foreign = subscribed("99", "Somebody's", None);
+    let cases = [
+        (vec![subscribed(own, "Ours", None)], "OK", "Ours"),
+        (
+            vec![foreign.clone()],
+            "WARN",
+            "only by other apps: Somebody's (99)",
+        ),
+        (
+            vec![foreign, subscribed(own, "Ours", None)],
+            "OK",
+            "Somebody's (99)",
+        ),
+        (
+            vec![subscribed(own, "Ours", Some(elsewhere))],
+            "WARN",
+            "https://old.example/hook",
+        ),
+        (vec![subscribed(own, "Ours", Some(here))], "OK", here),
+        (vec![json!({"odd": true})], "WARN", "only by other apps"),
+    ];
+    let mut redis = stage.redis.connection().await;
+    let mut expected = Vec::new();
+    for (apps, status, part) in cases {
+        let number = Number::fresh();
+        let seen = redis.zadd::<_, _, _, ()>("whatsapp:tenants:seen", &number.waba_id, 1);
+        seen.await.expect("ZADD");
+        let turn = Turn::json(200, &json!({"data": apps}));
+        stage
+            .neighbours
+            .always(Service::Graph, &number.waba_id, turn);
+        expected.push((number.waba_id, status, part));
+    }
+    let doctor = ["doctor", "--json", "--callback-url", here];
+    let found = said(&run(&worker, &doctor).await);
+    for (account, status, part) in expected {
+        let mut of_status = findings(&found, "account", status).into_iter();
+        let said = of_status.find(|said| said.contains(&account));
+        assert!(
+            said.is_some_and(|said| said.contains(part)),
+            "{part}: {found:#}"
+        );
+    }
+    assert!(!found.to_string().contains("token=secret"), "{found:#}");
+    // Without the URL nobody can tell whether an override leads here.
+    let found = said(&run(&worker, &["doctor", "--json"]).await);
+    assert_found(&found, "account", "WARN", here);
+}

@@ -14,6 +14,7 @@ use tests::programs::Worker;
 use tests::proxy::{Mode, Proxy};
 use tests::{Stage, eventually};
 
+use crate::commands::{run_with, said};
 use crate::{SOON, drained};
 
 /// A JPEG, as far as its first bytes tell.
@@ -181,6 +182,72 @@ fn described(url: &str, id: &str) -> Value {
     })
 }
 
+/// What the Graph API answers where it doesn't take a parameter.
+fn unwanted_parameter() -> Value {
+    let message = "(#100) Param phone_number_id is not a valid ID 106540352242922";
+    json!({"error": {"message": message, "type": "OAuthException", "code": 100}})
+}
+
+#[tokio::test]
+async fn a_parameter_that_the_graph_api_does_not_take_is_left_out() {
+    let stage = Stage::new().await;
+    let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let (number, id) = (Number::fresh(), media_id());
+    stage.neighbours.set_media(&id, "image/jpeg", JPEG);
+    let unwanted = Turn::json(400, &unwanted_parameter());
+    stage.neighbours.script(Service::Graph, &id, [unwanted]);
+    let message = image(&id, JPEG);
+    stage.sender(&ingress).send(number.message(message)).await;
+    let events = stage.events().wait_for(1, SOON).await;
+    assert_eq!(status(&events[0]), "stored");
+    let asked = stage.neighbours.received(Service::Graph).into_iter();
+    let asked: Vec<_> = asked.filter(|it| it.path.contains(&id)).collect();
+    assert_eq!(asked.len(), 2, "once more, and not again");
+    assert!(asked[0].path.contains("phone_number_id="));
+    assert!(!asked[1].path.contains("phone_number_id="));
+    let lines = worker.log_lines();
+    let line = lines.iter().find(|line| line["code"] == 100);
+    let text = line.expect("a line")["text"].as_str().expect("text");
+    assert_eq!(text, "(#100) Param phone_number_id is not a valid ID …");
+}
+
+#[tokio::test]
+async fn a_host_that_no_token_may_go_to_is_named_by_log_and_doctor() {
+    let stage = Stage::new().await;
+    let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let (number, id) = (Number::fresh(), media_id());
+    let url = "https://scontent.xx.fbcdn.net/v/1?oh=secret";
+    let elsewhere = Turn::json(200, &described(url, &id));
+    stage.neighbours.always(Service::Graph, &id, elsewhere);
+    let message = image(&id, JPEG);
+    stage.sender(&ingress).send(number.message(message)).await;
+    let events = stage.events().wait_for(1, SOON).await;
+    assert_eq!(status(&events[0]), "pending");
+    let named = |line: &Value| line["host"] == "scontent.xx.fbcdn.net";
+    assert!(worker.log_lines().iter().any(named));
+    assert!(!worker.log().contains("oh=secret"));
+    let refused = r#"reason="url_refused""#;
+    assert!(worker.metric("media_transfers_total", refused).await > 0.0);
+
+    let neighbours = stage.neighbours.url();
+    let may = |hosts: &str| format!("{neighbours},{hosts}");
+    for (hosts, warned) in [
+        (neighbours.clone(), true),
+        (may("fbcdn.net"), true),
+        (may(".xx.fbcdn.net"), false),
+        (may(".fbcdn.net"), false),
+        (may("scontent.xx.fbcdn.net"), false),
+    ] {
+        let settings = [("MEDIA_ALLOWED_HOSTS", &*hosts)];
+        let doctor = run_with(&worker, &["doctor", "--json"], &settings).await;
+        let found = said(&doctor);
+        let mut found = found.as_array().expect("a list").iter();
+        let named = |it: &Value| it["said"].to_string().contains("scontent.xx.fbcdn.net");
+        let warning = found.find(|it| named(it) && it["status"] == "WARN");
+        assert_eq!(warning.is_some(), warned, "{hosts}: {warning:?}");
+    }
+}
+
 /// What passes, or is the message's own.
 fn transfers(cases: &mut Cases<'_>) {
     cases.add("nothing wrong", End::Stored, |_, _, _, _| {});
@@ -231,14 +298,35 @@ fn mismatches(cases: &mut Cases<'_>) {
         },
     );
     cases.add(
-        "other size",
-        End::Failed("size_mismatch"),
+        "other size, right digest",
+        End::Stored,
         |neighbours, _, id, _| {
             let mut answer = described(&neighbours.download_url(id), id);
             answer["file_size"] = (JPEG.len() + 1).to_string().into();
             neighbours.always(Service::Graph, id, Turn::json(200, &answer));
         },
     );
+    cases.add(
+        "other size, no digest",
+        End::Failed("size_mismatch"),
+        |neighbours, _, id, message| {
+            let mut answer = described(&neighbours.download_url(id), id);
+            answer["file_size"] = (JPEG.len() + 1).into();
+            answer.as_object_mut().expect("an object").remove("sha256");
+            neighbours.always(Service::Graph, id, Turn::json(200, &answer));
+            message["image"]["sha256"] = "placeholder".into();
+        },
+    );
+    for text in ["{\"a\":1}", "<!DOCTYPE html><title>Mine</title>"] {
+        cases.add(
+            "a text with the right digest",
+            End::Stored,
+            |neighbours, _, id, message| {
+                neighbours.set_media(id, "application/json", text);
+                message["image"]["sha256"] = STANDARD.encode(Sha256::digest(text)).into();
+            },
+        );
+    }
     let page = |content_type: &str| Turn::Answer {
         status: 200,
         headers: vec![("content-type", content_type.to_owned())],

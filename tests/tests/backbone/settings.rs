@@ -1,5 +1,6 @@
 //! Settings that no program can work with are refused before it begins.
 
+use std::collections::BTreeSet;
 use std::process::{Command, Output};
 
 use tests::Stage;
@@ -181,5 +182,71 @@ async fn the_largest_settings_that_are_taken_work() {
     assert_eq!(seen[0].payload["degraded"], serde_json::json!([]));
     for log in [ingress.log(), worker.log()] {
         assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+/// Names that `.env.example` has; those of secrets apart.
+fn variables() -> (BTreeSet<String>, BTreeSet<String>) {
+    let example = include_str!("../../../.env.example");
+    let names = example.lines().filter_map(|line| {
+        let name = line.trim_start_matches('#').split_once('=')?.0;
+        let is_name = |c: char| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit();
+        name.chars().all(is_name).then(|| name.to_owned())
+    });
+    let is_secret = |name: &String| {
+        let kinds = ["SECRET", "TOKEN", "KEY", "AMQP_URL", "REDIS_URL"];
+        let plain = ["_FILE", "_TTL", "_PREFIX"];
+        kinds.iter().any(|kind| name.contains(kind)) && !plain.iter().any(|end| name.ends_with(end))
+    };
+    names.partition(is_secret)
+}
+
+#[tokio::test]
+async fn an_optional_setting_that_is_empty_is_as_if_it_were_not_set() {
+    let stage = Stage::new().await;
+    let (secrets, others) = variables();
+    assert!(
+        secrets.len() > 5 && others.len() > 40,
+        "{secrets:?} {others:?}"
+    );
+    let needed = |program: &Program, name: &str| !program.setting(name).is_empty();
+    let (ingress, worker) = (
+        stage.spooling_ingress().start().await,
+        stage.worker().start().await,
+    );
+    let empty = |program: &Program| -> Vec<String> {
+        let names = others.iter().filter(|name| !needed(program, name));
+        names.cloned().collect()
+    };
+    let (of_ingress, of_worker) = (empty(&ingress), empty(&worker));
+    drop((ingress, worker));
+    // Both start, and are ready.
+    let mut builder = stage.spooling_ingress();
+    for name in &of_ingress {
+        builder = builder.env(name, "");
+    }
+    builder.start().await;
+    let mut builder = stage.worker();
+    for name in &of_worker {
+        builder = builder.env(name, " ");
+    }
+    builder.start().await;
+}
+
+#[test]
+fn an_empty_secret_and_a_broken_amqp_url_are_refused_without_being_repeated() {
+    refuses("ingress", "META_VERIFY_TOKEN", "", "must not be empty");
+    refuses("worker", "AMQP_URL", " ", "must not be empty");
+    for (password, encoded) in [
+        ("pine#apple", "%23"),
+        ("pine@apple", "%40"),
+        ("pine/apple", "%2F"),
+        ("pine?apple", "%3F"),
+    ] {
+        let url = format!("amqp://user:{password}@127.0.0.1:5672/");
+        refuses("worker", "AMQP_URL", &url, encoded);
+        let output = started("worker", "AMQP_URL", &url);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!told.contains("pine") && !told.contains("apple"), "{told}");
     }
 }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use futures::future::{FutureExt, join_all};
@@ -17,11 +18,13 @@ use serde::Serialize;
 use shared::redis::{durability_problems, memory_used};
 use std::sync::Arc;
 use tokio::time::timeout;
+use url::Url;
 
 use super::paper::{Paper, Tone};
 use super::{Deployment, Seen, look};
 use crate::config::Config;
-use crate::graph::{Asking, Graph, GraphError};
+use crate::graph::{App, Asking, Graph, GraphError, Subscription};
+use crate::media::refused_hosts::RefusedHosts;
 use crate::metrics::Metrics;
 use crate::neighbour::{NeighbourError, Trace};
 use crate::run;
@@ -52,6 +55,9 @@ const NO_ACCOUNT: &str = "0";
 
 #[derive(Args, Debug, Clone)]
 pub struct DoctorArgs {
+    /// Public URL of the webhook: an account whose webhooks are sent there by an override is well
+    #[arg(long)]
+    pub callback_url: Option<Url>,
     /// JSON instead of text
     #[arg(long)]
     pub json: bool,
@@ -130,6 +136,7 @@ pub async fn run(config: &Config, args: &DoctorArgs) -> anyhow::Result<()> {
         metrics: &metrics,
         tenants,
         graph,
+        callback_url: args.callback_url.as_ref(),
     };
     let checks = [
         named("redis", LIMIT, redis(&deployment, config).boxed_local()),
@@ -162,6 +169,11 @@ pub async fn run(config: &Config, args: &DoctorArgs) -> anyhow::Result<()> {
             "accounts",
             ACCOUNTS_LIMIT,
             neighbours.accounts().boxed_local(),
+        ),
+        named(
+            "media",
+            LIMIT,
+            media_hosts(&deployment, config).boxed_local(),
         ),
         named("silence", LIMIT, silence(&deployment).boxed_local()),
     ];
@@ -564,6 +576,7 @@ struct Neighbours<'a> {
     metrics: &'a Metrics,
     tenants: Arc<Tenants>,
     graph: Graph,
+    callback_url: Option<&'a Url>,
 }
 
 impl Neighbours<'_> {
@@ -719,13 +732,16 @@ impl Neighbours<'_> {
             trace: Trace::default(),
         };
         match self.graph.subscriptions(asking).await {
-            Ok(0) => finding(
+            Ok(apps) if apps.is_empty() => finding(
                 Status::Fail,
                 CHECK,
                 format!("{name}: no app is subscribed"),
                 "POST /{version}/{account}/subscribed_apps: without it Meta sends nothing",
             ),
-            Ok(_) => ok(CHECK, format!("{name}: token and subscription are right")),
+            Ok(apps) => {
+                let own = self.graph.app(asking).await;
+                subscription(&name, &apps, own.ok(), self.callback_url)
+            }
             Err(GraphError::Token) => finding(
                 Status::Fail,
                 CHECK,
@@ -752,6 +768,77 @@ impl Neighbours<'_> {
             ),
         }
     }
+}
+
+/// What the apps mean that an account is subscribed by. `own`: the one that its token is of.
+fn subscription(
+    name: &str,
+    apps: &[Subscription],
+    own: Option<App>,
+    callback_url: Option<&Url>,
+) -> Finding {
+    const CHECK: &str = "account";
+    let named = apps
+        .iter()
+        .map(|it| format!("{} ({})", it.app.name, it.app.id));
+    let named = named.collect::<Vec<_>>().join(", ");
+    let is_own = |it: &&Subscription| own.as_ref().is_none_or(|own| own.id == it.app.id);
+    let Some(ours) = apps.iter().find(is_own) else {
+        return finding(
+            Status::Warn,
+            CHECK,
+            format!("{name}: subscribed only by other apps: {named}"),
+            "see that the app whose secret ingress has is among them; else POST \
+             /{version}/{account}/subscribed_apps with that app's token",
+        );
+    };
+    let said = format!("{name}: token and subscription are right (apps: {named})");
+    let Some(uri) = &ours.override_callback_uri else {
+        return ok(CHECK, said);
+    };
+    let url = Url::parse(uri).ok();
+    let place = url.as_ref().map_or_else(|| "no URL".to_owned(), place);
+    if url.is_some() && url.as_ref() == callback_url {
+        return ok(CHECK, format!("{said}, by an override: {place}"));
+    }
+    finding(
+        Status::Warn,
+        CHECK,
+        format!("{name}: an override sends its webhooks to {place} (apps: {named})"),
+        "see that this is the deployment's own webhook (--callback-url tells doctor which is)",
+    )
+}
+
+/// A URL without what may be secret in it.
+fn place(url: &Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
+}
+
+/// Hosts that media was refused to be fetched from.
+async fn media_hosts(deployment: &Deployment, config: &Config) -> Findings {
+    const CHECK: &str = "media";
+    let connection = deployment.connection.clone();
+    let refused = RefusedHosts::new(connection, deployment.keys.clone());
+    let mut refused = refused.all().await.context("Redis")?;
+    let allowed = run::allowed_hosts(config);
+    refused.retain(|host| {
+        let url = Url::parse(&format!("https://{host}/"));
+        !url.is_ok_and(|url| allowed.allow(&url))
+    });
+    if refused.is_empty() {
+        let said = "no file lies at a host that isn't allowed";
+        return Ok(vec![ok(CHECK, said)]);
+    }
+    let found = refused.into_iter().map(|host| {
+        let said = format!("files lie at {host}, which MEDIA_ALLOWED_HOSTS doesn't have");
+        finding(
+            Status::Warn,
+            CHECK,
+            said,
+            "they wait for up to seven days: if the host is Meta's, add it, or an end of its name such as .fbcdn.net",
+        )
+    });
+    Ok(found.collect())
 }
 
 async fn silence(deployment: &Deployment) -> Findings {

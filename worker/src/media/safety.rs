@@ -15,6 +15,8 @@ use url::{Host, Origin, Url};
 pub enum AllowedHost {
     /// This host, by https on its usual port.
     Exact(String),
+    /// The hosts below this one, whose name begins with a dot here; the same way.
+    Below(String),
     /// This scheme, host and port, even if it is not of the public internet.
     Origin(Url),
 }
@@ -38,12 +40,20 @@ impl FromStr for AllowedHost {
                 ))
             };
         }
-        match Host::parse(text) {
-            Ok(Host::Domain(host)) if !text.contains(':') => Ok(Self::Exact(host)),
-            Ok(_) | Err(_) => Err(format!(
-                "`{text}` is no host name; an address or a port must be written as an origin"
-            )),
+        let below = text.strip_prefix('.');
+        match (below, Host::parse(below.unwrap_or(text))) {
+            (_, Ok(_)) if text.contains([':', '*', '/']) || text.contains("..") => {}
+            (None, Ok(Host::Domain(host))) => return Ok(Self::Exact(host)),
+            // A whole top-level domain is no company's.
+            (Some(_), Ok(Host::Domain(host))) if host.contains('.') => {
+                return Ok(Self::Below(format!(".{host}")));
+            }
+            (_, Ok(_) | Err(_)) => {}
         }
+        Err(format!(
+            "`{text}` is no host name, nor the end of one such as .fbcdn.net; an address or a port must be \
+             written as an origin"
+        ))
     }
 }
 
@@ -55,6 +65,7 @@ fn no_user(url: &Url) -> bool {
 #[derive(Debug, Clone)]
 pub struct AllowedHosts {
     hosts: HashSet<String>,
+    ends: Vec<String>,
     origins: Vec<Origin>,
     /// Hosts of the origins: they are where their operator says, and not looked at further.
     trusted: HashSet<String>,
@@ -65,6 +76,7 @@ impl AllowedHosts {
     pub fn new(list: &[AllowedHost], graph: &Url) -> Self {
         let mut allowed = Self {
             hosts: HashSet::new(),
+            ends: Vec::new(),
             origins: Vec::new(),
             trusted: HashSet::new(),
         };
@@ -80,6 +92,7 @@ impl AllowedHosts {
                 AllowedHost::Exact(host) => {
                     allowed.hosts.insert(host.clone());
                 }
+                AllowedHost::Below(end) => allowed.ends.push(end.clone()),
                 AllowedHost::Origin(url) => allowed.trust(url),
             }
         }
@@ -95,8 +108,16 @@ impl AllowedHosts {
     pub fn allow(&self, url: &Url) -> bool {
         let listed = url.scheme() == "https"
             && url.port().is_none()
-            && url.domain().is_some_and(|host| self.hosts.contains(host));
+            && url.domain().is_some_and(|host| self.has(host));
         no_user(url) && (listed || self.origins.contains(&url.origin()))
+    }
+
+    fn has(&self, host: &str) -> bool {
+        let is_below = |end: &String| {
+            let label = host.strip_suffix(end.as_str());
+            label.is_some_and(|label| !label.is_empty())
+        };
+        self.hosts.contains(host) || self.ends.iter().any(is_below)
     }
 
     /// Looks names up, and hands out public addresses only, so that what is connected to is what
@@ -213,6 +234,38 @@ mod tests {
             "data:text/plain,x",
         ] {
             assert!(!may(refused), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_suffix_allows_what_lies_below_it() {
+        let meta = allowed(&[".fbcdn.net"], "https://graph.facebook.com");
+        let may = |url: &str| url.parse().is_ok_and(|url| meta.allow(&url));
+        assert!(may("https://scontent.xx.fbcdn.net/v") && may("https://SCONTENT.fbcdn.net/"));
+        for refused in [
+            "http://scontent.fbcdn.net/",
+            "https://scontent.fbcdn.net:8443/",
+            "https://fbcdn.net/",
+            "https://evilfbcdn.net/",
+            "https://fbcdn.net.evil.example/",
+            "https://evil@scontent.fbcdn.net/",
+            "https://scontent.fbcdn.net./",
+            "https://.fbcdn.net/",
+            "https://[::1]/",
+        ] {
+            assert!(!may(refused), "{refused}");
+        }
+        for wrong in [
+            ".",
+            ".net",
+            "..fbcdn.net",
+            ".127.0.0.1",
+            ".0.1",
+            "*.fbcdn.net",
+            ".fbcdn.net:443",
+            ".fbcdn.net/",
+        ] {
+            assert!(wrong.parse::<AllowedHost>().is_err(), "{wrong}");
         }
     }
 

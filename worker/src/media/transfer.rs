@@ -12,7 +12,7 @@ use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
 use super::outcome::{Fault, Reason};
-use super::verify::{Declared, Verified, Verifier, contradicts};
+use super::verify::{Declared, Mismatch, Verified, Verifier, contradicts};
 use super::{names, verify};
 use crate::store::{MediaHead, MediaPutError, Store};
 
@@ -34,6 +34,8 @@ pub struct Transfer<'a> {
     pub key: &'a str,
     pub filename: Option<&'a str>,
     pub metadata: Vec<(&'static str, String)>,
+    /// Its host calls it a page where something else was declared.
+    pub is_page: bool,
 }
 
 /// What the stream of the upload tells about itself.
@@ -68,6 +70,9 @@ impl Transfer<'_> {
     pub async fn run(mut self, store: &Store) -> Result<Verified, Fault> {
         let length = self.length()?;
         let mut verifier = Verifier::new(self.declared.clone(), self.max_bytes);
+        if self.is_page {
+            verifier.doubt(Mismatch::Content)?;
+        }
         let first = timeout(FIRST_BYTES, self.response.chunk())
             .await
             .map_err(|_| Reason::TooSlow)?
@@ -78,6 +83,7 @@ impl Transfer<'_> {
         let progress = Arc::new(Progress::default());
         let (length, body) = match length {
             Some(length) if length > 0 => {
+                verifier.must_have(length);
                 let source = Source {
                     response: self.response,
                     verifier,
@@ -110,16 +116,19 @@ impl Transfer<'_> {
         }
     }
 
-    /// How long the file will be; `None` if neither its host nor the Graph API says so.
+    /// How long the file will be; `None` if neither its host nor the Graph API says so, or if the Graph
+    /// API alone does and the file can be held in memory until its digest is known.
     fn length(&self) -> Result<Option<u64>, Fault> {
         let served = self.response.content_length();
         let declared = self.declared.size_bytes;
-        let length = served.or(declared);
+        let has_digest = self.declared.sha256.is_some();
+        let may_be_held = |size: &u64| has_digest && *size <= MOST_HELD as u64;
+        let length = served.or(declared.filter(|size| !may_be_held(size)));
         if length.is_some_and(|length| length > self.max_bytes) {
             return Err(Reason::TooLarge.into());
         }
         match (served, declared) {
-            (Some(served), Some(declared)) if served != declared => {
+            (Some(served), Some(declared)) if served != declared && !has_digest => {
                 Err(Reason::SizeMismatch.into())
             }
             _ => Ok(length),

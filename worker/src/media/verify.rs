@@ -36,12 +36,16 @@ pub struct Verified {
     pub sha256: [u8; 32],
 }
 
-/// Looks at a file as it passes.
+/// Looks at a file as it passes. A right digest is proof, whatever else was declared: what differs is
+/// a fault at once only where there is no digest, else it says why the digest is wrong.
 pub struct Verifier {
     declared: Declared,
     max_bytes: u64,
     seen_bytes: u64,
     sha: Sha256,
+    doubt: Option<Mismatch>,
+    /// What was promised to whoever gets the file.
+    length: Option<u64>,
 }
 
 impl Verifier {
@@ -51,7 +55,26 @@ impl Verifier {
             max_bytes,
             seen_bytes: 0,
             sha: Sha256::new(),
+            doubt: None,
+            length: None,
         }
+    }
+
+    /// The file has to have exactly this length: an upload of it was announced so.
+    pub fn must_have(&mut self, length: u64) {
+        self.length = Some(length);
+    }
+
+    /// Something differs from what was declared.
+    ///
+    /// # Errors
+    /// The difference, if nothing else can tell that the file is right.
+    pub fn doubt(&mut self, mismatch: Mismatch) -> Result<(), Mismatch> {
+        if self.declared.sha256.is_none() {
+            return Err(mismatch);
+        }
+        self.doubt.get_or_insert(mismatch);
+        Ok(())
     }
 
     /// Takes the next piece.
@@ -63,18 +86,18 @@ impl Verifier {
             && let Some(mime_type) = &self.declared.mime_type
             && is_answer_instead_of(mime_type, piece)
         {
-            return Err(Mismatch::Content);
+            self.doubt(Mismatch::Content)?;
         }
         self.seen_bytes += piece.len() as u64;
         if self.seen_bytes > self.max_bytes {
             return Err(Mismatch::TooLarge);
         }
-        if self
-            .declared
-            .size_bytes
-            .is_some_and(|size| self.seen_bytes > size)
-        {
+        if self.length.is_some_and(|length| self.seen_bytes > length) {
             return Err(Mismatch::Size);
+        }
+        let size = self.declared.size_bytes;
+        if size.is_some_and(|size| self.seen_bytes > size) {
+            self.doubt(Mismatch::Size)?;
         }
         self.sha.update(piece);
         Ok(())
@@ -86,19 +109,16 @@ impl Verifier {
     /// [`Mismatch`]
     pub fn end(&mut self) -> Result<Verified, Mismatch> {
         let sha256: [u8; 32] = self.sha.finalize_reset().into();
-        if self
-            .declared
-            .size_bytes
-            .is_some_and(|size| size != self.seen_bytes)
-        {
+        let differs = |size: Option<u64>| size.is_some_and(|size| size != self.seen_bytes);
+        if differs(self.length) {
             return Err(Mismatch::Size);
         }
-        if self
-            .declared
-            .sha256
-            .is_some_and(|declared| declared != sha256)
-        {
-            return Err(Mismatch::Digest);
+        if differs(self.declared.size_bytes) {
+            self.doubt(Mismatch::Size)?;
+        }
+        let digest = self.declared.sha256;
+        if digest.is_some_and(|declared| declared != sha256) {
+            return Err(self.doubt.unwrap_or(Mismatch::Digest));
         }
         Ok(Verified {
             size_bytes: self.seen_bytes,
@@ -212,6 +232,7 @@ mod tests {
             verify(jpeg(), 5, &[b"\xff\xd8\xff13"]),
             Err(Mismatch::Digest)
         );
+        // What was wrong besides says more.
         assert_eq!(verify(jpeg(), 5, &[b"\xff\xd8\xff1"]), Err(Mismatch::Size));
         assert_eq!(
             verify(jpeg(), 9, &[b"\xff\xd8\xff123"]),
@@ -222,12 +243,35 @@ mod tests {
             Err(Mismatch::TooLarge)
         );
         assert_eq!(
-            verify(jpeg(), 5, &[b" {\"error\":"]),
+            verify(jpeg(), 20, &[b" {\"error\":"]),
             Err(Mismatch::Content)
         );
         assert_eq!(verify(jpeg(), 5, &[]), Err(Mismatch::Size));
         let anything = verify(Declared::default(), 5, &[]).expect("nothing was declared");
         assert_eq!(anything.size_bytes, 0);
+    }
+
+    #[test]
+    fn a_right_digest_is_proof() {
+        let json = b"{\"a\":1}";
+        let declared = |sha256| Declared {
+            sha256,
+            size_bytes: Some(3),
+            mime_type: Some("image/jpeg".to_owned()),
+        };
+        let right = declared(Some(Sha256::digest(json).into()));
+        let seen = verify(right.clone(), 9, &[json]).expect("the digest is right");
+        assert_eq!(seen.size_bytes, 7);
+        assert_eq!(verify(right.clone(), 6, &[json]), Err(Mismatch::TooLarge));
+        assert_eq!(verify(declared(None), 9, &[json]), Err(Mismatch::Content));
+        assert_eq!(verify(declared(None), 9, &[b"1234"]), Err(Mismatch::Size));
+        // An upload that was announced with a length can't have another one.
+        for length in [6, 8] {
+            let mut verifier = Verifier::new(right.clone(), 9);
+            verifier.must_have(length);
+            let taken = verifier.take(&Bytes::from_static(json));
+            assert_eq!(taken.and_then(|()| verifier.end()), Err(Mismatch::Size));
+        }
     }
 
     #[test]
