@@ -306,11 +306,8 @@ async fn between_giving_up_and_saying_so() {
         .until("it is on the later-list", "XLEN", "later-media", 1)
         .await;
     scene.broker.set(Mode::Blackhole);
-    let too_large = json!({
-        "url": scene.stage.neighbours.download_url(&id), "mime_type": "image/jpeg",
-        "file_size": 200_000_000, "id": id,
-    });
-    let graph = Turn::json(200, &too_large);
+    // Meta's word that it can't be had.
+    let graph = Turn::json(400, &json!({"error": {"code": 131_052}}));
     scene.stage.neighbours.always(Service::Graph, &id, graph);
     let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&scene.number.waba_id);
     let mut redis = scene.stage.redis.connection().await;
@@ -322,7 +319,9 @@ async fn between_giving_up_and_saying_so() {
             .query_async(&mut redis)
             .await
             .ok()?;
-        format!("{list:?}").contains("too_large").then_some(())
+        format!("{list:?}")
+            .contains("not_downloadable")
+            .then_some(())
     })
     .await;
     worker.kill();
