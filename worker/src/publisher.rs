@@ -5,6 +5,7 @@
 //! A broker that is away is waited for here, for ever; what can't be known (a time-out, a broken
 //! channel) is published again with the same `message_id`.
 
+mod socket;
 mod unroutable;
 
 use std::collections::HashSet;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deadpool_lapin::{Object, Pool};
+use deadpool_lapin::{Manager, Object, Pool};
 use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
@@ -24,7 +25,7 @@ use shared::tasks::Tasks;
 use shared::trace;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
 use crate::config::AmqpArgs;
@@ -33,6 +34,7 @@ use crate::leases::Tenure;
 use crate::metrics::{ChannelState, Metrics};
 use crate::retry::Backoff;
 use crate::topology::{self, TopologyError};
+use socket::Kit;
 use unroutable::Unroutable;
 
 /// `delivery_mode` of a message that survives the broker.
@@ -190,7 +192,7 @@ enum ConnectError {
     #[error(transparent)]
     Pool(#[from] deadpool_lapin::PoolError),
     #[error(transparent)]
-    Url(#[from] deadpool_lapin::CreatePoolError),
+    Build(#[from] deadpool_lapin::BuildError),
     #[error(transparent)]
     Topology(#[from] TopologyError),
     #[error(transparent)]
@@ -203,7 +205,7 @@ impl ConnectError {
     /// How it failed, in one word.
     fn class(&self) -> &'static str {
         match self {
-            Self::Url(_) => "url",
+            Self::Build(_) => "pool",
             Self::Topology(TopologyError::Refused(_)) => "topology",
             Self::Pool(_) | Self::Lapin(_) | Self::Topology(TopologyError::Broker(_)) => {
                 "connection"
@@ -217,8 +219,8 @@ impl ConnectError {
 struct Link {
     n: u16,
     url: Arc<Rotating<Secret>>,
-    /// For the version of the URL that it was made of.
-    pool: Option<(u64, Pool)>,
+    /// For the version of the URL that it was made of; what it connected ends with it.
+    pool: Option<(u64, Pool, DropGuard)>,
     args: AmqpArgs,
     readiness: Readiness,
     metrics: Metrics,
@@ -237,20 +239,19 @@ enum Outcome {
 impl Link {
     fn pool(&mut self) -> Result<Pool, ConnectError> {
         let version = self.url.version();
-        if let Some((made_for, pool)) = &self.pool
+        if let Some((made_for, pool, _)) = &self.pool
             && *made_for == version
         {
             return Ok(pool.clone());
         }
-        let config = deadpool_lapin::Config {
-            url: Some(self.url.current().expose().to_owned()),
-            pool: Some(deadpool_lapin::PoolConfig::new(1)),
-        };
         let properties = || {
             lapin::ConnectionProperties::default().with_connection_name("whatsapp-worker".into())
         };
-        let pool = config.create_pool(properties, deadpool_lapin::Runtime::Tokio1)?;
-        self.pool = Some((version, pool.clone()));
+        let given_up = CancellationToken::new();
+        let runtime = async_rs::Runtime::new(Kit::new(given_up.clone()));
+        let manager = Manager::new(self.url.current().expose(), properties, runtime);
+        let pool = Pool::builder(manager).max_size(1).build()?;
+        self.pool = Some((version, pool.clone(), given_up.drop_guard()));
         Ok(pool)
     }
 
@@ -329,6 +330,7 @@ impl Link {
         if let Some((connection, _)) = self.open.take() {
             drop(Object::take(connection));
         }
+        self.pool = None;
     }
 
     /// Waits for messages. One of the channels looks after the connection meanwhile, so that `/ready` is

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::env;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,8 +19,10 @@ use tests::odd::{Head, OddProxy, Odds};
 use tests::programs::{Builder, Ingress, Program, Until, Worker};
 use tests::proxy::{Mode, Proxy};
 use tests::waiting::{eventually, poll};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::SOON;
 use crate::hostile::peak_memory_mb;
@@ -382,6 +385,37 @@ async fn a_connection_that_answers_no_more_is_not_used_again() {
     let body = Number::fresh().message(payload::text("1", "x"));
     stage.sender(&ingress).send(body).await;
     stage.events().wait_for(1, SOON).await;
+}
+
+/// How many connections a server that takes them and says nothing has had, and how many are open.
+async fn silent_server() -> (SocketAddr, watch::Receiver<(usize, usize)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let (counts, seen) = watch::channel((0, 0));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            counts.send_modify(|(all, open)| (*all, *open) = (*all + 1, *open + 1));
+            let counts = counts.clone();
+            tokio::spawn(async move {
+                drop(tokio::io::copy(&mut client, &mut tokio::io::sink()).await);
+                counts.send_modify(|(_, open)| *open -= 1);
+            });
+        }
+    });
+    (address, seen)
+}
+
+#[tokio::test]
+async fn a_broker_that_says_nothing_costs_no_socket_for_each_try() {
+    let stage = Stage::new().await;
+    let (address, mut seen) = silent_server().await;
+    let worker = stage.worker().env("AMQP_URL", format!("amqp://{address}"));
+    let worker = worker.env("CONFIRM_TIMEOUT", "50ms").until(Until::Healthy);
+    let _worker = worker.start().await;
+    let tried = seen.wait_for(|(all, _)| *all > 5);
+    drop(timeout(SOON, tried).await.expect("soon").expect("counts"));
+    let left = seen.wait_for(|(_, open)| *open < 3);
+    drop(timeout(SOON, left).await.expect("soon").expect("counts"));
 }
 
 /// lapin sets aside 64 frames of the size that is agreed on: 1 GB for what is named here. RabbitMQ itself
