@@ -53,11 +53,23 @@ impl Gate {
     /// # Errors
     /// [`Full`].
     pub async fn turn(self: &Arc<Self>, tenant: &str) -> Result<Turn, Full> {
+        self.wait(tenant, self.most_waiting_of_tenant).await
+    }
+
+    /// Waits for a turn however many of the tenant do already: whoever calls this calls it seldom.
+    ///
+    /// # Errors
+    /// None is known.
+    pub async fn turn_in_any_case(self: &Arc<Self>, tenant: &str) -> Result<Turn, Full> {
+        self.wait(tenant, usize::MAX).await
+    }
+
+    async fn wait(self: &Arc<Self>, tenant: &str, most_waiting: usize) -> Result<Turn, Full> {
         let (turn, mine) = oneshot::channel();
         {
             let mut state = self.lock();
             let waiting = state.waiting.get(tenant).map_or(0, VecDeque::len);
-            if waiting >= self.most_waiting_of_tenant {
+            if waiting >= most_waiting {
                 return Err(Full);
             }
             state.wait(tenant, turn);

@@ -89,12 +89,34 @@ pub struct Job {
 
 impl Job {
     /// Whether Meta has deleted it by now.
-    pub fn is_too_old(&self) -> bool {
+    fn is_too_old(&self) -> bool {
         let age_ms = Utc::now()
             .timestamp_millis()
             .saturating_sub(self.sent_at_ms);
         age_ms > MEDIA_LIFE.as_millis() as i64
     }
+
+    /// What a fault means at the age of the media: once Meta has deleted it, any is its end. What was
+    /// not tried is none.
+    pub fn at_its_age(&self, fault: Fault) -> Fault {
+        let untried = matches!(fault.reason, Reason::Busy | Reason::Stopping);
+        if untried || !self.is_too_old() {
+            return fault;
+        }
+        Fault {
+            next: Next::GiveUp,
+            ..fault
+        }
+    }
+}
+
+/// Who asks for a flight.
+#[derive(Debug, Clone, Copy)]
+pub enum AskedBy {
+    /// A message that waits until then: it tries so long, at least once.
+    Message(Instant),
+    /// The later-list, which asks again: it tries once.
+    LaterList,
 }
 
 /// A media object in the store.
@@ -202,8 +224,8 @@ impl Media {
         Instant::now() + self.deadline
     }
 
-    /// Joins the flight of a job, or starts one that tries until `until` at least once.
-    pub fn begin(self: &Arc<Self>, job: &Arc<Job>, until: Instant) -> Flight {
+    /// Joins the flight of a job, or starts one.
+    pub fn begin(self: &Arc<Self>, job: &Arc<Job>, asked_by: AskedBy) -> Flight {
         let mut flights = self.flights();
         if let Some(flight) = flights.get(&job.identity) {
             return flight.clone();
@@ -224,7 +246,7 @@ impl Media {
         };
         let flying = async move {
             let outcome = tokio::select! {
-                outcome = Box::pin(media.fly(&job, until)) => outcome,
+                outcome = Box::pin(media.fly(&job, asked_by)) => outcome,
                 () = media.stop.cancelled() => Err(Reason::Stopping.into()),
             };
             drop(landing);
@@ -240,12 +262,16 @@ impl Media {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fly(&self, job: &Job, until: Instant) -> Outcome {
+    async fn fly(&self, job: &Job, asked_by: AskedBy) -> Outcome {
+        let until = match asked_by {
+            AskedBy::Message(until) => until,
+            AskedBy::LaterList => Instant::now(),
+        };
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut rereads = 0;
         loop {
             let began = Instant::now();
-            let fault = match self.attempt(job).await {
+            let fault = match self.attempt(job, asked_by).await {
                 Ok(stored) => return Ok(Arc::new(stored)),
                 Err(fault) => fault,
             };
@@ -279,25 +305,30 @@ impl Media {
 
     /// What a fault means for this job: what is too old, or came wrong too often, is given up.
     fn judge(&self, job: &Job, fault: Fault, rereads: &mut u32) -> Fault {
-        let too_old = job.is_too_old() && !matches!(fault.reason, Reason::Busy | Reason::Stopping);
         if fault.next == Next::Reread {
             *rereads += 1;
         }
-        if too_old || *rereads >= REREADS {
+        if *rereads >= REREADS {
             return Fault {
                 next: Next::GiveUp,
                 ..fault
             };
         }
-        fault
+        job.at_its_age(fault)
     }
 
-    async fn attempt(&self, job: &Job) -> Result<Stored, Fault> {
+    async fn attempt(&self, job: &Job, asked_by: AskedBy) -> Result<Stored, Fault> {
         let id = MediaId::parse(&job.media.id).ok_or(Reason::InvalidId)?;
         if self.graph.is_left_alone(&job.waba_id) && self.shortcut(job).is_none() {
             return Err(Reason::GraphLeftAlone.into());
         }
-        let turn = self.gate.turn(&job.tenant_id).await;
+        let turn = match asked_by {
+            // It may be the last try, and the later-list has few at once.
+            AskedBy::LaterList if job.is_too_old() => {
+                self.gate.turn_in_any_case(&job.tenant_id).await
+            }
+            AskedBy::LaterList | AskedBy::Message(_) => self.gate.turn(&job.tenant_id).await,
+        };
         let _turn = turn.map_err(|_| Reason::Busy)?;
         let key = match &job.media.mime_type {
             None => None,
@@ -423,7 +454,12 @@ impl Media {
         };
         let uploading = Instant::now();
         let span = tracing::debug_span!("minio put", otel.kind = "client", bucket = "media");
-        let verified = transfer.run(&self.store).instrument(span).await?;
+        let Some(verified) = transfer.run(&self.store).instrument(span).await? else {
+            return match self.look(job, &mime_type).await? {
+                Place::Taken(stored) => Ok(stored),
+                Place::Free(_) => Err(Reason::Store.into()),
+            };
+        };
         let (took, upload_took) = (began.elapsed(), uploading.elapsed());
         self.metrics.media_ended(None);
         self.metrics
@@ -578,4 +614,137 @@ fn check(response: &Response) -> Result<(), Fault> {
         return Err(Reason::Encoded.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use prometheus_client::registry::Registry;
+    use shared::keys::Keys;
+
+    use super::*;
+    use crate::config::Cli;
+    use crate::event::media::MediaKind;
+    use crate::run;
+    use crate::tenants::Tenants;
+
+    /// Nobody that it could ask is there.
+    fn media() -> anyhow::Result<Arc<Media>> {
+        // An error means that another test did so.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let config = Cli::try_parse_from([
+            "worker",
+            "--redis-url=redis://127.0.0.1:1",
+            "--minio-endpoint=http://127.0.0.1:1",
+            "--minio-access-key=access",
+            "--minio-secret-key=secret",
+            "--tenant-service-url=http://127.0.0.1:1",
+            "--graph-base-url=http://127.0.0.1:1",
+            "--media-concurrency=1",
+        ])?
+        .config;
+        let secrets = config.secrets();
+        let secrets = secrets.map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let keys = Keys::new("whatsapp", 1);
+        let connection = secrets.redis.connection(Duration::from_secs(1));
+        let metrics = Metrics::new(&mut Registry::default());
+        let store_keys = secrets.store.clone().context("keys")?;
+        let redis = || (connection.clone(), keys.clone());
+        let tenants = Arc::new(Tenants::new(
+            &config.tenants,
+            &secrets,
+            run::tenant_service(&metrics)?,
+            redis(),
+            metrics.caches.clone(),
+        ));
+        let parts = MediaParts {
+            graph: Arc::new(run::graph(&config, &metrics, redis())?),
+            store: Arc::new(Store::new(&config.store, &config.objects, store_keys)?),
+            tokens: Tokens::new(tenants),
+            allowed: run::allowed_hosts(&config),
+            refused_hosts: RefusedHosts::new(connection.clone(), keys.clone()),
+            runtime: Handle::current(),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            metrics,
+        };
+        Ok(Arc::new(Media::new(&config.media, parts)?))
+    }
+
+    fn job(name: &str, age: Duration) -> Arc<Job> {
+        let received_at_ms = Utc::now().timestamp_millis() - age.as_millis() as i64;
+        Arc::new(Job {
+            media: MediaRef {
+                kind: MediaKind::Image,
+                id: "1".to_owned(),
+                mime_type: None,
+                sha256: None,
+                url: None,
+                filename: None,
+                file_size: None,
+            },
+            tenant_id: "tenant".to_owned(),
+            waba_id: "1".to_owned(),
+            phone_number_id: None,
+            message_id: None,
+            message_name: name.to_owned(),
+            identity: Identity::of(&[name.as_bytes()]),
+            received_at_ms,
+            sent_at_ms: received_at_ms,
+            correlation_id: String::new(),
+            traceparent: String::new(),
+        })
+    }
+
+    const OLD: Duration = Duration::from_secs(8 * 24 * 3600);
+
+    #[tokio::test]
+    async fn a_file_that_never_found_a_turn_has_one_after_seven_days_and_is_given_up() {
+        let media = media().expect("its settings are right");
+        let running = media.gate.turn("tenant").await.expect("a turn");
+        let turns = (0..MOST_WAITING_OF_TENANT).map(|_| Box::pin(media.gate.turn("tenant")));
+        let mut waiting: Vec<_> = turns.collect();
+        for turn in &mut waiting {
+            assert!(turn.now_or_never().is_none(), "it waits");
+        }
+        let of_message = AskedBy::Message(Instant::now());
+        for (name, asked_by, age) in [
+            ("young", AskedBy::LaterList, Duration::ZERO),
+            ("of a message", of_message, OLD),
+        ] {
+            let ended = ended(media.begin(&job(name, age), asked_by)).await;
+            let fault = ended.expect_err("none has a turn");
+            assert_eq!(fault, Reason::Busy.into(), "{name} was not tried");
+        }
+        let mut last = media.begin(&job("old", OLD), AskedBy::LaterList);
+        tokio::task::yield_now().await;
+        assert_eq!((&mut last).now_or_never(), None, "it waits for its turn");
+        drop((waiting, running));
+        let fault = ended(last).await.expect_err("nobody is there");
+        assert_eq!((fault.reason, fault.next), (Reason::Token, Next::GiveUp));
+    }
+
+    #[test]
+    fn whatever_was_tried_is_an_end_after_seven_days() {
+        let (old, young) = (
+            job("old", OLD),
+            job("young", Duration::from_secs(6 * 24 * 3600)),
+        );
+        for reason in [
+            Reason::Unavailable,
+            Reason::Throttled,
+            Reason::Crashed,
+            Reason::Store,
+        ] {
+            assert_eq!(
+                old.at_its_age(reason.into()).next,
+                Next::GiveUp,
+                "{reason:?}"
+            );
+            assert_eq!(young.at_its_age(reason.into()), reason.into());
+        }
+        for untried in [Reason::Busy, Reason::Stopping] {
+            assert_eq!(old.at_its_age(untried.into()), untried.into());
+        }
+    }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, field};
 
 use super::outcome::{Fault, Next, Reason};
-use super::{Job, Stored};
+use super::{AskedBy, Job, Stored};
 use crate::event::media::{MediaState, media_ref};
 use crate::event::{self, Known, RawObject};
 use crate::leases::Tenure;
@@ -405,21 +405,21 @@ async fn end(
         }
         None => {
             let job = Arc::new(job(payload, item, &head.tenant_id).ok_or(NotYet::Unreadable)?);
-            let flight = work.media.begin(&job, Instant::now());
+            let flight = work.media.begin(&job, AskedBy::LaterList);
             match media::ended(flight).await {
                 Ok(ready) => {
                     let state = stored(work, &ready).await;
                     let state = state.map_err(|_| NotYet::Fault(Reason::Store.into()))?;
                     (state, MediaStatus::Stored)
                 }
-                // A transfer that panics can't judge for itself that it is too old.
-                Err(fault)
-                    if fault.next == Next::GiveUp
-                        || (fault.reason == Reason::Crashed && job.is_too_old()) =>
-                {
-                    return give_up(work, tenure, &piece, head, fault.reason).await;
+                Err(fault) => {
+                    // One that panicked or began when it was younger couldn't judge its age.
+                    let fault = job.at_its_age(fault);
+                    if fault.next == Next::GiveUp {
+                        return give_up(work, tenure, &piece, head, fault.reason).await;
+                    }
+                    return Err(NotYet::Fault(fault));
                 }
-                Err(fault) => return Err(NotYet::Fault(fault)),
             }
         }
     };

@@ -50,7 +50,7 @@ pub enum Reason {
     TooSlow,
     /// The object store is away or refuses.
     Store,
-    /// Too many transfers wait.
+    /// It was not tried: too many transfers of this worker wait.
     Busy,
     /// A bug of this program: the transfer panicked.
     Crashed,
@@ -219,8 +219,9 @@ impl From<NeighbourError> for Fault {
     fn from(error: NeighbourError) -> Self {
         match error {
             NeighbourError::BreakerOpen => Reason::GraphLeftAlone.into(),
-            NeighbourError::Busy => Reason::Busy.into(),
-            NeighbourError::Connect
+            // So many questions wait for their answers that this one found no place.
+            NeighbourError::Busy
+            | NeighbourError::Connect
             | NeighbourError::TimedOut
             | NeighbourError::CutOff
             | NeighbourError::TooLarge(_)
@@ -251,5 +252,11 @@ mod tests {
         assert_eq!(said[&0], Said::Failed("too_large".to_owned()));
         assert_eq!(said.len(), 2);
         assert!(Said::read("").is_empty());
+    }
+
+    #[test]
+    fn only_a_transfer_that_found_no_turn_is_busy() {
+        let fault = Fault::from(NeighbourError::Busy);
+        assert_eq!(fault.reason, Reason::Unavailable);
     }
 }

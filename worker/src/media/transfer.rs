@@ -63,11 +63,11 @@ impl Progress {
 }
 
 impl Transfer<'_> {
-    /// Brings the file into the store.
+    /// Brings the file into the store. `None`: another worker was faster, and its object is there.
     ///
     /// # Errors
     /// [`Fault`]; then nothing of it is in the store.
-    pub async fn run(mut self, store: &Store) -> Result<Verified, Fault> {
+    pub async fn run(mut self, store: &Store) -> Result<Option<Verified>, Fault> {
         let length = self.length()?;
         let mut verifier = Verifier::new(self.declared.clone(), self.max_bytes);
         if self.is_page {
@@ -105,9 +105,8 @@ impl Transfer<'_> {
         };
         match (progress.ended(), put) {
             (Some(Err(fault)), _) => Err(fault),
-            (Some(Ok(verified)), Ok(())) => Ok(verified),
-            // Another worker was faster: the next look finds its object.
-            (_, Err(MediaPutError::Exists)) => Err(Fault::after(Reason::Busy, Duration::ZERO)),
+            (Some(Ok(verified)), Ok(())) => Ok(Some(verified)),
+            (_, Err(MediaPutError::Exists)) => Ok(None),
             (_, Err(error)) => {
                 tracing::warn!(%error, "a media object can't be written");
                 Err(Reason::Store.into())

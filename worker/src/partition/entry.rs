@@ -16,8 +16,8 @@ use super::item::{ItemMedia, owed_media};
 use crate::error::Reason;
 use crate::event::{EventType, RawObject};
 use crate::gate::Turn;
-use crate::media::follow_up;
 use crate::media::outcome::Said;
+use crate::media::{AskedBy, follow_up};
 use crate::payload::Payload;
 use crate::state;
 use crate::store::{self, Described};
@@ -163,7 +163,8 @@ impl Entry {
                 return Some((*n, ItemMedia::Said(said.clone())));
             }
             let job = follow_up::job(payload, payload.items.get(*n)?, &tenant.id)?;
-            let flight = work.media.begin(&Arc::new(job), self.media_until);
+            let asked_by = AskedBy::Message(self.media_until);
+            let flight = work.media.begin(&Arc::new(job), asked_by);
             Some((*n, ItemMedia::Flying(flight, self.media_until)))
         });
         self.media = Some(media.collect());
