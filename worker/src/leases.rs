@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
-use deadpool_redis::Pool;
+use deadpool_redis::{Pool, PoolError};
 use futures::future::join_all;
 use rand::seq::SliceRandom;
-use redis::FromRedisValue;
+use redis::{FromRedisValue, RedisError, RedisResult};
 use shared::keys::{GROUP, Keys};
-use shared::redis::{Connection, Redis};
+use shared::redis::{Connection, Redis, class};
 use shared::script::{Call, Script};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -146,7 +145,8 @@ impl Leases {
                 },
                 _ = cycle.tick() => {
                     if let Err(error) = self.cycle(&mut tenures, &mut tasks, leaving, &own).await {
-                        tracing::warn!(error = format!("{error:#}"), "leases can't be kept up now");
+                        // Each cycle asks, also while this worker owns nothing and reads nothing.
+                        tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
                     }
                 }
             }
@@ -167,7 +167,7 @@ impl Leases {
         tasks: &mut JoinSet<Arc<Tenure>>,
         leaving: bool,
         own: &impl Fn(Arc<Tenure>) -> F,
-    ) -> anyhow::Result<()>
+    ) -> RedisResult<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -216,7 +216,7 @@ impl Leases {
     }
 
     /// Connections of their own: a lease must not wait behind webhooks.
-    async fn link(&self) -> anyhow::Result<Link> {
+    async fn link(&self) -> RedisResult<Link> {
         let version = self.redis.version();
         let mut link = self.link.lock().await;
         if let Some((made_for, link)) = &*link
@@ -234,31 +234,32 @@ impl Leases {
                     .create_timeout(Some(patience))
                     .recycle_timeout(Some(patience))
                     .runtime(deadpool_redis::Runtime::Tokio1)
-                    .build()?,
+                    .build()
+                    .map_err(std::io::Error::other)?,
             ),
         };
         *link = Some((version, made.clone()));
         Ok(made)
     }
 
-    async fn ask<T: FromRedisValue>(&self, call: Call<'_>) -> anyhow::Result<T> {
-        Ok(match self.link().await? {
+    async fn ask<T: FromRedisValue>(&self, call: Call<'_>) -> RedisResult<T> {
+        match self.link().await? {
             Link::Pool(pool) => {
-                let mut connection = pool.get().await.context("no connection to Redis")?;
-                call.run(&mut connection).await?
+                let mut connection = pool.get().await.map_err(no_connection)?;
+                call.run(&mut connection).await
             }
-            Link::Cluster(mut connection) => call.run(&mut connection).await?,
-        })
+            Link::Cluster(mut connection) => call.run(&mut connection).await,
+        }
     }
 
     /// Tells that this worker lives for `ttl` more (zero: leaves); the ids of all that live.
-    async fn heartbeat(&self, ttl: Duration) -> anyhow::Result<Vec<String>> {
+    async fn heartbeat(&self, ttl: Duration) -> RedisResult<Vec<String>> {
         let call = self.scripts.heartbeat.call([self.keys.workers()]);
         self.ask(call.arg(&self.worker).arg(ttl.as_millis() as u64))
             .await
     }
 
-    async fn acquire(&self, partition: u16) -> anyhow::Result<Option<Tenure>> {
+    async fn acquire(&self, partition: u16) -> RedisResult<Option<Tenure>> {
         let token = format!("{}:{}", self.worker, Uuid::new_v4());
         let asked = Instant::now();
         let call = self.scripts.acquire.call([
@@ -295,7 +296,8 @@ impl Leases {
             }
             // The tenure ends by itself when its time is over.
             Err(error) => {
-                tracing::warn!(partition = tenure.partition, %error, "a lease can't be renewed now");
+                let partition = tenure.partition;
+                tracing::warn!(partition, class = class(&error), %error, "a lease can't be renewed now");
             }
         }
     }
@@ -306,13 +308,27 @@ impl Leases {
             self.keys.owner(tenure.partition),
             self.keys.alone(tenure.partition),
         ]);
-        let released: anyhow::Result<bool> = self.ask(call.arg(&tenure.token)).await;
+        let released: RedisResult<bool> = self.ask(call.arg(&tenure.token)).await;
         match released {
             Ok(_) => tracing::info!(partition = tenure.partition, "left a partition"),
             Err(error) => {
-                tracing::warn!(partition = tenure.partition, %error, "a lease runs out by itself");
+                let partition = tenure.partition;
+                tracing::warn!(partition, class = class(&error), %error, "a lease runs out by itself");
             }
         }
+    }
+}
+
+/// Why the pool has no connection, as Redis' own errors say it.
+fn no_connection(error: PoolError) -> RedisError {
+    match error {
+        PoolError::Backend(error) => error,
+        PoolError::Timeout(_) => {
+            std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in time").into()
+        }
+        error @ (PoolError::Closed
+        | PoolError::NoRuntimeSpecified
+        | PoolError::PostCreateHook(_)) => std::io::Error::other(error).into(),
     }
 }
 

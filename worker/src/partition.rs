@@ -66,7 +66,7 @@ const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 const NOTE_INTERVAL: Duration = Duration::from_millis(200);
 const WORTH_A_NOTE: usize = 16;
 /// Publications of a partition that Redis doesn't know of yet, by an acknowledgement or a note: as
-/// many can be repeated after a crash. Beyond, nothing is published, so a Redis that is away stops it.
+/// many can be repeated after a crash. Beyond, nothing is published, so a Redis that takes no notes stops it.
 const MOST_UNRECORDED: usize = 64;
 /// From this many crashes on an entry is processed alone.
 const CRASHES_OF_A_SUSPECT: usize = 3;
@@ -523,7 +523,7 @@ impl Partition {
         self.reading = true;
         self.push(async move {
             if let Err(error) = sleeper.sleep(&last).await {
-                tracing::debug!(%error, "waiting for new entries failed");
+                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
                 Backoff::for_server().wait().await;
             }
             Done::Slept(sleeper)

@@ -367,8 +367,11 @@ async fn wait_for_redis(mut check: StartCheck, readiness: &Readiness) -> anyhow:
 
 async fn probe_redis(connection: Connection, readiness: Readiness, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let seen = connection.ping().await;
-        readiness.set("redis", seen.err().map(|error| error.to_string()));
+        let failed = connection.ping().await.err();
+        if let Some(error) = &failed {
+            tracing::warn!(class = class(error), %error, "redis command failed, will retry");
+        }
+        readiness.set("redis", failed.map(|error| error.to_string()));
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(PROBE_INTERVAL) => {}

@@ -176,9 +176,17 @@ async fn a_failed_command_is_told_with_its_class() {
             (status == 503 && body == expected).then_some(())
         })
         .await;
-        let lines = worker.log_lines();
-        let told = lines.iter().any(|line| line["class"] == class);
-        assert!(told, "{class}: {}", worker.log());
+        eventually(
+            SOON,
+            &format!("{class} is told, whatever is asked"),
+            async || {
+                let retries = |line: &serde_json::Value| {
+                    line["message"] == "redis command failed, will retry" && line["class"] == class
+                };
+                worker.log_lines().iter().any(retries).then_some(())
+            },
+        )
+        .await;
         proxy.set(Mode::Pass);
         server(end).await;
     }
