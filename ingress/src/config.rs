@@ -94,7 +94,7 @@ pub struct Config {
     /// How long a failing Redis is tried again before a webhook goes to the spool, or is answered 503
     #[arg(long, env = "REDIS_PATIENCE", default_value = "1s", value_parser = duration)]
     pub redis_patience: Duration,
-    /// The spool for when Redis is away; without keys there is none
+    /// The spool for when Redis takes nothing; without keys there is none
     #[command(flatten)]
     pub store: StoreArgs,
     /// Time for requests in work when told to stop

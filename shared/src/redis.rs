@@ -162,7 +162,7 @@ impl Redis {
     /// the connection does.
     ///
     /// # Errors
-    /// Redis is away.
+    /// A Redis command failed.
     pub async fn listen(&self, channel: &str) -> RedisResult<PubSub> {
         let clients = match &**self.0.current() {
             Target::One(client) => vec![Client::clone(client)],
@@ -192,7 +192,7 @@ impl Redis {
     /// `asking` finds the node in a cluster.
     ///
     /// # Errors
-    /// Redis is away.
+    /// A Redis command failed.
     pub async fn own_connection(
         &self,
         asking: &Connection,
@@ -628,7 +628,7 @@ pub struct StartCheck {
 
 impl StartCheck {
     /// Writes the deployment's partition count if there is none, compares it, reads the durability
-    /// settings. The inner result is `Err` while Redis is away, else what is unsafe about it.
+    /// settings. The inner result is `Err` where a Redis command failed, else what is unsafe about it.
     ///
     /// # Errors
     /// Why this program must not run: another partition count, a cluster named as a single server, or
@@ -704,7 +704,7 @@ impl StartCheck {
 /// What makes this Redis lose what it acknowledged, one sentence each; empty if nothing.
 ///
 /// # Errors
-/// Redis is away. A server that forbids CONFIG is no error: it is one of the sentences.
+/// A Redis command failed. A server that forbids CONFIG is no error: it is one of the sentences.
 pub async fn durability_problems(connection: &Connection) -> RedisResult<Vec<String>> {
     let wanted = [
         ("appendonly", "yes"),
@@ -748,7 +748,7 @@ pub async fn durability_problems(connection: &Connection) -> RedisResult<Vec<Str
 /// is no limit.
 ///
 /// # Errors
-/// Redis is away.
+/// A Redis command failed.
 pub async fn memory_used(connection: &Connection) -> RedisResult<f64> {
     let mut command = redis::cmd("INFO");
     command.arg("memory");

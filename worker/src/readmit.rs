@@ -114,7 +114,7 @@ impl Readmit {
     /// are on their way already.
     ///
     /// # Errors
-    /// The store or Redis is away, or Redis is full.
+    /// The store is away, or a Redis command failed.
     pub async fn all_of(&self, waba_id: &str) -> anyhow::Result<usize> {
         let failed = format!("{}{}", store::FAILED, store::folder(None, waba_id));
         let keys = self.store.keys_below(&failed, None);
@@ -160,7 +160,7 @@ impl Readmit {
     /// Makes an object an entry again, once. `replay_id` is empty for what comes back by itself.
     ///
     /// # Errors
-    /// Redis is away or full. It may have been done.
+    /// A Redis command failed. It may have been done.
     pub async fn put_back(&self, returning: &Returning, replay_id: &str) -> RedisResult<PutBack> {
         let partition = self.keys.partition_of(&returning.waba_id);
         let call = self.script.call([

@@ -660,7 +660,7 @@ impl Stream {
     /// How much waits in a partition.
     ///
     /// # Errors
-    /// Redis is away.
+    /// A Redis command failed.
     pub async fn waiting(&self, partition: u16) -> RedisResult<Waiting> {
         let keys = [
             self.keys.stream(partition),
@@ -704,7 +704,7 @@ impl Sleeper {
     /// Returns when there is an entry after `last`, or after some seconds.
     ///
     /// # Errors
-    /// Redis is away.
+    /// A Redis command failed.
     pub async fn sleep(&mut self, last: &str) -> RedisResult<()> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,

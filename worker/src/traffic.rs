@@ -110,7 +110,7 @@ impl Hours {
 /// The hours of all numbers, by account and number.
 ///
 /// # Errors
-/// Redis is away.
+/// A Redis command failed.
 pub async fn read(
     connection: &Connection,
     keys: &Keys,
@@ -130,7 +130,7 @@ pub async fn read(
 /// Forgets numbers.
 ///
 /// # Errors
-/// Redis is away.
+/// A Redis command failed.
 pub async fn forget(
     connection: &Connection,
     keys: &Keys,

@@ -73,7 +73,7 @@ pub async fn backlog(scene: &Scene) -> anyhow::Result<Backlog> {
 /// The same without the store.
 ///
 /// # Errors
-/// Redis is away.
+/// A Redis command failed.
 pub async fn streams(scene: &Scene) -> anyhow::Result<Backlog> {
     let (mut backlog, keys) = (Backlog::default(), keys());
     for partition in 0..PARTITIONS {
@@ -92,7 +92,7 @@ async fn length(redis: &mut MultiplexedConnection, stream: &str) -> redis::Redis
 /// Bodies that wait in streams.
 ///
 /// # Errors
-/// Redis is away.
+/// A Redis command failed.
 pub async fn queued(scene: &Scene) -> anyhow::Result<Vec<String>> {
     let (mut bodies, keys) = (Vec::new(), keys());
     for partition in 0..PARTITIONS {

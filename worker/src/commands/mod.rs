@@ -32,7 +32,7 @@ pub(crate) struct Deployment {
     pub connection: Connection,
     /// With the deployment's own partition count, where Redis tells it.
     pub keys: Keys,
-    /// What Redis says of the partition count; `None`: nothing yet, or Redis is away.
+    /// What Redis says of the partition count; `None`: nothing yet, or the command failed.
     pub stored_partitions: Option<u16>,
     pub store: Arc<Store>,
     pub secrets: Secrets,
@@ -122,7 +122,7 @@ const PAGE: usize = 50;
 /// were all.
 ///
 /// # Errors
-/// Redis is away.
+/// A Redis command failed.
 pub(crate) async fn scan_stream(
     connection: &Connection,
     key: &str,

@@ -27,7 +27,7 @@ impl RefusedHosts {
         Self { connection, keys }
     }
 
-    /// Media lies at this host. The log has it already: where Redis is away, nothing is noted.
+    /// Media lies at this host. The log has it already: where a Redis command fails, nothing is noted.
     pub async fn note(&self, host: &str) {
         if host.is_empty() || host.len() > LONGEST_NAME {
             return;
@@ -48,7 +48,7 @@ impl RefusedHosts {
     /// Those of the last week, the last one first.
     ///
     /// # Errors
-    /// Redis is away.
+    /// A Redis command failed.
     pub async fn all(&self) -> RedisResult<Vec<String>> {
         let oldest = now_ms().saturating_sub(REMEMBERED.as_millis() as u64);
         let mut range = redis::cmd("ZREVRANGEBYSCORE");

@@ -77,7 +77,7 @@ impl Turn {
     /// Takes the turn of a replay that nobody runs.
     ///
     /// # Errors
-    /// Redis is away.
+    /// A Redis command failed.
     pub(super) async fn take(&self) -> anyhow::Result<(Standing, Option<Replay>)> {
         self.ask(None).await
     }

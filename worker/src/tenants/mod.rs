@@ -455,7 +455,7 @@ impl Tenants {
     /// Forgets an account everywhere: here, in Redis, and in all workers.
     ///
     /// # Errors
-    /// Redis is away.
+    /// A Redis command failed.
     pub async fn invalidate(&self, waba_id: &str) -> ::redis::RedisResult<()> {
         self.forget(waba_id);
         self.in_redis.forget(waba_id).await
@@ -464,7 +464,7 @@ impl Tenants {
     /// Something of an account without a tenant that can be used lies in the failed store now.
     ///
     /// # Errors
-    /// Redis is away.
+    /// A Redis command failed.
     pub async fn note_unknown(&self, waba_id: &str) -> ::redis::RedisResult<()> {
         self.in_redis.note_unknown(waba_id).await
     }

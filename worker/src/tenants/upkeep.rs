@@ -154,7 +154,7 @@ impl Tenants {
         let untold: Vec<_> = self.untold_limits().clone().into_iter().collect();
         for (waba_id, limit) in untold {
             if !self.tell_limit(&waba_id, limit).await {
-                // Redis is away, or full.
+                // A Redis command failed: so would the next ones.
                 return;
             }
         }
@@ -225,7 +225,7 @@ impl Tenants {
     /// An account was declared changed: it may have its first tenant.
     ///
     /// # Errors
-    /// Redis is away.
+    /// A Redis command failed.
     pub async fn changed(
         self: &Arc<Self>,
         readmit: &Readmit,
