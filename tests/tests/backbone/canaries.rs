@@ -19,7 +19,7 @@ const TOKEN: &str = "an-admin-token";
 const PHONE: &str = "4915100000077";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(crate) enum Fault {
     /// An answer that repeats what was asked for, as stores do.
     Status(u16),
     /// An answer that ends in the middle.
@@ -31,7 +31,7 @@ enum Fault {
 
 /// What still works of a store that fails.
 #[derive(Debug, Clone)]
-enum Works {
+pub(crate) enum Works {
     Nothing,
     /// Listing folders; each has one.
     Folders,
@@ -40,7 +40,7 @@ enum Works {
 }
 
 /// An object store that fails: its URL, for as long as the guard lives.
-async fn failing_store(fault: Fault, works: Works) -> (String, DropGuard) {
+pub(crate) async fn failing_store(fault: Fault, works: Works) -> (String, DropGuard) {
     let address = (Ipv4Addr::LOCALHOST, tests::ports::free());
     let listener = TcpListener::bind(address).await.expect("a listener");
     let url = format!("http://{}", listener.local_addr().expect("an address"));

@@ -12,6 +12,7 @@ use tests::programs::Worker;
 use tests::proxy::{Mode, Proxy};
 use tests::store::Store;
 
+use crate::canaries::{Fault, Works, failing_store};
 use crate::commands::{id, run, run_with, said, text};
 use crate::{SOON, drained};
 
@@ -251,11 +252,16 @@ async fn erase_goes_on_behind_what_it_cannot_read_and_a_rerun_finishes() {
 async fn erase_tells_a_store_that_is_away_from_an_object_that_is_damaged() {
     let stage = Stage::new().await;
     let worker = stage.worker().start().await;
-    let away = [("MINIO_ENDPOINT", "http://127.0.0.1:1")];
-    for whose in [["--customer", ADA], ["--tenant", "acme"]] {
-        let output = run_with(&worker, &["erase", whose[0], whose[1], "--yes"], &away).await;
-        assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
-        assert_discreet(&worker, &output);
+    let works = Works::Listings(payload::wamid());
+    let (goes_away, _guard) = failing_store(Fault::Status(500), works).await;
+    for endpoint in ["http://127.0.0.1:1", &goes_away] {
+        let away = [("MINIO_ENDPOINT", endpoint)];
+        for whose in [["--customer", ADA], ["--tenant", "acme"]] {
+            let erase = ["erase", whose[0], whose[1], "--yes"];
+            let output = run_with(&worker, &erase, &away).await;
+            assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
+            assert_discreet(&worker, &output);
+        }
     }
 }
 

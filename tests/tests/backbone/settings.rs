@@ -1,30 +1,37 @@
 //! Settings that no program can work with are refused before it begins.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Output};
+use std::process::ExitStatus;
 
 use tests::Stage;
 use tests::meta::payload::{self, Number};
+use tests::process::{Process, command};
 use tests::programs::{Builder, Program, built};
 
 use crate::SOON;
 
-/// Starts a program that has all it needs, but for one setting.
-fn started(program: &str, variable: &str, value: &str) -> Output {
-    let mut command = Command::new(built(program).expect("built"));
+/// How a program ends that has all it needs, but for one setting; and what it tells.
+async fn started(program: &str, variable: &str, value: &str) -> (ExitStatus, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = command(built(program).expect("built"));
     command
         .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("META_APP_SECRETS", "secret")
         .env("MINIO_ACCESS_KEY", "key")
         .env("MINIO_SECRET_KEY", "secret")
         .env(variable, value);
-    command.output().expect("it runs")
+    let mut process = Process::spawn(program, command, folder.path()).expect("it starts");
+    // With a setting that it takes it would run for ever.
+    let ended = process.wait(SOON).await;
+    let told = process.log();
+    let status = ended.unwrap_or_else(|error| panic!("{variable}={value}: {error:#}: {told}"));
+    (status, told)
 }
 
-fn refuses(program: &str, variable: &str, value: &str, why: &str) {
-    let output = started(program, variable, value);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "{variable}={value}");
+async fn refuses(program: &str, variable: &str, value: &str, why: &str) {
+    let (status, told) = started(program, variable, value).await;
+    assert!(!status.success(), "{variable}={value}");
     assert!(!told.contains("panicked"), "{variable}={value}: {told}");
     assert!(
         told.contains(variable) && told.contains(why),
@@ -60,21 +67,21 @@ const DURATIONS: [(&str, &[&str]); 2] = [
     ),
 ];
 
-#[test]
-fn a_duration_that_no_clock_can_add_is_refused() {
+#[tokio::test]
+async fn a_duration_that_no_clock_can_add_is_refused() {
     for (program, variables) in DURATIONS {
         for variable in variables {
             for value in ["300000000000y", "367d"] {
-                refuses(program, variable, value, "366d");
+                refuses(program, variable, value, "366d").await;
             }
         }
     }
-    refuses("worker", "LEASE_TTL", "2h", "from 500ms to 1h");
-    refuses("worker", "MEDIA_DEADLINE", "584554049253y", "too large");
+    refuses("worker", "LEASE_TTL", "2h", "from 500ms to 1h").await;
+    refuses("worker", "MEDIA_DEADLINE", "584554049253y", "too large").await;
 }
 
-#[test]
-fn a_count_that_no_machine_can_hold_is_refused() {
+#[tokio::test]
+async fn a_count_that_no_machine_can_hold_is_refused() {
     for (program, variable) in [
         ("worker", "WORKER_CONCURRENCY"),
         ("worker", "MEDIA_CONCURRENCY"),
@@ -86,13 +93,13 @@ fn a_count_that_no_machine_can_hold_is_refused() {
         ("ingress", "THREADS"),
     ] {
         for value in ["18446744073709551615", "0"] {
-            refuses(program, variable, value, "must be from 1 to");
+            refuses(program, variable, value, "must be from 1 to").await;
         }
     }
 }
 
-#[test]
-fn a_duration_of_nothing_is_refused_where_nothing_could_be_done_in_it() {
+#[tokio::test]
+async fn a_duration_of_nothing_is_refused_where_nothing_could_be_done_in_it() {
     for (program, variable) in [
         ("worker", "LEASE_TTL"),
         ("worker", "CONFIRM_TIMEOUT"),
@@ -108,7 +115,7 @@ fn a_duration_of_nothing_is_refused_where_nothing_could_be_done_in_it() {
         ("ingress", "REDIS_PATIENCE"),
     ] {
         for value in ["0s", "-1s"] {
-            refuses(program, variable, value, "");
+            refuses(program, variable, value, "").await;
         }
     }
 }
@@ -233,10 +240,10 @@ async fn an_optional_setting_that_is_empty_is_as_if_it_were_not_set() {
     builder.start().await;
 }
 
-#[test]
-fn an_empty_secret_and_a_broken_amqp_url_are_refused_without_being_repeated() {
-    refuses("ingress", "META_VERIFY_TOKEN", "", "must not be empty");
-    refuses("worker", "AMQP_URL", " ", "must not be empty");
+#[tokio::test]
+async fn an_empty_secret_and_a_broken_amqp_url_are_refused_without_being_repeated() {
+    refuses("ingress", "META_VERIFY_TOKEN", "", "must not be empty").await;
+    refuses("worker", "AMQP_URL", " ", "must not be empty").await;
     for (password, encoded) in [
         ("pine#apple", "%23"),
         ("pine@apple", "%40"),
@@ -244,9 +251,8 @@ fn an_empty_secret_and_a_broken_amqp_url_are_refused_without_being_repeated() {
         ("pine?apple", "%3F"),
     ] {
         let url = format!("amqp://user:{password}@127.0.0.1:5672/");
-        refuses("worker", "AMQP_URL", &url, encoded);
-        let output = started("worker", "AMQP_URL", &url);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        refuses("worker", "AMQP_URL", &url, encoded).await;
+        let (_, told) = started("worker", "AMQP_URL", &url).await;
         assert!(!told.contains("pine") && !told.contains("apple"), "{told}");
     }
 }
