@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
 use shared::entry::{StreamEntry, format_numbers, parse_numbers};
-use worker::payload::Payload;
+use worker::item::payload::Payload;
 
 fuzz_target!(|data: &[u8]| {
     let mut fields = HashMap::new();

@@ -12,9 +12,9 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use shared::entry::StreamEntry;
 use shared::webhook;
-use worker::event::{self, Known};
-use worker::payload::Payload;
-use worker::tenants::Tenant;
+use worker::item::event::{self, Known};
+use worker::item::payload::Payload;
+use worker::item::tenant::Tenant;
 
 const FIELDS: [&str; 8] = [
     "messages",

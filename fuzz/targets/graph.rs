@@ -11,9 +11,9 @@ use libfuzzer_sys::fuzz_target;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderValue};
 use url::Url;
-use worker::graph::{self, GraphError};
-use worker::media::safety::{AllowedHosts, is_public};
-use worker::neighbour::Answer;
+use worker::ask::graph::{self, GraphError};
+use worker::out::media::safety::{AllowedHosts, is_public};
+use worker::ask::neighbour::Answer;
 
 static ALLOWED: LazyLock<AllowedHosts> = LazyLock::new(|| {
     let graph = "https://graph.facebook.com".parse().expect("a URL");
@@ -65,7 +65,7 @@ fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(body);
     if let Some(digest) = graph::digest(&text) {
         let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert!(hex == text.to_ascii_lowercase() || text == worker::media::verify::base64(&digest));
+        assert!(hex == text.to_ascii_lowercase() || text == worker::out::media::verify::base64(&digest));
     }
     // Only what may be routed on the public internet is public.
     if let Ok(IpAddr::V6(address)) = text.parse::<IpAddr>()

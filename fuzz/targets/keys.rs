@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use shared::keys::Keys;
-use worker::store::{archive_key, failed_key, folder};
+use worker::out::store::{archive_key, failed_key, folder};
 
 const MS: i64 = 1_700_000_000_000;
 

@@ -3,10 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use worker::graph::MediaId;
-use worker::media::names::{BYTES, content_type, disposition, extension, key};
-use worker::media::verify::{contradicts, is_page_instead_of};
-use worker::store::{folder, header_text};
+use worker::ask::graph::MediaId;
+use worker::out::media::names::{BYTES, content_type, disposition, extension, key};
+use worker::out::media::verify::{contradicts, is_page_instead_of};
+use worker::out::store::{folder, header_text};
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use divan::{Bencher, black_box};
 use shared::entry::StreamEntry;
-use worker::event::{Known, RawObject, event};
-use worker::payload::Payload;
-use worker::tenants::Tenant;
+use worker::item::event::{Known, RawObject, event};
+use worker::item::payload::Payload;
+use worker::item::tenant::Tenant;
 
 fn main() {
     divan::main();
@@ -87,5 +87,5 @@ fn new_phone(bencher: Bencher<'_, '_>) {
     let n = AtomicU64::new(0);
     bencher
         .with_inputs(|| format!("4917{:08}", n.fetch_add(1, Ordering::Relaxed)))
-        .bench_values(|number| black_box(worker::event::phone::parse(&number)));
+        .bench_values(|number| black_box(worker::item::event::phone::parse(&number)));
 }

@@ -11,10 +11,12 @@ use shared::keys::Keys;
 use tests::neighbours::Neighbours;
 use tests::servers::{Redis, RedisOptions};
 use tokio::runtime::Runtime;
+use worker::ask::neighbour::{Neighbour, Trace};
+use worker::ask::tenants::{SERVICE_SETTINGS, Tenants};
 use worker::config::Config;
+use worker::item::tenant::Verdict;
 use worker::metrics::Metrics;
-use worker::neighbour::{Name, Neighbour, Trace};
-use worker::tenants::{SERVICE_SETTINGS, Tenants, Verdict};
+use worker::metrics::neighbours::Name;
 
 const ACCOUNT: &str = "204800000000001";
 const ANOTHER: &str = "204800000000002";
@@ -60,7 +62,13 @@ impl Bench {
         let neighbour = Neighbour::new(name, SERVICE_SETTINGS, counted).expect("a client");
         let connection = secrets.redis.connection(Duration::from_secs(5));
         let known = (connection, Keys::new("whatsapp", 16));
-        let tenants = Tenants::new(&config.tenants, &secrets, neighbour, known, metrics.caches);
+        let tenants = Tenants::new(
+            &config.tenants,
+            &secrets.tenants,
+            neighbour,
+            known,
+            metrics.caches,
+        );
         Arc::new(tenants)
     }
 

@@ -5,22 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use shared::config::{Check, LogArgs, MOST_AT_ONCE, MOST_THREADS, RedisArgs, duration};
+use clap::Args;
+use shared::config::{LogArgs, MOST_AT_ONCE, MOST_THREADS, RedisArgs, duration};
 use shared::redis::Redis;
 use shared::secrets::{Follow, Rotating, Secret};
 use shared::store::{StoreArgs, StoreKeys};
-use url::Url;
 
-use crate::commands::doctor::DoctorArgs;
-use crate::commands::erase::EraseArgs;
-use crate::commands::inspect::InspectArgs;
-use crate::commands::repartition::RepartitionArgs;
-use crate::media::safety::AllowedHost;
-use crate::publisher;
-use crate::replay::ReplayArgs;
-use crate::tenants::{Directory, Keyring};
-use crate::topology;
+use crate::ask::graph::GraphArgs;
+use crate::ask::state::StateArgs;
+use crate::ask::tenants::{Directory, Keyring, TenantArgs, TenantSecrets};
+use crate::out::media::MediaArgs;
+use crate::out::publisher;
+use crate::out::store::ObjectArgs;
+use crate::out::topology::AmqpArgs;
 
 /// Shorter ones can't be renewed in time.
 const SHORTEST_LEASE: Duration = Duration::from_millis(500);
@@ -28,46 +25,6 @@ const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 
 /// Signature version 4 allows no more.
 const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Turns stored webhooks into events.
-#[derive(Parser, Debug, Clone)]
-#[command(version, about)]
-pub struct Cli {
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    #[command(flatten)]
-    pub config: Config,
-}
-
-#[derive(Subcommand, Debug, Clone)]
-pub enum Command {
-    /// Work until told to stop (the default)
-    Run,
-    /// Ask the worker that runs with these settings whether it lives; exit status 0 or 1
-    Health,
-    /// Fresh URLs of the media of a message
-    Presign(PresignArgs),
-    /// Put payloads back into the stream: of what was set aside, or of the archive
-    Replay(ReplayArgs),
-    /// Where everything is, or one message
-    Inspect(InspectArgs),
-    /// Check every server, neighbour, account and setting; exit status 1 if something fails
-    Doctor(DoctorArgs),
-    /// Delete what the stores hold of a tenant or a customer
-    Erase(EraseArgs),
-    /// Change the partition count of a deployment that holds nothing
-    Repartition(RepartitionArgs),
-}
-
-#[derive(Args, Debug, Clone)]
-pub struct PresignArgs {
-    /// Meta's id of the message
-    #[arg(long)]
-    pub message_id: String,
-    /// Whose it is; without it, all tenants' folders are looked into
-    #[arg(long)]
-    pub tenant: Option<String>,
-}
 
 #[derive(Args, Debug, Clone)]
 pub struct Config {
@@ -119,168 +76,6 @@ pub struct Config {
     pub log: LogArgs,
 }
 
-/// Where events go.
-#[derive(Args, Debug, Clone)]
-pub struct AmqpArgs {
-    /// `amqps://` for TLS [default: amqp://guest:guest@127.0.0.1:5672/%2f]
-    #[arg(long, env = "AMQP_URL", hide_env_values = true)]
-    pub amqp_url: Option<Secret>,
-    /// File that has it, read again when it changes
-    #[arg(long, env = "AMQP_URL_FILE")]
-    pub amqp_url_file: Option<PathBuf>,
-    /// Durable topic exchange
-    #[arg(long, env = "AMQP_EXCHANGE", default_value = "whatsapp.inbound")]
-    pub amqp_exchange: String,
-    /// Type of the queues; classic ones lose at-least-once dead lettering
-    #[arg(long, env = "AMQP_QUEUE_TYPE", value_enum, default_value_t = QueueType::Quorum)]
-    pub amqp_queue_type: QueueType,
-    /// false: only check that the topology is there
-    #[arg(long, env = "AMQP_DECLARE_TOPOLOGY", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub amqp_declare_topology: bool,
-    /// How often a message returns to a quorum queue before it goes to the dead letters: rejected with
-    /// requeue, or unacknowledged when its consumer's channel or connection closed. For queues that are
-    /// declared anew; one that exists keeps its own, and another value here is refused at the start
-    #[arg(long, env = "AMQP_DELIVERY_LIMIT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=i64::from(topology::NO_LIMIT)))]
-    pub amqp_delivery_limit: u32,
-    /// Publisher tasks, each with a connection and a channel of its own
-    #[arg(long, env = "AMQP_CHANNELS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub amqp_channels: u16,
-    /// Events published before their confirms are awaited
-    #[arg(long, env = "PUBLISH_BATCH", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
-    pub publish_batch: u16,
-    /// Then the outcome is unknown, and the events are published again
-    #[arg(long, env = "CONFIRM_TIMEOUT", default_value = "10s", value_parser = duration)]
-    pub confirm_timeout: Duration,
-}
-
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QueueType {
-    Quorum,
-    Classic,
-}
-
-/// What else the worker keeps in the object store.
-#[derive(Args, Debug, Clone)]
-pub struct ObjectArgs {
-    /// The store as those see it who get presigned URLs; default: the endpoint
-    #[arg(long, env = "MINIO_PUBLIC_ENDPOINT")]
-    pub minio_public_endpoint: Option<Url>,
-    /// Media; created if missing
-    #[arg(long, env = "MINIO_MEDIA_BUCKET", default_value = "media-inbound")]
-    pub minio_media_bucket: String,
-    /// How long a presigned URL works; 7 days at most
-    #[arg(long, env = "PRESIGN_EXPIRY", default_value = "1h", value_parser = duration)]
-    pub presign_expiry: Duration,
-    /// false: no raw archive
-    #[arg(long, env = "ARCHIVE", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub archive: bool,
-}
-
-/// Where Meta is asked.
-#[derive(Args, Debug, Clone)]
-pub struct GraphArgs {
-    /// Where the Graph API is
-    #[arg(
-        long,
-        env = "GRAPH_BASE_URL",
-        default_value = "https://graph.facebook.com"
-    )]
-    pub graph_base_url: Url,
-    /// A version that Meta has retired is served as another one, which is logged
-    #[arg(long, env = "GRAPH_API_VERSION", default_value = "v26.0", value_parser = graph_version)]
-    pub graph_api_version: String,
-    /// Requests per second and business phone number, over all workers
-    #[arg(long, env = "GRAPH_REQUESTS_PER_SECOND", default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub graph_requests_per_second: u32,
-}
-
-fn graph_version(text: &str) -> Result<String, &'static str> {
-    let numbers = text.strip_prefix('v').and_then(|text| text.split_once('.'));
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match numbers {
-        Some((major, minor)) if number(major) && number(minor) => Ok(text.to_owned()),
-        _ => Err("write it like v26.0"),
-    }
-}
-
-/// Files of messages.
-#[derive(Args, Debug, Clone)]
-pub struct MediaArgs {
-    /// A message waits no longer for its media, from when its entry was read
-    #[arg(long, env = "MEDIA_DEADLINE", default_value = "3s", value_parser = duration)]
-    pub media_deadline: Duration,
-    /// Transfers at once
-    #[arg(long, env = "MEDIA_CONCURRENCY", default_value_t = 16)]
-    pub media_concurrency: usize,
-    /// Larger media is not stored; Meta takes 100 MB of any kind from people
-    #[arg(long, env = "MEDIA_MAX_BYTES", default_value_t = 104_857_600)]
-    pub media_max_bytes: u64,
-    /// Hosts beside the Graph API's that get a token, exactly and by https; an entry that begins with a
-    /// dot (.fbcdn.net) allows every host below that name; one written as an origin
-    /// (http://127.0.0.1:9090) allows just that one, for tests
-    #[arg(
-        long,
-        env = "MEDIA_ALLOWED_HOSTS",
-        default_value = "lookaside.fbsbx.com",
-        value_delimiter = ','
-    )]
-    pub media_allowed_hosts: Vec<AllowedHost>,
-}
-
-/// Who owns a business account.
-#[derive(Args, Debug, Clone)]
-pub struct TenantArgs {
-    /// Who knows which tenant has a business account
-    #[arg(
-        long,
-        env = "TENANT_SERVICE_URL",
-        default_value = "http://127.0.0.1:8090"
-    )]
-    pub tenant_service_url: Url,
-    /// Sent as a bearer token
-    #[arg(long, env = "TENANT_SERVICE_TOKEN", hide_env_values = true)]
-    pub tenant_service_token: Option<Secret>,
-    /// File that has it, read again when it changes
-    #[arg(long, env = "TENANT_SERVICE_TOKEN_FILE")]
-    pub tenant_service_token_file: Option<PathBuf>,
-    /// How long a tenant is remembered
-    #[arg(long, env = "TENANT_CACHE_TTL", default_value = "1h", value_parser = duration)]
-    pub tenant_cache_ttl: Duration,
-    /// How long a tenant is still served after it was last asked for while the Tenant Service is down
-    #[arg(long, env = "TENANT_STALE_TTL", default_value = "24h", value_parser = duration)]
-    pub tenant_stale_ttl: Duration,
-    /// Instead of the Tenant Service: a JSON array of the same objects, read again when it changes
-    #[arg(long, env = "TENANTS_FILE")]
-    pub tenants_file: Option<PathBuf>,
-    /// How long an access token is remembered
-    #[arg(long, env = "TOKEN_CACHE_TTL", default_value = "24h", value_parser = duration)]
-    pub token_cache_ttl: Duration,
-    /// 32 bytes in base64, several comma-separated: the first encrypts access tokens in Redis, all
-    /// decrypt; without it they are not written to Redis
-    #[arg(long, env = "TOKEN_ENCRYPTION_KEY", hide_env_values = true)]
-    pub token_encryption_key: Option<Secret>,
-    /// File that has it, read again when it changes
-    #[arg(long, env = "TOKEN_ENCRYPTION_KEY_FILE")]
-    pub token_encryption_key_file: Option<PathBuf>,
-}
-
-/// Who knows a conversation's state.
-#[derive(Args, Debug, Clone)]
-pub struct StateArgs {
-    /// Without it, events have no conversation
-    #[arg(long, env = "STATE_MANAGER_URL")]
-    pub state_manager_url: Option<Url>,
-    /// Sent as a bearer token
-    #[arg(long, env = "STATE_MANAGER_TOKEN", hide_env_values = true)]
-    pub state_manager_token: Option<Secret>,
-    /// File that has it, read again when it changes
-    #[arg(long, env = "STATE_MANAGER_TOKEN_FILE")]
-    pub state_manager_token_file: Option<PathBuf>,
-    /// A message waits no longer for its conversation
-    #[arg(long, env = "STATE_DEADLINE", default_value = "300ms", value_parser = duration)]
-    pub state_deadline: Duration,
-}
-
 /// The secrets of the settings, which follow their files.
 #[derive(Clone)]
 pub struct Secrets {
@@ -288,9 +83,7 @@ pub struct Secrets {
     pub amqp: Arc<Rotating<Secret>>,
     /// `None` where one is not set.
     pub store: Option<StoreKeys>,
-    pub tenant_service_token: Option<Arc<Rotating<Secret>>>,
-    pub tenants: Option<Arc<Rotating<Directory>>>,
-    pub token_keys: Option<Arc<Rotating<Keyring>>>,
+    pub tenants: TenantSecrets,
     pub state_manager_token: Option<Arc<Rotating<Secret>>>,
     pub admin_token: Option<Arc<Rotating<Secret>>>,
 }
@@ -301,14 +94,24 @@ impl Secrets {
         let mut all = vec![self.redis.follow(), self.amqp.clone()];
         all.extend(self.store.iter().flat_map(StoreKeys::followed));
         for token in [
-            &self.tenant_service_token,
+            &self.tenants.service_token,
             &self.state_manager_token,
             &self.admin_token,
         ] {
             all.extend(token.clone().map(|it| it as Arc<dyn Follow>));
         }
-        all.extend(self.tenants.clone().map(|it| it as Arc<dyn Follow>));
-        all.extend(self.token_keys.clone().map(|it| it as Arc<dyn Follow>));
+        all.extend(
+            self.tenants
+                .directory
+                .clone()
+                .map(|it| it as Arc<dyn Follow>),
+        );
+        all.extend(
+            self.tenants
+                .token_keys
+                .clone()
+                .map(|it| it as Arc<dyn Follow>),
+        );
         all
     }
 }
@@ -369,9 +172,11 @@ impl Config {
                 redis,
                 amqp,
                 store,
-                tenant_service_token,
-                tenants,
-                token_keys,
+                tenants: TenantSecrets {
+                    service_token: tenant_service_token,
+                    directory: tenants,
+                    token_keys,
+                },
                 state_manager_token,
                 admin_token,
             }),
@@ -387,9 +192,10 @@ fn keep<T>(opened: Result<Option<T>, String>, problems: &mut Vec<String>) -> Opt
     })
 }
 
-impl Check for Cli {
-    fn problems(&self) -> Vec<String> {
-        let config = &self.config;
+impl Config {
+    /// What of the settings can't be: each names its variable and flag.
+    pub fn problems(&self) -> Vec<String> {
+        let config = self;
         let mut problems = config.secrets().err().unwrap_or_default();
         let (access, secret) = config.store.named_keys();
         let mut must = |holds: bool, what: &str| {

@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
-use worker::config::{Cli, Command, Config};
-use worker::{commands, presign, replay, run};
+use worker::cli::{Cli, Command};
+use worker::config::Config;
+use worker::operator::{self, presign, replay};
+use worker::run;
 
 /// Each event is some hundred small allocations, many of them freed on another thread: a third more
 /// texts a second than with the system's (docs/performance.md).
@@ -26,10 +28,10 @@ fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
         Command::Health => shared::health::ask(config.admin_listen),
         Command::Presign(args) => main.block_on(presign::run(&config, &args)),
         Command::Replay(args) => main.block_on(replay::run(&config, &args)),
-        Command::Inspect(args) => main.block_on(commands::inspect::run(&config, &args)),
-        Command::Doctor(args) => main.block_on(commands::doctor::run(&config, &args)),
-        Command::Erase(args) => main.block_on(commands::erase::run(&config, &args)),
-        Command::Repartition(args) => main.block_on(commands::repartition::run(&config, &args)),
+        Command::Inspect(args) => main.block_on(operator::inspect::run(&config, &args)),
+        Command::Doctor(args) => main.block_on(operator::doctor::run(&config, &args)),
+        Command::Erase(args) => main.block_on(operator::erase::run(&config, &args)),
+        Command::Repartition(args) => main.block_on(operator::repartition::run(&config, &args)),
     };
     // What is still waiting for a server is pending in the stream.
     main.shutdown_background();

@@ -1,6 +1,7 @@
 //! Metrics of the worker. Labels come from closed sets only, so that no stranger can make series; those
 //! that are known from the start are there from the start, so that a first failure is seen as one more.
 
+pub mod neighbours;
 mod received;
 
 use std::sync::atomic::AtomicU64;
@@ -14,9 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use crate::media::outcome::Reason;
-use crate::neighbour::NeighbourMetrics;
-use crate::publisher::NotPublished;
+use neighbours::NeighbourMetrics;
 use received::{NONE, Received};
 
 /// Implements what a label's value needs for types that are their own text.
@@ -142,7 +141,7 @@ struct StatePosted {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-enum PublishStatus {
+pub(crate) enum PublishStatus {
     Confirmed,
     Unroutable,
     Refused,
@@ -230,7 +229,7 @@ enum TransferOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TransferLabels {
     outcome: TransferOutcome,
-    reason: Option<Reason>,
+    reason: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
@@ -542,7 +541,11 @@ impl Metrics {
             drop(self.media.messages.get_or_create(&MediaLabels { status }));
             drop(self.media.follow_ups.get_or_create(&MediaLabels { status }));
         }
-        for reason in crate::error::Reason::iter().map(crate::error::Reason::name) {
+    }
+
+    /// Makes the series of all reasons for which something is set aside.
+    pub(crate) fn create_reasons(&self, reasons: impl Iterator<Item = &'static str>) {
+        for reason in reasons {
             drop(self.set_aside.get_or_create(&SetAside { reason }));
         }
     }
@@ -601,21 +604,7 @@ impl Metrics {
         set(PoolState::InUse, size.saturating_sub(idle));
     }
 
-    pub(crate) fn published(&self, outcome: Result<(), NotPublished>) {
-        let status = match outcome {
-            Ok(()) => PublishStatus::Confirmed,
-            Err(NotPublished::Unroutable) => PublishStatus::Unroutable,
-            Err(NotPublished::Refused) => PublishStatus::Refused,
-            Err(NotPublished::LeaseLost) => PublishStatus::LeaseLost,
-        };
-        self.count(status);
-    }
-
-    pub(crate) fn unknown_outcome(&self) {
-        self.count(PublishStatus::Unknown);
-    }
-
-    fn count(&self, status: PublishStatus) {
+    pub(crate) fn published(&self, status: PublishStatus) {
         self.published.get_or_create(&Publish { status }).inc();
         if status != PublishStatus::Confirmed {
             self.publish_failures.inc();
@@ -671,7 +660,7 @@ impl Metrics {
     }
 
     /// A transfer ended: well, or for a reason.
-    pub(crate) fn media_ended(&self, reason: Option<Reason>) {
+    pub(crate) fn media_ended(&self, reason: Option<&'static str>) {
         let outcome = match reason {
             None => TransferOutcome::Stored,
             Some(_) => TransferOutcome::Failed,

@@ -8,44 +8,39 @@ mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::{Returned, StreamEntry, format_numbers, parse_numbers};
 use shared::redis::class;
-use shared::status::SetAsides;
 use shared::trace;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use self::entry::{Archive, Entry, Head, SetAside};
 use self::given::{Given, Gives, Note};
 use self::item::{Published, RunningItem};
-use crate::customer::Customer;
-use crate::error::{Decision, Failure, Reason};
-use crate::event;
-use crate::gate::{Gate, Turn};
-use crate::lanes::{LaneHasher, Lanes};
-use crate::later;
-use crate::leases::Tenure;
-use crate::media::outcome::Said;
-use crate::media::{Media, follow_up};
-use crate::metrics::{Metrics, Uploaded};
-use crate::neighbour::Trace;
-use crate::numbers::Numbers;
-use crate::parked::Parked;
-use crate::payload::Payload;
-use crate::publisher::Publisher;
+use crate::ask::neighbour::Trace;
+use crate::context::Work;
+use crate::item::customer::Customer;
+use crate::item::event;
+use crate::item::payload::Payload;
+use crate::item::tenant::Verdict;
+use crate::metrics::Uploaded;
+use crate::out::error::{Decision, Failure, Reason};
+use crate::out::media::outcome::Said;
+use crate::out::store::{self};
+use crate::owed::follow_up;
+use crate::owed::later;
+use crate::owed::spool::{self, Spool};
+use crate::read::gate::{Gate, Turn};
+use crate::read::lanes::Lanes;
+use crate::read::leases::Tenure;
+use crate::read::parked::Parked;
+use crate::read::stream::{Notes, RawEntry, Read, ReadFrom, Sleeper, StreamError};
 use crate::retry::Backoff;
-use crate::spool::{self, Spool};
-use crate::state::StateManager;
-use crate::store::{self, Store};
-use crate::stream::{Notes, RawEntry, Read, ReadFrom, Sleeper, Stream, StreamError};
-use crate::tenants::{Tenants, Verdict};
-use crate::traffic::Traffic;
 
 /// Bodies of one read, so that a script stays short.
 const BYTES_PER_READ: usize = 1_048_576;
@@ -73,35 +68,8 @@ const CRASHES_OF_A_SUSPECT: usize = 3;
 /// Handing over waits this long for what is in work.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// What all partitions of a worker use.
-pub struct Work {
-    pub stream: Stream,
-    pub tenants: Arc<Tenants>,
-    /// `None`: events have no conversation.
-    pub state: Option<StateManager>,
-    pub publisher: Publisher,
-    pub store: Arc<Store>,
-    pub spool: Spool,
-    pub media: Arc<Media>,
-    pub numbers: Arc<Numbers>,
-    pub metrics: Metrics,
-    pub traffic: Arc<Traffic>,
-    /// For the status page.
-    pub set_asides: SetAsides,
-    pub hasher: LaneHasher,
-    /// How many entries wait for their tenant.
-    pub parked: Arc<AtomicUsize>,
-    /// One permit per conversation in work.
-    pub permits: Arc<Semaphore>,
-    /// One for each that asks the State Manager.
-    pub state_permits: Semaphore,
-    /// Bound on a partition's bodies in memory.
-    pub read_bytes: usize,
-    pub max_deliveries: usize,
-}
-
 /// Owns a partition until the tenure is lost, or it is told to drain and has.
-pub async fn own(work: Arc<Work>, tenure: Arc<Tenure>) {
+pub async fn own(work: Arc<Work>, spool: Arc<Spool>, tenure: Arc<Tenure>) {
     let (owed, owed_media) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let mut partition = Partition::new(work.clone(), tenure.clone(), owed.clone());
     partition.owed_media = owed_media.clone();
@@ -109,7 +77,7 @@ pub async fn own(work: Arc<Work>, tenure: Arc<Tenure>) {
         () = Box::pin(partition.run()) => {}
         () = later::work_off(work.clone(), tenure.clone(), owed) => {}
         () = watch::watch(&work, &tenure) => {}
-        () = Box::pin(spool::empty(&work, &tenure)) => {}
+        () = Box::pin(spool::empty(&spool, &tenure)) => {}
         () = Box::pin(follow_up::work_off(work.clone(), tenure.clone(), owed_media)) => {}
     }
     work.metrics.left(tenure.partition);

@@ -18,41 +18,34 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Secrets};
-use crate::graph::{Graph, Pace};
-use crate::lanes::LaneHasher;
-use crate::leases::Leases;
-use crate::media::refused_hosts::RefusedHosts;
-use crate::media::safety::AllowedHosts;
-use crate::media::{Media, MediaParts};
+use crate::ask::numbers::Numbers;
+use crate::ask::tenants::tokens::Tokens;
+use crate::ask::tenants::{Tenants, upkeep};
+use crate::clients;
+use crate::config::Config;
+use crate::context::Work;
+use crate::item::traffic::{self, Traffic};
 use crate::metrics::Metrics;
-use crate::neighbour::{self, Name, Neighbour};
-use crate::numbers::Numbers;
-use crate::partition::{self, Work};
-use crate::presign;
-use crate::publisher::Publisher;
-use crate::readmit::Readmit;
+use crate::operator::presign;
+use crate::out::error::Reason;
+use crate::out::media::refused_hosts::RefusedHosts;
+use crate::out::media::{Media, MediaParts};
+use crate::out::publisher::Publisher;
+use crate::out::store::Store;
+use crate::owed::readmit::Readmit;
+use crate::owed::spool::Spool;
+use crate::owed::unknown;
+use crate::partition;
+use crate::read::lanes::LaneHasher;
+use crate::read::leases::Leases;
+use crate::read::stream::Stream;
 use crate::retry::Backoff;
-use crate::spool::Spool;
-use crate::state::{self, StateManager};
-use crate::store::Store;
-use crate::stream::Stream;
-use crate::tenants::tokens::Tokens;
-use crate::tenants::{self, Tenants, upkeep};
-use crate::traffic::{self, Traffic};
+use strum::IntoEnumIterator;
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Answer to any command but a blocking read. A stopped Redis shows by this.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Of the Graph API's answers; files come from elsewhere.
-const GRAPH: neighbour::Settings = neighbour::Settings {
-    connect_timeout: Duration::from_secs(2),
-    attempt_timeout: Duration::from_secs(4),
-    most_at_once: 64,
-    largest_answer_bytes: 64 * 1024,
-};
 
 /// Binds the admin listener.
 ///
@@ -96,7 +89,7 @@ async fn work(
     shutdown: CancellationToken,
     background: Tasks,
 ) -> anyhow::Result<()> {
-    crate::event::phone::load();
+    crate::item::event::phone::load();
     let secrets = config
         .secrets()
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
@@ -113,16 +106,17 @@ async fn work(
     let store = Arc::new(Store::new(&config.store, &config.objects, store_keys)?);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
+    metrics.create_reasons(Reason::iter().map(Reason::name));
     let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
     readiness.register(&mut registry);
     let tenants = Arc::new(Tenants::new(
         &config.tenants,
-        &secrets,
-        tenant_service(&metrics)?,
+        &secrets.tenants,
+        clients::tenant_service(&metrics)?,
         (connection.clone(), keys.clone()),
         metrics.caches.clone(),
     ));
-    let state = state_manager(&config, &secrets, &metrics)?;
+    let state = clients::state_manager(&config, &secrets, &metrics)?;
     let readmit = Readmit::new(store.clone(), connection.clone(), keys.clone());
     let set_asides = SetAsides::default();
     let admin = Admin {
@@ -160,10 +154,14 @@ async fn work(
         "probe of Redis",
         probe_redis(probed, readiness.clone(), stop_background.clone()),
     );
-    let spool = Spool::new(connection.clone(), keys.clone());
+    let spool = Spool::new(
+        (connection.clone(), keys.clone()),
+        store.clone(),
+        metrics.clone(),
+    );
     background.spawn(
         "look at the spool",
-        spool.look(store.clone(), metrics.clone(), stop_background.clone()),
+        spool.clone().look(stop_background.clone()),
     );
     background.spawn(
         "probe of the object store",
@@ -179,7 +177,7 @@ async fn work(
     );
     background.spawn(
         "lookup of unknown tenants",
-        upkeep::look_up_unknown(tenants.clone(), readmit, stop_background.clone()),
+        unknown::look_up_unknown(tenants.clone(), readmit, stop_background.clone()),
     );
     let publisher = Publisher::start(
         &config.amqp,
@@ -191,7 +189,7 @@ async fn work(
     )
     .await?;
 
-    let graph = Arc::new(graph(
+    let graph = Arc::new(clients::graph(
         &config,
         &metrics,
         (connection.clone(), keys.clone()),
@@ -208,7 +206,7 @@ async fn work(
             graph: graph.clone(),
             store: store.clone(),
             tokens: Tokens::new(tenants.clone()),
-            allowed: allowed_hosts(&config),
+            allowed: clients::allowed_hosts(&config),
             refused_hosts: RefusedHosts::new(connection.clone(), keys.clone()),
             runtime: media.clone(),
             tracker: background.tracker().clone(),
@@ -235,7 +233,6 @@ async fn work(
         state,
         publisher,
         store,
-        spool,
         metrics: metrics.clone(),
         traffic,
         set_asides,
@@ -249,7 +246,7 @@ async fn work(
     tracing::info!("worker is up");
     let leases = Leases::new(redis, keys, config.lease_ttl);
     let owning = leases.run(&metrics, shutdown.clone(), move |tenure| {
-        partition::own(work.clone(), tenure)
+        partition::own(work.clone(), spool.clone(), tenure)
     });
     let out_of_time = async {
         shutdown.cancelled().await;
@@ -261,59 +258,6 @@ async fn work(
     }
     stop_background.cancel();
     Ok(())
-}
-
-pub(crate) fn allowed_hosts(config: &Config) -> AllowedHosts {
-    AllowedHosts::new(
-        &config.media.media_allowed_hosts,
-        &config.graph.graph_base_url,
-    )
-}
-
-pub(crate) fn graph(
-    config: &Config,
-    metrics: &Metrics,
-    (connection, keys): (Connection, Keys),
-) -> anyhow::Result<Graph> {
-    let client = reqwest::Client::builder()
-        .dns_resolver(allowed_hosts(config).resolver())
-        // A proxy would look names up by itself.
-        .no_proxy();
-    let neighbour = Neighbour::with_client(Name::Graph, GRAPH, metrics.neighbours.clone(), client);
-    let neighbour = neighbour.context("the client of the Graph API")?;
-    let pace = Pace::new(connection, keys, config.graph.graph_requests_per_second);
-    Ok(Graph::new(&config.graph, neighbour, pace))
-}
-
-pub(crate) fn tenant_service(metrics: &Metrics) -> anyhow::Result<Neighbour> {
-    let (name, settings) = (Name::TenantService, tenants::SERVICE_SETTINGS);
-    let neighbour = Neighbour::new(name, settings, metrics.neighbours.clone());
-    neighbour.context("the client of the Tenant Service")
-}
-
-pub(crate) fn state_manager(
-    config: &Config,
-    secrets: &Secrets,
-    metrics: &Metrics,
-) -> anyhow::Result<Option<StateManager>> {
-    let Some(url) = &config.state.state_manager_url else {
-        return Ok(None);
-    };
-    let settings = state::settings(config.concurrency);
-    let neighbour = Neighbour::new(Name::StateManager, settings, metrics.neighbours.clone());
-    // What is told has time; a slow mapping must not keep it from being told.
-    let (name, settings) = (
-        Name::StateManagerMessages,
-        state::settings(config.concurrency),
-    );
-    let told = Neighbour::new(name, settings, metrics.neighbours.clone());
-    Ok(Some(StateManager::new(
-        neighbour.context("the client of the State Manager")?,
-        told.context("the client of the State Manager")?,
-        url.clone(),
-        secrets.state_manager_token.clone(),
-        config.state.state_deadline,
-    )))
 }
 
 /// `POST /tenants/{wabaId}/invalidate`: nothing remembered of an account counts any more.
@@ -333,7 +277,7 @@ fn admin_routes(tenants: Arc<Tenants>, readmit: Readmit, store: Arc<Store>) -> R
         }
         let (tenants, readmit, waba_id) = (tenants.clone(), readmit.clone(), waba_id.to_owned());
         Some(Box::pin(async move {
-            match tenants.changed(&readmit, &waba_id).await {
+            match unknown::changed(&tenants, &readmit, &waba_id).await {
                 Ok(()) => admin::json(StatusCode::OK, &serde_json::json!({"invalidated": waba_id})),
                 Err(error) => {
                     let class = class(&error);

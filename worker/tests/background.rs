@@ -11,7 +11,8 @@ use tests::panics::PanicsAt;
 use tests::{Stage, eventually};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
-use worker::config::{Cli, Config};
+use worker::cli::Cli;
+use worker::config::Config;
 use worker::run;
 
 const SOON: Duration = Duration::from_secs(30);

@@ -8,9 +8,9 @@ use redis::aio::MultiplexedConnection;
 use serde_json::json;
 use shared::keys::{GROUP, Keys};
 use tests::servers::{Redis, RedisOptions};
-use worker::config::Cli;
-use worker::readmit::{MOST_UNREAD, PutBack, Readmit, Returning, returning};
-use worker::store::{Kept, Store};
+use worker::cli::Cli;
+use worker::out::store::{Kept, Store};
+use worker::owed::readmit::{MOST_UNREAD, PutBack, Readmit, Returning, returning};
 
 const WABA: &str = "102290129340398";
 

@@ -13,11 +13,14 @@ use tests::neighbours::{Fault, Neighbours, Service, Tenant};
 use tests::proxy::{Mode, Proxy};
 use tests::servers::{Redis, RedisOptions};
 use tokio::time::Instant;
-use worker::config::{Cli, Secrets};
+use worker::ask::neighbour::{Neighbour, NeighbourError, Trace};
+use worker::ask::tenants::tokens::Tokens;
+use worker::ask::tenants::{SERVICE_SETTINGS, Tenants, upkeep};
+use worker::cli::Cli;
+use worker::config::Secrets;
+use worker::item::tenant::Verdict;
 use worker::metrics::Metrics;
-use worker::neighbour::{Name, Neighbour, NeighbourError, Trace};
-use worker::tenants::tokens::Tokens;
-use worker::tenants::{SERVICE_SETTINGS, Tenants, Verdict, upkeep};
+use worker::metrics::neighbours::Name;
 
 const SOON: Duration = Duration::from_secs(15);
 const OLD_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -67,7 +70,7 @@ impl Stage {
         let connection = secrets.redis.connection(Duration::from_secs(3));
         let tenants = Arc::new(Tenants::new(
             &config.tenants,
-            &secrets,
+            &secrets.tenants,
             neighbour.expect("a client"),
             (connection, Keys::new("whatsapp", 16)),
             metrics.caches.clone(),

@@ -11,18 +11,19 @@ use shared::webhook::Identity;
 use tokio::time::Instant;
 use tracing::{Span, field};
 
-use super::Work;
 use super::item::{ItemMedia, owed_media};
-use crate::error::Reason;
-use crate::event::{EventType, RawObject};
-use crate::gate::Turn;
-use crate::media::outcome::Said;
-use crate::media::{AskedBy, follow_up};
-use crate::payload::Payload;
-use crate::state;
-use crate::store::{self, Described};
-use crate::stream::{Owed, OwedMedia, OwedObject, OwedState, Settle, Settled};
-use crate::tenants::{Tenant, Verdict};
+use crate::ask::state;
+use crate::context::Work;
+use crate::item::event::{EventType, RawObject};
+use crate::item::payload::Payload;
+use crate::item::tenant::{Tenant, Verdict};
+use crate::out::error::Reason;
+use crate::out::media::AskedBy;
+use crate::out::media::outcome::Said;
+use crate::out::store::{self, Described};
+use crate::owed::follow_up;
+use crate::read::gate::Turn;
+use crate::read::stream::{Owed, OwedMedia, OwedObject, OwedState, Settle, Settled};
 
 /// An entry between its read and its acknowledgement.
 pub(super) struct Entry {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::parked::Id;
-use crate::tenants::{Tenant, Verdict};
+use crate::item::tenant::{Tenant, Verdict};
+use crate::read::parked::Id;
 
 /// Former tenants that are remembered of an account: it passes on seldom, and what was pending then is
 /// soon done.

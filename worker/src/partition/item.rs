@@ -10,22 +10,24 @@ use shared::webhook::Place;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Span, field};
 
-use super::{Work, persist};
-use crate::error::{Decision, Failure};
-use crate::event::channel::NumberProfile;
-use crate::event::media::MediaState;
-use crate::event::{self, EventType, Known, RawObject};
-use crate::gate::{Gate, Turn};
-use crate::leases::Tenure;
-use crate::media::outcome::{Next, Said};
-use crate::media::{self, Flight, Stored, follow_up};
+use super::persist;
+use crate::ask::state::{self, Conversation};
+use crate::context::Work;
+use crate::item::event::channel::NumberProfile;
+use crate::item::event::media::MediaState;
+use crate::item::event::{self, EventType, Known, RawObject};
+use crate::item::payload::{Payload, PayloadItem};
+use crate::item::tenant::Tenant;
 use crate::metrics::{MediaStatus, Took};
-use crate::payload::{Payload, PayloadItem};
-use crate::publisher::NotPublished;
+use crate::out::error::{Decision, Failure};
+use crate::out::media::outcome::{Next, Said};
+use crate::out::media::{self, Flight, Stored};
+use crate::out::publisher::NotPublished;
+use crate::owed::follow_up;
+use crate::read::gate::{Gate, Turn};
+use crate::read::leases::Tenure;
+use crate::read::stream::OwedMedia;
 use crate::retry::Backoff;
-use crate::state::{self, Conversation};
-use crate::stream::OwedMedia;
-use crate::tenants::Tenant;
 
 /// One item on its way out.
 pub(super) struct RunningItem {

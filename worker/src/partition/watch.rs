@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{MOST_PARKED, Work};
-use crate::leases::Tenure;
+use super::MOST_PARKED;
+use crate::context::Work;
+use crate::read::leases::Tenure;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Listing costs a request per 1000 objects.

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
 use strum::IntoEnumIterator;
-use worker::event::channel::NumberProfile;
-use worker::event::media::MediaState;
-use worker::event::{self, Event, EventType, Known, contract};
-use worker::payload::Payload;
+use worker::item::event::channel::NumberProfile;
+use worker::item::event::media::MediaState;
+use worker::item::event::{self, Event, EventType, Known, contract};
+use worker::item::payload::Payload;
 
 use crate::{check, events, json_files, manifest_dir, open, raw_object, tenant, validator};
 

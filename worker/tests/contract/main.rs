@@ -14,9 +14,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use shared::entry::StreamEntry;
-use worker::event::{self, Known, RawObject};
-use worker::payload::Payload;
-use worker::tenants::Tenant;
+use worker::item::event::{self, Known, RawObject};
+use worker::item::payload::Payload;
+use worker::item::tenant::Tenant;
 
 /// Nov 25 2026.
 const RECEIVED_AT_MS: i64 = 1_795_600_000_000;

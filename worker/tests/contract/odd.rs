@@ -1,8 +1,8 @@
 //! Single facts about odd items.
 
 use serde_json::{Value, json};
-use worker::event::media::{MediaKind, media_ref};
-use worker::payload::Payload;
+use worker::item::event::media::{MediaKind, media_ref};
+use worker::item::payload::Payload;
 
 use crate::{Made, check, events, json_files, manifest_dir, open, validator};
 

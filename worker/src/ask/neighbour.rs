@@ -1,0 +1,757 @@
+//! The one way to call an HTTP neighbour: time-outs, retries of what passes, a circuit breaker, a
+//! bound on calls at once, trace headers, and errors that name no URL, since URLs name people.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode};
+use shared::trace;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, Span};
+
+use crate::ask::breaker::{Admitted, Breaker, Seen, State};
+use crate::metrics::neighbours::{Name, NeighbourMetrics, Outcome, To};
+use crate::retry::Backoff;
+
+pub const USER_AGENT: &str = concat!("whatsapp-worker/", env!("CARGO_PKG_VERSION"));
+/// The pause before the second attempt; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Whatever an answer asks for, it is not waited for longer: the header of one answer must not end a
+/// conversation with a neighbour for good.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// How a neighbour is called.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub connect_timeout: Duration,
+    /// One attempt, from connecting to the last byte.
+    pub attempt_timeout: Duration,
+    /// Calls at once; others wait for their turn, within their time.
+    pub most_at_once: usize,
+    pub largest_answer_bytes: usize,
+}
+
+/// What a call is part of; passed on as `X-Correlation-Id` and `traceparent`. Empty: not sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trace<'a> {
+    pub correlation_id: &'a str,
+    pub traceparent: &'a str,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// See [`retry_after`].
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry_after(&self.headers)
+    }
+}
+
+/// `Retry-After`, if it says how long: seconds or a date, [`LONGEST_WAIT`] at most. The longest of
+/// several.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all(RETRY_AFTER).iter();
+    values.filter_map(asked_wait).max()
+}
+
+fn asked_wait(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    let wait = if let Ok(date) = DateTime::parse_from_rfc2822(text) {
+        let wait = date.to_utc().signed_duration_since(Utc::now());
+        wait.to_std().unwrap_or_default()
+    } else {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let seconds = digits.then(|| text.parse().unwrap_or(u64::MAX));
+        Duration::from_secs(seconds?)
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Class<T> {
+    /// An answer, a definite no included: the neighbour is well.
+    Done(T),
+    /// The neighbour isn't well: again, not before the given time.
+    Transient(Option<Duration>),
+    /// It is well and asks for patience. The breaker doesn't count this.
+    Throttled(Option<Duration>),
+    /// Asking again is of no use. The breaker doesn't count this.
+    Final,
+    /// It answers, and what it says of this subject is of no use. The breaker doesn't count this.
+    Unusable,
+}
+
+impl<T> Class<T> {
+    /// What a status means where the neighbour has no rules of its own and `T` is no answer.
+    pub fn of_failure(answer: &Answer) -> Self {
+        match answer.status.as_u16() {
+            429 => Self::Throttled(answer.retry_after()),
+            408 | 425 | 500..=599 => Self::Transient(answer.retry_after()),
+            _ => Self::Final,
+        }
+    }
+}
+
+/// Why a call brought nothing. Names no URL, header or body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NeighbourError {
+    #[error("it failed too often and is left alone for a while")]
+    BreakerOpen,
+    #[error("too many calls at once")]
+    Busy,
+    #[error("can't connect")]
+    Connect,
+    #[error("no answer in time")]
+    TimedOut,
+    #[error("the answer broke off")]
+    CutOff,
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
+    #[error("answered {status}, or nonsense with it")]
+    Transient {
+        status: u16,
+        retry_after: Option<Duration>,
+    },
+    #[error("answered {status} and wants fewer calls")]
+    Throttled {
+        status: u16,
+        retry_after: Option<Duration>,
+    },
+    #[error("answered {status}")]
+    Final { status: u16 },
+    #[error("answered {status} with what can't be used")]
+    Unusable { status: u16 },
+    #[error("the request can't be sent")]
+    Unsendable,
+}
+
+impl NeighbourError {
+    /// Whether the same call may succeed within its time, and the wait that was asked for.
+    fn passes(&self) -> Option<Duration> {
+        match self {
+            Self::Connect | Self::TimedOut | Self::CutOff => Some(Duration::ZERO),
+            Self::Transient { retry_after, .. } | Self::Throttled { retry_after, .. } => {
+                Some(retry_after.unwrap_or_default())
+            }
+            Self::BreakerOpen
+            | Self::Busy
+            | Self::TooLarge(_)
+            | Self::Final { .. }
+            | Self::Unusable { .. }
+            | Self::Unsendable => None,
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        match self {
+            Self::Connect
+            | Self::TimedOut
+            | Self::CutOff
+            | Self::TooLarge(_)
+            | Self::Transient { .. } => Seen::Unwell,
+            Self::Throttled { .. } | Self::Final { .. } | Self::Unusable { .. } => Seen::Well,
+            Self::BreakerOpen | Self::Busy | Self::Unsendable => Seen::Nothing,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::BreakerOpen => Outcome::BreakerOpen,
+            Self::Busy => Outcome::Busy,
+            Self::Connect => Outcome::NoConnection,
+            Self::TimedOut => Outcome::TimedOut,
+            Self::CutOff => Outcome::CutOff,
+            Self::TooLarge(_) => Outcome::TooLarge,
+            Self::Transient { .. } => Outcome::Transient,
+            Self::Throttled { .. } => Outcome::Throttled,
+            Self::Final { .. } | Self::Unsendable => Outcome::Final,
+            Self::Unusable { .. } => Outcome::Unusable,
+        }
+    }
+}
+
+/// One neighbour.
+#[derive(Debug)]
+pub struct Neighbour {
+    name: Name,
+    client: Client,
+    settings: Settings,
+    turns: Semaphore,
+    breaker: Mutex<Breaker>,
+    metrics: NeighbourMetrics,
+}
+
+impl Neighbour {
+    /// # Errors
+    /// The HTTP client can't be built.
+    pub fn new(name: Name, settings: Settings, metrics: NeighbourMetrics) -> reqwest::Result<Self> {
+        Self::with_client(name, settings, metrics, Client::builder())
+    }
+
+    /// One whose client connects in a way of its own.
+    ///
+    /// # Errors
+    /// The HTTP client can't be built.
+    pub fn with_client(
+        name: Name,
+        settings: Settings,
+        metrics: NeighbourMetrics,
+        client: ClientBuilder,
+    ) -> reqwest::Result<Self> {
+        let client = client
+            .user_agent(USER_AGENT)
+            .connect_timeout(settings.connect_timeout)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        metrics.create_known(name);
+        Ok(Self {
+            name,
+            client,
+            turns: Semaphore::new(settings.most_at_once),
+            settings,
+            breaker: Mutex::default(),
+            metrics,
+        })
+    }
+
+    /// Whether a call about a subject would be refused now.
+    pub fn leaves_alone(&self, subject: &str) -> bool {
+        self.breaker().refuses(Instant::now(), subject)
+    }
+
+    /// Calls until there is an answer, asking is of no use, or `within` is over. `subject`: the account
+    /// or tenant that it is about, whose failures are its own as long as others are answered.
+    /// `request` builds the request; `classify` says what its answer means: a `Done` ends the call,
+    /// whatever its status.
+    ///
+    /// # Errors
+    /// Why the last attempt brought nothing.
+    pub async fn call<T>(
+        &self,
+        trace: Trace<'_>,
+        subject: &str,
+        within: Duration,
+        request: impl Fn(&Client) -> RequestBuilder,
+        classify: impl Fn(&Answer) -> Class<T>,
+    ) -> Result<T, NeighbourError> {
+        let until = Instant::now() + within;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            let span = self.span();
+            let asked = span.in_scope(|| trace.apply(request(&self.client)));
+            let attempt = self
+                .attempt(subject, until, asked, &classify)
+                .instrument(span);
+            let failed = match attempt.await {
+                Ok(done) => return Ok(done),
+                Err(failed) => failed,
+            };
+            let Some(asked_for) = failed.passes() else {
+                return Err(failed);
+            };
+            let pause = backoff.pause().max(asked_for);
+            if pause >= until.saturating_duration_since(Instant::now()) {
+                return Err(failed);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt<T>(
+        &self,
+        subject: &str,
+        until: Instant,
+        request: RequestBuilder,
+        classify: impl Fn(&Answer) -> Class<T>,
+    ) -> Result<T, NeighbourError> {
+        let admission = self.admit(subject, until).await?;
+        let until = until.min(Instant::now() + self.settings.attempt_timeout);
+        let answer = timeout_at(until, self.exchange(request))
+            .await
+            .unwrap_or(Err(NeighbourError::TimedOut));
+        let outcome = answer.and_then(|answer| {
+            let status = answer.status.as_u16();
+            match classify(&answer) {
+                Class::Done(done) => Ok(done),
+                Class::Transient(retry_after) => Err(NeighbourError::Transient {
+                    status,
+                    retry_after,
+                }),
+                Class::Throttled(retry_after) => Err(NeighbourError::Throttled {
+                    status,
+                    retry_after,
+                }),
+                Class::Final => Err(NeighbourError::Final { status }),
+                Class::Unusable => Err(NeighbourError::Unusable { status }),
+            }
+        });
+        admission.ended(outcome.as_ref().err());
+        outcome
+    }
+
+    async fn exchange(&self, request: RequestBuilder) -> Result<Answer, NeighbourError> {
+        let largest = self.settings.largest_answer_bytes;
+        let mut response = request.send().await.map_err(|error| reason(&error))?;
+        if response
+            .content_length()
+            .is_some_and(|length| length > largest as u64)
+        {
+            return Err(NeighbourError::TooLarge(largest));
+        }
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| reason(&error))? {
+            if body.len() + chunk.len() > largest {
+                return Err(NeighbourError::TooLarge(largest));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer {
+            status: response.status(),
+            headers: std::mem::take(response.headers_mut()),
+            body: body.freeze(),
+        })
+    }
+
+    /// A place among the calls at once. The admission's end must be told.
+    async fn admit<'n>(
+        &'n self,
+        subject: &'n str,
+        until: Instant,
+    ) -> Result<Admission<'n>, NeighbourError> {
+        let place = timeout_at(until, self.turns.acquire()).await;
+        // The semaphore is never closed.
+        let Ok(Ok(place)) = place else {
+            return Err(self.refused(NeighbourError::Busy));
+        };
+        let admitted = self.change(|breaker| breaker.admit(Instant::now(), subject));
+        let Some(admitted) = admitted else {
+            return Err(self.refused(NeighbourError::BreakerOpen));
+        };
+        Ok(Admission {
+            neighbour: self,
+            subject,
+            admitted: Some(admitted),
+            began: Instant::now(),
+            _place: place,
+        })
+    }
+
+    /// One request, for traces.
+    fn span(&self) -> Span {
+        let (name, neighbour) = (self.name.text(), self.name.text());
+        tracing::debug_span!("call", otel.name = name, otel.kind = "client", neighbour)
+    }
+
+    fn refused(&self, why: NeighbourError) -> NeighbourError {
+        self.count(why.outcome());
+        why
+    }
+
+    fn count(&self, outcome: Outcome) {
+        let neighbour = self.name;
+        self.metrics.attempted(neighbour, outcome);
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the breaker; a new state is told.
+    fn change<T>(&self, change: impl FnOnce(&mut Breaker) -> T) -> T {
+        let (before, result, after) = {
+            let mut breaker = self.breaker();
+            let before = breaker.state();
+            let result = change(&mut breaker);
+            (before, result, breaker.state())
+        };
+        if before != after {
+            self.tell(after);
+        }
+        result
+    }
+
+    fn tell(&self, state: State) {
+        let neighbour = self.name;
+        let name = neighbour.text();
+        let to = match state {
+            State::Closed => To::Closed,
+            State::HalfOpen => To::HalfOpen,
+            State::Open => To::Open,
+        };
+        match state {
+            State::Closed => tracing::info!(neighbour = name, "a neighbour is well again"),
+            State::HalfOpen => tracing::info!(neighbour = name, "a neighbour is tried again"),
+            State::Open => tracing::warn!(neighbour = name, "a neighbour fails and is left alone"),
+        }
+        self.metrics.breaker_is(neighbour, to);
+    }
+}
+
+/// A call that was let through. Dropped without a word, it says nothing about the neighbour.
+#[derive(Debug)]
+struct Admission<'n> {
+    neighbour: &'n Neighbour,
+    subject: &'n str,
+    admitted: Option<Admitted>,
+    began: Instant,
+    _place: SemaphorePermit<'n>,
+}
+
+impl Admission<'_> {
+    /// The call ended: well, or with `failed`.
+    fn ended(mut self, failed: Option<&NeighbourError>) {
+        let neighbour = self.neighbour;
+        neighbour.count(failed.map_or(Outcome::Done, NeighbourError::outcome));
+        neighbour.metrics.took(neighbour.name, self.began.elapsed());
+        if let Some(admitted) = self.admitted.take() {
+            let seen = failed.map_or(Seen::Well, NeighbourError::seen);
+            let subject = self.subject;
+            let ended =
+                |breaker: &mut Breaker| breaker.ended(Instant::now(), subject, admitted, seen);
+            if neighbour.change(ended) {
+                let neighbour = neighbour.name.text();
+                tracing::warn!(
+                    neighbour,
+                    subject,
+                    "a neighbour fails for one account or tenant, about which it is not asked for a while"
+                );
+            }
+        }
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        if let Some(admitted) = self.admitted.take() {
+            let ended = |breaker: &mut Breaker| {
+                breaker.ended(Instant::now(), self.subject, admitted, Seen::Nothing);
+            };
+            self.neighbour.change(ended);
+        }
+    }
+}
+
+impl Trace<'_> {
+    /// Adds the headers, with the span that this is part of if spans are exported; what can't be a header's value is left out.
+    pub fn apply(self, mut request: RequestBuilder) -> RequestBuilder {
+        let own = trace::traceparent(&Span::current());
+        for (name, value) in [
+            ("x-correlation-id", self.correlation_id),
+            ("traceparent", own.as_deref().unwrap_or(self.traceparent)),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(value)
+                && !value.is_empty()
+            {
+                request = request.header(name, value);
+            }
+        }
+        request
+    }
+}
+
+/// What reqwest's error says, without its URL.
+pub fn reason(error: &reqwest::Error) -> NeighbourError {
+    if error.is_timeout() {
+        NeighbourError::TimedOut
+    } else if error.is_connect() {
+        NeighbourError::Connect
+    } else if error.is_builder() {
+        NeighbourError::Unsendable
+    } else {
+        NeighbourError::CutOff
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use ::tests::neighbours::{Fault, Neighbours, Service};
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn neighbour(settings: Settings) -> (Neighbour, Registry) {
+        ::tests::install_tls_provider();
+        let mut registry = Registry::default();
+        let metrics = NeighbourMetrics::new(&mut registry);
+        let neighbour = Neighbour::new(Name::TenantService, settings, metrics);
+        (neighbour.expect("a client"), registry)
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            connect_timeout: SOON,
+            attempt_timeout: SOON,
+            most_at_once: 4,
+            largest_answer_bytes: 1024,
+        }
+    }
+
+    async fn ask(
+        neighbour: &Neighbour,
+        server: &Neighbours,
+        within: Duration,
+    ) -> Result<Bytes, NeighbourError> {
+        let url = format!("{}/tenants/by-business-account/1", server.url());
+        let trace = Trace {
+            correlation_id: "c-1",
+            traceparent: "00-1",
+        };
+        let classify = |answer: &Answer| match answer.status.as_u16() {
+            200 if answer.body.starts_with(b"{") => Class::Done(answer.body.clone()),
+            200 => Class::Transient(None),
+            _ => Class::of_failure(answer),
+        };
+        neighbour
+            .call(trace, "1", within, |client| client.get(&url), classify)
+            .await
+    }
+
+    fn series(registry: &Registry, name: &str) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).expect("metrics");
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn each_fault_ends_in_its_own_error_and_in_time() {
+        let server = Neighbours::start().await.expect("neighbours");
+        for (fault, error) in [
+            (Fault::Hang, NeighbourError::TimedOut),
+            (Fault::Slow(SOON), NeighbourError::TimedOut),
+            (Fault::Close, NeighbourError::CutOff),
+            (Fault::Cut(10), NeighbourError::CutOff),
+            (
+                Fault::Garbage,
+                NeighbourError::Transient {
+                    status: 200,
+                    retry_after: None,
+                },
+            ),
+            (
+                Fault::Status(503),
+                NeighbourError::Transient {
+                    status: 503,
+                    retry_after: None,
+                },
+            ),
+            (
+                Fault::Status(429),
+                NeighbourError::Throttled {
+                    status: 429,
+                    retry_after: None,
+                },
+            ),
+            (Fault::Status(401), NeighbourError::Final { status: 401 }),
+            (Fault::Status(302), NeighbourError::Final { status: 302 }),
+        ] {
+            let (neighbour, _) = neighbour(Settings {
+                attempt_timeout: if error == NeighbourError::TimedOut {
+                    Duration::from_millis(300)
+                } else {
+                    SOON
+                },
+                ..settings()
+            });
+            server.set_fault(Service::Tenants, fault);
+            let began = Instant::now();
+            let seen = ask(&neighbour, &server, Duration::from_millis(50)).await;
+            assert_eq!(seen, Err(error), "{fault}");
+            assert!(began.elapsed() < SOON, "{fault}");
+        }
+        drop(server);
+        let nobody = Neighbours::start().await.expect("neighbours");
+        let url = nobody.url();
+        drop(nobody);
+        let (neighbour, _) = neighbour(settings());
+        let seen = neighbour
+            .call(
+                Trace::default(),
+                "1",
+                Duration::from_millis(50),
+                |client| client.get(&url),
+                |_| Class::Done(()),
+            )
+            .await;
+        assert_eq!(seen, Err(NeighbourError::Connect));
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_tried_again_and_carries_its_trace() {
+        let server = Neighbours::start().await.expect("neighbours");
+        let (neighbour, _) = neighbour(settings());
+        server.set_fault(Service::Tenants, Fault::Status(500));
+        let healing = async {
+            while server.requests(Service::Tenants) < 2 {
+                tokio::task::yield_now().await;
+            }
+            server.set_fault(Service::Tenants, Fault::None);
+        };
+        let healing = tokio::time::timeout(SOON, healing);
+        let (seen, healed) = tokio::join!(ask(&neighbour, &server, SOON), healing);
+        healed.expect("it is asked again");
+        assert!(seen.is_ok_and(|body| body.starts_with(b"{")));
+        let requests = server.received(Service::Tenants);
+        assert!(requests.len() >= 3);
+        for request in requests {
+            assert_eq!(request.headers["x-correlation-id"], "c-1");
+            assert_eq!(request.headers["traceparent"], "00-1");
+            assert_eq!(request.headers["user-agent"], USER_AGENT);
+        }
+    }
+
+    #[test]
+    fn a_wait_that_is_asked_for_is_an_hour_at_most() {
+        let of = |value: &[u8]| {
+            let value = HeaderValue::from_bytes(value).expect("a value");
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]))
+        };
+        let soon = Some(Duration::from_secs(7));
+        assert_eq!(
+            (of(b"7"), of(b" 7 "), of(b"0")),
+            (soon, soon, Some(Duration::ZERO))
+        );
+        for long in [
+            "3601",
+            "9223372036854775807",
+            "18446744073709551615",
+            "99999999999999999999999999",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+        ] {
+            assert_eq!(of(long.as_bytes()), Some(LONGEST_WAIT), "{long}");
+        }
+        let past = of(b"Wed, 21 Oct 2015 07:28:00 GMT");
+        assert_eq!(past, Some(Duration::ZERO));
+        for nonsense in [&b""[..], b"-1", b"+7", b"1e9", b"7.5", b"soon", b"\xff"] {
+            assert_eq!(of(nonsense), None, "{nonsense:?}");
+        }
+        let mut several = HeaderMap::new();
+        for value in ["soon", "7", "99999999999999999999999999", "-1"] {
+            several.append(RETRY_AFTER, HeaderValue::from_static(value));
+        }
+        assert_eq!(retry_after(&several), Some(LONGEST_WAIT));
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_no_clock_can_add_ends_the_call() {
+        let server = Neighbours::start().await.expect("neighbours");
+        let (neighbour, _) = neighbour(settings());
+        let url = server.url();
+        let seen = neighbour
+            .call(
+                Trace::default(),
+                "",
+                SOON,
+                |client| client.get(&url),
+                |_| Class::<()>::Throttled(Some(Duration::MAX)),
+            )
+            .await;
+        assert!(matches!(seen, Err(NeighbourError::Throttled { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_not_kept() {
+        let server = Neighbours::start().await.expect("neighbours");
+        let (neighbour, _) = neighbour(Settings {
+            largest_answer_bytes: 10,
+            ..settings()
+        });
+        let seen = ask(&neighbour, &server, SOON).await;
+        assert_eq!(seen, Err(NeighbourError::TooLarge(10)));
+    }
+
+    #[tokio::test]
+    async fn the_breaker_opens_half_opens_and_closes() {
+        let server = Neighbours::start().await.expect("neighbours");
+        let (neighbour, registry) = neighbour(settings());
+        server.set_fault(Service::Tenants, Fault::Status(500));
+        for _ in 0..5 {
+            ask(&neighbour, &server, Duration::ZERO)
+                .await
+                .expect_err("500");
+        }
+        assert!(neighbour.leaves_alone("1"));
+        let asked = server.requests(Service::Tenants);
+        let seen = ask(&neighbour, &server, SOON).await;
+        assert_eq!(seen, Err(NeighbourError::BreakerOpen));
+        assert_eq!(server.requests(Service::Tenants), asked);
+        assert!(series(&registry, "breaker_state").ends_with(" 2"));
+
+        server.set_fault(Service::Tenants, Fault::Slow(Duration::from_millis(100)));
+        while neighbour.leaves_alone("1") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let both = tokio::join!(
+            ask(&neighbour, &server, SOON),
+            ask(&neighbour, &server, SOON)
+        );
+        assert!(both.0.is_ok());
+        assert_eq!(both.1, Err(NeighbourError::BreakerOpen));
+        assert_eq!(server.requests(Service::Tenants), asked + 1);
+        assert!(ask(&neighbour, &server, SOON).await.is_ok());
+        assert!(series(&registry, "breaker_state").ends_with(" 0"));
+    }
+
+    #[tokio::test]
+    async fn no_more_calls_at_once_than_allowed() {
+        let server = Neighbours::start().await.expect("neighbours");
+        let (neighbour, _) = neighbour(Settings {
+            most_at_once: 1,
+            ..settings()
+        });
+        server.set_fault(Service::Tenants, Fault::Hang);
+        let second = async {
+            let arrived = async || (server.requests(Service::Tenants) == 1).then_some(());
+            ::tests::waiting::eventually(SOON, "the first call", arrived).await;
+            ask(&neighbour, &server, Duration::from_millis(100)).await
+        };
+        let second = tokio::select! {
+            first = ask(&neighbour, &server, SOON) => panic!("{first:?} although nobody answers"),
+            second = second => second,
+        };
+        assert_eq!(second, Err(NeighbourError::Busy));
+        assert_eq!(server.requests(Service::Tenants), 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_given_up_is_no_verdict() {
+        let server = Neighbours::start().await.expect("neighbours");
+        let (neighbour, _) = neighbour(settings());
+        server.set_fault(Service::Tenants, Fault::Hang);
+        for _ in 0..10 {
+            let given_up =
+                tokio::time::timeout(Duration::from_millis(10), ask(&neighbour, &server, SOON));
+            given_up.await.expect_err("it hangs");
+        }
+        assert!(!neighbour.leaves_alone("1"));
+    }
+
+    #[test]
+    fn errors_name_nobody() {
+        ::tests::install_tls_provider();
+        let client = Client::new();
+        let error = client
+            .get("http://%/4915112345678")
+            .build()
+            .expect_err("no URL");
+        assert_eq!(reason(&error), NeighbourError::Unsendable);
+        assert!(!format!("{0} {0:?}", reason(&error)).contains("49151"));
+    }
+}

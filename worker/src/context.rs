@@ -1,0 +1,44 @@
+//! What all partitions of a worker use.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use shared::status::SetAsides;
+use tokio::sync::Semaphore;
+
+use crate::ask::numbers::Numbers;
+use crate::ask::state::StateManager;
+use crate::ask::tenants::Tenants;
+use crate::item::traffic::Traffic;
+use crate::metrics::Metrics;
+use crate::out::media::Media;
+use crate::out::publisher::Publisher;
+use crate::out::store::Store;
+use crate::read::lanes::LaneHasher;
+use crate::read::stream::Stream;
+
+/// What all partitions of a worker use.
+pub struct Work {
+    pub stream: Stream,
+    pub tenants: Arc<Tenants>,
+    /// `None`: events have no conversation.
+    pub state: Option<StateManager>,
+    pub publisher: Publisher,
+    pub store: Arc<Store>,
+    pub media: Arc<Media>,
+    pub numbers: Arc<Numbers>,
+    pub metrics: Metrics,
+    pub traffic: Arc<Traffic>,
+    /// For the status page.
+    pub set_asides: SetAsides,
+    pub hasher: LaneHasher,
+    /// How many entries wait for their tenant.
+    pub parked: Arc<AtomicUsize>,
+    /// One permit per conversation in work.
+    pub permits: Arc<Semaphore>,
+    /// One for each that asks the State Manager.
+    pub state_permits: Semaphore,
+    /// Bound on a partition's bodies in memory.
+    pub read_bytes: usize,
+    pub max_deliveries: usize,
+}

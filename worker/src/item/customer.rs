@@ -1,0 +1,242 @@
+//! Who an item is about. The same ids decide which items wait for each other and what the event
+//! says of the customer.
+
+use serde_json::value::RawValue;
+use shared::webhook::{Place, members, scalar};
+
+use crate::item::event::Direction;
+use crate::item::payload::{Contact, Payload, PayloadItem};
+use crate::read::lanes::{LaneHasher, LaneKey};
+
+/// The people of an item.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Customer {
+    pub wa_id: Option<String>,
+    pub user_id: Option<String>,
+    pub parent_user_id: Option<String>,
+    pub group_id: Option<String>,
+    /// What `contacts[]` says of them.
+    pub contact: Option<Contact>,
+    /// Ids that stand elsewhere in the item: the old and new ones of a `system` message.
+    aliases: Vec<String>,
+}
+
+/// Ids by the name Meta gives them, depending on who wrote.
+const FROM: [&str; 3] = ["from", "from_user_id", "from_parent_user_id"];
+const TO: [&str; 3] = ["to", "to_user_id", "to_parent_user_id"];
+
+impl Customer {
+    /// Reads the ids of an item. One that has none is about nobody.
+    pub fn of(payload: &Payload, item: &PayloadItem) -> Self {
+        let raw = payload.raw(item);
+        let change = payload.change(item);
+        let business = change.display_phone_number.as_deref().map(digits);
+        let not_business = |id: &String| business.as_deref() != Some(digits(id).as_str());
+        let mut customer = Self::default();
+        let ids = |names| texts(raw, names);
+        match item.place {
+            Place::Message | Place::StandbyMessage => customer.set(ids(FROM)),
+            Place::Echo | Place::HistoryEcho => customer.set(ids(TO)),
+            Place::StandbyEcho => {
+                // What was sent through an API is wrapped as it was sent.
+                let wrapped = members(raw, ["message"]).and_then(|[sent]| sent);
+                customer.receives(wrapped.unwrap_or(raw));
+            }
+            Place::Status | Place::StandbyStatus => customer.got(raw),
+            // Either side may be the business.
+            Place::HistoryThreadMessage
+            | Place::HistoryMessage
+            | Place::Call
+            | Place::CallStatus => {
+                let [from, from_user, from_parent] = ids(FROM);
+                let [to, to_user, to_parent] = ids(TO);
+                let [recipient, recipient_user, recipient_parent] = texts(
+                    raw,
+                    [
+                        "recipient_id",
+                        "recipient_user_id",
+                        "recipient_parent_user_id",
+                    ],
+                );
+                let thread = payload.thread(item);
+                let of_thread = |part: fn(&Contact) -> &Option<String>| {
+                    thread.and_then(|thread| part(&thread.contact).clone())
+                };
+                customer.set([
+                    thread
+                        .and_then(|thread| thread.id.clone())
+                        .or_else(|| of_thread(|contact| &contact.wa_id))
+                        .or(from.filter(not_business))
+                        .or(to.filter(not_business))
+                        .or(recipient),
+                    of_thread(|contact| &contact.user_id)
+                        .or(from_user)
+                        .or(to_user)
+                        .or(recipient_user),
+                    of_thread(|contact| &contact.parent_user_id)
+                        .or(from_parent)
+                        .or(to_parent)
+                        .or(recipient_parent),
+                ]);
+                customer.contact = thread.map(|thread| thread.contact.clone());
+            }
+            Place::UserAction | Place::ValueErrors | Place::Change => {}
+        }
+        let [group_id] = texts(raw, ["group_id"]);
+        customer.group_id = customer.group_id.or(group_id);
+        customer.aliases = system_ids(raw);
+        customer.contact = customer.find(&change.contacts).or(customer.contact);
+        customer
+    }
+
+    /// The ids of a status. Of a group's, the customer is the member of the group.
+    fn got(&mut self, raw: &RawValue) {
+        let [id, user, parent, older_parent, oldest_parent, kind] = texts(
+            raw,
+            [
+                "recipient_id",
+                "recipient_user_id",
+                "recipient_parent_user_id",
+                "parent_recipient_user_id",
+                "parent_user_id",
+                "recipient_type",
+            ],
+        );
+        if kind.as_deref() != Some("group") {
+            return self.set([id, user, parent.or(older_parent).or(oldest_parent)]);
+        }
+        self.group_id = id;
+        let [member, older_member, user, parent] = texts(
+            raw,
+            [
+                "recipient_participant_id",
+                "participant_recipient_id",
+                "recipient_participant_user_id",
+                "recipient_participant_parent_user_id",
+            ],
+        );
+        self.set([member.or(older_member), user, parent]);
+    }
+
+    /// The ids of what the business sent through an API, where `recipient` is a user id.
+    fn receives(&mut self, sent: &RawValue) {
+        let [to, user, parent] = texts(sent, TO);
+        let [recipient, kind] = texts(sent, ["recipient", "recipient_type"]);
+        if kind.as_deref() == Some("group") {
+            self.group_id = to;
+        } else {
+            self.set([to, user.or(recipient), parent]);
+        }
+    }
+
+    /// Who wrote a message of the history; `None` where that can't be told.
+    pub fn direction(&self, payload: &Payload, item: &PayloadItem) -> Option<Direction> {
+        let [from, from_user, _] = texts(payload.raw(item), FROM);
+        let business = payload.change(item).display_phone_number.as_deref();
+        let Some(from) = from.as_deref().map(digits) else {
+            return from_user.map(|_| Direction::Inbound);
+        };
+        if business.map(digits).as_ref() == Some(&from) {
+            return Some(Direction::Outbound);
+        }
+        let customer = self.wa_id.as_deref().map(digits);
+        (customer.as_ref() == Some(&from)).then_some(Direction::Inbound)
+    }
+
+    fn set(&mut self, [wa_id, user_id, parent_user_id]: [Option<String>; 3]) {
+        self.wa_id = wa_id;
+        self.user_id = user_id;
+        self.parent_user_id = parent_user_id;
+    }
+
+    /// The contact of this customer: by user id, then by phone; never by position, since Meta
+    /// gathers contacts of several items.
+    fn find(&self, contacts: &[Contact]) -> Option<Contact> {
+        let by = |mine: &Option<String>, theirs: fn(&Contact) -> &Option<String>| {
+            let mine = mine.as_ref()?;
+            contacts
+                .iter()
+                .find(|contact| theirs(contact).as_deref().map(plain) == Some(plain(mine)))
+        };
+        by(&self.user_id, |contact| &contact.user_id)
+            .or_else(|| by(&self.wa_id, |contact| &contact.wa_id))
+            .cloned()
+    }
+
+    /// Every id of theirs: the item's, their contact's, and those of a `system` message.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        let contact = self.contact.as_ref();
+        [&self.wa_id, &self.user_id, &self.parent_user_id]
+            .into_iter()
+            .flatten()
+            .chain(contact.and_then(|contact| contact.wa_id.as_ref()))
+            .chain(contact.and_then(|contact| contact.user_id.as_ref()))
+            .chain(contact.and_then(|contact| contact.parent_user_id.as_ref()))
+            .chain(&self.aliases)
+            .map(String::as_str)
+    }
+
+    /// What the item must be in order with: its group, else each id of its customer, else its
+    /// account and field.
+    pub fn lane_keys(
+        &self,
+        hasher: &LaneHasher,
+        payload: &Payload,
+        item: &PayloadItem,
+    ) -> Vec<LaneKey> {
+        let number = item
+            .phone_number_id
+            .as_deref()
+            .unwrap_or(&payload.entry.waba_id);
+        if let Some(group) = &self.group_id {
+            return vec![hasher.key(&["group", number, group])];
+        }
+        let keys: Vec<_> = self
+            .ids()
+            .map(|id| hasher.key(&["customer", number, plain(id)]))
+            .collect();
+        if keys.is_empty() {
+            vec![hasher.key(&["field", &payload.entry.waba_id, &item.field])]
+        } else {
+            keys
+        }
+    }
+}
+
+fn system_ids(raw: &RawValue) -> Vec<String> {
+    let Some([Some(system)]) = members(raw, ["system"]) else {
+        return Vec::new();
+    };
+    texts(
+        system,
+        [
+            "wa_id",
+            "new_wa_id",
+            "customer",
+            "user_id",
+            "parent_user_id",
+            "previous_user_id",
+            "previous_parent_user_id",
+        ],
+    )
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn texts<const N: usize>(raw: &RawValue, names: [&str; N]) -> [Option<String>; N] {
+    members(raw, names).unwrap_or([None; N]).map(|text| {
+        text.and_then(scalar)
+            .map(|text| text.into_owned())
+            .filter(|text| !text.is_empty())
+    })
+}
+
+/// Meta writes some phones with `+`.
+fn plain(id: &str) -> &str {
+    id.trim_start_matches('+')
+}
+
+fn digits(text: impl AsRef<str>) -> String {
+    text.as_ref().chars().filter(char::is_ascii_digit).collect()
+}

@@ -1,0 +1,317 @@
+//! The published contract, made of the same types that events are written with: a JSON Schema of every
+//! event, and an AsyncAPI document of the exchange, its routing keys and queues.
+
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use serde_json::{Map, Value, json};
+use strum::IntoEnumIterator;
+
+use super::call::CallWord;
+use super::message_type::MessageType;
+use super::status::StatusWord;
+use super::{Document, EventType, QUEUES, SCHEMA_VERSION, account};
+
+const SCHEMA_ID: &str = "event.schema.json";
+
+/// JSON Schema 2020-12 of every event.
+pub fn schema() -> Value {
+    let mut generator = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator();
+    let conditions = EventType::iter().map(part_of_event).collect::<Vec<_>>();
+    let contents = contents(&mut generator);
+    let details = details(&mut generator);
+    let mut schema = generator.into_root_schema_for::<Document<'_>>().to_value();
+    schema["$id"] = SCHEMA_ID.into();
+    schema["title"] = "Event".into();
+    schema["properties"]["schemaVersion"]["const"] = SCHEMA_VERSION.into();
+    let names: Vec<_> = EventType::iter().map(EventType::name).collect();
+    schema["properties"]["eventType"]["enum"] = names.into();
+    schema["allOf"] = conditions.into();
+    schema["$defs"]["Message"]["allOf"] = contents;
+    schema["$defs"]["Account"]["allOf"] = details;
+    drop_marks_of_reading(&mut schema);
+    schema
+}
+
+/// What an event's reader has nothing of: which members are not read from Meta.
+fn drop_marks_of_reading(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.retain(|name, value| !(name == "readOnly" && value.is_boolean()));
+            if members.contains_key("type")
+                || members.contains_key("anyOf")
+                || members.contains_key("$ref")
+            {
+                members.shift_remove("default");
+            }
+            members.values_mut().for_each(drop_marks_of_reading);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(drop_marks_of_reading),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Which part an event of a type has; it has no other.
+fn part_of_event(kind: EventType) -> Value {
+    let only = |parts: &[&str]| {
+        let all = ["message", "status", "account", "call"];
+        let not: Map<_, _> = all
+            .into_iter()
+            .filter(|part| !parts.contains(part))
+            .map(|part| (part.to_owned(), json!(false)))
+            .collect();
+        match parts {
+            [part] => json!({"required": [part], "properties": not}),
+            _ => json!({
+                "oneOf": parts.iter().map(|part| json!({"required": [part]})).collect::<Vec<_>>(),
+                "properties": not,
+            }),
+        }
+    };
+    let then = match kind {
+        EventType::MessageReceived | EventType::MessageEcho | EventType::MessageHistory => {
+            only(&["message"])
+        }
+        EventType::MediaStored | EventType::MediaFailed => {
+            let mut then = only(&["message"]);
+            then["properties"]["message"] = json!({"required": ["media"]});
+            then
+        }
+        // A receipt can stand by too.
+        EventType::MessageStandby => only(&["message", "status"]),
+        EventType::StatusUpdated => only(&["status"]),
+        EventType::CallUpdated => only(&["call"]),
+        EventType::AccountUpdated => only(&["account"]),
+    };
+    condition("eventType", kind.name(), then)
+}
+
+fn condition(property: &str, value: &str, then: Value) -> Value {
+    json!({
+        "if": {"properties": {property: {"const": value}}, "required": [property]},
+        "then": then,
+    })
+}
+
+/// The content of each type of message.
+fn contents(generator: &mut SchemaGenerator) -> Value {
+    let names: Vec<_> = MessageType::iter().map(MessageType::name).collect();
+    let others = json!({
+        "if": {"properties": {"type": {"enum": names}}},
+        "else": {"properties": {"content": {"type": "null"}}},
+    });
+    MessageType::iter()
+        .map(|kind| {
+            let content = match kind.processor() {
+                Some(processor) => or_null((processor.schema)(generator).to_value()),
+                None => json!({"type": "null"}),
+            };
+            condition(
+                "type",
+                kind.name(),
+                json!({"properties": {"content": content}}),
+            )
+        })
+        .chain([others])
+        .collect()
+}
+
+/// The details of each field of accounts.
+fn details(generator: &mut SchemaGenerator) -> Value {
+    account::TYPED
+        .iter()
+        .map(|field| {
+            let details = (field.schema)(generator).to_value();
+            condition(
+                "field",
+                field.name,
+                json!({"properties": {"details": details}}),
+            )
+        })
+        .collect()
+}
+
+fn or_null(schema: Value) -> Value {
+    json!({"anyOf": [schema, {"type": "null"}]})
+}
+
+/// Routing keys of events of a type, without the tenant.
+fn routes(kind: EventType) -> (&'static str, Vec<&'static str>, &'static str) {
+    let types = || {
+        MessageType::iter()
+            .map(MessageType::name)
+            .collect::<Vec<_>>()
+    };
+    let statuses = || StatusWord::iter().map(<&str>::from).collect::<Vec<_>>();
+    match kind {
+        EventType::MessageReceived => ("message", types(), "A customer's message."),
+        EventType::MessageStandby => (
+            "standby",
+            types().into_iter().chain(statuses()).collect(),
+            "What went on in a chat that Meta's agent has: messages of both sides, and statuses.",
+        ),
+        EventType::MessageEcho => (
+            "echo",
+            types(),
+            "A message that the business wrote in the WhatsApp Business app.",
+        ),
+        EventType::MessageHistory => (
+            "history",
+            types(),
+            "A message, of either side, from before the number joined the API.",
+        ),
+        EventType::MediaStored => (
+            "media",
+            vec!["stored"],
+            "The media of a message is in the store.",
+        ),
+        EventType::MediaFailed => (
+            "media",
+            vec!["failed"],
+            "The media of a message can't be had.",
+        ),
+        EventType::StatusUpdated => (
+            "status",
+            statuses(),
+            "What became of a message that the business sent.",
+        ),
+        EventType::CallUpdated => (
+            "call",
+            CallWord::iter().map(<&str>::from).collect(),
+            "A call, or what became of one.",
+        ),
+        EventType::AccountUpdated => (
+            "account",
+            Vec::new(),
+            "Anything else: Meta's field is the word of the routing key, with `_` for what isn't a letter, digit, `_` or `-`.",
+        ),
+    }
+}
+
+/// AsyncAPI 3.0.0, for the default exchange.
+pub fn asyncapi() -> Value {
+    let mut channels = Map::new();
+    let mut operations = Map::new();
+    let mut messages = Map::new();
+    for kind in EventType::iter() {
+        let (group, words, summary) = routes(kind);
+        let name = camel(kind.name());
+        let words = if words.is_empty() {
+            json!({"description": "Meta's field"})
+        } else {
+            json!({"enum": words})
+        };
+        channels.insert(
+            name.clone(),
+            json!({
+                "address": format!("{group}.{{word}}.{{tenantId}}"),
+                "parameters": {
+                    "word": words,
+                    "tenantId": {"description": "The tenant's id, with `_` for what isn't a letter, digit, `_` or `-`"},
+                },
+                "messages": {&name: {"$ref": format!("#/components/messages/{name}")}},
+                "bindings": {"amqp": {
+                    "is": "routingKey",
+                    "exchange": {"name": "whatsapp.inbound", "type": "topic", "durable": true, "autoDelete": false, "vhost": "/"},
+                    "bindingVersion": "0.3.0",
+                }},
+            }),
+        );
+        operations.insert(
+            format!("{name}Published"),
+            json!({
+                "action": "send",
+                "channel": {"$ref": format!("#/channels/{name}")},
+                "summary": summary,
+                "bindings": {"amqp": {"deliveryMode": 2, "mandatory": true, "timestamp": true, "bindingVersion": "0.3.0"}},
+            }),
+        );
+        messages.insert(
+            name,
+            json!({
+                "name": kind.name(),
+                "summary": summary,
+                "contentType": "application/json",
+                "correlationId": {"location": "$message.payload#/correlationId"},
+                "headers": {"$ref": "#/components/schemas/headers"},
+                "payload": {
+                    "schemaFormat": "application/schema+json;version=draft-2020-12",
+                    "schema": {
+                        "allOf": [
+                            {"$ref": SCHEMA_ID},
+                            {"properties": {"eventType": {"const": kind.name()}}},
+                        ],
+                    },
+                },
+                "bindings": {"amqp": {"messageType": kind.name(), "bindingVersion": "0.3.0"}},
+            }),
+        );
+    }
+    for (queue, keys) in QUEUES {
+        let dead = format!("{queue}.DLQ");
+        channels.insert(
+            queue.to_owned(),
+            queue_channel(
+                queue,
+                &format!("Bound to whatsapp.inbound by {}.", keys.join(", ")),
+            ),
+        );
+        channels.insert(
+            dead.clone(),
+            queue_channel(
+                &dead,
+                &format!(
+                    "What consumers of {queue} rejected, by the exchange whatsapp.inbound.dlx."
+                ),
+            ),
+        );
+    }
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "WhatsApp Business events",
+            "version": SCHEMA_VERSION,
+            "description": "What the worker publishes to RabbitMQ. The AMQP `message_id` is the `eventId`: an event that is repeated after a crash has the same.",
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            "messages": messages,
+            "schemas": {"headers": {
+                "type": "object",
+                "required": ["x-tenant-id", "x-schema-version", "x-deduplication-header"],
+                "properties": {
+                    "x-tenant-id": {"type": "string"},
+                    "x-schema-version": {"type": "string", "const": SCHEMA_VERSION},
+                    "x-deduplication-header": {"type": "string", "format": "uuid", "description": "The eventId"},
+                    "traceparent": {"type": "string", "description": "W3C trace context"},
+                    "x-replay-id": {"type": "string", "description": "Of the replay that published it"},
+                },
+            }},
+        },
+    })
+}
+
+fn queue_channel(name: &str, description: &str) -> Value {
+    json!({
+        "address": name,
+        "description": description,
+        "bindings": {"amqp": {
+            "is": "queue",
+            "queue": {"name": name, "durable": true, "exclusive": false, "autoDelete": false, "vhost": "/"},
+            "bindingVersion": "0.3.0",
+        }},
+    })
+}
+
+/// `messageReceived` of `message.received`.
+fn camel(name: &str) -> String {
+    let mut words = name.split('.');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |camel, word| {
+        let mut letters = word.chars();
+        let upper = letters.next().map(|first| first.to_ascii_uppercase());
+        camel + &upper.into_iter().chain(letters).collect::<String>()
+    })
+}

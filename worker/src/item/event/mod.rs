@@ -1,0 +1,589 @@
+//! One item becomes one event. [`read`] takes the item apart, whatever it is; the place it stood at
+//! says which part types it ([`message`], [`status`], [`call`], [`account`]), of a message the
+//! [`message_type`] says which file reads its content. What none of them holds travels in `raw`, so an
+//! item that nobody has seen before is an event too.
+
+mod read;
+mod values;
+
+pub mod message_type;
+
+mod message;
+
+mod audio;
+mod button;
+mod contacts;
+mod document;
+mod edit;
+mod image;
+mod interactive;
+mod location;
+mod order;
+mod reaction;
+mod revoke;
+mod sticker;
+mod system;
+mod template;
+mod text;
+mod unsupported;
+mod video;
+
+pub mod media;
+
+mod call;
+mod errors;
+mod status;
+
+mod account;
+
+pub mod channel;
+mod person;
+pub mod phone;
+
+pub mod contract;
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+use shared::webhook::{Place, members, scalar};
+use strum::{EnumIter, IntoStaticStr};
+use uuid::Uuid;
+
+use self::account::Account;
+use self::call::Call;
+use self::channel::{Channel, NumberProfile, channel};
+use self::errors::MetaError;
+use self::media::MediaState;
+pub use self::message::Direction;
+use self::message::{History, Message};
+use self::message_type::MessageType;
+use self::person::{Person, person};
+use self::read::{Reading, Sent, Unreadable};
+use self::status::Status;
+use self::values::Text;
+pub(crate) use self::values::Timestamp;
+use crate::item::customer::Customer;
+use crate::item::payload::{Payload, PayloadItem};
+use crate::item::tenant::Tenant;
+
+/// The queues and what is bound to each.
+pub(crate) const QUEUES: [(&str, &[&str]); 3] = [
+    ("INBOUND_WHATSAPP_MESSAGES", &["message.#", "media.#"]),
+    ("WHATSAPP_STATUS_UPDATES", &["status.#"]),
+    (
+        "WHATSAPP_EVENTS",
+        &["account.#", "standby.#", "echo.#", "history.#", "call.#"],
+    ),
+];
+
+pub const SCHEMA_VERSION: &str = "1.0";
+
+/// Namespace of event ids (UUIDv5 of the item's identity and the event type).
+const EVENT_IDS: Uuid = Uuid::from_u128(0x6f1c_7b1e_52a4_4a3c_9d10_6b0f_e1d2_a7c4);
+
+/// An event ready to be published.
+#[derive(Debug)]
+pub struct Event {
+    pub id: Uuid,
+    pub kind: &'static str,
+    pub routing_key: String,
+    pub body: Vec<u8>,
+    pub correlation_id: String,
+    pub traceparent: String,
+    pub tenant_id: String,
+    /// Empty unless a replay publishes it.
+    pub replay_id: String,
+    /// Seconds since 1970.
+    pub occurred_at: u64,
+}
+
+/// Why an item can't be an event.
+#[derive(Debug, thiserror::Error)]
+#[error("the event can't be written: {0}")]
+pub struct Unwritable(#[from] serde_json::Error);
+
+/// Where the raw payload lies.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RawObject {
+    pub bucket: String,
+    pub key: String,
+}
+
+/// What is known of an item beside what it says itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    pub tenant: &'a Tenant,
+    pub raw_object: Option<&'a RawObject>,
+    pub number: Option<&'a NumberProfile>,
+    pub media: Option<&'a MediaState>,
+    /// What the State Manager says of the conversation, a JSON object.
+    pub conversation: Option<&'a RawValue>,
+    /// Neighbours that could not be asked.
+    pub degraded: &'a [&'static str],
+}
+
+impl<'a> Known<'a> {
+    /// Nothing but the tenant.
+    pub fn of(tenant: &'a Tenant) -> Self {
+        Self {
+            tenant,
+            raw_object: None,
+            number: None,
+            media: None,
+            conversation: None,
+            degraded: &[],
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+pub enum EventType {
+    #[strum(serialize = "message.received")]
+    MessageReceived,
+    #[strum(serialize = "message.standby")]
+    MessageStandby,
+    #[strum(serialize = "message.echo")]
+    MessageEcho,
+    #[strum(serialize = "message.history")]
+    MessageHistory,
+    #[strum(serialize = "media.stored")]
+    MediaStored,
+    #[strum(serialize = "media.failed")]
+    MediaFailed,
+    #[strum(serialize = "status.updated")]
+    StatusUpdated,
+    #[strum(serialize = "call.updated")]
+    CallUpdated,
+    #[strum(serialize = "account.updated")]
+    AccountUpdated,
+}
+
+impl EventType {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// Id of the event of this type of an item.
+    pub(crate) fn id(self, item: &PayloadItem) -> Uuid {
+        let mut name = item.identity.0.to_vec();
+        name.extend(self.name().as_bytes());
+        Uuid::new_v5(&EVENT_IDS, &name)
+    }
+}
+
+impl Serialize for EventType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// What sort of item it is, from a closed set: the type of a message, or `status`, `call`, `account`.
+pub fn item_type(payload: &Payload, item: &PayloadItem) -> &'static str {
+    match item.place {
+        Place::Message
+        | Place::StandbyMessage
+        | Place::StandbyEcho
+        | Place::Echo
+        | Place::HistoryThreadMessage
+        | Place::HistoryMessage
+        | Place::HistoryEcho => {
+            let [kind] = members(payload.raw(item), ["type"]).unwrap_or_default();
+            let kind = kind.and_then(scalar).unwrap_or_default();
+            MessageType::of(&kind).name()
+        }
+        Place::Status | Place::StandbyStatus => "status",
+        Place::Call | Place::CallStatus => "call",
+        Place::UserAction | Place::ValueErrors | Place::Change => "account",
+    }
+}
+
+/// One thing that happened on WhatsApp.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Event")]
+struct Document<'a> {
+    /// Raised in its first number when something that was there changes its meaning or goes.
+    schema_version: &'static str,
+    /// The same for the same item, however often it is published; also the AMQP `message_id`.
+    #[schemars(with = "String", extend("format" = "uuid"))]
+    event_id: Uuid,
+    #[schemars(with = "String")]
+    event_type: EventType,
+    /// `X-Correlation-Id` of the webhook.
+    correlation_id: &'a str,
+    #[schemars(extend("const" = "whatsapp"))]
+    source: &'static str,
+    /// When it happened, as Meta says; else `receivedAt`.
+    #[schemars(extend("format" = "date-time"))]
+    occurred_at: String,
+    /// When the webhook came.
+    #[schemars(extend("format" = "date-time"))]
+    received_at: String,
+    /// When this event was made.
+    #[schemars(extend("format" = "date-time"))]
+    processed_at: String,
+    tenant: TenantPart<'a>,
+    channel: Channel<'a>,
+    /// `null` for what is about nobody.
+    customer: Option<Person<'a>>,
+    /// What the State Manager says of the conversation, as it says it.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
+    conversation: Option<&'a RawValue>,
+    /// The conversation is a group's.
+    group_id: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Message>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<Account<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<Call>,
+    /// Errors that Meta reports beside the items of a change: they stand in each event of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<MetaError>>,
+    /// What else stood beside the items of a change and isn't known here, by its name, as sent.
+    #[serde(skip_serializing_if = "Beside::is_empty")]
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    beside: Beside<'a>,
+    /// The item as Meta sent it, unless all of it is typed above. A string with the item's JSON if
+    /// common readers of JSON would refuse it (a lone surrogate, `1e400`, more than 56 levels).
+    #[schemars(with = "serde_json::Value")]
+    raw: Option<Sent<'a>>,
+    /// The first member that could not be read; `raw` has it, or `account.value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<Unreadable>,
+    /// The whole webhook in the object store.
+    raw_object: Option<&'a RawObject>,
+    /// Neighbours that could not be asked: what they know is missing here.
+    degraded: &'a [&'static str],
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tenant")]
+struct TenantPart<'a> {
+    id: &'a str,
+    name: Option<&'a str>,
+}
+
+/// Members of a change that stood beside its items.
+#[derive(Default)]
+struct Beside<'a>(Vec<(Cow<'a, str>, Sent<'a>)>);
+
+impl Beside<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Beside<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, sent)| (name, sent)))
+    }
+}
+
+/// The typed part of an item, and where the event goes.
+struct Part<'a> {
+    kind: EventType,
+    /// Routing key without the tenant.
+    route: String,
+    /// When it happened.
+    timestamp: Option<Timestamp>,
+    message: Option<Message>,
+    status: Option<Status>,
+    account: Option<Account<'a>>,
+    call: Option<Call>,
+    /// Account events hold the item in `account.value`.
+    holds_all: bool,
+}
+
+impl Part<'_> {
+    fn new(kind: EventType, group: &str, word: &str) -> Self {
+        Self {
+            kind,
+            route: format!("{group}.{word}"),
+            timestamp: None,
+            message: None,
+            status: None,
+            account: None,
+            call: None,
+            holds_all: false,
+        }
+    }
+}
+
+/// Makes the event of an item.
+///
+/// # Errors
+/// [`Unwritable`], which no input is known to cause.
+pub fn event(
+    payload: &Payload,
+    item: &PayloadItem,
+    known: &Known<'_>,
+) -> Result<Event, Unwritable> {
+    let mut reading = Reading::of(payload.raw(item));
+    let customer = Customer::of(payload, item);
+    let part = part(payload, item, known, &customer, &mut reading);
+    let mut document = Document::new(payload, item, known, &customer, part.kind);
+    document.occur(part.timestamp);
+    document.message = part.message;
+    document.status = part.status;
+    document.account = part.account;
+    document.call = part.call;
+    document.add_surroundings(payload, item, &customer);
+    document.raw = (reading.raw()).filter(|_| !(part.holds_all && reading.is_sound()));
+    document.unreadable = reading.into_unreadable();
+    document.into_event(payload, &part.route)
+}
+
+/// The event that ends a `pending` of an earlier one; `None` while `known.media` hasn't ended.
+///
+/// # Errors
+/// [`Unwritable`], which no input is known to cause.
+pub fn media_follow_up(
+    payload: &Payload,
+    item: &PayloadItem,
+    known: &Known<'_>,
+) -> Result<Option<Event>, Unwritable> {
+    let (kind, word) = match known.media {
+        None | Some(MediaState::Pending) => return Ok(None),
+        Some(MediaState::Stored { .. }) => (EventType::MediaStored, "stored"),
+        Some(MediaState::Failed { .. }) => (EventType::MediaFailed, "failed"),
+    };
+    let mut reading = Reading::of(payload.raw(item));
+    let (message, _) = message::message(&mut reading, item.place, known.media);
+    let customer = Customer::of(payload, item);
+    let mut document = Document::new(payload, item, known, &customer, kind);
+    document.occur(message.timestamp);
+    document.message = Some(Message {
+        id: message.id,
+        kind: message.kind,
+        timestamp: message.timestamp,
+        direction: Some(Direction::Inbound),
+        media: message.media,
+        ..Message::default()
+    });
+    document
+        .into_event(payload, &format!("media.{word}"))
+        .map(Some)
+}
+
+fn part<'a>(
+    payload: &'a Payload,
+    item: &'a PayloadItem,
+    known: &Known<'_>,
+    customer: &Customer,
+    reading: &mut Reading<'a>,
+) -> Part<'a> {
+    let message = |reading: &mut Reading<'a>, kind, group, direction| {
+        let (mut message, word) = message::message(reading, item.place, known.media);
+        message.direction = direction;
+        Part {
+            timestamp: message.timestamp,
+            message: Some(message),
+            ..Part::new(kind, group, word.name())
+        }
+    };
+    let status = |reading: &mut Reading<'a>, kind, group| {
+        let (status, word) = status::status(reading);
+        Part {
+            timestamp: status.timestamp,
+            status: Some(status),
+            ..Part::new(kind, group, word.into())
+        }
+    };
+    let account = |reading: &mut Reading<'a>, field: &'a str| {
+        let timestamp = reading.text("timestamp").and_then(Timestamp::of_seconds);
+        Part {
+            timestamp: timestamp.or_else(|| {
+                let seconds = payload.change(item).entry_time.as_deref()?;
+                Timestamp::of_seconds(seconds)
+            }),
+            account: Some(Account {
+                field,
+                value: reading.sound(),
+                details: account::details(reading, field),
+            }),
+            holds_all: true,
+            ..Part::new(EventType::AccountUpdated, "account", &word(field))
+        }
+    };
+    let (inbound, outbound) = (Some(Direction::Inbound), Some(Direction::Outbound));
+    match item.place {
+        Place::Message => message(reading, EventType::MessageReceived, "message", inbound),
+        Place::StandbyMessage => message(reading, EventType::MessageStandby, "standby", inbound),
+        Place::StandbyEcho => message(reading, EventType::MessageStandby, "standby", outbound),
+        Place::Echo => message(reading, EventType::MessageEcho, "echo", outbound),
+        Place::HistoryEcho => message(reading, EventType::MessageHistory, "history", outbound),
+        Place::HistoryThreadMessage | Place::HistoryMessage => {
+            let direction = customer.direction(payload, item);
+            message(reading, EventType::MessageHistory, "history", direction)
+        }
+        Place::Status => status(reading, EventType::StatusUpdated, "status"),
+        Place::StandbyStatus => status(reading, EventType::MessageStandby, "standby"),
+        Place::Call | Place::CallStatus => {
+            let (call, word) = call::call(reading);
+            Part {
+                timestamp: call.timestamp,
+                call: Some(call),
+                ..Part::new(EventType::CallUpdated, "call", word.into())
+            }
+        }
+        Place::UserAction => account(reading, account::USER_ACTIONS),
+        Place::ValueErrors => account(reading, account::ERRORS),
+        Place::Change if item.field.is_empty() => account(reading, "unknown"),
+        Place::Change => account(reading, &item.field),
+    }
+}
+
+impl<'a> Document<'a> {
+    /// What all events of an item have.
+    fn new(
+        payload: &'a Payload,
+        item: &'a PayloadItem,
+        known: &Known<'a>,
+        customer: &'a Customer,
+        event_type: EventType,
+    ) -> Self {
+        let received_at = rfc3339(time(payload.entry.received_at_ms));
+        Self {
+            schema_version: SCHEMA_VERSION,
+            event_id: event_type.id(item),
+            event_type,
+            correlation_id: &payload.entry.correlation_id,
+            source: "whatsapp",
+            occurred_at: received_at.clone(),
+            received_at,
+            processed_at: rfc3339(Utc::now()),
+            tenant: TenantPart {
+                id: &known.tenant.id,
+                name: known.tenant.name.as_deref(),
+            },
+            channel: channel(payload, item, known.number),
+            customer: person(customer),
+            conversation: known
+                .conversation
+                .filter(|raw| matches!(Sent::of(raw), Sent::Json(_))),
+            group_id: customer.group_id.as_deref().map(Cow::Borrowed),
+            message: None,
+            status: None,
+            account: None,
+            call: None,
+            errors: None,
+            beside: Beside::default(),
+            raw: None,
+            unreadable: None,
+            raw_object: known.raw_object,
+            degraded: known.degraded,
+        }
+    }
+
+    /// What stands around an item in its change.
+    fn add_surroundings(
+        &mut self,
+        payload: &'a Payload,
+        item: &'a PayloadItem,
+        customer: &'a Customer,
+    ) {
+        let contact = customer.contact.as_ref();
+        let odd_contact = contact.and_then(|contact| payload.odd_contact(contact));
+        for (name, raw) in payload.beside(item).chain(odd_contact) {
+            self.beside.0.push((name, Sent::of(raw)));
+        }
+        if let Some(raw) = payload.change_errors(item) {
+            let errors: Vec<MetaError> = self.typed_beside("errors", raw);
+            self.errors = Some(errors).filter(|errors| !errors.is_empty());
+        }
+        let Some(mut message) = self.message.take() else {
+            return;
+        };
+        if let Some(group_id) = message.group_id.take() {
+            self.group_id = Some(Cow::Owned(group_id.0));
+        }
+        if let Some(raw) = payload.conversation_context(item) {
+            message.conversation_context = Some(self.typed_beside("conversation_context", raw));
+        }
+        if let Some(thread) = payload.thread(item) {
+            let metadata = payload.history_metadata(thread);
+            let chunk = metadata.map(|raw| self.typed_beside("history.metadata", raw));
+            message.history = Some(History {
+                thread_id: thread.id.clone().map(Text),
+                status: message.history.take().and_then(|history| history.status),
+                ..chunk.unwrap_or_default()
+            });
+        }
+        self.message = Some(message);
+    }
+
+    /// Types what stands beside the items; unless that holds all of it, it is there as sent too.
+    fn typed_beside<T: DeserializeOwned + Default>(
+        &mut self,
+        name: &'static str,
+        raw: &'a RawValue,
+    ) -> T {
+        let mut reading = Reading::of(raw);
+        let typed = reading.rest();
+        let sent = reading.raw().map(|sent| (Cow::Borrowed(name), sent));
+        self.beside.0.extend(sent);
+        typed
+    }
+
+    fn occur(&mut self, at: Option<Timestamp>) {
+        if let Some(Timestamp(at)) = at {
+            self.occurred_at = rfc3339(at);
+        }
+    }
+
+    fn into_event(self, payload: &Payload, route: &str) -> Result<Event, Unwritable> {
+        let occurred_at = DateTime::parse_from_rfc3339(&self.occurred_at).unwrap_or_default();
+        Ok(Event {
+            id: self.event_id,
+            kind: self.event_type.name(),
+            routing_key: format!("{route}.{}", word(self.tenant.id)),
+            body: serde_json::to_vec(&self)?,
+            correlation_id: payload.entry.correlation_id.clone(),
+            traceparent: payload.entry.traceparent.clone(),
+            tenant_id: self.tenant.id.to_owned(),
+            replay_id: payload.entry.replay_id().to_owned(),
+            occurred_at: occurred_at.timestamp().try_into().unwrap_or(0),
+        })
+    }
+}
+
+/// A word of a routing key: dots would add levels, `*` and `#` mean something, and AMQP allows 255
+/// bytes in all.
+fn word(text: &str) -> String {
+    text.chars()
+        .take(100)
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect()
+}
+
+fn time(ms: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(ms).unwrap_or_default()
+}
+
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_routing_key_has_no_more_words_than_it_should() {
+        assert_eq!(word("a.b*c#d-é_1"), "a_b_c_d-__1");
+    }
+}

@@ -1,0 +1,74 @@
+//! Who owns a business account.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// The owner of a business account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tenant {
+    #[serde(rename = "tenantId")]
+    pub id: String,
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub status: Status,
+    /// Webhooks per minute and account, instead of the limit that ingress is set to.
+    #[serde(default)]
+    pub rate_limit_per_minute: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    #[default]
+    Active,
+    Suspended,
+    /// Anything else: nobody knows what may be done, so it counts as suspended.
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let status = serde_json::Value::deserialize(deserializer)?;
+        Ok(match status.as_str() {
+            Some("active") => Self::Active,
+            Some("suspended") => Self::Suspended,
+            Some(_) | None => Self::Other,
+        })
+    }
+}
+
+/// Whose an account is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Active(Arc<Tenant>),
+    Suspended(Arc<Tenant>),
+    Unknown,
+    /// The Tenant Service has been answering for a while what can't be used.
+    Unusable,
+}
+
+impl Verdict {
+    pub(crate) fn of(tenant: Option<Tenant>) -> Self {
+        match tenant.map(Arc::new) {
+            Some(tenant) => match tenant.status {
+                Status::Active => Self::Active(tenant),
+                Status::Suspended | Status::Other => Self::Suspended(tenant),
+            },
+            None => Self::Unknown,
+        }
+    }
+
+    pub fn tenant_id(&self) -> Option<&str> {
+        self.tenant().map(|tenant| &*tenant.id)
+    }
+
+    pub(crate) fn tenant(&self) -> Option<&Tenant> {
+        match self {
+            Self::Active(tenant) | Self::Suspended(tenant) => Some(tenant),
+            Self::Unknown | Self::Unusable => None,
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! `worker inspect`: where everything is. Nothing is changed, and what is away is `unknown`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use lapin::ConnectionProperties;
+use redis::RedisResult;
+use serde::Serialize;
+use shared::keys::GROUP;
+use shared::script::Script;
+use url::Url;
+
+use super::paper::{Paper, Progress, Tone, row, short};
+use super::{Deployment, Seen, locate, look};
+use crate::config::Config;
+use crate::out::store::{Bucket, Store};
+use crate::out::topology;
+
+/// What each part of the report may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// The same where many objects are listed.
+const LISTING_LIMIT: Duration = Duration::from_secs(60);
+/// Partitions looked at side by side.
+const AT_ONCE: usize = 8;
+/// Pieces of a later-list whose kind is counted, and their bytes.
+const MOST_PIECES: usize = 500;
+const MOST_PIECE_BYTES: usize = 16 * 1024 * 1024;
+/// Objects of the spool that are counted.
+const MOST_SPOOLED: usize = 1000;
+/// Objects of the failed store that are counted, and those whose reason is read.
+const MOST_FAILED: usize = 10_000;
+const MOST_REASONS: usize = 1000;
+const REASONS_AT_ONCE: usize = 32;
+/// Accounts whose cached answers are looked for, and accounts without a tenant that are named.
+const MOST_ACCOUNTS: usize = 1000;
+const MOST_UNKNOWN: usize = 20;
+
+#[derive(Args, Debug, Clone)]
+pub struct InspectArgs {
+    /// Tell where this one message is now
+    #[arg(long)]
+    pub message_id: Option<String>,
+    /// With --message-id: look into this tenant's folders only
+    #[arg(long, requires = "message_id")]
+    pub tenant: Option<String>,
+    /// With --tenant: look into the archive of this day only (yyyy-MM-dd, UTC)
+    #[arg(long, requires = "tenant")]
+    pub day: Option<chrono::NaiveDate>,
+    /// Admin address of a running worker, such as http://worker:9081, whose breakers and caches are
+    /// shown; several times for several workers
+    #[arg(long)]
+    pub worker_url: Vec<Url>,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Inspection {
+    partition_count: Option<u16>,
+    partitions: Seen<Vec<Partition>>,
+    /// Ids of those that live.
+    workers: Seen<Vec<String>>,
+    queues: Seen<Vec<Queue>>,
+    spool: Seen<Spool>,
+    failed: Seen<Failed>,
+    accounts: Seen<Accounts>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    metrics: Vec<OfWorker>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Partition {
+    partition: u16,
+    length: u64,
+    pending: u64,
+    /// Not read yet.
+    lag: u64,
+    oldest_age_seconds: Option<u64>,
+    owner: Option<String>,
+    later: u64,
+    /// Of the first [`MOST_PIECES`].
+    later_by_kind: BTreeMap<String, u64>,
+    later_media: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Queue {
+    name: String,
+    #[serde(flatten)]
+    counts: Seen<topology::Counts>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Spool {
+    objects: usize,
+    /// There are more.
+    at_least: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failed {
+    objects: usize,
+    /// There are more.
+    at_least: bool,
+    /// Objects whose reason was read.
+    looked_at: usize,
+    by_reason: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Accounts {
+    seen: usize,
+    /// Of these the last ones were looked for in the caches.
+    looked_for: usize,
+    cached_tenants: usize,
+    cached_tokens: usize,
+    without_tenant: usize,
+    /// Those of which most was set aside.
+    most_without_tenant: Vec<WithoutTenant>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WithoutTenant {
+    business_account_id: String,
+    set_aside: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct OfWorker {
+    worker: String,
+    #[serde(flatten)]
+    seen: Seen<WorkerMetrics>,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WorkerMetrics {
+    breakers: BTreeMap<String, &'static str>,
+    /// Hits and misses since it started.
+    caches: BTreeMap<String, [u64; 2]>,
+}
+
+/// Looks, and writes it down.
+///
+/// # Errors
+/// Settings that can't be used, or nobody reads the output.
+pub async fn run(config: &Config, args: &InspectArgs) -> anyhow::Result<()> {
+    let deployment = Deployment::open(config).await?;
+    if let Some(message_id) = &args.message_id {
+        return locate::run(&deployment, message_id, args).await;
+    }
+    let seen = inspect(&deployment, args).await;
+    let mut paper = Paper::new();
+    if args.json {
+        paper.json(&seen)?;
+    } else {
+        write(&mut paper, &seen);
+    }
+    Ok(paper.show()?)
+}
+
+async fn inspect(deployment: &Deployment, args: &InspectArgs) -> Inspection {
+    let (partitions, workers, queues, spool, failed, accounts) = tokio::join!(
+        look(LIMIT, partitions(deployment)),
+        look(LIMIT, workers(deployment)),
+        look(LIMIT, queues(deployment)),
+        look(LISTING_LIMIT, spool(&deployment.store)),
+        look(LISTING_LIMIT, failed(&deployment.store)),
+        look(LIMIT, accounts(deployment)),
+    );
+    let asked = args.worker_url.iter().map(async |url| OfWorker {
+        worker: url.to_string(),
+        seen: look(LIMIT, metrics(url)).await,
+    });
+    Inspection {
+        partition_count: deployment.stored_partitions,
+        partitions,
+        workers,
+        queues,
+        spool,
+        failed,
+        accounts,
+        metrics: futures::future::join_all(asked).await,
+    }
+}
+
+async fn partitions(deployment: &Deployment) -> anyhow::Result<Vec<Partition>> {
+    let script = Script::new(include_str!("../lua/look.lua"));
+    let all = stream::iter(0..deployment.keys.partitions());
+    let looked = all.map(|n| partition(deployment, &script, n));
+    let looked: RedisResult<Vec<_>> = looked.buffered(AT_ONCE).try_collect().await;
+    looked.context("Redis")
+}
+
+async fn partition(
+    deployment: &Deployment,
+    script: &Script,
+    partition: u16,
+) -> RedisResult<Partition> {
+    type Answer = (u64, u64, String, u64, String, u64, u64, Vec<(String, u64)>);
+    let keys = &deployment.keys;
+    let call = script.call([
+        keys.stream(partition),
+        keys.later(partition),
+        keys.later_media(partition),
+        keys.lease(partition),
+    ]);
+    let call = call.arg(GROUP).arg(MOST_PIECES).arg(MOST_PIECE_BYTES);
+    let (length, pending, oldest, now, owner, later, later_media, kinds): Answer =
+        call.run(&mut deployment.connection.clone()).await?;
+    let taken_at: Option<u64> = oldest.split('-').next().and_then(|ms| ms.parse().ok());
+    Ok(Partition {
+        partition,
+        length,
+        pending,
+        lag: length.saturating_sub(pending),
+        oldest_age_seconds: taken_at.map(|at| now.saturating_sub(at) / 1000),
+        // Behind its id stands what makes this tenure its own.
+        owner: owner
+            .split_once(':')
+            .map(|(worker, _)| worker.to_owned())
+            .or(Some(owner).filter(|owner| !owner.is_empty())),
+        later,
+        later_by_kind: kinds.into_iter().collect(),
+        later_media,
+    })
+}
+
+async fn workers(deployment: &Deployment) -> anyhow::Result<Vec<String>> {
+    deployment.live_workers().await.context("Redis")
+}
+
+async fn queues(deployment: &Deployment) -> anyhow::Result<Vec<Queue>> {
+    let url = deployment.secrets.amqp.current();
+    let properties = ConnectionProperties::default();
+    let connection = lapin::Connection::connect(url.expose(), properties);
+    let connection = connection.await.context("RabbitMQ")?;
+    let counted = topology::counts(&connection).await;
+    drop(connection.close(200, "done".into()).await);
+    let queues = counted.into_iter().map(|(name, counts)| Queue {
+        name,
+        counts: match counts {
+            Ok(counts) => Seen::Known(counts),
+            Err(error) => Seen::Unknown {
+                unknown: error.to_string(),
+            },
+        },
+    });
+    Ok(queues.collect())
+}
+
+async fn spool(store: &Store) -> anyhow::Result<Spool> {
+    let listed = store.listed(Bucket::Webhooks, "spool");
+    let keys: Vec<String> = listed.take(MOST_SPOOLED + 1).try_collect().await?;
+    Ok(Spool {
+        objects: keys.len().min(MOST_SPOOLED),
+        at_least: keys.len() > MOST_SPOOLED,
+    })
+}
+
+async fn failed(store: &Store) -> anyhow::Result<Failed> {
+    let listed = store.listed(Bucket::Webhooks, "failed");
+    let mut keys: Vec<String> = listed.take(MOST_FAILED + 1).try_collect().await?;
+    let at_least = keys.len() > MOST_FAILED;
+    keys.truncate(MOST_FAILED);
+    let looked_at = keys.len().min(MOST_REASONS);
+    let mut progress = Progress::new("reasons of the failed store");
+    let mut by_reason = BTreeMap::new();
+    let reasons = stream::iter(&keys[..looked_at]).map(async |key| {
+        let described = store.described(key).await.unwrap_or_default();
+        described.get("reason").cloned()
+    });
+    let mut reasons = reasons.buffer_unordered(REASONS_AT_ONCE).enumerate();
+    while let Some((n, reason)) = reasons.next().await {
+        let reason = reason.unwrap_or_else(|| "unknown".to_owned());
+        *by_reason.entry(reason).or_default() += 1;
+        progress.at(n + 1, Some(looked_at));
+    }
+    Ok(Failed {
+        objects: keys.len(),
+        at_least,
+        looked_at,
+        by_reason,
+    })
+}
+
+async fn accounts(deployment: &Deployment) -> anyhow::Result<Accounts> {
+    let (keys, mut redis) = (&deployment.keys, deployment.connection.clone());
+    let mut range = redis::cmd("ZREVRANGE");
+    range.arg(keys.tenants_seen()).arg(0).arg(MOST_ACCOUNTS - 1);
+    let last: Vec<String> = range.query_async(&mut redis).await.context("Redis")?;
+    let count = async |key: String| {
+        let mut card = redis::cmd("ZCARD");
+        card.arg(key);
+        let mut redis = deployment.connection.clone();
+        card.query_async::<usize>(&mut redis).await
+    };
+    let (seen, without_tenant) = (
+        count(keys.tenants_seen()).await?,
+        count(keys.tenants_unknown()).await?,
+    );
+    let mut most = redis::cmd("ZREVRANGE");
+    most.arg(keys.tenants_unknown());
+    most.arg(0).arg(MOST_UNKNOWN - 1).arg("WITHSCORES");
+    let most: Vec<(String, u64)> = most.query_async(&mut redis).await?;
+    let cached = stream::iter(&last).map(async |account| {
+        let there = async |key: String| {
+            let mut exists = redis::cmd("EXISTS");
+            exists.arg(key);
+            let mut redis = deployment.connection.clone();
+            exists.query_async::<bool>(&mut redis).await
+        };
+        tokio::try_join!(there(keys.tenant(account)), there(keys.token(account)))
+    });
+    let cached: Vec<(bool, bool)> = cached.buffer_unordered(AT_ONCE).try_collect().await?;
+    Ok(Accounts {
+        seen,
+        looked_for: last.len(),
+        cached_tenants: cached.iter().filter(|(tenant, _)| *tenant).count(),
+        cached_tokens: cached.iter().filter(|(_, token)| *token).count(),
+        without_tenant,
+        most_without_tenant: most
+            .into_iter()
+            .map(|(business_account_id, set_aside)| WithoutTenant {
+                business_account_id,
+                set_aside,
+            })
+            .collect(),
+    })
+}
+
+/// What a worker alone knows.
+async fn metrics(url: &Url) -> anyhow::Result<WorkerMetrics> {
+    let client = reqwest::Client::builder().timeout(LIMIT).build()?;
+    let answer = client.get(url.join("/metrics")?).send().await;
+    let answer = answer.map_err(reqwest::Error::without_url)?;
+    ensure!(answer.status().is_success(), "answered {}", answer.status());
+    let text = answer.text().await;
+    Ok(read_metrics(&text.map_err(reqwest::Error::without_url)?))
+}
+
+fn read_metrics(text: &str) -> WorkerMetrics {
+    let mut seen = WorkerMetrics::default();
+    for line in text.lines() {
+        let Some((series, value)) = line.rsplit_once(' ') else {
+            continue;
+        };
+        let Some((name, label)) = series.split_once('{') else {
+            continue;
+        };
+        let Some(label) = label.split('"').nth(1).map(str::to_owned) else {
+            continue;
+        };
+        let count = value.parse::<f64>().unwrap_or(0.0) as u64;
+        match name {
+            "breaker_state" => {
+                let state = ["closed", "half open", "open"];
+                let state = state.get(count as usize).copied().unwrap_or("unknown");
+                seen.breakers.insert(label, state);
+            }
+            "cache_hit_total" => seen.caches.entry(label).or_default()[0] = count,
+            "cache_miss_total" => seen.caches.entry(label).or_default()[1] = count,
+            _ => {}
+        }
+    }
+    seen
+}
+
+fn write(paper: &mut Paper, seen: &Inspection) {
+    write_partitions(paper, seen);
+    write_queues(paper, &seen.queues);
+    write_store(paper, seen);
+    write_accounts(paper, &seen.accounts);
+    write_metrics(paper, &seen.metrics);
+}
+
+/// The part, or why it isn't known.
+fn known<'s, T>(paper: &mut Paper, seen: &'s Seen<T>) -> Option<&'s T> {
+    match seen {
+        Seen::Known(seen) => Some(seen),
+        Seen::Unknown { unknown } => {
+            paper.line(Tone::Bad, format!("unknown: {unknown}"));
+            None
+        }
+    }
+}
+
+fn write_partitions(paper: &mut Paper, seen: &Inspection) {
+    paper.head("Streams");
+    if let Some(partitions) = known(paper, &seen.partitions) {
+        let names = [
+            "partition",
+            "length",
+            "pending",
+            "lag",
+            "oldest",
+            "later",
+            "later media",
+            "owner",
+        ];
+        let mut rows = vec![row(Tone::Faint, names)];
+        rows.extend(partitions.iter().map(|one| {
+            let oldest = one.oldest_age_seconds;
+            let kinds = one.later_by_kind.iter();
+            let kinds: Vec<_> = kinds.map(|(kind, n)| format!("{n} {kind}")).collect();
+            let later = match one.later {
+                0 => "0".to_owned(),
+                later => format!("{later} ({})", kinds.join(", ")),
+            };
+            let cells = [
+                one.partition.to_string(),
+                one.length.to_string(),
+                one.pending.to_string(),
+                one.lag.to_string(),
+                oldest.map_or("-".to_owned(), short),
+                later,
+                one.later_media.to_string(),
+                one.owner.clone().unwrap_or_else(|| "nobody".to_owned()),
+            ];
+            let tone = match (&one.owner, oldest) {
+                (None, Some(_)) => Tone::Bad,
+                (None, None) | (_, Some(60..)) => Tone::Doubtful,
+                (Some(_), _) => Tone::Plain,
+            };
+            cells.map(|cell| (tone, cell)).into()
+        }));
+        paper.table(&rows);
+    }
+    if let Some(workers) = known(paper, &seen.workers) {
+        let tone = if workers.is_empty() {
+            Tone::Bad
+        } else {
+            Tone::Plain
+        };
+        paper.line(tone, format!("live workers: {}", workers.len()));
+    }
+}
+
+fn write_queues(paper: &mut Paper, queues: &Seen<Vec<Queue>>) {
+    paper.head("Queues (counts may be 5 s old)");
+    let Some(queues) = known(paper, queues) else {
+        return;
+    };
+    let mut rows = vec![row(Tone::Faint, ["queue", "messages", "consumers"])];
+    rows.extend(queues.iter().map(|queue| match &queue.counts {
+        Seen::Known(counts) => {
+            let dead = queue.name.ends_with(".DLQ");
+            let tone = match (counts.messages, counts.consumers) {
+                (1.., _) if dead => Tone::Doubtful,
+                (1.., 0) => Tone::Doubtful,
+                (0, _) | (1.., 1..) => Tone::Plain,
+            };
+            let counts = [counts.messages, counts.consumers].map(|count| count.to_string());
+            row(tone, [&queue.name, &counts[0], &counts[1]])
+        }
+        Seen::Unknown { unknown } => row(Tone::Bad, [&queue.name, unknown]),
+    }));
+    paper.table(&rows);
+}
+
+fn write_store(paper: &mut Paper, seen: &Inspection) {
+    let more = |at_least: bool| if at_least { "+" } else { "" };
+    paper.head("Spool");
+    if let Some(spool) = known(paper, &seen.spool) {
+        let tone = if spool.objects > 0 {
+            Tone::Doubtful
+        } else {
+            Tone::Plain
+        };
+        let count = format!("{}{} objects", spool.objects, more(spool.at_least));
+        paper.line(tone, count);
+    }
+    paper.head("Failed store");
+    if let Some(failed) = known(paper, &seen.failed) {
+        let count = format!("{}{} objects", failed.objects, more(failed.at_least));
+        paper.line(Tone::Plain, count);
+        let reasons = failed.by_reason.iter();
+        let rows: Vec<_> = reasons
+            .map(|(reason, n)| row(Tone::Doubtful, [&n.to_string(), reason]))
+            .collect();
+        paper.table(&rows);
+        if failed.looked_at < failed.objects {
+            let looked_at = format!("reasons of the first {} only", failed.looked_at);
+            paper.line(Tone::Faint, looked_at);
+        }
+    }
+}
+
+fn write_accounts(paper: &mut Paper, accounts: &Seen<Accounts>) {
+    paper.head("Accounts and caches in Redis");
+    let Some(seen) = known(paper, accounts) else {
+        return;
+    };
+    let of = format!("of the last {} accounts", seen.looked_for);
+    let rows: Vec<_> = [
+        ("accounts seen lately", seen.seen, ""),
+        ("cached tenants", seen.cached_tenants, &*of),
+        ("cached tokens", seen.cached_tokens, &*of),
+        ("accounts without a tenant", seen.without_tenant, ""),
+    ]
+    .iter()
+    .map(|(what, count, of)| row(Tone::Plain, [*what, &count.to_string(), *of]))
+    .collect();
+    paper.table(&rows);
+    let unknown = seen.most_without_tenant.iter();
+    let rows: Vec<_> = unknown
+        .map(|one| {
+            let times = one.set_aside.to_string();
+            row(
+                Tone::Doubtful,
+                ["  set aside", &times, &one.business_account_id],
+            )
+        })
+        .collect();
+    paper.table(&rows);
+}
+
+fn write_metrics(paper: &mut Paper, workers: &[OfWorker]) {
+    paper.head("Breakers and caches of workers");
+    if workers.is_empty() {
+        let hint = "each worker has its own: --worker-url http://worker:9081 asks one";
+        paper.line(Tone::Faint, hint);
+    }
+    for worker in workers {
+        paper.line(Tone::Plain, &worker.worker);
+        let Some(seen) = known(paper, &worker.seen) else {
+            continue;
+        };
+        let mut rows = Vec::new();
+        for (neighbour, state) in &seen.breakers {
+            let tone = if *state == "closed" {
+                Tone::Good
+            } else {
+                Tone::Bad
+            };
+            rows.push(row(tone, ["  breaker", neighbour, state]));
+        }
+        for (cache, [hits, misses]) in &seen.caches {
+            let share = 100 * hits / (hits + misses).max(1);
+            let said = format!("{hits} hits, {misses} misses ({share} %)");
+            rows.push(row(Tone::Plain, ["  cache", cache, &said]));
+        }
+        paper.table(&rows);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_tells_its_breakers_and_caches() {
+        let seen = read_metrics(
+            "# TYPE breaker_state gauge\nbreaker_state{neighbour=\"Graph\"} 2\n\
+             cache_hit_total{cache=\"Tenant\"} 3\ncache_miss_total{cache=\"Tenant\"} 1\nup 1\n",
+        );
+        assert_eq!(seen.breakers["Graph"], "open");
+        assert_eq!(seen.caches["Tenant"], [3, 1]);
+    }
+}

@@ -1,0 +1,504 @@
+//! `worker inspect --message-id`: where one message is. The id holds a phone number; it is the
+//! operator's own input, written to the terminal and to no log.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use chrono::{DateTime, SecondsFormat};
+use futures::stream::TryStreamExt;
+use redis::streams::StreamId;
+use serde::Serialize;
+use shared::keys::GROUP;
+use shared::script::Script;
+use shared::webhook::{Identity, IdentityParts, Place, identity};
+
+use super::inspect::InspectArgs;
+use super::paper::{Paper, Progress, Tone, row, short};
+use super::{Deployment, Seen, field, look, scan_stream};
+use crate::out::store::{self, Bucket};
+
+/// All of one kind of place.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Entries of a stream, and pieces of a later-list, that are looked at.
+const MOST_ENTRIES: usize = 2000;
+/// Objects whose names are looked at, in each of the folders.
+const MOST_KEYS: usize = 200_000;
+/// Marks are fortieths of a generation.
+const STEPS: f64 = 40.0;
+/// What a status may say; it has the id of the message that it is about.
+const STATUSES: [&str; 5] = ["sent", "delivered", "read", "played", "failed"];
+
+/// Where it was found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "place", rename_all = "kebab-case")]
+enum Found {
+    /// Ingress has taken it: if it comes again, it is a duplicate.
+    #[serde(rename_all = "camelCase")]
+    Remembered {
+        business_account_id: String,
+        item: String,
+        at: String,
+    },
+    #[serde(rename_all = "camelCase")]
+    Stream {
+        partition: u16,
+        entry: String,
+        /// Else nobody has read it yet.
+        pending: bool,
+        age_seconds: u64,
+    },
+    #[serde(rename_all = "camelCase")]
+    Later {
+        partition: u16,
+        piece: String,
+        kind: String,
+    },
+    Spool {
+        key: String,
+    },
+    Failed {
+        key: String,
+        reason: Option<String>,
+    },
+    Replayed {
+        key: String,
+    },
+    Archive {
+        key: String,
+    },
+    Media {
+        key: String,
+    },
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Located {
+    message_id: String,
+    found: BTreeSet<Found>,
+    /// Where it was looked for, and how thoroughly; or why that isn't known.
+    looked: Vec<Looked>,
+}
+
+#[derive(Debug, Serialize)]
+struct Looked {
+    at: &'static str,
+    #[serde(flatten)]
+    seen: Seen<LookedAt>,
+}
+
+#[derive(Debug, Serialize)]
+struct LookedAt {
+    count: usize,
+    /// There is more.
+    all: bool,
+}
+
+/// Whom an item is of: account and identity.
+type Known = BTreeSet<(String, [u8; 32])>;
+
+struct Search<'s> {
+    deployment: &'s Deployment,
+    message_id: &'s str,
+    found: BTreeSet<Found>,
+    /// Identities of the items that were met.
+    known: Known,
+}
+
+pub(super) async fn run(
+    deployment: &Deployment,
+    message_id: &str,
+    args: &InspectArgs,
+) -> anyhow::Result<()> {
+    let mut search = Search {
+        deployment,
+        message_id,
+        found: BTreeSet::new(),
+        known: Known::new(),
+    };
+    let mut looked = Vec::new();
+    let mut note = |at, seen| looked.push(Looked { at, seen });
+    note("streams", look(LIMIT, search.streams()).await);
+    note("later-lists", look(LIMIT, search.later_lists()).await);
+    note("spool", look(LIMIT, search.spool()).await);
+    for (folder, name) in [("failed", "failed store"), ("replayed", "replayed")] {
+        note(name, look(LIMIT, search.objects(folder, args)).await);
+    }
+    note("archive", look(LIMIT, search.archive(args)).await);
+    note("media", look(LIMIT, search.media(args)).await);
+    note("dedup marks", look(LIMIT, search.marks()).await);
+    let located = Located {
+        message_id: message_id.to_owned(),
+        found: search.found,
+        looked,
+    };
+    let mut paper = Paper::new();
+    if args.json {
+        paper.json(&located)?;
+    } else {
+        write(&mut paper, &located);
+    }
+    Ok(paper.show()?)
+}
+
+impl Search<'_> {
+    /// Whether a body has the message; notes its identity.
+    fn is_in(&mut self, body: &[u8]) -> bool {
+        let before = self.known.len();
+        let mut met = false;
+        for entry in shared::webhook::read(body)
+            .map(|webhook| webhook.entries)
+            .unwrap_or_default()
+        {
+            for item in entry.items {
+                if item.id.as_deref() == Some(self.message_id) {
+                    met = true;
+                    let account = entry.waba_id.clone().into_owned();
+                    self.known.insert((account, item.identity.0));
+                }
+            }
+        }
+        met || self.known.len() > before
+    }
+
+    async fn streams(&mut self) -> anyhow::Result<LookedAt> {
+        let mut looked = LookedAt {
+            count: 0,
+            all: true,
+        };
+        let mut redis = self.deployment.connection.clone();
+        let (now, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await?;
+        for partition in 0..self.deployment.keys.partitions() {
+            let key = self.deployment.keys.stream(partition);
+            let mut met = Vec::new();
+            let scan = scan_stream(&self.deployment.connection, &key, MOST_ENTRIES, |entry| {
+                if self.is_in(&field(entry, "b")) {
+                    met.push(entry.id.clone());
+                }
+            });
+            let (count, all) = scan.await.context("Redis")?;
+            looked.count += count;
+            looked.all &= all;
+            for entry in met {
+                let mut of = redis::cmd("XPENDING");
+                of.arg(&key).arg(GROUP).arg(&entry).arg(&entry).arg(1);
+                let pending: redis::RedisResult<redis::Value> = of.query_async(&mut redis).await;
+                let pending = matches!(pending, Ok(redis::Value::Array(some)) if !some.is_empty());
+                let ms: u64 = entry
+                    .split('-')
+                    .next()
+                    .and_then(|ms| ms.parse().ok())
+                    .unwrap_or(0);
+                self.found.insert(Found::Stream {
+                    partition,
+                    pending,
+                    age_seconds: now.saturating_sub(ms / 1000),
+                    entry,
+                });
+            }
+        }
+        Ok(looked)
+    }
+
+    async fn later_lists(&mut self) -> anyhow::Result<LookedAt> {
+        let mut looked = LookedAt {
+            count: 0,
+            all: true,
+        };
+        let keys = &self.deployment.keys;
+        for partition in 0..keys.partitions() {
+            for (key, media) in [
+                (keys.later(partition), false),
+                (keys.later_media(partition), true),
+            ] {
+                let mut met = Vec::new();
+                let scan = scan_stream(&self.deployment.connection, &key, MOST_ENTRIES, |piece| {
+                    if let Some(kind) = self.owed(piece, media) {
+                        met.push((piece.id.clone(), kind));
+                    }
+                });
+                let (count, all) = scan.await.context("Redis")?;
+                looked.count += count;
+                looked.all &= all;
+                let met = met.into_iter().map(|(piece, kind)| Found::Later {
+                    partition,
+                    piece,
+                    kind,
+                });
+                self.found.extend(met);
+            }
+        }
+        Ok(looked)
+    }
+
+    /// What a piece of a later-list owes, if it is of the message.
+    fn owed(&mut self, piece: &StreamId, media: bool) -> Option<String> {
+        let in_body = self.is_in(&field(piece, "b"));
+        if media {
+            return in_body.then(|| "media".to_owned());
+        }
+        let text = |name| String::from_utf8(field(piece, name)).unwrap_or_default();
+        let kind = text("k");
+        let told: serde_json::Value = serde_json::from_str(&text("m")).unwrap_or_default();
+        let named = self.is_named(&text("o")) || told["messageId"] == self.message_id;
+        (in_body || named).then_some(kind)
+    }
+
+    /// Whether a key is of an object that is called after the message.
+    fn is_named(&self, key: &str) -> bool {
+        let file = key.rsplit('/').next().unwrap_or_default();
+        let name = file.split_once('-').map_or("", |(_, name)| name);
+        let after = name.strip_prefix(&store::segment(self.message_id));
+        after.is_some_and(|after| after.starts_with('.'))
+    }
+
+    async fn spool(&mut self) -> anyhow::Result<LookedAt> {
+        let store = &self.deployment.store;
+        let mut keys = store.listed(Bucket::Webhooks, "spool");
+        let mut count = 0;
+        while let Some(key) = keys.try_next().await.context("the object store")? {
+            if count == MOST_ENTRIES {
+                return Ok(LookedAt { count, all: false });
+            }
+            count += 1;
+            let Ok(kept) = store.read(&key).await else {
+                continue;
+            };
+            // A line of JSON stands before the body.
+            let end = kept.body.iter().position(|byte| *byte == b'\n');
+            let body = kept.body.slice(end.map_or(0, |end| end + 1)..);
+            if self.is_in(&body) {
+                self.found.insert(Found::Spool { key });
+            }
+        }
+        Ok(LookedAt { count, all: true })
+    }
+
+    async fn objects(&mut self, folder: &str, args: &InspectArgs) -> anyhow::Result<LookedAt> {
+        let of_tenant = args.tenant.as_deref().map(store::segment);
+        let below = of_tenant.map_or(folder.to_owned(), |tenant| format!("{folder}/{tenant}"));
+        let (keys, looked) = self.named(&below, |_| true).await?;
+        for key in keys {
+            let kept = self.deployment.store.read(&key).await.ok();
+            if let Some(kept) = &kept {
+                self.is_in(&kept.body);
+            }
+            let reason = kept.and_then(|kept| kept.described.get("reason").cloned());
+            self.found.insert(match folder {
+                "failed" => Found::Failed { key, reason },
+                _ => Found::Replayed { key },
+            });
+        }
+        Ok(looked)
+    }
+
+    async fn archive(&mut self, args: &InspectArgs) -> anyhow::Result<LookedAt> {
+        let of_tenant = args.tenant.as_deref().map(store::segment);
+        let day = args.day.map(|day| format!("/{day}")).unwrap_or_default();
+        let folders = match of_tenant {
+            Some(tenant) => vec![format!("{tenant}{day}")],
+            None => {
+                let all = self.deployment.store.folders_in(Bucket::Webhooks, "").await;
+                all.context("the object store")?
+            }
+        };
+        let mut looked = LookedAt {
+            count: 0,
+            all: true,
+        };
+        let archives = folders.iter().filter(|folder| !store::is_reserved(folder));
+        for folder in archives {
+            let (keys, seen) = self.named(folder, |_| true).await?;
+            looked.count += seen.count;
+            looked.all &= seen.all;
+            for key in keys {
+                if let Ok(kept) = self.deployment.store.read(&key).await {
+                    self.is_in(&kept.body);
+                }
+                self.found.insert(Found::Archive { key });
+            }
+        }
+        Ok(looked)
+    }
+
+    /// Keys below a folder that are called after the message.
+    async fn named(
+        &self,
+        folder: &str,
+        also: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<(Vec<String>, LookedAt)> {
+        let (mut named, mut count) = (Vec::new(), 0);
+        let mut progress = Progress::new("names of objects");
+        let mut keys = self.deployment.store.listed(Bucket::Webhooks, folder);
+        while let Some(key) = keys.try_next().await.context("the object store")? {
+            if count == MOST_KEYS {
+                return Ok((named, LookedAt { count, all: false }));
+            }
+            count += 1;
+            progress.at(count, None);
+            if self.is_named(&key) && also(&key) {
+                named.push(key);
+            }
+        }
+        Ok((named, LookedAt { count, all: true }))
+    }
+
+    async fn media(&mut self, args: &InspectArgs) -> anyhow::Result<LookedAt> {
+        let found = self
+            .deployment
+            .store
+            .find_media(args.tenant.as_deref(), self.message_id);
+        let keys = found.await.context("the object store")?;
+        let count = keys.len();
+        let keys = keys.into_iter().map(|key| Found::Media { key });
+        self.found.extend(keys);
+        Ok(LookedAt { count, all: true })
+    }
+
+    /// Looks for marks of the items that were met, and of what the id could be of the numbers that
+    /// had traffic lately.
+    async fn marks(&mut self) -> anyhow::Result<LookedAt> {
+        let mut asked: Vec<(String, &str, Identity)> = Vec::new();
+        for (account, identity) in &self.known {
+            asked.push((account.clone(), "item", Identity(*identity)));
+        }
+        for (account, number) in self.deployment.numbers().await? {
+            for (item, identity) in possible(&number, self.message_id) {
+                asked.push((account.clone(), item, identity));
+            }
+        }
+        let script = Script::new(include_str!("../lua/marks.lua"));
+        for (account, item, identity) in &asked {
+            let partition = self.deployment.keys.partition_of(account);
+            let call = script.call([self.deployment.keys.seen(partition)]);
+            let call = call.arg(&identity.0[..14]);
+            let marks: Vec<(usize, String, f64, f64)> =
+                call.run(&mut self.deployment.connection.clone()).await?;
+            for (_, generation, mark, expires) in marks {
+                self.found.insert(Found::Remembered {
+                    business_account_id: account.clone(),
+                    item: (*item).to_owned(),
+                    at: made_at(&generation, mark, expires),
+                });
+            }
+        }
+        Ok(LookedAt {
+            count: asked.len(),
+            all: true,
+        })
+    }
+}
+
+/// What an id could stand for, of a number: a message, or a status of one.
+fn possible(number: &str, id: &str) -> Vec<(&'static str, Identity)> {
+    let of = |place, status: Option<&'static str>| {
+        let parts = IdentityParts {
+            id: Some(id.into()),
+            status: status.map(Into::into),
+            ..IdentityParts::default()
+        };
+        identity(place, "messages", number, &parts, &[], &[])
+    };
+    let statuses = STATUSES.map(|status| (status, of(Place::Status, Some(status))));
+    std::iter::once(("message", of(Place::Message, None)))
+        .chain(statuses)
+        .collect()
+}
+
+/// When a mark was made, to 2.5 % of the time for which it is kept. That time isn't this program's
+/// setting: it follows from when the hash of the mark expires.
+fn made_at(generation: &str, mark: f64, expires: f64) -> String {
+    let number: f64 = generation
+        .trim_start_matches('s')
+        .parse()
+        .unwrap_or_default();
+    let ttl = (expires / (number + 2.0 + 1.0 / STEPS)).round();
+    let at = (number + mark / STEPS) * ttl;
+    DateTime::from_timestamp(at as i64, 0)
+        .unwrap_or_else(|| SystemTime::UNIX_EPOCH.into())
+        .to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+fn write(paper: &mut Paper, located: &Located) {
+    paper.head(&located.message_id);
+    let rows: Vec<_> = located
+        .found
+        .iter()
+        .map(|found| match found {
+            Found::Remembered {
+                business_account_id,
+                item,
+                at,
+            } => {
+                let said = format!("taken about {at} ({item} of account {business_account_id})");
+                row(Tone::Plain, ["remembered", &said])
+            }
+            Found::Stream {
+                partition,
+                entry,
+                pending,
+                age_seconds,
+            } => {
+                let state = if *pending {
+                    "with a worker"
+                } else {
+                    "waits for a worker"
+                };
+                let age = short(*age_seconds);
+                let said = format!("partition {partition}, entry {entry}: {state}, for {age}");
+                row(Tone::Doubtful, ["stream", &said])
+            }
+            Found::Later {
+                partition,
+                piece,
+                kind,
+            } => {
+                let said = format!("partition {partition}, piece {piece}: {kind}");
+                row(Tone::Doubtful, ["later-list", &said])
+            }
+            Found::Spool { key } => row(Tone::Doubtful, ["spool", key]),
+            Found::Failed { key, reason } => {
+                let reason = reason.as_deref().unwrap_or("reason unknown");
+                row(Tone::Bad, ["failed", &format!("{key} ({reason})")])
+            }
+            Found::Replayed { key } => row(Tone::Plain, ["replayed", key]),
+            Found::Archive { key } => row(Tone::Good, ["archive", key]),
+            Found::Media { key } => row(Tone::Good, ["media", key]),
+        })
+        .collect();
+    if rows.is_empty() {
+        paper.line(Tone::Bad, "found nowhere");
+    }
+    paper.table(&rows);
+    let looked: Vec<_> = located
+        .looked
+        .iter()
+        .map(|looked| match &looked.seen {
+            Seen::Known(LookedAt { count, all }) => {
+                let more = if *all { "" } else { ", not all" };
+                format!("{} ({count}{more})", looked.at)
+            }
+            Seen::Unknown { unknown } => format!("{} (unknown: {unknown})", looked.at),
+        })
+        .collect();
+    paper.line(Tone::Faint, format!("looked at: {}", looked.join(", ")));
+    paper.line(
+        Tone::Faint,
+        "objects have the name of the first message of their batch; queues are not looked into",
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_tells_when_it_was_made() {
+        let day = 86_400.0;
+        // Half of generation 20,000 of a day each.
+        let expires = ((20_000.0 + 2.0) * day + day / STEPS).ceil();
+        assert_eq!(made_at("20000", 20.0, expires), "2024-10-04T12:00:00Z");
+        assert_eq!(made_at("nonsense", 0.0, 0.0), "1970-01-01T00:00:00Z");
+    }
+}

@@ -1,0 +1,154 @@
+//! What operators ask for and do by hand: [`inspect`] tells where everything is, [`locate`] where one
+//! message is, [`doctor`] what is wrong with the settings and servers, [`erase`] deletes what is kept of
+//! a tenant or a customer, [`repartition`] changes the partition count. [`paper`] is what they write on.
+
+pub mod doctor;
+pub mod erase;
+pub mod inspect;
+mod locate;
+pub mod presign;
+pub mod repartition;
+pub mod replay;
+
+mod paper;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use redis::streams::StreamRangeReply;
+use serde::Serialize;
+use shared::keys::Keys;
+use shared::redis::Connection;
+use tokio::time::timeout;
+
+use crate::config::{Config, Secrets};
+use crate::item::traffic;
+use crate::out::store::Store;
+
+/// Answer to any command.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A deployment as a command sees it.
+pub(crate) struct Deployment {
+    pub connection: Connection,
+    /// With the deployment's own partition count, where Redis tells it.
+    pub keys: Keys,
+    /// What Redis says of the partition count; `None`: nothing yet, or the command failed.
+    pub stored_partitions: Option<u16>,
+    pub store: Arc<Store>,
+    pub secrets: Secrets,
+}
+
+impl Deployment {
+    /// Nothing needs to be there: what is away shows when it is asked.
+    ///
+    /// # Errors
+    /// Settings that can't be used.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let secrets = config
+            .secrets()
+            .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
+        let store_keys = secrets.store.clone();
+        let store_keys = store_keys.context("MINIO_ACCESS_KEY is not set")?;
+        let store = Arc::new(Store::new(&config.store, &config.objects, store_keys)?);
+        let connection = secrets.redis.connection(REDIS_TIMEOUT);
+        let (prefix, set) = (
+            &config.redis.redis_key_prefix,
+            config.redis.stream_partitions,
+        );
+        let mut get = redis::cmd("GET");
+        get.arg(Keys::new(prefix, set).partition_count());
+        let stored = timeout(REDIS_TIMEOUT, get.query_async(&mut connection.clone())).await;
+        let stored_partitions: Option<u16> = stored.ok().and_then(Result::ok).flatten();
+        Ok(Self {
+            connection,
+            keys: Keys::new(prefix, stored_partitions.unwrap_or(set)),
+            stored_partitions,
+            store,
+            secrets,
+        })
+    }
+}
+
+impl Deployment {
+    /// Accounts and their numbers that had traffic lately.
+    pub(crate) async fn numbers(&self) -> redis::RedisResult<Vec<(String, String)>> {
+        let read = traffic::read(&self.connection, &self.keys).await?;
+        let numbers = read.into_iter();
+        Ok(numbers
+            .map(|(account, number, _)| (account, number))
+            .collect())
+    }
+
+    /// Ids of the workers that live.
+    pub(crate) async fn live_workers(&self) -> redis::RedisResult<Vec<String>> {
+        let mut redis = self.connection.clone();
+        let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await?;
+        let mut range = redis::cmd("ZRANGEBYSCORE");
+        range
+            .arg(self.keys.workers())
+            .arg(seconds.saturating_mul(1000));
+        range.arg("+inf").query_async(&mut redis).await
+    }
+}
+
+/// A part of a report that may not be known.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Seen<T> {
+    Known(T),
+    Unknown { unknown: String },
+}
+
+/// Looks for as long as `limit`.
+pub(crate) async fn look<T>(
+    limit: Duration,
+    looking: impl Future<Output = anyhow::Result<T>>,
+) -> Seen<T> {
+    match timeout(limit, looking).await {
+        Ok(Ok(seen)) => Seen::Known(seen),
+        Ok(Err(error)) => Seen::Unknown {
+            unknown: format!("{error:#}"),
+        },
+        Err(_) => Seen::Unknown {
+            unknown: format!("no answer within {} s", limit.as_secs()),
+        },
+    }
+}
+
+/// Entries of a stream that one request brings.
+const PAGE: usize = 50;
+
+/// Shows `most` entries of a stream to `each`, oldest first; how many that were, and whether these
+/// were all.
+///
+/// # Errors
+/// A Redis command failed.
+pub(crate) async fn scan_stream(
+    connection: &Connection,
+    key: &str,
+    most: usize,
+    mut each: impl FnMut(&redis::streams::StreamId),
+) -> redis::RedisResult<(usize, bool)> {
+    let (mut after, mut looked_at) = ("-".to_owned(), 0);
+    loop {
+        let mut range = redis::cmd("XRANGE");
+        range.arg(key).arg(&after).arg("+").arg("COUNT").arg(PAGE);
+        let page: StreamRangeReply = range.query_async(&mut connection.clone()).await?;
+        let Some(last) = page.ids.last() else {
+            return Ok((looked_at, true));
+        };
+        after = format!("({}", last.id);
+        page.ids.iter().for_each(&mut each);
+        looked_at += page.ids.len();
+        if looked_at >= most {
+            return Ok((looked_at, false));
+        }
+    }
+}
+
+/// A field of a stream entry.
+pub(crate) fn field(entry: &redis::streams::StreamId, name: &str) -> Vec<u8> {
+    entry.get(name).unwrap_or_default()
+}

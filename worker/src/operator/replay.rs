@@ -1,0 +1,467 @@
+//! `worker replay`: puts payloads of the failed store or the archive back into the stream.
+//!
+//! [`selection`] says which; it counts them first. One process at a time has the [`turn`]; it goes
+//! through the keys in ascending order and notes how far it is, others watch and go on when it dies.
+//! What makes an object an entry, once, is [`crate::owed::readmit`]; what becomes of the object afterwards is
+//! the workers' (see ARCHITECTURE.md).
+
+mod selection;
+mod show;
+mod turn;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use shared::keys::Keys;
+use shared::redis::{Connection, StartCheck, class, memory_used};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+pub use self::selection::ReplayArgs;
+use self::selection::{Selection, Source};
+use self::show::{Show, Tally};
+use self::turn::{Replay, Standing, Turn};
+use crate::config::Config;
+use crate::out::store::{self, ReadError, Store, StoreError, StoreResult};
+use crate::owed::readmit::{self, NotReturnable, PutBack, Readmit, Returning};
+use crate::retry::Backoff;
+
+const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Objects asked for side by side: while counting, and ahead of the one that is put back.
+const COUNTED_AT_ONCE: usize = 16;
+const READ_AHEAD: usize = 8;
+/// Share of Redis' memory beyond which nothing is put back: the rest is for what Meta sends.
+const MOST_MEMORY: f64 = 0.7;
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Runs, joins or goes on with a replay, until all that it put back is through or it is stopped.
+///
+/// # Errors
+/// A selection that nobody can mean, or a server that is away at the beginning; later ones are waited
+/// for.
+pub async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<()> {
+    let selection = Selection::of(args)?;
+    let secrets = config
+        .secrets()
+        .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
+    let store_keys = secrets.store.context("MINIO_ACCESS_KEY is not set")?;
+    let store = Arc::new(Store::new(&config.store, &config.objects, store_keys)?);
+    let keys = Keys::new(
+        &config.redis.redis_key_prefix,
+        config.redis.stream_partitions,
+    );
+    let connection = secrets.redis.connection(REDIS_TIMEOUT);
+    let mut check = StartCheck {
+        connection: connection.clone(),
+        keys: keys.clone(),
+        required: false,
+    };
+    check.run().await?.context("Redis")?;
+    let command = Command {
+        readmit: Readmit::new(store.clone(), connection.clone(), keys.clone()),
+        turn: Turn::new(connection.clone(), keys),
+        connection,
+        store,
+        rate: args.rate,
+        show: Show::new(args.json),
+        stop: shared::telemetry::shutdown_on_signal()?,
+        next: Instant::now(),
+        noted: None,
+    };
+    if args.abandon {
+        return command.abandon().await;
+    }
+    if args.dry_run {
+        return command.dry_run(&selection).await;
+    }
+    command.run(&selection).await
+}
+
+struct Command {
+    store: Arc<Store>,
+    connection: Connection,
+    readmit: Readmit,
+    turn: Turn,
+    /// Payloads a second.
+    rate: u32,
+    show: Show,
+    stop: CancellationToken,
+    /// When the next payload may go.
+    next: Instant,
+    /// When it was last noted how far it is.
+    noted: Option<Instant>,
+}
+
+/// How a turn came to its end.
+enum Turned {
+    /// All is put back.
+    Ended,
+    Stopped,
+    /// It is somebody else's turn.
+    Lost,
+}
+
+/// Why a pass through the keys broke off.
+enum Broken {
+    Turned(Turned),
+    /// From the last key that is done on again.
+    StoreAway(String),
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Broken {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// A key, and what of it is put back: `None` if it isn't meant, or isn't there any more.
+type Opened = (String, Result<Option<Returning>, NotReturnable>);
+
+impl Command {
+    async fn abandon(mut self) -> anyhow::Result<()> {
+        match self.turn.take().await? {
+            (Standing::Mine, Some(replay)) => {
+                self.turn.ends(&replay).await?;
+                self.show
+                    .say(&format!("replay {} is ended where it was", replay.id))?;
+            }
+            (Standing::Others, Some(replay)) => {
+                bail!("replay {} is being run: stop that process first", replay.id)
+            }
+            (Standing::None | Standing::Ended, _) | (_, None) => {
+                self.show.say("no replay is under way")?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn dry_run(mut self, selection: &Selection) -> anyhow::Result<()> {
+        let tally = self.count(selection, true).await?;
+        Ok(self.show.tally(&tally)?)
+    }
+
+    async fn run(mut self, selection: &Selection) -> anyhow::Result<()> {
+        let (mut standing, replay) = match self.turn.take().await? {
+            (Standing::None | Standing::Ended, _) => {
+                let total = self.count(selection, false).await?.total;
+                if total == 0 {
+                    return Ok(self.show.say("nothing to put back")?);
+                }
+                self.turn.begin(selection, total).await?
+            }
+            under_way @ (Standing::Mine | Standing::Others, _) => under_way,
+        };
+        let mut replay = replay.context("there is no replay")?;
+        let Replay { id, total, .. } = &replay;
+        let typed = replay.selection.typed.clone();
+        self.show.say(&if replay.selection == *selection {
+            format!("replay {id}: {total} payloads are put back ({typed})")
+        } else {
+            format!("replay {id} of {total} payloads is under way ({typed}): joining it")
+        })?;
+        loop {
+            match standing {
+                Standing::Mine => match self.put_all_back(&mut replay).await? {
+                    Turned::Stopped => return self.stopped(&replay).await,
+                    Turned::Lost => standing = Standing::Others,
+                    Turned::Ended => standing = Standing::Ended,
+                },
+                Standing::Others => {
+                    if self.rest(LOOK_INTERVAL).await {
+                        return Ok(self.show.say("stopped watching; the replay goes on")?);
+                    }
+                    match self.turn.take().await {
+                        Ok((now, Some(found))) if found.id == replay.id => {
+                            (standing, replay) = (now, found);
+                        }
+                        // It is over, and another one has begun.
+                        Ok(_) => standing = Standing::Ended,
+                        Err(error) => {
+                            let class = error.downcast_ref().map(class);
+                            let error = format!("{error:#}");
+                            tracing::warn!(
+                                class,
+                                error,
+                                "the replay's state can't be read, will retry"
+                            );
+                        }
+                    }
+                    self.tell(&replay, None).await?;
+                }
+                Standing::Ended | Standing::None => break,
+            }
+        }
+        self.wait_for_workers(&replay).await?;
+        ensure!(
+            typed == selection.typed,
+            "that replay ({typed}) is over; run this command again for what it was meant for ({})",
+            selection.typed
+        );
+        Ok(())
+    }
+
+    // Counting
+
+    async fn count(&self, selection: &Selection, in_detail: bool) -> anyhow::Result<Tally> {
+        let counting = self.count_all(selection, in_detail);
+        let counted = self.stop.run_until_cancelled(counting).await;
+        counted.context("stopped while counting")?
+    }
+
+    async fn count_all(&self, selection: &Selection, in_detail: bool) -> anyhow::Result<Tally> {
+        let away = "the object store can't be listed";
+        let folders = selection.folders(&self.store).await.context(away)?;
+        let look = selection.asks_for_reason() || (in_detail && selection.source == Source::Failed);
+        let keys = keys(&self.store, folders, None)
+            .try_filter(|key| std::future::ready(selection.may_be(key, "")));
+        keys.map_err(|error| anyhow::Error::new(error).context(away))
+            .map_ok(async |key| {
+                let reason = if selection.asks_for_body() {
+                    match self.store.read(&key).await {
+                        Ok(kept) if selection.is(&key, &kept) => Some(kept.of("reason").to_owned()),
+                        Ok(_) => None,
+                        Err(error) => damaged(error)?,
+                    }
+                } else if look {
+                    match self.store.described(&key).await {
+                        Ok(mut described) => {
+                            let reason = described.remove("reason").unwrap_or_default();
+                            Some(reason).filter(|reason| selection.is_of_reason(reason))
+                        }
+                        Err(error) => damaged(error)?,
+                    }
+                } else {
+                    Some(String::new())
+                };
+                Ok(reason.map(|reason| (reason, tenant_of(&key))))
+            })
+            .try_buffer_unordered(COUNTED_AT_ONCE)
+            .try_fold(Tally::default(), async |mut tally, counted| {
+                if let Some(counted) = counted {
+                    tally.total += 1;
+                    *tally.by.entry(counted).or_default() += 1;
+                }
+                Ok(tally)
+            })
+            .await
+    }
+
+    // Putting back
+
+    async fn put_all_back(&mut self, replay: &mut Replay) -> anyhow::Result<Turned> {
+        let mut backoff = Backoff::for_server();
+        loop {
+            match self.pass(replay).await {
+                Ok(()) => return Ok(Turned::Ended),
+                Err(Broken::Turned(turned)) => return Ok(turned),
+                Err(Broken::Failed(error)) => return Err(error),
+                Err(Broken::StoreAway(why)) => {
+                    let waits = format!("waits for the object store: {why}");
+                    if self.rest(backoff.pause()).await {
+                        return Ok(Turned::Stopped);
+                    }
+                    match self.breathe(replay, Some(&waits)).await {
+                        Ok(()) | Err(Broken::StoreAway(_)) => {}
+                        Err(Broken::Turned(turned)) => return Ok(turned),
+                        Err(Broken::Failed(error)) => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes through the keys that aren't done yet.
+    async fn pass(&mut self, replay: &mut Replay) -> Result<(), Broken> {
+        let away = |error: StoreError| Broken::StoreAway(error.to_string());
+        let store = self.store.clone();
+        let (selection, id) = (replay.selection.clone(), replay.id.clone());
+        let folders = selection.folders(&store).await.map_err(away)?;
+        let keys = keys(&store, folders, replay.at.clone());
+        let meant = keys.try_filter(|key| std::future::ready(selection.may_be(key, &id)));
+        let opened = meant.map_ok(async |key| Ok(open(&store, &selection, key).await));
+        let mut objects = opened.try_buffered(READ_AHEAD).boxed();
+        while let Some(object) = objects.next().await {
+            let (key, opened): Opened = object.map_err(away)?;
+            self.breathe(replay, None).await?;
+            match opened {
+                Ok(Some(returning)) => self.put_one_back(replay, &returning).await?,
+                Ok(None) => {}
+                Err(NotReturnable::Unread(ReadError::Store(error)))
+                    if self.store.probe().await.is_err() =>
+                {
+                    return Err(away(error));
+                }
+                // One that the store can't give holds up nobody.
+                Err(why) => {
+                    self.show.left(&key, &why.to_string())?;
+                    replay.left += 1;
+                }
+            }
+            replay.at = Some(key);
+        }
+        drop(objects);
+        self.end(replay).await
+    }
+
+    async fn put_one_back(&mut self, replay: &Replay, returning: &Returning) -> Result<(), Broken> {
+        self.pace().await;
+        let mut backoff = Backoff::for_server();
+        loop {
+            // It was read a while ago, and may have gone out and been settled since.
+            if let Err(ReadError::Gone) = self.store.described(returning.source()).await {
+                return Ok(());
+            }
+            let put = self.readmit.put_back(returning, &replay.id);
+            let (waits, pause) = match put.await {
+                Ok(PutBack::Put | PutBack::UnderWay | PutBack::Before) => return Ok(()),
+                Ok(PutBack::Over) => {
+                    let over = "a later replay has begun; this one is over";
+                    return Err(Broken::Failed(anyhow::anyhow!(over)));
+                }
+                Ok(PutBack::Busy) => (
+                    "waits: a partition's backlog is long".to_owned(),
+                    BUSY_PAUSE,
+                ),
+                Err(error) => (format!("waits for Redis: {error}"), backoff.pause()),
+            };
+            if self.rest(pause).await {
+                return Err(Broken::Turned(Turned::Stopped));
+            }
+            self.breathe(replay, Some(&waits)).await?;
+        }
+    }
+
+    /// Now and then: notes how far it is, tells it, and waits while Redis is short of memory.
+    async fn breathe(&mut self, replay: &Replay, waits: Option<&str>) -> Result<(), Broken> {
+        if self.stop.is_cancelled() {
+            return Err(Broken::Turned(Turned::Stopped));
+        }
+        while self.noted.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
+            self.noted = Some(Instant::now());
+            // A Redis that is away shows when something is put back.
+            if self.turn.goes_on(replay).await.is_ok_and(|mine| !mine) {
+                return Err(Broken::Turned(Turned::Lost));
+            }
+            let used = memory_used(&self.connection).await;
+            if !used.is_ok_and(|share| share > MOST_MEMORY) {
+                self.tell(replay, waits).await?;
+                break;
+            }
+            let full = "waits: Redis has used more than 70 % of its memory";
+            self.tell(replay, Some(full)).await?;
+            if self.rest(LOOK_INTERVAL).await {
+                return Err(Broken::Turned(Turned::Stopped));
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, replay: &Replay) -> Result<(), Broken> {
+        let mut backoff = Backoff::for_server();
+        loop {
+            match self.turn.ends(replay).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(Broken::Turned(Turned::Lost)),
+                Err(error) => {
+                    tracing::warn!(class = class(&error), %error, "redis command failed, will retry")
+                }
+            }
+            if self.rest(backoff.pause()).await {
+                return Err(Broken::Turned(Turned::Stopped));
+            }
+        }
+    }
+
+    /// Keeps the rate; what was waited for is caught up with for a tenth of a second at most.
+    async fn pace(&mut self) {
+        let earliest = Instant::now() - Duration::from_millis(100);
+        self.next = self.next.max(earliest) + Duration::from_secs(1) / self.rate;
+        sleep_until(self.next).await;
+    }
+
+    // Watching
+
+    async fn stopped(mut self, replay: &Replay) -> anyhow::Result<()> {
+        self.turn.stops(replay).await.context("Redis")?;
+        Ok(self.show.say(&format!(
+            "replay {} is stopped; run the command again to go on, or with --abandon to end it here",
+            replay.id
+        ))?)
+    }
+
+    /// Returns once all that was put back went out or was set aside again.
+    async fn wait_for_workers(&mut self, replay: &Replay) -> anyhow::Result<()> {
+        loop {
+            match self.turn.counts(&replay.id).await {
+                Ok(counts) if counts.settled() => return Ok(self.show.ended(replay, counts)?),
+                Ok(counts) => self
+                    .show
+                    .progress(replay, counts, Some("waits for the workers"))?,
+                Err(error) => {
+                    tracing::warn!(class = class(&error), %error, "redis command failed, will retry")
+                }
+            }
+            if self.rest(LOOK_INTERVAL).await {
+                let text = "stopped watching; all is in the stream, and the workers go on with it";
+                return Ok(self.show.say(text)?);
+            }
+        }
+    }
+
+    async fn tell(&mut self, replay: &Replay, waits: Option<&str>) -> anyhow::Result<()> {
+        if let Ok(counts) = self.turn.counts(&replay.id).await {
+            self.show.progress(replay, counts, waits)?;
+        }
+        Ok(())
+    }
+
+    /// Waits; true if it is told to stop.
+    async fn rest(&self, pause: Duration) -> bool {
+        self.stop.run_until_cancelled(sleep(pause)).await.is_none()
+    }
+}
+
+/// All keys of folders, those after `after`.
+fn keys(
+    store: &Store,
+    folders: Vec<String>,
+    after: Option<String>,
+) -> BoxStream<'_, StoreResult<String>> {
+    stream::iter(folders)
+        .flat_map(move |folder| store.keys_below(&folder, after.as_deref()))
+        .boxed()
+}
+
+async fn open(store: &Store, selection: &Selection, key: String) -> Opened {
+    let opened = match store.read(&key).await {
+        Ok(kept) if selection.is(&key, &kept) => readmit::returning(&key, &kept).map(Some),
+        // Or settled since it was listed.
+        Ok(_) | Err(ReadError::Gone) => Ok(None),
+        Err(error) => Err(error.into()),
+    };
+    (key, opened)
+}
+
+/// How an object counts that can't be read.
+fn damaged(error: ReadError) -> anyhow::Result<Option<String>> {
+    match error {
+        ReadError::Gone => Ok(None),
+        ReadError::Corrupt | ReadError::TooLarge(_) => Ok(Some("(can't be read)".to_owned())),
+        ReadError::Store(_) => Err(error.into()),
+    }
+}
+
+/// Whose folder a key lies in.
+fn tenant_of(key: &str) -> String {
+    let key = key.strip_prefix(store::FAILED).unwrap_or(key);
+    let parts = if key.starts_with(store::UNRESOLVED) {
+        2
+    } else {
+        1
+    };
+    key.split('/').take(parts).collect::<Vec<_>>().join("/")
+}

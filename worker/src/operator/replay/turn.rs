@@ -1,0 +1,164 @@
+//! Where a replay stands, in Redis: one process puts back at a time, others watch and go on when it
+//! dies.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use redis::RedisResult;
+use shared::keys::Keys;
+use shared::redis::Connection;
+use shared::script::Script;
+use strum::EnumString;
+use uuid::Uuid;
+
+use super::selection::Selection;
+
+/// Nothing heard for so long, another one goes on.
+const LEASE: Duration = Duration::from_secs(3);
+
+pub(super) struct Turn {
+    connection: Connection,
+    keys: Keys,
+    token: String,
+    take: Script,
+    note: Script,
+}
+
+/// The last replay of the deployment.
+#[derive(Debug, Clone)]
+pub(super) struct Replay {
+    pub(super) id: String,
+    pub(super) selection: Selection,
+    /// How many objects were counted before it began.
+    pub(super) total: u64,
+    /// Key of the last object that is done; `None` at the beginning.
+    pub(super) at: Option<String>,
+    /// How many objects could not be put back.
+    pub(super) left: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum Standing {
+    None,
+    /// This process puts back.
+    Mine,
+    /// Another one does.
+    Others,
+    /// All that was meant is put back.
+    Ended,
+}
+
+/// What became of the objects that a replay put back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) put: u64,
+    pub(super) out: u64,
+    pub(super) again: u64,
+}
+
+impl Counts {
+    pub(super) fn settled(self) -> bool {
+        self.out + self.again >= self.put
+    }
+}
+
+impl Turn {
+    pub(super) fn new(connection: Connection, keys: Keys) -> Self {
+        Self {
+            connection,
+            keys,
+            token: Uuid::new_v4().to_string(),
+            take: Script::new(include_str!("../../lua/replay_turn.lua")),
+            note: Script::new(include_str!("../../lua/replay_note.lua")),
+        }
+    }
+
+    /// Takes the turn of a replay that nobody runs.
+    ///
+    /// # Errors
+    /// A Redis command failed.
+    pub(super) async fn take(&self) -> anyhow::Result<(Standing, Option<Replay>)> {
+        self.ask(None).await
+    }
+
+    /// The same, and begins one where none is under way.
+    pub(super) async fn begin(
+        &self,
+        selection: &Selection,
+        total: u64,
+    ) -> anyhow::Result<(Standing, Option<Replay>)> {
+        let selection = serde_json::to_string(selection)?;
+        self.ask(Some((selection, total))).await
+    }
+
+    async fn ask(&self, new: Option<(String, u64)>) -> anyhow::Result<(Standing, Option<Replay>)> {
+        let call = self.take.call([self.keys.replay()]).arg(&self.token);
+        let call = call.arg(LEASE.as_millis() as u64);
+        let call = match new {
+            Some((selection, total)) => call.arg(selection).arg(total),
+            None => call,
+        };
+        let (standing, id, selection, total, at, left): (String, String, String, u64, String, u64) =
+            call.run(&mut self.connection.clone())
+                .await
+                .context("Redis")?;
+        let standing = standing.parse()?;
+        if standing == Standing::None {
+            return Ok((standing, None));
+        }
+        let selection = serde_json::from_str(&selection)
+            .context("the replay that is under way was begun by another version of this command")?;
+        let replay = Replay {
+            id,
+            selection,
+            total,
+            at: Some(at).filter(|at| !at.is_empty()),
+            left,
+        };
+        Ok((standing, Some(replay)))
+    }
+
+    /// Notes how far it is; false if it is somebody else's turn by now.
+    pub(super) async fn goes_on(&self, replay: &Replay) -> RedisResult<bool> {
+        self.note(replay, LEASE, false).await
+    }
+
+    /// Lets go of the turn; the next one goes on from here.
+    pub(super) async fn stops(&self, replay: &Replay) -> RedisResult<bool> {
+        self.note(replay, Duration::ZERO, false).await
+    }
+
+    /// All is put back.
+    pub(super) async fn ends(&self, replay: &Replay) -> RedisResult<bool> {
+        self.note(replay, Duration::ZERO, true).await
+    }
+
+    async fn note(&self, replay: &Replay, lease: Duration, ended: bool) -> RedisResult<bool> {
+        let call = self.note.call([self.keys.replay()]);
+        let call = call.arg(&self.token).arg(lease.as_millis() as u64);
+        let call = call.arg(replay.at.as_deref().unwrap_or_default());
+        let call = call.arg(replay.left).arg(u8::from(ended));
+        call.run(&mut self.connection.clone()).await
+    }
+
+    /// What became of what a replay put back, over all partitions.
+    pub(super) async fn counts(&self, replay_id: &str) -> RedisResult<Counts> {
+        let mut counts = Counts::default();
+        let mut connection = self.connection.clone();
+        // One by one: they lie in different slots of a cluster.
+        for partition in 0..self.keys.partitions() {
+            let mut get = redis::cmd("HMGET");
+            get.arg(self.keys.replayed(partition));
+            get.arg(&["i", "n", "d", "f"]);
+            type Found = (Option<String>, Option<u64>, Option<u64>, Option<u64>);
+            let (id, put, out, again): Found = get.query_async(&mut connection).await?;
+            if id.as_deref() == Some(replay_id) {
+                counts.put += put.unwrap_or(0);
+                counts.out += out.unwrap_or(0);
+                counts.again += again.unwrap_or(0);
+            }
+        }
+        Ok(counts)
+    }
+}

@@ -1,0 +1,632 @@
+//! Events into RabbitMQ. Some tasks, each the only user of its own channel: it publishes a batch,
+//! awaits every confirm, and only then looks which messages came back as unroutable, by their
+//! `message_id` (lapin hands a return to whichever confirm resolves next).
+//!
+//! A broker that is away is waited for here, for ever; what can't be known (a time-out, a broken
+//! channel) is published again with the same `message_id`.
+
+mod socket;
+mod unroutable;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool_lapin::{Manager, Object, Pool};
+use futures::future::join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::uri::AMQPUri;
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use shared::admin::Readiness;
+use shared::secrets::{Rotating, Secret};
+use shared::tasks::Tasks;
+use shared::trace;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument;
+
+use crate::item::event::{Event, SCHEMA_VERSION};
+use crate::metrics::{ChannelState, Metrics, PublishStatus};
+use crate::out::topology::{self, AmqpArgs, TopologyError};
+use crate::read::leases::Tenure;
+use crate::retry::Backoff;
+use socket::Kit;
+use unroutable::Unroutable;
+
+/// `delivery_mode` of a message that survives the broker.
+const PERSISTENT: u8 = 2;
+/// The largest frame in bytes unless the URL names another: RabbitMQ's own. A broker may name none, and
+/// lapin sets aside 64 times as much for a connection.
+const FRAME_MAX: u32 = 131_072;
+/// A blocked connection is looked at again this often.
+const BLOCKED_POLL: Duration = Duration::from_millis(100);
+const BLOCKED: &str = "the broker blocks publishers";
+/// How often the connection is looked at while there is nothing to publish.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why an event is not in a queue, although the broker is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotPublished {
+    #[error("no queue is bound for its routing key")]
+    Unroutable,
+    #[error("the queue refused it")]
+    Refused,
+    #[error("the partition's lease is gone")]
+    LeaseLost,
+}
+
+/// The URL, if it is one, with a limit of frames, and with `/` for a virtual host that is written as
+/// nothing, as other clients of RabbitMQ read it.
+///
+/// # Errors
+/// It isn't; the message does not repeat it.
+pub fn url(url: &Secret) -> Result<Secret, String> {
+    let wrong = || "is no amqp:// or amqps:// URL".to_owned();
+    let (scheme, rest) = url.expose().split_once("://").ok_or_else(wrong)?;
+    // In a host, or behind it, stands none of these.
+    if let Some((login, _)) = rest.rsplit_once('@')
+        && let Some(raw) = login.chars().find(|c| matches!(c, '#' | '@' | '/' | '?'))
+    {
+        return Err(format!(
+            "has a `{raw}` in its user or password that must be written as %{:02X}",
+            u32::from(raw)
+        ));
+    }
+    let (place, query) = match rest.split_once('?') {
+        Some((place, query)) => (place, format!("?{query}")),
+        None => (rest, String::new()),
+    };
+    let with_vhost = match place.strip_suffix('/') {
+        Some(host) if !host.contains('/') => format!("{scheme}://{host}/%2f{query}"),
+        Some(_) | None => url.expose().to_owned(),
+    };
+    let read: AMQPUri = with_vhost.parse().map_err(|_| wrong())?;
+    let mut limited: url::Url = with_vhost.parse().map_err(|_| wrong())?;
+    if read.query.frame_max.is_none() {
+        limited
+            .query_pairs_mut()
+            .append_pair("frame_max", &FRAME_MAX.to_string());
+    }
+    limited.as_str().parse().map_err(|_| wrong())
+}
+
+struct Message {
+    event: Event,
+    tenure: Arc<Tenure>,
+    reply: oneshot::Sender<Result<(), NotPublished>>,
+}
+
+/// Hands events to the publishing tasks.
+pub struct Publisher {
+    tasks: Vec<mpsc::Sender<Message>>,
+    next: AtomicUsize,
+}
+
+impl Publisher {
+    /// Waits for the broker, sees to the topology and starts the tasks.
+    ///
+    /// # Errors
+    /// A URL that can't be used, or a topology that differs: the message names the difference.
+    pub async fn start(
+        args: &AmqpArgs,
+        url: &Arc<Rotating<Secret>>,
+        metrics: &Metrics,
+        readiness: &Readiness,
+        tasks: &Tasks,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let unroutable = Arc::new(Unroutable::default());
+        let link = |n| Link {
+            n,
+            url: url.clone(),
+            pool: None,
+            args: args.clone(),
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            state: None,
+            open: None,
+            unroutable: unroutable.clone(),
+        };
+        let mut first = link(0);
+        let mut backoff = Backoff::for_server();
+        while let Err(error) = first.connect().await {
+            if let ConnectError::Topology(TopologyError::Refused(said)) = &error {
+                anyhow::bail!(
+                    "RabbitMQ refuses the topology: {said}. Delete or migrate what differs, or set \
+                     AMQP_DECLARE_TOPOLOGY=false if it is meant to be so"
+                );
+            }
+            tracing::warn!(class = error.class(), %error, "connecting to RabbitMQ failed, will retry");
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = shutdown.cancelled() => anyhow::bail!("told to stop before RabbitMQ could be used"),
+            }
+        }
+        let links = std::iter::once(first).chain((1..args.amqp_channels).map(link));
+        let tasks = links
+            .map(|link| {
+                let (send, receive) = mpsc::channel(usize::from(args.publish_batch));
+                tasks.spawn("publisher", link.publish(receive));
+                send
+            })
+            .collect();
+        Ok(Self {
+            tasks,
+            next: AtomicUsize::new(0),
+        })
+    }
+
+    /// Returns once the event lies in its queue, on the broker's disk.
+    ///
+    /// # Errors
+    /// [`NotPublished`]; a broker that is away is no error, it is waited for.
+    pub async fn publish(&self, mut event: Event, tenure: Arc<Tenure>) -> Result<(), NotPublished> {
+        let span = tracing::debug_span!("publish", otel.kind = "producer", event_id = %event.id);
+        if let Some(traceparent) = trace::traceparent(&span) {
+            event.traceparent = traceparent;
+        }
+        self.hand_over(event, tenure).instrument(span).await
+    }
+
+    async fn hand_over(&self, event: Event, tenure: Arc<Tenure>) -> Result<(), NotPublished> {
+        let (reply, outcome) = oneshot::channel();
+        let message = Message {
+            event,
+            tenure,
+            reply,
+        };
+        let task = self.next.fetch_add(1, Ordering::Relaxed) % self.tasks.len();
+        if self.tasks[task].send(message).await.is_err() {
+            return Err(NotPublished::LeaseLost);
+        }
+        outcome.await.unwrap_or(Err(NotPublished::LeaseLost))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error(transparent)]
+    Pool(#[from] deadpool_lapin::PoolError),
+    #[error(transparent)]
+    Build(#[from] deadpool_lapin::BuildError),
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    #[error(transparent)]
+    Lapin(#[from] lapin::Error),
+    #[error("it took too long")]
+    Timeout,
+}
+
+impl ConnectError {
+    /// How it failed, in one word.
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Build(_) => "pool",
+            Self::Topology(TopologyError::Refused(_)) => "topology",
+            Self::Pool(_) | Self::Lapin(_) | Self::Topology(TopologyError::Broker(_)) => {
+                "connection"
+            }
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// One connection and its only channel.
+struct Link {
+    n: u16,
+    url: Arc<Rotating<Secret>>,
+    /// For the version of the URL that it was made of; what it connected ends with it.
+    pool: Option<(u64, Pool, DropGuard)>,
+    args: AmqpArgs,
+    readiness: Readiness,
+    metrics: Metrics,
+    state: Option<ChannelState>,
+    open: Option<(Object, Channel)>,
+    /// Of all links.
+    unroutable: Arc<Unroutable>,
+}
+
+/// What became of one message of a batch.
+enum Outcome {
+    Settled(Result<(), NotPublished>),
+    Unknown,
+}
+
+impl Link {
+    fn pool(&mut self) -> Result<Pool, ConnectError> {
+        let version = self.url.version();
+        if let Some((made_for, pool, _)) = &self.pool
+            && *made_for == version
+        {
+            return Ok(pool.clone());
+        }
+        let properties = || {
+            lapin::ConnectionProperties::default().with_connection_name("whatsapp-worker".into())
+        };
+        let given_up = CancellationToken::new();
+        let runtime = async_rs::Runtime::new(Kit::new(given_up.clone()));
+        let manager = Manager::new(self.url.current().expose(), properties, runtime);
+        let pool = Pool::builder(manager).max_size(1).build()?;
+        self.pool = Some((version, pool.clone(), given_up.drop_guard()));
+        Ok(pool)
+    }
+
+    async fn connect(&mut self) -> Result<(), ConnectError> {
+        let pool = self.pool()?;
+        let opened = timeout(self.args.confirm_timeout, async {
+            let connection = pool.get().await?;
+            topology::ensure(&connection, &self.args).await?;
+            let channel = connection.create_channel().await?;
+            channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await?;
+            Ok::<_, ConnectError>((connection, channel))
+        })
+        .await
+        .unwrap_or(Err(ConnectError::Timeout));
+        let problem = opened.as_ref().err().map(ToString::to_string);
+        if self.n == 0 {
+            self.readiness.set("rabbitmq", problem);
+        }
+        match opened {
+            Ok(open) => {
+                self.open = Some(open);
+                self.become_state(ChannelState::Open);
+                Ok(())
+            }
+            Err(error) => {
+                // With what it has open: a connection that doesn't answer would be handed out again.
+                self.pool = None;
+                self.become_state(ChannelState::Closed);
+                Err(error)
+            }
+        }
+    }
+
+    fn become_state(&mut self, state: ChannelState) {
+        let before = self.state.replace(state);
+        if before != Some(state) {
+            self.metrics.channel(before, state);
+        }
+    }
+
+    /// `None` if the confirms take too long or the connection is gone. The time for which the broker
+    /// blocks it doesn't count: what was sent lies in front of the broker, and a new connection for each
+    /// try would put the same there again and again.
+    async fn while_served<T>(
+        &mut self,
+        connection: &Connection,
+        confirmed: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut confirmed = std::pin::pin!(confirmed);
+        let within = self.args.confirm_timeout;
+        let mut give_up = Instant::now() + within;
+        loop {
+            let status = connection.status();
+            if !status.connected() || Instant::now() >= give_up {
+                return None;
+            }
+            if status.blocked() {
+                self.readiness.set("rabbitmq", Some(BLOCKED.to_owned()));
+                self.become_state(ChannelState::Blocked);
+                give_up = Instant::now() + within;
+                tokio::time::sleep(BLOCKED_POLL).await;
+                continue;
+            }
+            tokio::select! {
+                outcome = &mut confirmed => return Some(outcome),
+                () = tokio::time::sleep(BLOCKED_POLL) => {}
+            }
+        }
+    }
+
+    /// Lets go of a connection that failed; the pool must not hand it out again.
+    fn disconnect(&mut self) {
+        self.become_state(ChannelState::Closed);
+        if let Some((connection, _)) = self.open.take() {
+            drop(Object::take(connection));
+        }
+        self.pool = None;
+    }
+
+    /// Waits for messages. One of the channels looks after the connection meanwhile, so that `/ready` is
+    /// true where there is nothing to publish.
+    async fn next_batch(
+        &mut self,
+        messages: &mut mpsc::Receiver<Message>,
+        batch: &mut Vec<Message>,
+    ) -> usize {
+        let most = usize::from(self.args.publish_batch);
+        loop {
+            let receiving = messages.recv_many(batch, most);
+            match timeout(PROBE_INTERVAL, receiving).await {
+                Ok(received) => return received,
+                Err(_) if self.n == 0 => self.probe().await,
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn probe(&mut self) {
+        let status = self
+            .open
+            .as_ref()
+            .map(|(connection, _)| connection.status());
+        match status {
+            Some(status) if status.connected() => {
+                let problem = status.blocked().then(|| BLOCKED.to_owned());
+                self.readiness.set("rabbitmq", problem);
+            }
+            Some(_) | None => {
+                self.disconnect();
+                // Said by `/ready`.
+                drop(self.connect().await);
+            }
+        }
+    }
+
+    /// Declares again what was deleted, where that is this worker's to do, on a channel of its own: other
+    /// events go on over this connection. `false`: the connection is of no use any more.
+    async fn mend_topology(&self) -> bool {
+        let Some((connection, _)) = &self.open else {
+            return false;
+        };
+        let mending = topology::ensure(connection, &self.args);
+        let mended = timeout(self.args.confirm_timeout, mending).await;
+        match mended {
+            Ok(Ok(())) => true,
+            Ok(Err(TopologyError::Refused(said))) => {
+                tracing::warn!(channel = self.n, said, "the topology can't be mended");
+                true
+            }
+            Ok(Err(TopologyError::Broker(error))) => {
+                tracing::warn!(channel = self.n, %error, "looking at the topology failed");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(channel = self.n, "looking at the topology took too long");
+                false
+            }
+        }
+    }
+
+    async fn publish(mut self, mut messages: mpsc::Receiver<Message>) {
+        let exchange = self.args.amqp_exchange.clone();
+        let mut batch = Vec::new();
+        let mut backoff = Backoff::for_server();
+        while self.next_batch(&mut messages, &mut batch).await > 0 {
+            while !batch.is_empty() {
+                // Nobody waits for these any more, or the partition is another worker's.
+                batch.retain(|message: &Message| !message.reply.is_closed());
+                let (mine, lost): (Vec<_>, Vec<_>) =
+                    batch.drain(..).partition(|message| message.tenure.holds());
+                settle(lost, Err(NotPublished::LeaseLost));
+                batch = mine;
+                if self.open.is_none()
+                    && let Err(error) = self.connect().await
+                {
+                    let class = error.class();
+                    tracing::warn!(
+                        channel = self.n,
+                        class,
+                        %error,
+                        "connecting to RabbitMQ failed, will retry"
+                    );
+                    backoff.wait().await;
+                    continue;
+                }
+                let Some((connection, channel)) = self.open.take() else {
+                    continue;
+                };
+                let publishing = publish_batch(&channel, &batch, &exchange);
+                let outcomes = self.while_served(&connection, publishing).await;
+                let outcomes = outcomes.unwrap_or_else(|| unknown(&batch));
+                self.open = Some((connection, channel));
+                let (mut sound, mut mend) = (true, false);
+                for (message, outcome) in std::mem::take(&mut batch).into_iter().zip(outcomes) {
+                    match outcome {
+                        Outcome::Settled(result) => {
+                            self.metrics.published(status(result));
+                            if result == Err(NotPublished::Unroutable) {
+                                let routing_key = &message.event.routing_key;
+                                mend |= self.unroutable.came_back(routing_key);
+                            }
+                            settle([message], result);
+                        }
+                        Outcome::Unknown => {
+                            self.metrics.published(PublishStatus::Unknown);
+                            sound = false;
+                            batch.push(message);
+                        }
+                    }
+                }
+                if sound && mend {
+                    sound = self.mend_topology().await;
+                }
+                if sound {
+                    self.become_state(ChannelState::Open);
+                } else {
+                    self.disconnect();
+                }
+                if batch.is_empty() {
+                    backoff.reset();
+                    if sound {
+                        self.readiness.set("rabbitmq", None);
+                    }
+                } else {
+                    tracing::warn!(
+                        channel = self.n,
+                        again = batch.len(),
+                        "confirms are missing"
+                    );
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+}
+
+fn status(outcome: Result<(), NotPublished>) -> PublishStatus {
+    match outcome {
+        Ok(()) => PublishStatus::Confirmed,
+        Err(NotPublished::Unroutable) => PublishStatus::Unroutable,
+        Err(NotPublished::Refused) => PublishStatus::Refused,
+        Err(NotPublished::LeaseLost) => PublishStatus::LeaseLost,
+    }
+}
+
+fn unknown(batch: &[Message]) -> Vec<Outcome> {
+    batch.iter().map(|_| Outcome::Unknown).collect()
+}
+
+fn settle(messages: impl IntoIterator<Item = Message>, outcome: Result<(), NotPublished>) {
+    for message in messages {
+        if message.reply.send(outcome).is_err() {
+            // The partition is gone: the entry is pending, and the next owner's.
+            tracing::debug!(event = %message.event.id, "nobody waits for a confirm any more");
+        }
+    }
+}
+
+/// Publishes all, then awaits every confirm. As many outcomes as messages, in their order.
+async fn publish_batch(channel: &Channel, batch: &[Message], exchange: &str) -> Vec<Outcome> {
+    let confirms = async {
+        let mut confirms = Vec::with_capacity(batch.len());
+        for message in batch {
+            confirms.push(send(channel, &message.event, exchange).await?);
+        }
+        Ok::<_, lapin::Error>(join_all(confirms).await)
+    };
+    let confirms = match confirms.await {
+        Ok(confirms) => confirms,
+        Err(error) => {
+            tracing::warn!(%error, "publishing failed");
+            return unknown(batch);
+        }
+    };
+    let mut returned = HashSet::new();
+    let acknowledged: Vec<_> = confirms
+        .into_iter()
+        .map(|confirm| {
+            let (acknowledged, message) = match confirm {
+                Ok(Confirmation::Ack(message)) => (Some(true), message),
+                Ok(Confirmation::Nack(message)) => (Some(false), message),
+                // Not a success, even if it isn't an error to lapin.
+                Ok(Confirmation::NotRequested) | Err(_) => (None, None),
+            };
+            if let Some(id) = message.and_then(|m| m.delivery.properties.message_id().clone()) {
+                returned.insert(id.to_string());
+            }
+            acknowledged
+        })
+        .collect();
+    batch
+        .iter()
+        .zip(acknowledged)
+        .map(|(message, acknowledged)| match acknowledged {
+            _ if returned.contains(&message.event.id.to_string()) => {
+                Outcome::Settled(Err(NotPublished::Unroutable))
+            }
+            Some(true) => Outcome::Settled(Ok(())),
+            Some(false) => Outcome::Settled(Err(NotPublished::Refused)),
+            None => Outcome::Unknown,
+        })
+        .collect()
+}
+
+async fn send(
+    channel: &Channel,
+    event: &Event,
+    exchange: &str,
+) -> lapin::Result<lapin::PublisherConfirm> {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    channel
+        .basic_publish(
+            short(exchange),
+            short(&event.routing_key),
+            options,
+            &event.body,
+            properties(event),
+        )
+        .await
+}
+
+fn properties(event: &Event) -> BasicProperties {
+    let id = event.id.to_string();
+    let mut headers = FieldTable::default();
+    let mut header = |name: &str, value: &str| {
+        headers.insert(short(name), AMQPValue::LongString(LongString::from(value)));
+    };
+    header("x-tenant-id", &event.tenant_id);
+    header("x-schema-version", SCHEMA_VERSION);
+    header("x-deduplication-header", &id);
+    for (name, value) in [
+        ("traceparent", &event.traceparent),
+        ("x-replay-id", &event.replay_id),
+    ] {
+        if !value.is_empty() {
+            header(name, value);
+        }
+    }
+    BasicProperties::default()
+        .with_content_type(short("application/json"))
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(short(&id))
+        .with_correlation_id(short(&event.correlation_id))
+        .with_type(short(event.kind))
+        .with_timestamp(event.occurred_at)
+        .with_headers(headers)
+}
+
+/// AMQP's short strings have 255 bytes at most; lapin panics on a longer one. Ours are ids, and
+/// routing keys built of short words.
+fn short(text: &str) -> ShortString {
+    ShortString::try_new(text.to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<AMQPUri, String> {
+        let url = url(&text.parse().expect("not empty"))?;
+        url.expose().parse()
+    }
+
+    #[test]
+    fn a_virtual_host_that_is_not_written_is_the_default_one() {
+        for (text, vhost) in [
+            ("amqp://host", "/"),
+            ("amqp://host:5672/", "/"),
+            ("amqp://host:5672/?heartbeat=5", "/"),
+            ("amqps://user:pass@host/", "/"),
+            ("amqp://user:pass@host:5672/%2f", "/"),
+            ("amqp://user:p%40ss@host/my-vhost", "my-vhost"),
+            ("amqp://host/a%2fb", "a/b"),
+        ] {
+            assert_eq!(read(text).expect(text).vhost, vhost, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_login_that_is_not_encoded_is_refused_with_what_to_write() {
+        for (text, encoded) in [
+            ("amqp://user:plum#jam@host/", "%23"),
+            ("amqp://user:12#jam@host/", "%23"),
+            ("amqp://user:plum@jam@host/", "%40"),
+            ("amqp://user:plum/jam@host/", "%2F"),
+            ("amqp://user:plum?jam@host/", "%3F"),
+        ] {
+            let told = read(text).expect_err(text);
+            assert!(told.contains(encoded), "{told}");
+            assert!(!told.contains("plum") && !told.contains("jam"), "{told}");
+        }
+        assert!(read("http://host/").is_err() && read("host:5672").is_err());
+    }
+}

@@ -1,0 +1,7 @@
+//! Which partitions are ours, and what lies in them: leases, fenced reads, and who may go first.
+
+pub mod gate;
+pub mod lanes;
+pub mod leases;
+pub mod parked;
+pub mod stream;
