@@ -39,7 +39,9 @@ use crate::read::gate::{Gate, Turn};
 use crate::read::lanes::Lanes;
 use crate::read::leases::Tenure;
 use crate::read::parked::Parked;
-use crate::read::stream::{Notes, RawEntry, Read, ReadFrom, Sleeper, StreamError};
+use crate::read::stream::{
+    Finished, Notes, OwedKind, RawEntry, Read, ReadFrom, Sleeper, StreamError,
+};
 use crate::retry::Backoff;
 
 /// Bodies of one read, so that a script stays short.
@@ -992,16 +994,23 @@ impl Partition {
             .set_asides()
             .for_each(|it| self.work.set_asides.push(it));
         let owed = entry.owed(self.work.state.is_some());
-        let media = std::mem::take(&mut entry.pending_media);
         let (work, tenure, id) = (self.work.clone(), self.tenure.clone(), entry.id.clone());
         let (owes, owes_media) = (self.owed.clone(), self.owed_media.clone());
         let span = entry.span.clone();
         let acknowledging = async move {
             let acknowledged = persist(&tenure, || {
-                work.stream.acknowledge(&tenure, &id, &owed, &media)
+                let finished = [Finished {
+                    id: &id,
+                    owed: &owed,
+                }];
+                let stream = &work.stream;
+                let tenure = &tenure;
+                async move { stream.record(tenure, &finished, &[]).await }
             })
             .await;
-            if !owed.is_empty() {
+            let (media, others): (Vec<_>, Vec<_>) =
+                owed.iter().partition(|owed| owed.kind() == OwedKind::Media);
+            if !others.is_empty() {
                 owes.notify_one();
             }
             if !media.is_empty() {
@@ -1044,7 +1053,7 @@ impl Partition {
         self.noting = true;
         let (work, tenure) = (self.work.clone(), self.tenure.clone());
         self.push(async move {
-            let noted = persist(&tenure, || work.stream.note(&tenure, &done)).await;
+            let noted = persist(&tenure, || work.stream.record(&tenure, &[], &done)).await;
             Done::Noted(turns, noted)
         });
     }

@@ -145,6 +145,31 @@ async fn a_worker_stopped_with_unconfirmed_publications_acknowledges_nothing_of_
     drained(&stage).await;
 }
 
+/// Runs the script that acknowledges.
+async fn record(
+    redis: &mut redis::aio::MultiplexedConnection,
+    partition: u16,
+    arguments: &[&str],
+) -> redis::RedisResult<()> {
+    let script = redis::Script::new(include_str!("../../../worker/src/lua/record.lua"));
+    let key = |what| format!("whatsapp:{{{partition}}}:{what}");
+    let mut call = script.key(key("lease"));
+    for what in [
+        "stream",
+        "progress",
+        "suspects",
+        "deaths",
+        "media",
+        "alone",
+        "later",
+        "later-media",
+        "returning",
+    ] {
+        call.key(key(what));
+    }
+    call.arg(arguments).invoke_async(redis).await
+}
+
 /// The fence itself: a worker can't be stopped from outside exactly between its last look at the
 /// lease and its script, so the scripts are asked directly.
 #[tokio::test]
@@ -160,7 +185,6 @@ async fn without_the_lease_nothing_is_read_or_acknowledged() {
     let key = |what| format!("whatsapp:{{{partition}}}:{what}");
     let mut redis = stage.redis.connection().await;
     let read = redis::Script::new(include_str!("../../../worker/src/lua/read.lua"));
-    let acknowledge = redis::Script::new(include_str!("../../../worker/src/lua/acknowledge.lua"));
     redis
         .set::<_, _, ()>(key("lease"), "mine")
         .await
@@ -179,21 +203,9 @@ async fn without_the_lease_nothing_is_read_or_acknowledged() {
         redis.xrange_all(key("stream")).await.expect("XRANGE");
     let id = &stream.ids[0].id;
     for token in ["theirs", "mine"] {
-        let mut call = acknowledge.key(key("lease"));
-        for what in [
-            "stream",
-            "later",
-            "progress",
-            "suspects",
-            "deaths",
-            "media",
-            "alone",
-            "later-media",
-        ] {
-            call.key(key(what));
-        }
-        call.arg(&[token, "workers", id, "0", "put", "owed.json", "{}", ""]);
-        let done: redis::RedisResult<()> = call.invoke_async(&mut redis).await;
+        let mut arguments = vec![token, "workers", "1", id, "1"];
+        arguments.extend(["put", "owed.json", "{}", ""]);
+        let done = record(&mut redis, partition, &arguments).await;
         refused.push(done.is_err());
         let left: u64 = redis.xlen(key("stream")).await.expect("XLEN");
         let owed: u64 = redis.xlen(key("later")).await.expect("XLEN");
@@ -226,13 +238,8 @@ async fn a_note_of_an_acknowledged_entry_leaves_nothing() {
     let read: redis::streams::StreamReadReply =
         read.query_async(&mut redis).await.expect("XREADGROUP");
     let id = &read.keys[0].ids[0].id;
-    let notes = [
-        ("progress", include_str!("../../../worker/src/lua/note.lua")),
-        (
-            "media",
-            include_str!("../../../worker/src/lua/note_media.lua"),
-        ),
-    ];
+    let script = include_str!("../../../worker/src/lua/note_media.lua");
+    let note_media = redis::Script::new(script);
     let mut noted: Vec<bool> = Vec::new();
     for pending in [true, false] {
         if !pending {
@@ -242,12 +249,14 @@ async fn a_note_of_an_acknowledged_entry_leaves_nothing() {
                 .await
                 .expect("XACK");
         }
-        for (what, note) in notes {
-            let script = redis::Script::new(note);
-            let mut call = script.key(key("lease"));
-            call.key(key(what)).key(key("stream"));
-            call.arg(&["mine", "workers", id, "0"]);
-            call.invoke_async::<()>(&mut redis).await.expect("a note");
+        let progress = ["mine", "workers", "0", id, "0"];
+        let recorded = record(&mut redis, partition, &progress).await;
+        recorded.expect("recorded");
+        let mut call = note_media.key(key("lease"));
+        call.key(key("media")).key(key("stream"));
+        call.arg(&["mine", "workers", id, "0"]);
+        call.invoke_async::<()>(&mut redis).await.expect("a note");
+        for what in ["progress", "media"] {
             noted.push(redis.hexists(key(what), id).await.expect("HEXISTS"));
             redis.del::<_, ()>(key(what)).await.expect("DEL");
         }
@@ -280,26 +289,13 @@ async fn an_acknowledgement_that_is_sent_again_owes_nothing_more() {
         .expect("read");
     let stream: redis::streams::StreamRangeReply =
         redis.xrange_all(key("stream")).await.expect("XRANGE");
-    let acknowledge = redis::Script::new(include_str!("../../../worker/src/lua/acknowledge.lua"));
-    let mut call = acknowledge.key(key("lease"));
-    for what in [
-        "stream",
-        "later",
-        "progress",
-        "suspects",
-        "deaths",
-        "media",
-        "alone",
-        "later-media",
-        "returning",
-    ] {
-        call.key(key(what));
-    }
     let id = &stream.ids[0].id;
-    call.arg(&["mine", "workers", id, "1", "tenant", "{}", "{}"]);
-    call.arg(&["put", "owed.json", "{}", ""]);
+    let mut arguments = vec!["mine", "workers", "1", id, "2"];
+    arguments.extend(["media", "tenant", "{}", "{}"]);
+    arguments.extend(["put", "owed.json", "{}", ""]);
     for _ in 0..2 {
-        call.invoke_async::<()>(&mut redis).await.expect("done");
+        let recorded = record(&mut redis, partition, &arguments).await;
+        recorded.expect("recorded");
     }
     let owed: redis::streams::StreamRangeReply =
         redis.xrange_all(key("later")).await.expect("XRANGE");

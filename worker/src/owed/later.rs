@@ -126,6 +126,8 @@ async fn work_on_all(
             Owed::Object(object) => put(work, object).await,
             Owed::State(state) => tell(work, &id, &state).await,
             Owed::Settle(settle) => settle_object(work, tenure, &id, &settle).await,
+            // It has a list of its own.
+            Owed::Media(_) => Outcome::Failed,
         };
         (id, group, outcome)
     }))

@@ -229,7 +229,7 @@ impl Entry {
     }
 
     /// What is left to do when it is acknowledged.
-    pub(super) fn owed(&self, state: bool) -> Vec<Owed> {
+    pub(super) fn owed(&mut self, state: bool) -> Vec<Owed> {
         let folder = self.head.folder(self.verdict.as_ref());
         let failed = self.set_aside.iter().map(|(reason, set_aside)| {
             let name = self.head.failed_name(&set_aside.name);
@@ -275,7 +275,10 @@ impl Entry {
             });
         // What an object is replaced by lies before it in the list.
         let pieces = objects.chain(settle);
-        pieces.chain(self.to_tell().filter(|_| state)).collect()
+        let pieces = pieces.chain(self.to_tell().filter(|_| state));
+        let mut pieces: Vec<_> = pieces.collect();
+        pieces.extend(self.pending_media.drain(..).map(Owed::Media));
+        pieces
     }
 
     /// What the State Manager is to be told: of each published message. Of one that an earlier

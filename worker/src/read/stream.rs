@@ -84,6 +84,14 @@ pub enum Owed {
     Object(OwedObject),
     State(OwedState),
     Settle(Settle),
+    Media(OwedMedia),
+}
+
+/// An entry that is done, and what it still owes.
+#[derive(Debug, Clone, Copy)]
+pub struct Finished<'a> {
+    pub id: &'a str,
+    pub owed: &'a [Owed],
 }
 
 /// The place of an object that was put back, now that its entry is done.
@@ -132,6 +140,7 @@ pub enum OwedKind {
     Object,
     State,
     Settle,
+    Media,
 }
 
 impl OwedKind {
@@ -140,6 +149,7 @@ impl OwedKind {
             Self::Object => "put",
             Self::State => "state",
             Self::Settle => "settle",
+            Self::Media => "media",
         }
     }
 }
@@ -150,6 +160,7 @@ impl Owed {
             Self::Object(_) => OwedKind::Object,
             Self::State(_) => OwedKind::State,
             Self::Settle(_) => OwedKind::Settle,
+            Self::Media(_) => OwedKind::Media,
         }
     }
 
@@ -158,7 +169,7 @@ impl Owed {
     pub fn group(&self) -> String {
         let kind = self.kind().name();
         match self {
-            Self::Object(_) | Self::Settle(_) => kind.to_owned(),
+            Self::Object(_) | Self::Settle(_) | Self::Media(_) => kind.to_owned(),
             Self::State(state) => format!("{kind}:{}", state.tenant_id),
         }
     }
@@ -172,6 +183,7 @@ impl Owed {
                 let settled: &'static str = settle.settled.into();
                 (&settle.source, settled, settle.replay_id.as_bytes())
             }
+            Self::Media(media) => (&media.tenant_id, &media.head, &media.body),
         }
     }
 
@@ -212,7 +224,7 @@ impl Later {
     pub fn settle(&self) -> Option<&Settle> {
         match &self.owed {
             Some(Owed::Settle(settle)) => Some(settle),
-            Some(Owed::Object(_) | Owed::State(_)) | None => None,
+            Some(Owed::Object(_) | Owed::State(_) | Owed::Media(_)) | None => None,
         }
     }
 }
@@ -233,7 +245,7 @@ impl FromRedisValue for Later {
 }
 
 /// Media that an acknowledged entry left pending: all that its transfer and its event need.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwedMedia {
     pub tenant_id: String,
     /// JSON.
@@ -266,8 +278,7 @@ pub struct Notes {
 
 struct Scripts {
     read: Script,
-    acknowledge: Script,
-    note: Script,
+    record: Script,
     announce: Script,
     alive: Script,
     note_media: Script,
@@ -292,8 +303,7 @@ impl Stream {
     pub fn new(redis: Redis, connection: Connection, keys: Keys) -> Self {
         let scripts = Scripts {
             read: Script::new(include_str!("../lua/read.lua")),
-            acknowledge: Script::new(include_str!("../lua/acknowledge.lua")),
-            note: Script::new(include_str!("../lua/note.lua")),
+            record: Script::new(include_str!("../lua/record.lua")),
             announce: Script::new(include_str!("../lua/announce.lua")),
             alive: Script::new(include_str!("../lua/alive.lua")),
             note_media: Script::new(include_str!("../lua/note_media.lua")),
@@ -372,59 +382,43 @@ impl Stream {
             .await
     }
 
-    /// Acknowledges an entry and puts what it owes on the later-lists, in one step.
-    pub async fn acknowledge(
+    /// Acknowledges entries with what they owe, and notes which items are done of entries that go on, of
+    /// each by its id: in one step. What was recorded before, because an answer was lost, owes nothing a
+    /// second time.
+    ///
+    /// # Errors
+    /// See [`StreamError`]. It may have been done.
+    pub async fn record(
         &self,
         tenure: &Tenure,
-        id: &str,
-        owed: &[Owed],
-        media: &[OwedMedia],
+        finished: &[Finished<'_>],
+        progress: &[(String, String)],
     ) -> Result<(), StreamError> {
         let partition = tenure.partition;
-        let call = self.scripts.acknowledge.call([
+        let call = self.scripts.record.call([
             self.keys.lease(partition),
             self.keys.stream(partition),
-            self.keys.later(partition),
             self.keys.progress(partition),
             self.keys.suspects(partition),
             self.keys.deaths(partition),
             self.keys.media(partition),
             self.keys.alone(partition),
+            self.keys.later(partition),
             self.keys.later_media(partition),
             self.keys.returning(partition),
         ]);
-        let call = call.arg(&tenure.token).arg(GROUP).arg(id).arg(media.len());
-        let call = media.iter().fold(call, |call, owed| {
-            call.arg(&owed.tenant_id).arg(&owed.head).arg(&owed.body)
-        });
-        owed.iter()
-            .fold(call, |call, owed| {
+        let call = call.arg(&tenure.token).arg(GROUP).arg(finished.len());
+        let call = finished.iter().fold(call, |call, entry| {
+            let call = call.arg(entry.id).arg(entry.owed.len());
+            entry.owed.iter().fold(call, |call, owed| {
                 let (key, attributes, body) = owed.fields();
-                call.arg(owed.kind().name())
-                    .arg(key)
-                    .arg(attributes)
-                    .arg(body)
+                let call = call.arg(owed.kind().name()).arg(key);
+                call.arg(attributes).arg(body)
             })
-            .run::<()>(&mut self.connection.clone())
-            .await?;
-        Ok(())
-    }
-
-    /// Notes which items are done, of each entry by its id.
-    pub async fn note(
-        &self,
-        tenure: &Tenure,
-        done: &[(String, String)],
-    ) -> Result<(), StreamError> {
-        let call = self.scripts.note.call([
-            self.keys.lease(tenure.partition),
-            self.keys.progress(tenure.partition),
-            self.keys.stream(tenure.partition),
-        ]);
-        done.iter()
-            .fold(call.arg(&tenure.token).arg(GROUP), |call, (id, numbers)| {
-                call.arg(id).arg(numbers)
-            })
+        });
+        progress
+            .iter()
+            .fold(call, |call, (id, numbers)| call.arg(id).arg(numbers))
             .run::<()>(&mut self.connection.clone())
             .await?;
         Ok(())
