@@ -23,10 +23,10 @@ pub struct Budget {
 
 /// All bytes are taken.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Spent;
+pub struct BudgetExhausted;
 
 /// Bytes taken; dropping it gives them back.
-pub struct Taken {
+pub struct BudgetShare {
     budget: Budget,
     bytes: usize,
     permit: Option<OwnedSemaphorePermit>,
@@ -42,8 +42,8 @@ impl Budget {
     }
 
     /// Takes nothing yet.
-    pub fn start(&self) -> Taken {
-        Taken {
+    pub fn start(&self) -> BudgetShare {
+        BudgetShare {
             budget: self.clone(),
             bytes: 0,
             permit: None,
@@ -52,12 +52,12 @@ impl Budget {
     }
 }
 
-impl Taken {
+impl BudgetShare {
     /// Takes `bytes` more, as they come in: what a sender only announces costs nothing.
     ///
     /// # Errors
-    /// [`Spent`]; nothing more is taken then.
-    pub fn take(&mut self, bytes: usize) -> Result<(), Spent> {
+    /// [`BudgetExhausted`]; nothing more is taken then.
+    pub fn take(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
         let whole = self.bytes + bytes;
         let large = match &self.large {
             _ if whole <= SMALL * COPIES => None,
@@ -77,11 +77,11 @@ impl Taken {
     }
 }
 
-fn acquire(from: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Spent> {
-    let bytes = u32::try_from(bytes).map_err(|_| Spent)?;
+fn acquire(from: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, BudgetExhausted> {
+    let bytes = u32::try_from(bytes).map_err(|_| BudgetExhausted)?;
     from.clone()
         .try_acquire_many_owned(bytes)
-        .map_err(|_| Spent)
+        .map_err(|_| BudgetExhausted)
 }
 
 fn add(to: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
@@ -100,9 +100,9 @@ mod tests {
         let budget = Budget::new(10);
         let (mut one, mut two) = (budget.start(), budget.start());
         assert_eq!(one.take(6), Ok(()));
-        assert_eq!(two.take(5), Err(Spent));
+        assert_eq!(two.take(5), Err(BudgetExhausted));
         assert_eq!(two.take(4), Ok(()));
-        assert_eq!(one.take(1), Err(Spent));
+        assert_eq!(one.take(1), Err(BudgetExhausted));
         drop(two);
         assert_eq!(one.take(4), Ok(()));
         drop(one);
@@ -116,10 +116,14 @@ mod tests {
         for _ in 0..70 {
             assert_eq!(large.take(100_000), Ok(()));
         }
-        assert_eq!(large.take(100), Err(Spent));
+        assert_eq!(large.take(100), Err(BudgetExhausted));
         let mut small = budget.start();
         assert_eq!(small.take(200_000), Ok(()));
-        assert_eq!(small.take(100_000), Err(Spent), "it is large by now");
+        assert_eq!(
+            small.take(100_000),
+            Err(BudgetExhausted),
+            "it is large by now"
+        );
         drop(large);
         assert_eq!(small.take(100_000), Ok(()));
         drop(small);

@@ -9,7 +9,7 @@ const LONGEST: usize = 256;
 
 /// Why a challenge is not answered.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Refused {
+pub enum ChallengeRefused {
     #[error("the verify token is missing or wrong")]
     Token,
     #[error(
@@ -21,8 +21,8 @@ pub enum Refused {
 /// The challenge to echo, if `query` brings the right token.
 ///
 /// # Errors
-/// [`Refused`]. Nothing is echoed that could be markup in somebody's browser.
-pub fn answer(query: &str, verify_token: &Secret) -> Result<String, Refused> {
+/// [`ChallengeRefused`]. Nothing is echoed that could be markup in somebody's browser.
+pub fn answer(query: &str, verify_token: &Secret) -> Result<String, ChallengeRefused> {
     let only = |name: &str| {
         let mut values = url::form_urlencoded::parse(query.as_bytes())
             .filter(|(found, _)| found == name)
@@ -30,7 +30,7 @@ pub fn answer(query: &str, verify_token: &Secret) -> Result<String, Refused> {
         let value = values.next();
         match values.next() {
             None => Ok(value),
-            Some(_) => Err(Refused::Malformed),
+            Some(_) => Err(ChallengeRefused::Malformed),
         }
     };
     let (mode, token) = (only("hub.mode")?, only("hub.verify_token")?);
@@ -39,14 +39,14 @@ pub fn answer(query: &str, verify_token: &Secret) -> Result<String, Refused> {
         given.ct_eq(expected).into()
     });
     if mode.as_deref() != Some("subscribe") || !right {
-        return Err(Refused::Token);
+        return Err(ChallengeRefused::Token);
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     only("hub.challenge")?
         .filter(|challenge| (1..=LONGEST).contains(&challenge.len()))
         .filter(|challenge| challenge.bytes().all(plain))
         .map(Into::into)
-        .ok_or(Refused::Malformed)
+        .ok_or(ChallengeRefused::Malformed)
 }
 
 #[cfg(test)]
@@ -69,43 +69,46 @@ mod tests {
             ),
             (
                 format!("{right}&hub.challenge={}", "1".repeat(257)),
-                Err(Refused::Malformed),
+                Err(ChallengeRefused::Malformed),
             ),
             (
                 format!("{right}&hub.challenge=%3Cscript%3E"),
-                Err(Refused::Malformed),
+                Err(ChallengeRefused::Malformed),
             ),
             (
                 format!("{right}&hub.challenge=1%0d%0aX:1"),
-                Err(Refused::Malformed),
+                Err(ChallengeRefused::Malformed),
             ),
             (
                 format!("{right}&hub.challenge=1&hub.challenge=2"),
-                Err(Refused::Malformed),
+                Err(ChallengeRefused::Malformed),
             ),
             (
                 format!("{right}&hub.verify_token=x&hub.challenge=1"),
-                Err(Refused::Malformed),
+                Err(ChallengeRefused::Malformed),
             ),
-            (format!("{right}&hub.challenge="), Err(Refused::Malformed)),
-            (right.to_owned(), Err(Refused::Malformed)),
+            (
+                format!("{right}&hub.challenge="),
+                Err(ChallengeRefused::Malformed),
+            ),
+            (right.to_owned(), Err(ChallengeRefused::Malformed)),
             (
                 "hub.mode=subscribe&hub.verify_token=to&hub.challenge=1".into(),
-                Err(Refused::Token),
+                Err(ChallengeRefused::Token),
             ),
             (
                 "hub.mode=subscribe&hub.challenge=1".into(),
-                Err(Refused::Token),
+                Err(ChallengeRefused::Token),
             ),
             (
                 "hub.verify_token=to+ken&hub.challenge=1".into(),
-                Err(Refused::Token),
+                Err(ChallengeRefused::Token),
             ),
             (
                 "hub_mode=subscribe&hub_verify_token=to+ken&hub_challenge=1".into(),
-                Err(Refused::Token),
+                Err(ChallengeRefused::Token),
             ),
-            (String::new(), Err(Refused::Token)),
+            (String::new(), Err(ChallengeRefused::Token)),
         ];
         for (query, expected) in cases {
             let expected = expected.map(str::to_owned);

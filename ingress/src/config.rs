@@ -8,11 +8,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use shared::config::{Check, LogArgs, MOST_AT_ONCE, MOST_THREADS, RedisArgs, duration};
 use shared::redis::Redis;
-use shared::secrets::{Follow, Rotating, Secret};
+use shared::secrets::{Rotating, Secret, WatchedFile};
 use shared::store::{StoreArgs, StoreKeys};
 
 use crate::intake::Limit;
-use crate::signature::Verifier;
+use crate::signature::SignatureVerifier;
 
 /// One slow fsync is no reason to spool.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(100);
@@ -123,7 +123,7 @@ pub enum LimitAction {
 /// The secrets of the settings, which follow their files.
 pub struct Secrets {
     /// `None` in unsigned mode.
-    pub verifier: Option<Arc<Rotating<Verifier>>>,
+    pub verifier: Option<Arc<Rotating<SignatureVerifier>>>,
     pub verify_token: Option<Arc<Rotating<Secret>>>,
     pub admin_token: Option<Arc<Rotating<Secret>>>,
     pub redis: Redis,
@@ -133,11 +133,19 @@ pub struct Secrets {
 
 impl Secrets {
     /// All that may change while the program runs.
-    pub fn followed(&self) -> Vec<Arc<dyn Follow>> {
+    pub fn followed(&self) -> Vec<Arc<dyn WatchedFile>> {
         let mut all = vec![self.redis.follow()];
-        all.extend(self.verifier.clone().map(|it| it as Arc<dyn Follow>));
-        all.extend(self.verify_token.clone().map(|it| it as Arc<dyn Follow>));
-        all.extend(self.admin_token.clone().map(|it| it as Arc<dyn Follow>));
+        all.extend(self.verifier.clone().map(|it| it as Arc<dyn WatchedFile>));
+        all.extend(
+            self.verify_token
+                .clone()
+                .map(|it| it as Arc<dyn WatchedFile>),
+        );
+        all.extend(
+            self.admin_token
+                .clone()
+                .map(|it| it as Arc<dyn WatchedFile>),
+        );
         all.extend(self.store.iter().flat_map(StoreKeys::followed));
         all
     }
@@ -163,7 +171,7 @@ impl Config {
             "META_APP_SECRETS",
             self.app_secrets.as_ref(),
             self.app_secrets_file.as_deref(),
-            Verifier::parse,
+            SignatureVerifier::parse,
         );
         let verify_token = Rotating::plain(
             "META_VERIFY_TOKEN",

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::Refusal;
 use crate::request;
-use crate::server::{Door, Ingress};
+use crate::server::{Ingress, ServingThread};
 
 /// Meta sends about ten headers; more than this is not Meta.
 const MAX_HEADERS: usize = 64;
@@ -43,16 +43,16 @@ const OTHER_FILES: u64 = 64 + MAX_TURNED_AWAY as u64;
 
 /// How many connections there may be, on all threads together.
 #[derive(Clone)]
-pub(crate) struct Room {
+pub(crate) struct ConnectionLimit {
     connections: Arc<Semaphore>,
     turned_away: Arc<Semaphore>,
 }
 
-impl Room {
+impl ConnectionLimit {
     /// For as many of the wanted connections as there are file descriptors for.
     pub(crate) fn new(wanted: usize) -> Self {
         Self {
-            connections: Arc::new(Semaphore::new(room(wanted))),
+            connections: Arc::new(Semaphore::new(possible(wanted))),
             turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
         }
     }
@@ -60,9 +60,9 @@ impl Room {
 
 /// Accepts until `shutdown`, then until the open connections have finished.
 pub(crate) async fn accept(
-    door: Arc<Door>,
+    thread: Arc<ServingThread>,
     listener: TcpListener,
-    room: Room,
+    limit: ConnectionLimit,
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
@@ -80,12 +80,12 @@ pub(crate) async fn accept(
                 continue;
             }
         };
-        if let Ok(permit) = room.connections.clone().try_acquire_owned() {
-            tasks.spawn(serve(door.clone(), stream, shutdown.clone(), permit));
+        if let Ok(permit) = limit.connections.clone().try_acquire_owned() {
+            tasks.spawn(serve(thread.clone(), stream, shutdown.clone(), permit));
         } else {
-            door.ingress.metrics.turned_away.inc();
-            if let Ok(permit) = room.turned_away.clone().try_acquire_owned() {
-                tasks.spawn(turn_away(door.ingress.clone(), stream, permit));
+            thread.ingress.metrics.turned_away.inc();
+            if let Ok(permit) = limit.turned_away.clone().try_acquire_owned() {
+                tasks.spawn(turn_away(thread.ingress.clone(), stream, permit));
             }
         }
     }
@@ -96,22 +96,22 @@ pub(crate) async fn accept(
 }
 
 /// How many of the wanted connections there are file descriptors for.
-fn room(wanted: usize) -> usize {
+fn possible(wanted: usize) -> usize {
     let limit = rlimit::increase_nofile_limit(wanted as u64 + OTHER_FILES);
     let Ok(limit) = limit.inspect_err(|error| tracing::warn!(%error, "limit of open files")) else {
         return wanted;
     };
     // A few are better than none, where the limit is absurd.
-    let room = limit.saturating_sub(OTHER_FILES).max(16) as usize;
-    if room < wanted {
+    let possible = limit.saturating_sub(OTHER_FILES).max(16) as usize;
+    if possible < wanted {
         tracing::warn!(
             limit,
-            connections = room,
+            connections = possible,
             "MAX_CONNECTIONS (--max-connections) is {wanted}, but this process may open {limit} files: \
              raise its limit (ulimit -n)"
         );
     }
-    room.min(wanted)
+    possible.min(wanted)
 }
 
 async fn turn_away(ingress: Arc<Ingress>, mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
@@ -142,7 +142,7 @@ impl Activity {
 /// sent at all: a connection that was idle for so long is served on, one whose headers are on their
 /// way is answered 408, which hyper would not do.
 async fn serve(
-    door: Arc<Door>,
+    thread: Arc<ServingThread>,
     stream: TcpStream,
     shutdown: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -154,7 +154,7 @@ async fn serve(
     {
         tracing::debug!(%error, "a connection without its options");
     }
-    let ingress = &door.ingress;
+    let ingress = &thread.ingress;
     let _open = ingress.metrics.open_connection();
     let header_timeout = ingress.config.header_timeout;
     let mut http = Builder::new();
@@ -169,10 +169,10 @@ async fn serve(
     let mut io = TokioIo::new(stream);
     loop {
         let service = service_fn(|request| {
-            let (door, activity) = (door.clone(), activity.clone());
+            let (thread, activity) = (thread.clone(), activity.clone());
             let answer: BoxFuture<'static, Result<_, Infallible>> = Box::pin(async move {
                 let webhook = request.method() == Method::POST;
-                let response = request::answer(&door, request).await;
+                let response = request::answer(&thread, request).await;
                 // Only a sender of webhooks that were taken may stay: strangers would use up all
                 // connections.
                 if webhook && response.status() == StatusCode::OK {

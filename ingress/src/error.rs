@@ -11,21 +11,21 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 use shared::intake::Window;
-use shared::telemetry::Sampled;
-use shared::webhook::Unreadable;
+use shared::telemetry::SampledLog;
+use shared::webhook::UnreadableBody;
 
 use crate::intake::NotStored;
-use crate::{budget, challenge, signature, turns};
+use crate::{admission, budget, challenge, signature};
 
 /// What became of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error(transparent)]
-    Signature(#[from] signature::Refused),
+    Signature(#[from] signature::SignatureRefused),
     #[error(transparent)]
-    Challenge(#[from] challenge::Refused),
+    Challenge(#[from] challenge::ChallengeRefused),
     #[error("the body can't be read: {0}")]
-    Unreadable(Unreadable),
+    Unreadable(UnreadableBody),
     #[error("the body has more than {limit} bytes")]
     TooLarge { limit: usize },
     #[error("the headers did not arrive in time")]
@@ -56,44 +56,44 @@ pub enum Refusal {
     Panicked,
 }
 
-impl From<budget::Spent> for Refusal {
-    fn from(_: budget::Spent) -> Self {
+impl From<budget::BudgetExhausted> for Refusal {
+    fn from(_: budget::BudgetExhausted) -> Self {
         Self::NoRoom
     }
 }
 
-impl From<turns::Late> for Refusal {
-    fn from(_: turns::Late) -> Self {
+impl From<admission::Overloaded> for Refusal {
+    fn from(_: admission::Overloaded) -> Self {
         Self::TooBusy
     }
 }
 
 /// Log lines about refusals, one a second for each status.
-pub struct Log(HashMap<StatusCode, Sampled>);
+pub struct Log(HashMap<StatusCode, SampledLog>);
 
 impl Default for Log {
     fn default() -> Self {
         let statuses = [401, 403, 429, 500, 503];
-        let sampled = |status| Some((StatusCode::from_u16(status).ok()?, Sampled::default()));
+        let sampled = |status| Some((StatusCode::from_u16(status).ok()?, SampledLog::default()));
         Self(statuses.into_iter().filter_map(sampled).collect())
     }
 }
 
 /// How loud a refusal is, and what of it the sender is told.
-enum Told {
+enum Reporting {
     /// Everyday, or the sender's own affair.
-    Quietly,
-    Loudly,
+    Debug,
+    Warn,
     /// Loudly, and the sender learns this instead.
-    As(&'static str),
+    WarnWithout(&'static str),
 }
 
 impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Signature(_) => StatusCode::UNAUTHORIZED,
-            Self::Challenge(challenge::Refused::Token) => StatusCode::FORBIDDEN,
-            Self::Challenge(challenge::Refused::Malformed)
+            Self::Challenge(challenge::ChallengeRefused::Token) => StatusCode::FORBIDDEN,
+            Self::Challenge(challenge::ChallengeRefused::Malformed)
             | Self::Unreadable(_)
             | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -112,21 +112,21 @@ impl Refusal {
         }
     }
 
-    fn told(&self) -> Told {
+    fn reporting(&self) -> Reporting {
         match self {
             // What Redis or the store said stays in the log.
             Self::NotStored(NotStored::Redis(_) | NotStored::Nowhere(_)) => {
-                Told::As("the webhook can't be stored now")
+                Reporting::WarnWithout("the webhook can't be stored now")
             }
             Self::Signature(_)
-            | Self::Challenge(challenge::Refused::Token)
+            | Self::Challenge(challenge::ChallengeRefused::Token)
             | Self::NotStored(NotStored::Limited(_) | NotStored::Busy)
             | Self::TooManyConnections
             | Self::TooBusy
             | Self::NoRoom
             | Self::Deadline
-            | Self::Panicked => Told::Loudly,
-            Self::Challenge(challenge::Refused::Malformed)
+            | Self::Panicked => Reporting::Warn,
+            Self::Challenge(challenge::ChallengeRefused::Malformed)
             | Self::Unreadable(_)
             | Self::TooLarge { .. }
             | Self::HeaderTimeout
@@ -135,7 +135,7 @@ impl Refusal {
             | Self::Encoded
             | Self::NotFound
             | Self::Method { .. }
-            | Self::Unchecked => Told::Quietly,
+            | Self::Unchecked => Reporting::Debug,
         }
     }
 
@@ -174,13 +174,13 @@ impl Refusal {
 
     /// The answer, as `application/problem+json` (RFC 9457).
     pub fn answer(&self, correlation_id: &str, log: &Log) -> Response<Bytes> {
-        let (loud, detail) = match self.told() {
-            Told::Quietly => (false, self.to_string()),
-            Told::Loudly => (true, self.to_string()),
-            Told::As(detail) => (true, detail.to_owned()),
+        let (loud, detail) = match self.reporting() {
+            Reporting::Debug => (false, self.to_string()),
+            Reporting::Warn => (true, self.to_string()),
+            Reporting::WarnWithout(detail) => (true, detail.to_owned()),
         };
         let status = self.status();
-        match log.0.get(&status).filter(|_| loud).map(Sampled::pass) {
+        match log.0.get(&status).filter(|_| loud).map(SampledLog::pass) {
             Some(Some(skipped)) => tracing::warn!(correlation_id, skipped, "refused: {self}"),
             Some(None) => {}
             None => tracing::debug!(correlation_id, "refused: {self}"),

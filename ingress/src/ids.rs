@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::intake::Delivery;
 use shared::webhook::{
-    self, Identity, IdentityParts, NO_WABA, OBJECT, Place, Unreadable, identity,
+    self, Identity, IdentityParts, NO_WABA, OBJECT, Place, UnreadableBody, identity,
 };
 use simd_json::prelude::*;
 use simd_json::tape::{Array, Object};
@@ -18,8 +18,8 @@ use simd_json::tape::{Array, Object};
 /// The deliveries of a body: one per account, in the order in which the accounts first stand in it.
 ///
 /// # Errors
-/// [`Unreadable`] as [`shared::webhook::read`] has it.
-pub fn deliveries(body: &Bytes) -> Result<Vec<Delivery>, Unreadable> {
+/// [`UnreadableBody`] as [`shared::webhook::read`] has it.
+pub fn deliveries(body: &Bytes) -> Result<Vec<Delivery>, UnreadableBody> {
     match everyday(body) {
         Some(delivery) => Ok(vec![delivery]),
         None => by_account(body),
@@ -27,7 +27,7 @@ pub fn deliveries(body: &Bytes) -> Result<Vec<Delivery>, Unreadable> {
 }
 
 /// The delivery that keeps a body which can't be read.
-pub fn unreadable(body: &Bytes, reason: &Unreadable) -> Delivery {
+pub fn unreadable(body: &Bytes, reason: &UnreadableBody) -> Delivery {
     Delivery {
         unreadable: Some(reason.to_string()),
         ..without_items(NO_WABA, body.clone())
@@ -45,9 +45,9 @@ fn without_items(waba_id: &str, body: Bytes) -> Delivery {
     }
 }
 
-fn by_account(body: &Bytes) -> Result<Vec<Delivery>, Unreadable> {
+fn by_account(body: &Bytes) -> Result<Vec<Delivery>, UnreadableBody> {
     let webhook = webhook::read(body)?;
-    let mut accounts: Vec<(&str, Vec<&webhook::Entry<'_>>)> = Vec::new();
+    let mut accounts: Vec<(&str, Vec<&webhook::WebhookEntry<'_>>)> = Vec::new();
     for entry in &webhook.entries {
         match accounts.iter_mut().find(|(id, _)| *id == entry.waba_id) {
             Some((_, entries)) => entries.push(entry),
@@ -90,7 +90,7 @@ fn by_account(body: &Bytes) -> Result<Vec<Delivery>, Unreadable> {
 
 /// Of each account how much later it counts as received: those that have a message id of an account
 /// before them one millisecond more each.
-fn apart(accounts: &[(&str, Vec<&webhook::Entry<'_>>)]) -> Vec<Duration> {
+fn apart(accounts: &[(&str, Vec<&webhook::WebhookEntry<'_>>)]) -> Vec<Duration> {
     let mut met: HashSet<&str> = HashSet::new();
     let mut apart = Duration::ZERO;
     let mut all = Vec::new();
@@ -107,7 +107,7 @@ fn apart(accounts: &[(&str, Vec<&webhook::Entry<'_>>)]) -> Vec<Duration> {
 }
 
 /// A body of one account out of a mixed one, each entry's bytes untouched.
-fn body_of(entries: &[&webhook::Entry<'_>]) -> Bytes {
+fn body_of(entries: &[&webhook::WebhookEntry<'_>]) -> Bytes {
     let raws: Vec<_> = entries.iter().map(|entry| entry.raw.get()).collect();
     format!(r#"{{"object":"{OBJECT}","entry":[{}]}}"#, raws.join(",")).into()
 }
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(fast.identities, plain[0].identities);
         let more = of(webhook::MOST_ITEMS + 1);
         assert!(everyday(&more).is_none());
-        assert_eq!(by_account(&more), Err(Unreadable::TooMany));
+        assert_eq!(by_account(&more), Err(UnreadableBody::TooMany));
     }
 
     /// JSON of a member that may be odd: the value itself, escaped, of another type, twice, or gone.

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::RedisError;
-use shared::intake::{Delivery, Envelope, IntakeScript, Stored, Terms, Window, outcome};
+use shared::intake::{Delivery, Envelope, IntakeOutcome, IntakeScript, Terms, Window, outcome};
 use shared::keys::Keys;
-use shared::redis::{Connection, Trouble, class};
+use shared::redis::{Connection, FailureKind, class};
 use shared::webhook::NO_WABA;
 
 use crate::metrics::RedisErrors;
@@ -81,7 +81,7 @@ impl Intake {
         partition: u16,
         delivery: &Delivery,
         envelope: &Envelope,
-    ) -> Result<Stored, NotStored> {
+    ) -> Result<IntakeOutcome, NotStored> {
         let _place = self.queues[usize::from(partition)]
             .join()
             .ok_or(NotStored::Busy)?;
@@ -97,7 +97,7 @@ impl Intake {
             };
             self.redis_errors.count(&error);
             let next = tokio::time::Instant::now() + pause;
-            if next >= give_up || !Trouble::of(&error).passes() {
+            if next >= give_up || !FailureKind::of(&error).passes() {
                 return Err(NotStored::Redis(error));
             }
             tokio::time::sleep_until(next).await;

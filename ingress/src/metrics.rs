@@ -11,21 +11,21 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 use redis::RedisError;
-use shared::redis::Trouble;
+use shared::redis::FailureKind;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Code {
+struct CodeLabels {
     code: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
+struct KindLabels {
     kind: &'static str,
 }
 
 /// What ingress counts.
 pub struct Metrics {
-    requests: Family<Code, Counter>,
+    requests: Family<CodeLabels, Counter>,
     accepted: Counter,
     duration: Histogram,
     own_duration: Histogram,
@@ -45,35 +45,35 @@ pub struct Metrics {
 
 /// Calls that Redis did not do.
 #[derive(Clone, Default)]
-pub struct RedisErrors(Family<Kind, Counter>);
+pub struct RedisErrors(Family<KindLabels, Counter>);
 
 impl RedisErrors {
     pub(crate) fn count(&self, error: &RedisError) {
-        self.count_as(Trouble::of(error));
+        self.count_as(FailureKind::of(error));
     }
 
     /// A call that nobody waits for any more.
     pub(crate) fn count_unanswered(&self) {
-        self.count_as(Trouble::Away);
+        self.count_as(FailureKind::NoAnswer);
     }
 
-    fn count_as(&self, trouble: Trouble) {
-        let kind = trouble.name();
-        self.0.get_or_create(&Kind { kind }).inc();
+    fn count_as(&self, kind: FailureKind) {
+        let kind = kind.name();
+        self.0.get_or_create(&KindLabels { kind }).inc();
     }
 }
 
 /// One more in a gauge, until it is dropped.
-pub(crate) struct Counted(Gauge);
+pub(crate) struct GaugeGuard(Gauge);
 
-impl Counted {
+impl GaugeGuard {
     fn in_gauge(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -110,12 +110,12 @@ impl Metrics {
                 "Deliveries put into the spool since Redis could not take them",
             ),
         );
-        let requests = Family::<Code, Counter>::default();
-        let accepted = requests.get_or_create(&Code { code: 200 }).clone();
+        let requests = Family::<CodeLabels, Counter>::default();
+        let accepted = requests.get_or_create(&CodeLabels { code: 200 }).clone();
         let redis_errors = RedisErrors::default();
-        for trouble in Trouble::ALL {
-            let kind = trouble.name();
-            drop(redis_errors.0.get_or_create(&Kind { kind }));
+        for kind in FailureKind::ALL {
+            let kind = kind.name();
+            drop(redis_errors.0.get_or_create(&KindLabels { kind }));
         }
         Self {
             requests: registered(
@@ -179,7 +179,7 @@ impl Metrics {
         if code == 200 {
             self.accepted.inc();
         } else {
-            self.requests.get_or_create(&Code { code }).inc();
+            self.requests.get_or_create(&CodeLabels { code }).inc();
         }
     }
 
@@ -189,12 +189,12 @@ impl Metrics {
             .observe(whole.saturating_sub(redis).as_secs_f64());
     }
 
-    pub(crate) fn open_connection(&self) -> Counted {
-        Counted::in_gauge(&self.connections)
+    pub(crate) fn open_connection(&self) -> GaugeGuard {
+        GaugeGuard::in_gauge(&self.connections)
     }
 
-    pub(crate) fn webhook_in_flight(&self) -> Counted {
-        Counted::in_gauge(&self.in_flight)
+    pub(crate) fn webhook_in_flight(&self) -> GaugeGuard {
+        GaugeGuard::in_gauge(&self.in_flight)
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Queue {
 
 /// A delivery's place; dropping it gives it back, and tells how long it was taken.
 #[derive(Debug)]
-pub(crate) struct Place<'q> {
+pub(crate) struct QueueSlot<'q> {
     queue: &'q Queue,
     since: Instant,
 }
@@ -43,13 +43,13 @@ impl Default for Queue {
 
 impl Queue {
     /// A place, or `None` if the queue is full.
-    pub(crate) fn join(&self) -> Option<Place<'_>> {
+    pub(crate) fn join(&self) -> Option<QueueSlot<'_>> {
         let waiting = self.waiting.load(Ordering::Relaxed);
         if waiting >= self.most.load(Ordering::Relaxed) / PARTS {
             return None;
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Some(Place {
+        Some(QueueSlot {
             queue: self,
             since: Instant::now(),
         })
@@ -69,7 +69,7 @@ impl Queue {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
         self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
         self.queue.took(self.since.elapsed());
@@ -86,7 +86,7 @@ mod tests {
         let let_in = || {
             let places: Vec<_> = (0..=MOST / PARTS).map_while(|_| queue.join()).collect();
             // Neither slow nor quick, so that looking changes nothing.
-            let of_so_long = |mut place: Place<'_>| place.since -= LONGEST * 3 / 4;
+            let of_so_long = |mut place: QueueSlot<'_>| place.since -= LONGEST * 3 / 4;
             let count = places.len();
             places.into_iter().for_each(of_so_long);
             count

@@ -11,17 +11,17 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response};
-use shared::intake::{Delivery, Envelope, Stored, Window};
+use shared::intake::{Delivery, Envelope, IntakeOutcome, Window};
 use shared::trace;
-use shared::webhook::Unreadable;
+use shared::webhook::UnreadableBody;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::budget::{COPIES, Taken};
+use crate::budget::{BudgetShare, COPIES};
 use crate::error::{Refusal, write_window};
 use crate::intake::NotStored;
-use crate::request_log::Asked;
-use crate::server::{Door, Ingress};
+use crate::request_log::RequestKind;
+use crate::server::{Ingress, ServingThread};
 use crate::{challenge, ids, signature};
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -31,13 +31,13 @@ const TRACEPARENT: &str = "traceparent";
 const ACCOUNTS_AT_ONCE: usize = 64;
 
 /// Answers whatever comes.
-pub(crate) async fn answer(door: &Door, request: Request<Incoming>) -> Response<Bytes> {
-    let ingress = &*door.ingress;
+pub(crate) async fn answer(thread: &ServingThread, request: Request<Incoming>) -> Response<Bytes> {
+    let ingress = &*thread.ingress;
     let began = Instant::now();
     let id = correlation_id(request.headers());
     let correlation_id = id.to_string();
     let (method, asked) = (request.method().clone(), asked(ingress, &request));
-    let mut response = guarded(route(door, request, id, &correlation_id))
+    let mut response = catching_panics(route(thread, request, id, &correlation_id))
         .await
         .unwrap_or_else(|refusal| refusal.answer(&correlation_id, &ingress.refusals));
     let status = response.status().as_u16();
@@ -49,16 +49,18 @@ pub(crate) async fn answer(door: &Door, request: Request<Incoming>) -> Response<
     response
 }
 
-fn asked(ingress: &Ingress, request: &Request<Incoming>) -> Asked {
+fn asked(ingress: &Ingress, request: &Request<Incoming>) -> RequestKind {
     match request.uri().path() {
-        path if path == ingress.config.webhook_path => Asked::Webhook,
-        "/health" | "/ready" => Asked::Probe,
-        _ => Asked::Other,
+        path if path == ingress.config.webhook_path => RequestKind::Webhook,
+        "/health" | "/ready" => RequestKind::Probe,
+        _ => RequestKind::Other,
     }
 }
 
 /// A panic ends its request, and nothing else.
-async fn guarded<T>(handled: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+async fn catching_panics<T>(
+    handled: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
     let handled = AssertUnwindSafe(handled).catch_unwind().await;
     handled.unwrap_or(Err(Refusal::Panicked))
 }
@@ -75,12 +77,12 @@ pub(crate) fn refusal(ingress: &Ingress, refusal: &Refusal) -> Response<Bytes> {
 }
 
 async fn route(
-    door: &Door,
+    thread: &ServingThread,
     request: Request<Incoming>,
     id: Uuid,
     correlation_id: &str,
 ) -> Result<Response<Bytes>, Refusal> {
-    let ingress = &*door.ingress;
+    let ingress = &*thread.ingress;
     let path = request.uri().path();
     if path != ingress.config.webhook_path {
         let probe = ingress.admin.public_probe(path).ok_or(Refusal::NotFound)?;
@@ -92,7 +94,7 @@ async fn route(
     let method = request.method();
     let challenged = ingress.secrets.verify_token.as_ref();
     let outcome = match (method, challenged) {
-        (&Method::POST, _) => traced(door, request, id, correlation_id).await,
+        (&Method::POST, _) => traced(thread, request, id, correlation_id).await,
         (&Method::GET, Some(token)) => {
             let query = request.uri().query().unwrap_or_default();
             let echo = challenge::answer(query, &token.current());
@@ -122,7 +124,7 @@ fn echoed(challenge: String) -> Response<Bytes> {
 
 /// One webhook, and the trace that it is part of. A span is only made if somebody gets it.
 async fn traced(
-    door: &Door,
+    thread: &ServingThread,
     request: Request<Incoming>,
     id: Uuid,
     correlation_id: &str,
@@ -132,7 +134,7 @@ async fn traced(
     let recorded = caller.as_deref().is_none_or(trace::is_sampled);
     if !trace::exporting() || !recorded {
         let traceparent = caller.unwrap_or_else(|| trace::made(id));
-        return webhook(door, request, correlation_id, traceparent).await;
+        return webhook(thread, request, correlation_id, traceparent).await;
     }
     let span = tracing::debug_span!(
         "webhook",
@@ -143,7 +145,7 @@ async fn traced(
     trace::adopt(&span, caller.as_deref().unwrap_or_default());
     let traceparent = trace::traceparent(&span).or(caller);
     let traceparent = traceparent.unwrap_or_else(|| trace::made(id));
-    let handled = webhook(door, request, correlation_id, traceparent);
+    let handled = webhook(thread, request, correlation_id, traceparent);
     let outcome = handled.instrument(span.clone()).await;
     let status = match &outcome {
         Ok(response) => response.status(),
@@ -155,12 +157,12 @@ async fn traced(
 
 /// One webhook. The body's bytes are given back when it is answered.
 async fn webhook(
-    door: &Door,
+    thread: &ServingThread,
     request: Request<Incoming>,
     correlation_id: &str,
     traceparent: String,
 ) -> Result<Response<Bytes>, Refusal> {
-    let ingress = &*door.ingress;
+    let ingress = &*thread.ingress;
     let (head, body) = request.into_parts();
     if head.headers.contains_key(CONTENT_ENCODING) {
         return Err(Refusal::Encoded);
@@ -177,7 +179,7 @@ async fn webhook(
     .await
     .map_err(|_| Refusal::BodyTimeout)??;
     let arrived = Instant::now();
-    door.turns.take().await?;
+    thread.turns.take().await?;
     if let Some(verifier) = &ingress.secrets.verifier {
         let signed_by = verifier.current().verify(&head.headers, &body)?;
         if signed_by > 0 {
@@ -198,7 +200,7 @@ async fn webhook(
     };
     let deliveries = match ids::deliveries(&body) {
         Ok(deliveries) => deliveries,
-        Err(reason @ (Unreadable::NotJson | Unreadable::OtherObject))
+        Err(reason @ (UnreadableBody::NotJson | UnreadableBody::OtherObject))
             if ingress.secrets.verifier.is_none() =>
         {
             return Err(Refusal::Unreadable(reason));
@@ -208,7 +210,7 @@ async fn webhook(
     let asked = Instant::now();
     let stored = tokio::time::timeout_at(
         (arrived + ingress.config.request_deadline).into(),
-        store(door, &deliveries, &envelope),
+        store(thread, &deliveries, &envelope),
     )
     .await;
     ingress.metrics.took(arrived.elapsed(), asked.elapsed());
@@ -222,18 +224,18 @@ async fn webhook(
 /// Stores all of them, or the sender must send the body again: what was stored is a duplicate then.
 /// Tells of the account that has least left in its minute.
 async fn store(
-    door: &Door,
+    thread: &ServingThread,
     deliveries: &[Delivery],
     envelope: &Envelope,
 ) -> Result<Option<Window>, Refusal> {
-    let ingress = &*door.ingress;
+    let ingress = &*thread.ingress;
     let mut least: Option<Window> = None;
     let mut refused: Option<Window> = None;
     for some in deliveries.chunks(ACCOUNTS_AT_ONCE) {
-        let stored = join_all(some.iter().map(|it| keep(door, it, envelope)));
+        let stored = join_all(some.iter().map(|it| keep(thread, it, envelope)));
         for (delivery, outcome) in some.iter().zip(stored.await) {
             match outcome {
-                Ok(Stored::Fresh { items, window }) => {
+                Ok(IntakeOutcome::Fresh { items, window }) => {
                     note_stored(envelope, delivery, items);
                     ingress.metrics.stored_items.inc_by(items as u64);
                     if let Some(window) = window {
@@ -242,11 +244,11 @@ async fn store(
                         least = Some(less.unwrap_or(window));
                     }
                 }
-                Ok(Stored::Duplicate) => {
+                Ok(IntakeOutcome::Duplicate) => {
                     note_stored(envelope, delivery, 0);
                     ingress.metrics.duplicates.inc();
                 }
-                Ok(Stored::Spooled) => {
+                Ok(IntakeOutcome::Spooled) => {
                     note_spooled(envelope, delivery);
                     ingress.metrics.spooled.inc();
                 }
@@ -268,8 +270,12 @@ async fn store(
     }
 }
 
-async fn keep(door: &Door, delivery: &Delivery, envelope: &Envelope) -> Result<Stored, NotStored> {
-    let Door { ingress, redis, .. } = door;
+async fn keep(
+    thread: &ServingThread,
+    delivery: &Delivery,
+    envelope: &Envelope,
+) -> Result<IntakeOutcome, NotStored> {
+    let ServingThread { ingress, redis, .. } = thread;
     let envelope = &envelope.of(delivery);
     let (intake, partition) = (
         &ingress.intake,
@@ -310,7 +316,11 @@ fn note_over(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window
 }
 
 /// The whole body. What comes in one piece is not copied.
-async fn collect(mut body: Incoming, limit: usize, taken: &mut Taken) -> Result<Bytes, Refusal> {
+async fn collect(
+    mut body: Incoming,
+    limit: usize,
+    taken: &mut BudgetShare,
+) -> Result<Bytes, Refusal> {
     let declared = body.size_hint().lower();
     if declared > limit as u64 {
         return Err(Refusal::TooLarge { limit });
@@ -368,7 +378,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_one_request_s_answer() {
-        let handled: Result<(), _> = guarded(async { panic!("a bug") }).await;
+        let handled: Result<(), _> = catching_panics(async { panic!("a bug") }).await;
         let refusal = handled.expect_err("a refusal");
         assert_eq!(refusal.status(), 500);
     }

@@ -4,26 +4,26 @@
 use std::time::Duration;
 
 use hyper::Method;
-use shared::telemetry::Sampled;
+use shared::telemetry::SampledLog;
 
 /// Whatever else is answered shares the last one.
 const STATUSES: [u16; 12] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503];
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Asked {
+pub(crate) enum RequestKind {
     Webhook,
     Probe,
     Other,
 }
 
 #[derive(Default)]
-pub(crate) struct RequestLog([Sampled; STATUSES.len()]);
+pub(crate) struct RequestLog([SampledLog; STATUSES.len()]);
 
 impl RequestLog {
     pub(crate) fn answered(
         &self,
-        (method, asked): (&Method, Asked),
+        (method, asked): (&Method, RequestKind),
         status: u16,
         correlation_id: &str,
         took: Duration,
@@ -34,17 +34,17 @@ impl RequestLog {
             _ => "other",
         };
         let route = match asked {
-            Asked::Webhook => "webhook",
-            Asked::Probe => "probe",
-            Asked::Other => "other",
+            RequestKind::Webhook => "webhook",
+            RequestKind::Probe => "probe",
+            RequestKind::Other => "other",
         };
         let duration_us = took.as_micros() as u64;
         let at = STATUSES.iter().position(|known| *known == status);
         let sampled = &self.0[at.unwrap_or(STATUSES.len() - 1)];
         // Probes are asked all the time and say what /ready says.
         let passed = match asked {
-            Asked::Probe => None,
-            Asked::Webhook | Asked::Other => sampled.pass(),
+            RequestKind::Probe => None,
+            RequestKind::Webhook | RequestKind::Other => sampled.pass(),
         };
         match passed {
             Some(skipped) => {

@@ -10,27 +10,27 @@ use anyhow::Context;
 use futures::FutureExt;
 use object_store::aws::AmazonS3;
 use prometheus_client::registry::Registry;
-use shared::admin::{Admin, Guarded, Readiness};
+use shared::admin::{Admin, Readiness, TokenRoutes};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck};
 use shared::status::SetAsides;
 use shared::store::{StoreArgs, StoreKeys, StorePatience};
 use shared::tasks::Tasks;
-use shared::telemetry::Sampled;
-use shared::well::Well;
+use shared::telemetry::SampledLog;
+use shared::write_probe::WriteProbe;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::AdmissionRounds;
 use crate::budget::Budget;
 use crate::config::{Config, Secrets};
-use crate::connections::{self, Room};
+use crate::connections::{self, ConnectionLimit};
 use crate::error::Log;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::request_log::RequestLog;
-use crate::spool::{Spool, SpoolParts};
-use crate::turns::Turns;
+use crate::spool::{SpoolParts, SpoolWriter};
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Share of Redis' memory from which on items are remembered for an hour only, so that what is left
@@ -75,7 +75,7 @@ pub(crate) struct Ingress {
     pub(crate) keys: Keys,
     pub(crate) intake: Intake,
     /// `None`: what Redis can't take is refused.
-    pub(crate) spool: Option<Spool>,
+    pub(crate) spool: Option<SpoolWriter>,
     pub(crate) in_flight: Semaphore,
     pub(crate) budget: Budget,
     /// Partition count and settings of Redis have been checked: before that nothing is stored.
@@ -84,15 +84,15 @@ pub(crate) struct Ingress {
     pub(crate) metrics: Metrics,
     pub(crate) refusals: Log,
     pub(crate) requests: RequestLog,
-    pub(crate) over_limit: Sampled,
+    pub(crate) over_limit: SampledLog,
 }
 
 /// What a thread that serves has: everything, and a way to Redis of its own, so that no answer of
 /// Redis has to wake another thread.
-pub(crate) struct Door {
+pub(crate) struct ServingThread {
     pub(crate) ingress: Arc<Ingress>,
     pub(crate) redis: Connection,
-    pub(crate) turns: Turns,
+    pub(crate) turns: AdmissionRounds,
 }
 
 /// Runs until `shutdown`, then answers what is in work.
@@ -123,11 +123,11 @@ pub async fn run(
     let store = secrets.store.clone().map(|keys| store(&config, keys));
     let store = store.transpose()?;
     let spool = store.as_ref().map(|store| {
-        Spool::new(SpoolParts {
+        SpoolWriter::new(SpoolParts {
             bucket: store.bucket.clone(),
             keys: keys.clone(),
             redis: secrets.redis.clone(),
-            well: Well::new(connection.clone(), keys.clone()),
+            write_probe: WriteProbe::new(connection.clone(), keys.clone()),
             away: metrics.away_partitions.clone(),
             redis_errors: metrics.redis_errors.clone(),
             dedup_ttl: config.dedup_ttl,
@@ -144,7 +144,7 @@ pub async fn run(
         set_asides: SetAsides::default(),
         readiness,
         registry: Arc::new(registry),
-        guarded: secrets.admin_token.clone().map(|token| Guarded {
+        token_routes: secrets.admin_token.clone().map(|token| TokenRoutes {
             token,
             routes: Arc::new(|_, _| None),
         }),
@@ -180,7 +180,7 @@ pub async fn run(
         metrics,
         refusals: Log::default(),
         requests: RequestLog::default(),
-        over_limit: Sampled::default(),
+        over_limit: SampledLog::default(),
         secrets,
         config,
     });
@@ -198,16 +198,16 @@ pub async fn run(
         );
     }
     let listener = listeners.public.into_std()?;
-    let room = Room::new(ingress.config.max_connections);
+    let limit = ConnectionLimit::new(ingress.config.max_connections);
     let cores = || thread::available_parallelism().map_or(1, NonZero::get);
     for number in 0..ingress.config.threads.unwrap_or_else(cores) {
-        let door = Door {
+        let serving = ServingThread {
             redis: ingress.secrets.redis.connection(redis_timeout),
             ingress: ingress.clone(),
-            turns: Turns::default(),
+            turns: AdmissionRounds::default(),
         };
         let listener = listener.try_clone()?;
-        serve(&tasks, number, door, listener, room.clone())?;
+        serve(&tasks, number, serving, listener, limit.clone())?;
     }
     drop(listener);
     tasks.tracker().close();
@@ -232,16 +232,16 @@ pub async fn run(
 fn serve(
     tasks: &Tasks,
     number: usize,
-    door: Door,
+    serving: ServingThread,
     listener: std::net::TcpListener,
-    room: Room,
+    limit: ConnectionLimit,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let (running, ended) = oneshot::channel::<()>();
-    let told = tasks.stop().clone();
-    let serving = async move {
+    let stop = tasks.stop().clone();
+    let running_thread = async move {
         let _running = running;
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
@@ -249,18 +249,18 @@ fn serve(
         };
         // The way to Redis is made now: the first webhook would wait for it, and in a cluster with a
         // node that hangs, too long. A Redis that is away is found out by whoever needs it.
-        let redis = door.redis.clone();
-        let door = Arc::new(door);
-        let accepting = connections::accept(door.clone(), listener, room, told);
-        let serving = async { tokio::join!(redis.ping(), accepting) };
+        let redis = serving.redis.clone();
+        let serving = Arc::new(serving);
+        let accepting = connections::accept(serving.clone(), listener, limit, stop);
+        let until_stopped = async { tokio::join!(redis.ping(), accepting) };
         tokio::select! {
-            _ = serving => {}
-            () = door.turns.rounds() => {}
+            _ = until_stopped => {}
+            () = serving.turns.rounds() => {}
         }
     };
     thread::Builder::new()
         .name(format!("serve {number}"))
-        .spawn(move || runtime.block_on(serving))?;
+        .spawn(move || runtime.block_on(running_thread))?;
     tasks.spawn("serving thread", ended.map(drop));
     Ok(())
 }
@@ -273,7 +273,7 @@ async fn watch_redis(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let readiness = &ingress.admin.readiness;
-    let mut short = Short::No;
+    let mut short = MemoryPressure::Normal;
     while !shutdown.is_cancelled() {
         let seen = if ingress.checked.load(Ordering::Relaxed) {
             check.connection.ping().await
@@ -312,14 +312,14 @@ async fn watch_partitions(ingress: Arc<Ingress>, shutdown: CancellationToken) {
 }
 
 /// The bucket of the spool, and what it takes to create it.
-struct Store {
+struct SpoolBucket {
     args: StoreArgs,
     keys: StoreKeys,
     bucket: AmazonS3,
     client: reqwest::Client,
 }
 
-fn store(config: &Config, keys: StoreKeys) -> anyhow::Result<Store> {
+fn store(config: &Config, keys: StoreKeys) -> anyhow::Result<SpoolBucket> {
     let args = config.store.clone();
     // A second attempt must fit before the deadline.
     let patience = StorePatience {
@@ -332,7 +332,7 @@ fn store(config: &Config, keys: StoreKeys) -> anyhow::Result<Store> {
         .bucket(endpoint, name, Arc::new(keys.clone()), patience)
         .context("MINIO_ENDPOINT (--minio-endpoint)")?;
     let client = reqwest::Client::builder().timeout(STORE_TIMEOUT).build()?;
-    Ok(Store {
+    Ok(SpoolBucket {
         args,
         keys,
         bucket,
@@ -341,7 +341,7 @@ fn store(config: &Config, keys: StoreKeys) -> anyhow::Result<Store> {
 }
 
 /// Creates the bucket if it is missing, then keeps `/ready` true.
-async fn watch_store(store: Store, ingress: Arc<Ingress>, shutdown: CancellationToken) {
+async fn watch_store(store: SpoolBucket, ingress: Arc<Ingress>, shutdown: CancellationToken) {
     let readiness = &ingress.admin.readiness;
     let mut created = false;
     while !shutdown.is_cancelled() {
@@ -364,28 +364,28 @@ async fn watch_store(store: Store, ingress: Arc<Ingress>, shutdown: Cancellation
 
 /// How short Redis is of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Short {
-    No,
-    Soon,
-    Yes,
+enum MemoryPressure {
+    Normal,
+    High,
+    Critical,
 }
 
-impl Short {
+impl MemoryPressure {
     /// `self` is how short it was: a level is left only a little below where it began.
     fn at(self, used: f64) -> Self {
         let reached =
             |(from, until): (f64, f64), level| used >= from || (self >= level && used >= until);
-        if reached(SHORT_OF_MEMORY, Self::Yes) {
-            Self::Yes
-        } else if reached(SOON_SHORT_OF_MEMORY, Self::Soon) {
-            Self::Soon
+        if reached(SHORT_OF_MEMORY, Self::Critical) {
+            Self::Critical
+        } else if reached(SOON_SHORT_OF_MEMORY, Self::High) {
+            Self::High
         } else {
-            Self::No
+            Self::Normal
         }
     }
 }
 
-async fn look_at_memory(connection: &Connection, ingress: &Ingress, short: &mut Short) {
+async fn look_at_memory(connection: &Connection, ingress: &Ingress, short: &mut MemoryPressure) {
     let Ok(used) = shared::redis::memory_used(connection).await else {
         return;
     };
@@ -393,25 +393,27 @@ async fn look_at_memory(connection: &Connection, ingress: &Ingress, short: &mut 
     let now = short.at(used);
     if now != *short {
         match now {
-            Short::No => tracing::info!(used, "Redis has memory again"),
-            Short::Soon if *short == Short::Yes => {
+            MemoryPressure::Normal => tracing::info!(used, "Redis has memory again"),
+            MemoryPressure::High if *short == MemoryPressure::Critical => {
                 tracing::warn!(
                     used,
                     "Redis is less short of memory: items are remembered for their time again"
                 );
             }
-            Short::Soon => tracing::warn!(
+            MemoryPressure::High => tracing::warn!(
                 used,
                 "Redis will soon be short of memory: workers don't keep up, or it needs more"
             ),
-            Short::Yes => tracing::error!(
+            MemoryPressure::Critical => tracing::error!(
                 used,
                 "Redis is short of memory: items are remembered for an hour only"
             ),
         }
     }
     *short = now;
-    ingress.intake.set_short_of_memory(now == Short::Yes);
+    ingress
+        .intake
+        .set_short_of_memory(now == MemoryPressure::Critical);
 }
 
 #[cfg(test)]
@@ -421,12 +423,17 @@ mod tests {
     #[test]
     fn a_level_of_memory_is_left_a_little_below_where_it_began() {
         let levels = [0.69, 0.71, 0.66, 0.64, 0.81, 0.76, 0.74, 0.81, 0.60];
-        let mut short = Short::No;
+        let mut short = MemoryPressure::Normal;
         let seen = levels.map(|used| {
             short = short.at(used);
             short
         });
-        use Short::{No, Soon, Yes};
-        assert_eq!(seen, [No, Soon, Soon, No, Yes, Yes, Soon, Yes, No]);
+        use MemoryPressure::{Critical, High, Normal};
+        assert_eq!(
+            seen,
+            [
+                Normal, High, High, Normal, Critical, Critical, High, Critical, Normal
+            ]
+        );
     }
 }

@@ -10,16 +10,16 @@ use shared::secrets::Secret;
 pub const HEADER: &str = "x-hub-signature-256";
 
 /// Secrets any of which may have signed: several apps, or one app in rotation.
-pub struct Verifier {
+pub struct SignatureVerifier {
     keys: Vec<Hmac<Sha256>>,
 }
 
 /// No signature, more than one, a malformed one, or one by a key we don't have.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the signature is missing or wrong")]
-pub struct Refused;
+pub struct SignatureRefused;
 
-impl Verifier {
+impl SignatureVerifier {
     /// A verifier that knows the secrets in `text`, separated by commas or line ends.
     ///
     /// # Errors
@@ -40,13 +40,13 @@ impl Verifier {
     /// Checks the one signature header against `body`. The answer tells which secret had signed.
     ///
     /// # Errors
-    /// [`Refused`], for whatever reason: the answer must not help to forge one.
-    pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<usize, Refused> {
+    /// [`SignatureRefused`], for whatever reason: the answer must not help to forge one.
+    pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<usize, SignatureRefused> {
         let mut values = headers.get_all(HEADER).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(Refused);
+            return Err(SignatureRefused);
         };
-        let signature = decode(value.as_bytes()).ok_or(Refused)?;
+        let signature = decode(value.as_bytes()).ok_or(SignatureRefused)?;
         self.keys
             .iter()
             .position(|key| {
@@ -54,7 +54,7 @@ impl Verifier {
                 mac.update(body);
                 mac.verify_slice(&signature).is_ok()
             })
-            .ok_or(Refused)
+            .ok_or(SignatureRefused)
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
     fn an_empty_secret_is_none() {
         for text in ["a,,b", "a,", ","] {
             let secrets = text.parse().expect("not all empty");
-            assert!(Verifier::parse(&secrets).is_err(), "{text}");
+            assert!(SignatureVerifier::parse(&secrets).is_err(), "{text}");
         }
     }
 
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn only_the_exact_header_passes() {
         let secrets = "other, Jefe".parse().expect("secrets");
-        let verifier = Verifier::parse(&secrets).expect("a verifier");
+        let verifier = SignatureVerifier::parse(&secrets).expect("a verifier");
         let body = b"what do ya want for nothing?";
         assert_eq!(verifier.verify(&headers(&[JEFE]), body), Ok(1));
         for wrong in [
@@ -117,13 +117,13 @@ mod tests {
         ] {
             assert_eq!(
                 verifier.verify(&headers(&wrong), body),
-                Err(Refused),
+                Err(SignatureRefused),
                 "{wrong:?}"
             );
         }
         assert_eq!(
             verifier.verify(&headers(&[JEFE]), b"something else"),
-            Err(Refused)
+            Err(SignatureRefused)
         );
     }
 }

@@ -11,12 +11,12 @@ use object_store::aws::AmazonS3;
 use object_store::{Attribute, Attributes, ObjectStore, PutOptions, PutPayload};
 use prometheus_client::metrics::gauge::Gauge;
 use redis::RedisError;
-use shared::intake::{Delivery, Envelope, Stored};
+use shared::intake::{Delivery, Envelope, IntakeOutcome};
 use shared::keys::Keys;
-use shared::redis::{Connection, Redis, Trouble, class};
+use shared::redis::{Connection, FailureKind, Redis, class};
 use shared::spool;
 use shared::store::{StoreError, path};
-use shared::well::Well;
+use shared::write_probe::WriteProbe;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -35,15 +35,15 @@ const LOOK_EVERY: u32 = 10;
 const FULL: (f64, f64) = (0.90, 0.85);
 
 /// The spool, and what is known of the partitions.
-pub struct Spool {
+pub struct SpoolWriter {
     bucket: AmazonS3,
     puts: Semaphore,
     keys: Keys,
     redis: Redis,
-    well: Well,
+    write_probe: WriteProbe,
     dedup_ttl: Duration,
     patience: Duration,
-    partitions: Vec<Partition>,
+    partitions: Vec<PartitionState>,
     /// How many of them are away.
     away: Gauge,
     redis_errors: RedisErrors,
@@ -51,7 +51,7 @@ pub struct Spool {
     said: AtomicBool,
 }
 
-struct Partition {
+struct PartitionState {
     /// Nothing is sent to Redis.
     away: AtomicBool,
     /// That is so, or also so, for want of memory: it lasts until there is room again.
@@ -62,18 +62,18 @@ struct Partition {
 
 /// What somebody found out about a partition.
 #[derive(Debug, Clone, Copy)]
-enum Finding<'a> {
-    Well,
+enum PartitionHealth<'a> {
+    TakesWebhooks,
     ShortOfMemory,
-    Trouble { class: &'static str, why: &'a str },
+    Failing { class: &'static str, why: &'a str },
 }
 
-/// What a [`Spool`] is made of.
+/// What a [`SpoolWriter`] is made of.
 pub struct SpoolParts {
     pub bucket: AmazonS3,
     pub keys: Keys,
     pub redis: Redis,
-    pub well: Well,
+    pub write_probe: WriteProbe,
     /// Shows how many partitions are away.
     pub away: Gauge,
     pub redis_errors: RedisErrors,
@@ -82,21 +82,21 @@ pub struct SpoolParts {
     pub patience: Duration,
 }
 
-impl Spool {
+impl SpoolWriter {
     /// All partitions are taken for away until they are seen.
     pub fn new(parts: SpoolParts) -> Self {
         let SpoolParts {
             bucket,
             keys,
             redis,
-            well,
+            write_probe,
             away,
             redis_errors,
             dedup_ttl,
             patience,
         } = parts;
         away.set(i64::from(keys.partitions()));
-        let partition = |_| Partition {
+        let partition = |_| PartitionState {
             away: AtomicBool::new(true),
             short_of_memory: AtomicBool::new(false),
             since: Mutex::new(Instant::now()),
@@ -108,7 +108,7 @@ impl Spool {
             puts: Semaphore::new(PUTS_AT_ONCE),
             keys,
             redis,
-            well,
+            write_probe,
             away,
             redis_errors,
             dedup_ttl,
@@ -126,7 +126,7 @@ impl Spool {
         partition: u16,
         delivery: &Delivery,
         envelope: &Envelope,
-    ) -> Result<Stored, NotStored> {
+    ) -> Result<IntakeOutcome, NotStored> {
         if self.is_away(partition) {
             self.say(partition, "unseen", "Redis has not been seen yet");
             return self.put(partition, delivery, envelope).await;
@@ -148,7 +148,7 @@ impl Spool {
     /// Redis was seen for the first time.
     pub fn begin(&self) {
         for partition in 0..self.keys.partitions() {
-            self.switch(partition, Instant::now(), Finding::Well);
+            self.switch(partition, Instant::now(), PartitionHealth::TakesWebhooks);
         }
     }
 
@@ -165,7 +165,7 @@ impl Spool {
         partition: u16,
         delivery: &Delivery,
         envelope: &Envelope,
-    ) -> Result<Stored, NotStored> {
+    ) -> Result<IntakeOutcome, NotStored> {
         let key = spool::key(partition, envelope.received_at_ms());
         let mut attributes = Attributes::new();
         attributes.insert(Attribute::ContentType, "application/octet-stream".into());
@@ -178,7 +178,7 @@ impl Spool {
         // The semaphore is never closed.
         let _permit = self.puts.acquire().await;
         match self.bucket.put_opts(&path(&key), payload, options).await {
-            Ok(_) => Ok(Stored::Spooled),
+            Ok(_) => Ok(IntakeOutcome::Spooled),
             Err(error) => Err(NotStored::Nowhere(StoreError::from(error).to_string())),
         }
     }
@@ -186,14 +186,16 @@ impl Spool {
     /// A delivery that began at `began` found Redis unable to take it; `None`: it got no answer.
     fn failed(&self, partition: u16, began: Instant, error: Option<&RedisError>) {
         let why = error.map_or_else(|| "no answer in time".to_owned(), ToString::to_string);
-        let finding = match error.map_or(Trouble::Away, Trouble::of) {
-            Trouble::Away | Trouble::Soon | Trouble::ReadOnly => Finding::Trouble {
-                class: error.map_or("timeout", class),
-                why: &why,
-            },
-            Trouble::Full => Finding::ShortOfMemory,
+        let finding = match error.map_or(FailureKind::NoAnswer, FailureKind::of) {
+            FailureKind::NoAnswer | FailureKind::Recovering | FailureKind::ReadOnly => {
+                PartitionHealth::Failing {
+                    class: error.map_or("timeout", class),
+                    why: &why,
+                }
+            }
+            FailureKind::OutOfMemory => PartitionHealth::ShortOfMemory,
             // It may be this account's alone.
-            Trouble::Broken => return,
+            FailureKind::NeedsRepair => return,
         };
         for partition in self.alike(partition) {
             self.switch(partition, began, finding);
@@ -210,21 +212,21 @@ impl Spool {
 
     /// Something that began at `began` found this of the partition. `since` decides between two who
     /// found different things.
-    fn switch(&self, partition: u16, began: Instant, finding: Finding<'_>) {
+    fn switch(&self, partition: u16, began: Instant, finding: PartitionHealth<'_>) {
         let state = &self.partitions[usize::from(partition)];
         let mut since = state.since.lock().unwrap_or_else(PoisonError::into_inner);
         if began < *since {
             return;
         }
         let (away, class, why) = match finding {
-            Finding::Well => (false, "", ""),
-            Finding::ShortOfMemory => (true, "oom", "short of memory"),
-            Finding::Trouble { class, why } => (true, class, why),
+            PartitionHealth::TakesWebhooks => (false, "", ""),
+            PartitionHealth::ShortOfMemory => (true, "oom", "short of memory"),
+            PartitionHealth::Failing { class, why } => (true, class, why),
         };
         match finding {
-            Finding::Well => state.short_of_memory.store(false, Ordering::Relaxed),
-            Finding::ShortOfMemory => state.short_of_memory.store(true, Ordering::Relaxed),
-            Finding::Trouble { .. } => {}
+            PartitionHealth::TakesWebhooks => state.short_of_memory.store(false, Ordering::Relaxed),
+            PartitionHealth::ShortOfMemory => state.short_of_memory.store(true, Ordering::Relaxed),
+            PartitionHealth::Failing { .. } => {}
         }
         if state.away.load(Ordering::Relaxed) == away {
             return;
@@ -273,16 +275,16 @@ impl Spool {
     async fn probe(&self, partition: u16) {
         let began = Instant::now();
         let (full, not_full) = FULL;
-        let used = match self.well.memory_used(partition).await {
+        let used = match self.write_probe.memory_used(partition).await {
             Ok(used) => used,
             // What takes no writes is found out by who needs it.
             Err(error) => return self.redis_errors.count(&error),
         };
         let state = &self.partitions[usize::from(partition)];
         let finding = if used >= full {
-            Finding::ShortOfMemory
+            PartitionHealth::ShortOfMemory
         } else if used < not_full || !state.short_of_memory.load(Ordering::Relaxed) {
-            Finding::Well
+            PartitionHealth::TakesWebhooks
         } else {
             return;
         };

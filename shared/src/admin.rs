@@ -39,7 +39,7 @@ const UNPROBED: &str = "not probed yet";
 /// What the probes last saw of each server.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    seen: Arc<Mutex<BTreeMap<&'static str, Seen>>>,
+    seen: Arc<Mutex<BTreeMap<&'static str, ProbeState>>>,
     up: Family<Server, Gauge>,
     /// One server that is well is enough.
     any: bool,
@@ -51,7 +51,7 @@ struct Server {
 }
 
 #[derive(Debug, Clone)]
-struct Seen {
+struct ProbeState {
     problem: Option<String>,
     notes: Vec<String>,
     at: Instant,
@@ -101,7 +101,7 @@ impl Readiness {
         }
         let notes = before.map(|before| before.notes).unwrap_or_default();
         let at = Instant::now();
-        seen.insert(server, Seen { problem, notes, at });
+        seen.insert(server, ProbeState { problem, notes, at });
     }
 
     /// Remarks on a server that don't make it unready, such as unsafe settings.
@@ -116,8 +116,8 @@ impl Readiness {
     /// `details`.
     pub fn report(&self, details: bool) -> (bool, serde_json::Value) {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let well = |seen: &Seen| seen.problem.is_none();
-        let probed = |seen: &Seen| seen.problem.as_deref() != Some(UNPROBED);
+        let well = |seen: &ProbeState| seen.problem.is_none();
+        let probed = |seen: &ProbeState| seen.problem.as_deref() != Some(UNPROBED);
         let ready = if self.any {
             seen.values().all(probed) && seen.values().any(well)
         } else {
@@ -153,12 +153,12 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     pub set_asides: SetAsides,
     /// `None`: there are no such routes.
-    pub guarded: Option<Guarded>,
+    pub token_routes: Option<TokenRoutes>,
 }
 
 /// Routes that only whoever has the token may use.
 #[derive(Clone)]
-pub struct Guarded {
+pub struct TokenRoutes {
     pub token: Arc<Rotating<Secret>>,
     pub routes: Routes,
 }
@@ -167,7 +167,7 @@ pub struct Guarded {
 pub type Routes =
     Arc<dyn Fn(&Method, &str) -> Option<BoxFuture<'static, Response<Bytes>>> + Send + Sync>;
 
-impl Guarded {
+impl TokenRoutes {
     fn allows(&self, head: &hyper::HeaderMap) -> bool {
         let value = head.get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let Some(given) = value.and_then(|value| value.strip_prefix(b"Bearer ")) else {
@@ -260,7 +260,7 @@ impl Admin {
 
     /// `GET /log-level` tells what is logged, `PUT` changes it; behind the token.
     async fn log_level(&self, request: Request<hyper::body::Incoming>) -> Response<Bytes> {
-        let Some(guarded) = &self.guarded else {
+        let Some(guarded) = &self.token_routes else {
             return plain(StatusCode::NOT_FOUND, "no admin token is set\n");
         };
         if !guarded.allows(request.headers()) {
@@ -304,7 +304,7 @@ impl Admin {
             let shutdown = shutdown.clone();
             tracker.spawn(async move {
                 let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                    let guarded = admin.guarded.as_ref();
+                    let guarded = admin.token_routes.as_ref();
                     let guarded = guarded.and_then(|guarded| guarded.answer(&request));
                     let admin = &admin;
                     async move {

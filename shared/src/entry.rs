@@ -66,7 +66,7 @@ impl Returned {
 
 /// Why an entry can't be decoded. It is set aside as it is; its neighbours go on.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Undecodable {
+pub enum UndecodableEntry {
     #[error("entry version `{0}` is unknown to this worker")]
     Version(String),
     #[error("field `{0}` is missing or malformed")]
@@ -77,24 +77,28 @@ impl StreamEntry {
     /// Decodes the fields of one entry.
     ///
     /// # Errors
-    /// [`Undecodable`] if the version is unknown or a field is missing or malformed.
-    pub fn decode(fields: &HashMap<String, Vec<u8>>) -> Result<Self, Undecodable> {
+    /// [`UndecodableEntry`] if the version is unknown or a field is missing or malformed.
+    pub fn decode(fields: &HashMap<String, Vec<u8>>) -> Result<Self, UndecodableEntry> {
         let text = |name: &'static str| {
             fields
                 .get(name)
                 .and_then(|value| std::str::from_utf8(value).ok())
-                .ok_or(Undecodable::Field(name))
+                .ok_or(UndecodableEntry::Field(name))
         };
         let version = text("v")?;
         if version != VERSION {
-            return Err(Undecodable::Version(version.chars().take(20).collect()));
+            return Err(UndecodableEntry::Version(
+                version.chars().take(20).collect(),
+            ));
         }
         Ok(Self {
             waba_id: text("w")?.to_owned(),
             correlation_id: text("c")?.to_owned(),
-            received_at_ms: text("t")?.parse().map_err(|_| Undecodable::Field("t"))?,
-            fresh: parse_numbers(text("n")?).ok_or(Undecodable::Field("n"))?,
-            body: fields.get("b").ok_or(Undecodable::Field("b"))?.clone(),
+            received_at_ms: text("t")?
+                .parse()
+                .map_err(|_| UndecodableEntry::Field("t"))?,
+            fresh: parse_numbers(text("n")?).ok_or(UndecodableEntry::Field("n"))?,
+            body: fields.get("b").ok_or(UndecodableEntry::Field("b"))?.clone(),
             signature: text("s")?.to_owned(),
             traceparent: text("p")?.to_owned(),
             unreadable: Some(text("r")?.to_owned()).filter(|reason| !reason.is_empty()),
@@ -176,7 +180,7 @@ mod tests {
         let fields = HashMap::from([("v".to_owned(), b"9".to_vec())]);
         assert_eq!(
             StreamEntry::decode(&fields),
-            Err(Undecodable::Version("9".into()))
+            Err(UndecodableEntry::Version("9".into()))
         );
     }
 }

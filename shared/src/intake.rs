@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::keys::Keys;
-use crate::script::{Call, Script};
+use crate::script::{Script, ScriptCall};
 use crate::webhook::Identity;
 
 /// How many of an identity's bytes mark it.
@@ -40,7 +40,7 @@ pub struct Envelope {
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
+pub enum IntakeOutcome {
     Fresh {
         items: usize,
         /// `None` where nothing is limited.
@@ -101,7 +101,7 @@ impl IntakeScript {
         delivery: &Delivery,
         envelope: &Envelope,
         terms: Terms,
-    ) -> Call<'_> {
+    ) -> ScriptCall<'_> {
         let waba_id = &delivery.waba_id;
         let call = self
             .script
@@ -134,7 +134,9 @@ impl IntakeScript {
 ///
 /// # Errors
 /// The account's last minute.
-pub fn outcome((outcome, items, remaining, resets_in_ms, limit): Reply) -> Result<Stored, Window> {
+pub fn outcome(
+    (outcome, items, remaining, resets_in_ms, limit): Reply,
+) -> Result<IntakeOutcome, Window> {
     let window = Window {
         limit,
         remaining,
@@ -143,8 +145,8 @@ pub fn outcome((outcome, items, remaining, resets_in_ms, limit): Reply) -> Resul
     };
     match outcome.as_str() {
         "limited" => Err(window),
-        "duplicate" => Ok(Stored::Duplicate),
-        _ => Ok(Stored::Fresh {
+        "duplicate" => Ok(IntakeOutcome::Duplicate),
+        _ => Ok(IntakeOutcome::Fresh {
             items,
             window: Some(window).filter(|_| limit > 0),
         }),

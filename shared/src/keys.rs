@@ -181,8 +181,8 @@ impl Keys {
     }
 
     /// String: written to see whether the partition's node takes writes; expires.
-    pub fn well(&self, partition: u16) -> String {
-        self.of(partition, "well")
+    pub fn write_probe(&self, partition: u16) -> String {
+        self.of(partition, "write-probe")
     }
 
     /// Stream: objects that acknowledged entries still owe.

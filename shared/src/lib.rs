@@ -1,7 +1,7 @@
 //! What both programs must agree on: how a webhook body is read ([`webhook`]), the keys and
 //! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]) and how it comes there
 //! ([`intake`]), the form of what waits outside of Redis ([`spool`]), and the plumbing that both start
-//! with ([`config`], [`secrets`], [`redis`], [`script`], [`well`], [`store`], [`telemetry`],
+//! with ([`config`], [`secrets`], [`redis`], [`script`], [`write_probe`], [`store`], [`telemetry`],
 //! [`tasks`], [`trace`], [`private`], [`admin`], [`exposition`], [`health`], [`status`]).
 
 pub mod webhook;
@@ -11,7 +11,7 @@ pub mod keys;
 
 pub mod redis;
 pub mod script;
-pub mod well;
+pub mod write_probe;
 
 pub mod intake;
 

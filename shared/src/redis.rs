@@ -24,7 +24,7 @@ use redis::{
 
 use crate::config::RedisArgs;
 use crate::keys::Keys;
-use crate::secrets::{Follow, Rotating, Secret};
+use crate::secrets::{Rotating, Secret, WatchedFile};
 
 /// How long a TCP connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -131,7 +131,7 @@ impl Redis {
             .ok_or_else(|| "REDIS_URL is not set".to_owned())
     }
 
-    pub fn follow(&self) -> Arc<dyn Follow> {
+    pub fn follow(&self) -> Arc<dyn WatchedFile> {
         self.0.clone()
     }
 
@@ -224,30 +224,30 @@ impl Redis {
 pub struct Connection {
     redis: Redis,
     response_timeout: Duration,
-    link: Arc<ArcSwapOption<Link>>,
+    link: Arc<ArcSwapOption<OpenClient>>,
 }
 
-struct Link {
+struct OpenClient {
     /// Of the target that it was made for.
     version: u64,
     made: Instant,
     /// One at a time asks whether it is stuck.
     judging: tokio::sync::Mutex<()>,
-    to: LinkTo,
+    to: RedisClient,
 }
 
 #[derive(Clone)]
-enum LinkTo {
+enum RedisClient {
     One(ConnectionManager),
     Cluster(ClusterConnection),
 }
 
 impl Connection {
-    fn link(&self) -> RedisResult<LinkTo> {
+    fn link(&self) -> RedisResult<RedisClient> {
         Ok(self.whole_link()?.to.clone())
     }
 
-    fn whole_link(&self) -> RedisResult<Arc<Link>> {
+    fn whole_link(&self) -> RedisResult<Arc<OpenClient>> {
         let version = self.redis.version();
         if let Some(link) = &*self.link.load()
             && link.version == version
@@ -264,7 +264,7 @@ impl Connection {
                     .set_min_delay(Duration::from_millis(50))
                     .set_max_delay(Duration::from_millis(500))
                     .set_pipeline_buffer_size(1024);
-                LinkTo::One(ConnectionManager::new_lazy_with_config(
+                RedisClient::One(ConnectionManager::new_lazy_with_config(
                     (**client).clone(),
                     config,
                 )?)
@@ -273,10 +273,10 @@ impl Connection {
                 let client = cluster(nodes, self.response_timeout)?;
                 // It would have none otherwise, whatever the client's is.
                 let config = ClusterConfig::new().set_response_timeout(self.response_timeout);
-                LinkTo::Cluster(client.get_pending_async_connection_with_config(config))
+                RedisClient::Cluster(client.get_pending_async_connection_with_config(config))
             }
         };
-        let link = Arc::new(Link {
+        let link = Arc::new(OpenClient {
             version,
             made: Instant::now(),
             judging: tokio::sync::Mutex::default(),
@@ -289,7 +289,7 @@ impl Connection {
     /// Lets go of a link that is of no use any more, unless that was done already. The client itself
     /// only sees connections that break: not one that never answers again, one on which an answer
     /// broke off and whatever comes next is taken for the rest of it, or a login that was refused once.
-    async fn judge(&self, link: &Arc<Link>, error: &RedisError) {
+    async fn judge(&self, link: &Arc<OpenClient>, error: &RedisError) {
         let useless = match error.kind() {
             // Demoted to a replica: its name may lead elsewhere by now.
             ErrorKind::Server(ServerErrorKind::ReadOnly) => true,
@@ -307,8 +307,8 @@ impl Connection {
     /// Whether something got no answer because of the link. A cluster's client can be stuck for good
     /// after a node was away; but while a node doesn't answer, it is the node, the link serves the
     /// others, and a new one would have to wait for that node first.
-    async fn is_stuck(&self, link: &Link) -> bool {
-        if let LinkTo::One(_) = link.to {
+    async fn is_stuck(&self, link: &OpenClient) -> bool {
+        if let RedisClient::One(_) = link.to {
             return true;
         }
         match link.judging.try_lock() {
@@ -343,8 +343,8 @@ impl Connection {
     /// None of them answers.
     pub async fn ask_all<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<Vec<T>> {
         let cluster = match self.link()? {
-            LinkTo::One(_) => return Ok(vec![command.query_async(&mut self.clone()).await?]),
-            LinkTo::Cluster(cluster) => cluster,
+            RedisClient::One(_) => return Ok(vec![command.query_async(&mut self.clone()).await?]),
+            RedisClient::Cluster(cluster) => cluster,
         };
         let shards = shards(cluster.clone()).await?;
         let primaries: BTreeSet<(String, u16)> = shards.into_iter().map(|(_, node)| node).collect();
@@ -380,8 +380,8 @@ impl Connection {
 
     async fn node_of(&self, key: &str) -> RedisResult<(String, u16)> {
         let found = match self.link()? {
-            LinkTo::One(_) => None,
-            LinkTo::Cluster(cluster) => {
+            RedisClient::One(_) => None,
+            RedisClient::Cluster(cluster) => {
                 let mut command = redis::cmd("CLUSTER");
                 command.arg("KEYSLOT").arg(key);
                 let slot: u16 = command.query_async(&mut cluster.clone()).await?;
@@ -472,8 +472,8 @@ impl ConnectionLike for Connection {
         Box::pin(async move {
             let link = self.whole_link()?;
             let reply = match link.to.clone() {
-                LinkTo::One(mut one) => one.req_packed_command(command).await,
-                LinkTo::Cluster(mut cluster) => cluster.req_packed_command(command).await,
+                RedisClient::One(mut one) => one.req_packed_command(command).await,
+                RedisClient::Cluster(mut cluster) => cluster.req_packed_command(command).await,
             };
             if let Err(error) = &reply {
                 self.judge(&link, error).await;
@@ -491,8 +491,8 @@ impl ConnectionLike for Connection {
         Box::pin(async move {
             let link = self.whole_link()?;
             let replies = match link.to.clone() {
-                LinkTo::One(mut one) => one.req_packed_commands(commands, offset, count).await,
-                LinkTo::Cluster(mut cluster) => {
+                RedisClient::One(mut one) => one.req_packed_commands(commands, offset, count).await,
+                RedisClient::Cluster(mut cluster) => {
                     cluster.req_packed_commands(commands, offset, count).await
                 }
             };
@@ -510,7 +510,7 @@ impl ConnectionLike for Connection {
 
 /// How a command failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
+enum FailureClass {
     Timeout,
     Connection,
     /// What was answered is no reply, or not one to this.
@@ -527,7 +527,7 @@ enum Failure {
     Other,
 }
 
-impl Failure {
+impl FailureClass {
     fn of(error: &RedisError) -> Self {
         match error.code() {
             Some("LOADING") => Self::Loading,
@@ -550,70 +550,74 @@ impl Failure {
 
 /// How a command failed, in one word: `class` of log lines and answers.
 pub fn class(error: &RedisError) -> &'static str {
-    match Failure::of(error) {
-        Failure::Timeout => "timeout",
-        Failure::Connection => "connection",
-        Failure::Protocol => "protocol",
-        Failure::Loading => "loading",
-        Failure::Busy => "busy",
-        Failure::Cluster => "cluster",
-        Failure::OutOfMemory => "oom",
-        Failure::ReadOnly => "readonly",
-        Failure::NoScript => "noscript",
-        Failure::Denied => "denied",
-        Failure::Other => "other",
+    match FailureClass::of(error) {
+        FailureClass::Timeout => "timeout",
+        FailureClass::Connection => "connection",
+        FailureClass::Protocol => "protocol",
+        FailureClass::Loading => "loading",
+        FailureClass::Busy => "busy",
+        FailureClass::Cluster => "cluster",
+        FailureClass::OutOfMemory => "oom",
+        FailureClass::ReadOnly => "readonly",
+        FailureClass::NoScript => "noscript",
+        FailureClass::Denied => "denied",
+        FailureClass::Other => "other",
     }
 }
 
 /// What a failed command says about Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Trouble {
+pub enum FailureKind {
     /// No answer: down, cut off, or too slow. Whether the command was done is unknown.
-    Away,
+    NoAnswer,
     /// It says itself that it will be back: loading its data, electing, moving a slot, in a script.
-    Soon,
+    Recovering,
     /// Out of memory.
-    Full,
+    OutOfMemory,
     /// A replica, or one that lost its replicas or its disk: takes no writes.
     ReadOnly,
     /// Anything else: a wrong type at a key, a refused login. Somebody must mend it.
-    Broken,
+    NeedsRepair,
 }
 
-impl Trouble {
+impl FailureKind {
     pub const ALL: [Self; 5] = [
-        Self::Away,
-        Self::Soon,
-        Self::Full,
+        Self::NoAnswer,
+        Self::Recovering,
+        Self::OutOfMemory,
         Self::ReadOnly,
-        Self::Broken,
+        Self::NeedsRepair,
     ];
 
     pub fn of(error: &RedisError) -> Self {
-        match Failure::of(error) {
-            Failure::Timeout | Failure::Connection | Failure::Protocol => Self::Away,
-            Failure::Loading | Failure::Busy | Failure::Cluster => Self::Soon,
-            Failure::OutOfMemory => Self::Full,
-            Failure::ReadOnly => Self::ReadOnly,
-            Failure::NoScript | Failure::Denied | Failure::Other => Self::Broken,
+        match FailureClass::of(error) {
+            FailureClass::Timeout | FailureClass::Connection | FailureClass::Protocol => {
+                Self::NoAnswer
+            }
+            FailureClass::Loading | FailureClass::Busy | FailureClass::Cluster => Self::Recovering,
+            FailureClass::OutOfMemory => Self::OutOfMemory,
+            FailureClass::ReadOnly => Self::ReadOnly,
+            FailureClass::NoScript | FailureClass::Denied | FailureClass::Other => {
+                Self::NeedsRepair
+            }
         }
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Self::Away => "away",
-            Self::Soon => "soon",
-            Self::Full => "full",
+            Self::NoAnswer => "away",
+            Self::Recovering => "soon",
+            Self::OutOfMemory => "full",
             Self::ReadOnly => "read_only",
-            Self::Broken => "broken",
+            Self::NeedsRepair => "broken",
         }
     }
 
     /// Whether it may be over within a second.
     pub fn passes(self) -> bool {
         match self {
-            Self::Away | Self::Soon | Self::ReadOnly => true,
-            Self::Full | Self::Broken => false,
+            Self::NoAnswer | Self::Recovering | Self::ReadOnly => true,
+            Self::OutOfMemory | Self::NeedsRepair => false,
         }
     }
 }
@@ -719,7 +723,7 @@ pub async fn durability_problems(connection: &Connection) -> RedisResult<Vec<Str
         command.arg("GET").arg(name);
         let servers: Vec<HashMap<String, String>> = match connection.ask_all(&command).await {
             Ok(servers) => servers,
-            Err(error) if Trouble::of(&error).passes() => return Err(error),
+            Err(error) if FailureKind::of(&error).passes() => return Err(error),
             Err(_) => {
                 problems
                     .push("unknown: CONFIG GET is forbidden, settings can't be read".to_owned());
@@ -775,7 +779,7 @@ mod tests {
         use ServerErrorKind::{Ask, ClusterDown, MasterDown, Moved, TryAgain};
         for kind in [Ask, ClusterDown, MasterDown, Moved, TryAgain] {
             let error = RedisError::from((ErrorKind::Server(kind), "as a server says it"));
-            assert!(Trouble::of(&error).passes(), "{error}");
+            assert!(FailureKind::of(&error).passes(), "{error}");
         }
     }
 

@@ -18,13 +18,13 @@ impl Script {
     }
 
     /// A call with `keys`, all of one slot. Arguments follow.
-    pub fn call<const N: usize>(&self, keys: [String; N]) -> Call<'_> {
+    pub fn call<const N: usize>(&self, keys: [String; N]) -> ScriptCall<'_> {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.digest).arg(N);
         for key in keys {
             command.arg(key);
         }
-        Call {
+        ScriptCall {
             script: self,
             command,
         }
@@ -32,12 +32,12 @@ impl Script {
 }
 
 /// A call that is being put together.
-pub struct Call<'s> {
+pub struct ScriptCall<'s> {
     script: &'s Script,
     command: Cmd,
 }
 
-impl Call<'_> {
+impl ScriptCall<'_> {
     #[must_use]
     pub fn arg(mut self, argument: impl ToRedisArgs) -> Self {
         self.command.arg(argument);

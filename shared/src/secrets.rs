@@ -50,7 +50,7 @@ const LONGEST_LIST: u64 = 4 * 1024 * 1024;
 /// What was made of a secret: of its value, or of what its file holds now.
 pub struct Rotating<T> {
     variable: &'static str,
-    file: Option<Followed>,
+    file: Option<SecretFile>,
     parse: Parse<T>,
     current: ArcSwap<T>,
     version: AtomicU64,
@@ -58,19 +58,19 @@ pub struct Rotating<T> {
 
 type Parse<T> = Box<dyn Fn(&Secret) -> Result<T, String> + Send + Sync>;
 
-struct Followed {
+struct SecretFile {
     path: PathBuf,
     longest: u64,
-    seen: Mutex<Seen>,
+    seen: Mutex<FileState>,
 }
 
-struct Seen {
+struct FileState {
     used: Secret,
     /// Read once. It counts when the next look finds the same: a file that is being written
     /// holds half a secret.
     fresh: Option<Result<Secret, String>>,
     /// Why the file can't be used, as it was logged last.
-    told: Option<String>,
+    logged: Option<String>,
 }
 
 impl Rotating<Secret> {
@@ -108,7 +108,7 @@ impl<T> Rotating<T> {
             }
             (Some(value), None) => (value.clone(), None),
             (None, Some(path)) => {
-                let (secret, followed) = Followed::open(variable, path, LONGEST_SECRET)?;
+                let (secret, followed) = SecretFile::open(variable, path, LONGEST_SECRET)?;
                 (secret, Some(followed))
             }
         };
@@ -124,14 +124,14 @@ impl<T> Rotating<T> {
         file: &Path,
         parse: impl Fn(&Secret) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Arc<Self>, String> {
-        let (secret, followed) = Followed::open(variable, file, LONGEST_LIST)?;
+        let (secret, followed) = SecretFile::open(variable, file, LONGEST_LIST)?;
         Self::made(variable, &secret, Some(followed), parse)
     }
 
     fn made(
         variable: &'static str,
         secret: &Secret,
-        file: Option<Followed>,
+        file: Option<SecretFile>,
         parse: impl Fn(&Secret) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Arc<Self>, String> {
         let current = parse(secret).map_err(|error| format!("{variable}: {error}"))?;
@@ -161,14 +161,14 @@ impl<T> fmt::Debug for Rotating<T> {
     }
 }
 
-impl Followed {
+impl SecretFile {
     fn open(variable: &str, path: &Path, longest: u64) -> Result<(Secret, Self), String> {
         let secret = read(path, longest)
             .map_err(|error| format!("{variable}_FILE {}: {error}", path.display()))?;
-        let seen = Mutex::new(Seen {
+        let seen = Mutex::new(FileState {
             used: secret.clone(),
             fresh: None,
-            told: None,
+            logged: None,
         });
         let path = path.to_owned();
         Ok((
@@ -194,14 +194,14 @@ fn read(path: &Path, longest: u64) -> Result<Secret, String> {
 }
 
 /// A setting whose file may change.
-pub trait Follow: Send + Sync {
+pub trait WatchedFile: Send + Sync {
     /// Looks at the file, and uses what it finds there twice in a row.
     fn look(&self);
 }
 
-impl<T: Send + Sync> Follow for Rotating<T> {
+impl<T: Send + Sync> WatchedFile for Rotating<T> {
     fn look(&self) {
-        let Some(Followed {
+        let Some(SecretFile {
             path,
             longest,
             seen,
@@ -229,16 +229,16 @@ impl<T: Send + Sync> Follow for Rotating<T> {
                 self.current.store(Arc::new(parsed));
                 self.version.fetch_add(1, Ordering::Release);
                 seen.used = secret;
-                (seen.fresh, seen.told) = (None, None);
+                (seen.fresh, seen.logged) = (None, None);
                 tracing::info!(variable, "a secret's file has changed and is used");
             }
-            Err(error) if seen.told.as_ref() != Some(&error) => {
+            Err(error) if seen.logged.as_ref() != Some(&error) => {
                 tracing::error!(
                     variable,
                     error,
                     "a secret's file can't be used; the last good one is kept"
                 );
-                seen.told = Some(error);
+                seen.logged = Some(error);
             }
             Err(_) => {}
         }
@@ -246,7 +246,7 @@ impl<T: Send + Sync> Follow for Rotating<T> {
 }
 
 /// Follows the files of `settings` until `shutdown`.
-pub async fn follow(settings: Vec<Arc<dyn Follow>>, shutdown: CancellationToken) {
+pub async fn follow(settings: Vec<Arc<dyn WatchedFile>>, shutdown: CancellationToken) {
     let settings = Arc::new(settings);
     let mut ticks = tokio::time::interval(INTERVAL);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {

@@ -32,7 +32,7 @@ pub struct Spooled {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Head {
+struct SpoolHeader {
     version: u32,
     waba_id: String,
     received_at_ms: u64,
@@ -56,7 +56,7 @@ struct Version {
 
 /// Why an object of the spool can't be decoded.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Undecodable {
+pub enum UndecodableObject {
     #[error("it has no head")]
     Headless,
     #[error("its version {0} is unknown to this worker")]
@@ -82,7 +82,7 @@ pub fn received_at_ms(key: &str) -> u64 {
 
 /// The bytes of a delivery's object, in two pieces.
 pub fn encode(delivery: &Delivery, envelope: &Envelope, dedup_ttl: Duration) -> [Bytes; 2] {
-    let head = Head {
+    let head = SpoolHeader {
         version: VERSION,
         waba_id: delivery.waba_id.clone(),
         received_at_ms: envelope.received_at_ms(),
@@ -104,21 +104,23 @@ pub fn encode(delivery: &Delivery, envelope: &Envelope, dedup_ttl: Duration) -> 
 /// Reads an object.
 ///
 /// # Errors
-/// [`Undecodable`]
-pub fn decode(object: &Bytes) -> Result<Spooled, Undecodable> {
+/// [`UndecodableObject`]
+pub fn decode(object: &Bytes) -> Result<Spooled, UndecodableObject> {
     let end = object.iter().position(|byte| *byte == b'\n');
-    let end = end.ok_or(Undecodable::Headless)?;
+    let end = end.ok_or(UndecodableObject::Headless)?;
     let head = &object[..end];
-    let Version { version } = serde_json::from_slice(head).map_err(|_| Undecodable::Headless)?;
+    let Version { version } =
+        serde_json::from_slice(head).map_err(|_| UndecodableObject::Headless)?;
     if version != VERSION {
-        return Err(Undecodable::Version(version));
+        return Err(UndecodableObject::Version(version));
     }
-    let head: Head = serde_json::from_slice(head).map_err(|_| Undecodable::Headless)?;
+    let head: SpoolHeader =
+        serde_json::from_slice(head).map_err(|_| UndecodableObject::Headless)?;
     let body = object.slice(end + 1..);
     if let Some(sha256) = head.sha256
         && sha256 != hex(&Sha256::digest(&body))
     {
-        return Err(Undecodable::Corrupt);
+        return Err(UndecodableObject::Corrupt);
     }
     let identities: Option<Vec<_>> = head.identities.iter().map(|text| identity(text)).collect();
     let received_at = SystemTime::UNIX_EPOCH + Duration::from_millis(head.received_at_ms);
@@ -128,7 +130,7 @@ pub fn decode(object: &Bytes) -> Result<Spooled, Undecodable> {
             body,
             identities: identities
                 .filter(|identities| !identities.is_empty())
-                .ok_or(Undecodable::Identity)?,
+                .ok_or(UndecodableObject::Identity)?,
             whole_body: head.whole_body,
             unreadable: head.unreadable,
             // Its time has it.
@@ -198,15 +200,18 @@ mod tests {
         let pieces = encode(&spooled.delivery, &spooled.envelope, spooled.dedup_ttl);
         let mut bytes = pieces.concat();
         bytes.pop();
-        assert_eq!(decode(&bytes.into()), Err(Undecodable::Corrupt));
+        assert_eq!(decode(&bytes.into()), Err(UndecodableObject::Corrupt));
     }
 
     #[test]
     fn what_is_not_ours_says_so() {
         let decode = |text: &'static str| decode(&Bytes::from_static(text.as_bytes()));
-        assert_eq!(decode(""), Err(Undecodable::Headless));
-        assert_eq!(decode("{}\n{}"), Err(Undecodable::Headless));
-        assert_eq!(decode("{\"version\":2}\n{}"), Err(Undecodable::Version(2)));
+        assert_eq!(decode(""), Err(UndecodableObject::Headless));
+        assert_eq!(decode("{}\n{}"), Err(UndecodableObject::Headless));
+        assert_eq!(
+            decode("{\"version\":2}\n{}"),
+            Err(UndecodableObject::Version(2))
+        );
     }
 
     #[test]

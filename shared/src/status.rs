@@ -22,7 +22,7 @@ const REMEMBERED: usize = 50;
 /// An entry of which something was set aside: where to find it, nothing of what it says.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SetAside {
+pub struct SetAsideEntry {
     pub reason: &'static str,
     /// In the stream; it is gone from there.
     pub entry: String,
@@ -35,10 +35,10 @@ pub struct SetAside {
 
 /// The last of them, with when that was (ms since 1970).
 #[derive(Debug, Clone, Default)]
-pub struct SetAsides(Arc<Mutex<VecDeque<(u64, SetAside)>>>);
+pub struct SetAsides(Arc<Mutex<VecDeque<(u64, SetAsideEntry)>>>);
 
 impl SetAsides {
-    pub fn push(&self, set_aside: SetAside) {
+    pub fn push(&self, set_aside: SetAsideEntry) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let at_ms = now.map_or(0, |now| now.as_millis() as u64);
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +144,7 @@ mod tests {
     fn only_the_last_ones_are_remembered() {
         let set_asides = SetAsides::default();
         for n in 0..REMEMBERED + 5 {
-            set_asides.push(SetAside {
+            set_asides.push(SetAsideEntry {
                 reason: "unreadable",
                 entry: n.to_string(),
                 correlation_id: String::new(),

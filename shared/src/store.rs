@@ -21,7 +21,7 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, CredentialProvider, GetResult, ObjectStoreExt, RetryConfig};
 use url::Url;
 
-use crate::secrets::{Follow, Rotating, Secret};
+use crate::secrets::{Rotating, Secret, WatchedFile};
 
 /// A page of a listing has a thousand keys of at most 1 KiB, and XML around them.
 const LARGEST_ANSWER_BYTES: usize = 16 * 1024 * 1024;
@@ -198,7 +198,7 @@ impl StoreArgs {
 }
 
 impl StoreKeys {
-    pub fn followed(&self) -> [Arc<dyn Follow>; 2] {
+    pub fn followed(&self) -> [Arc<dyn WatchedFile>; 2] {
         [self.access.clone(), self.secret.clone()]
     }
 
@@ -228,15 +228,15 @@ struct BoundedConnector;
 impl HttpConnector for BoundedConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Bounded(client)))
+        Ok(HttpClient::new(BoundedHttpClient(client)))
     }
 }
 
 #[derive(Debug)]
-struct Bounded(HttpClient);
+struct BoundedHttpClient(HttpClient);
 
 #[async_trait]
-impl HttpService for Bounded {
+impl HttpService for BoundedHttpClient {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let query = request.uri().query().unwrap_or_default();
         let is_object = *request.method() == Method::GET && !query.contains("list-type=");

@@ -92,14 +92,14 @@ pub fn set_level(level: &str) -> anyhow::Result<()> {
 }
 
 /// Lets one log line a second through, since some are written by whoever sends most.
-pub struct Sampled {
+pub struct SampledLog {
     started: Instant,
     /// Second of the last line, counted from 1.
     last: AtomicU64,
     skipped: AtomicU64,
 }
 
-impl Default for Sampled {
+impl Default for SampledLog {
     fn default() -> Self {
         Self {
             started: Instant::now(),
@@ -109,7 +109,7 @@ impl Default for Sampled {
     }
 }
 
-impl Sampled {
+impl SampledLog {
     /// How many lines were skipped since the last one, if this one is to be written.
     pub fn pass(&self) -> Option<u64> {
         let second = self.started.elapsed().as_secs() + 1;
@@ -124,7 +124,7 @@ impl Sampled {
 /// A command that could not look, or was called wrongly: its exit status is 2. Any other error's is 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
-pub struct CouldNotLook(pub anyhow::Error);
+pub struct CommandError(pub anyhow::Error);
 
 /// What a program ends with; why it failed goes to standard error, in one line and without a
 /// backtrace: it is for whoever has to mend a setting.
@@ -139,7 +139,7 @@ pub fn exit_code(program: &str, ended: &anyhow::Result<()>) -> ExitCode {
     {
         eprintln!("{program}: {error:#}");
     }
-    if error.is::<CouldNotLook>() {
+    if error.is::<CommandError>() {
         return ExitCode::from(2);
     }
     ExitCode::FAILURE

@@ -23,7 +23,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use url::Url;
 use uuid::Uuid;
 
-use crate::telemetry::Sampled;
+use crate::telemetry::SampledLog;
 
 /// A batch of spans; the collector is near.
 const EXPORT_TIME: Duration = Duration::from_secs(5);
@@ -203,8 +203,8 @@ impl HttpClient for Client {
 }
 
 fn warn(problem: &str) {
-    static ONCE_A_SECOND: OnceLock<Sampled> = OnceLock::new();
-    if let Some(skipped) = ONCE_A_SECOND.get_or_init(Sampled::default).pass() {
+    static ONCE_A_SECOND: OnceLock<SampledLog> = OnceLock::new();
+    if let Some(skipped) = ONCE_A_SECOND.get_or_init(SampledLog::default).pass() {
         tracing::warn!(problem, skipped, "spans can't be exported");
     }
 }

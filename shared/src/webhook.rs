@@ -25,7 +25,7 @@ pub const MOST_ENTRIES: usize = 1000;
 
 /// Why a body can't be taken apart. It is stored whole and set aside, never dropped.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Unreadable {
+pub enum UnreadableBody {
     #[error("not JSON")]
     NotJson,
     #[error("`object` is not {OBJECT}")]
@@ -39,12 +39,12 @@ pub enum Unreadable {
 /// A body, taken apart as far as its items.
 #[derive(Debug)]
 pub struct Webhook<'a> {
-    pub entries: Vec<Entry<'a>>,
+    pub entries: Vec<WebhookEntry<'a>>,
 }
 
 /// One element of `entry[]`: updates of one business account.
 #[derive(Debug)]
-pub struct Entry<'a> {
+pub struct WebhookEntry<'a> {
     /// The account's id, or [`NO_WABA`].
     pub waba_id: Cow<'a, str>,
     /// The element's bytes as they came.
@@ -205,23 +205,23 @@ pub fn identity(
 /// Takes a body apart.
 ///
 /// # Errors
-/// [`Unreadable`] if it isn't JSON (UTF-8), is another product's, `entry` and `changes` are not
+/// [`UnreadableBody`] if it isn't JSON (UTF-8), is another product's, `entry` and `changes` are not
 /// arrays of objects, or it has too many of them. Anything odd below that is an item.
-pub fn read(body: &[u8]) -> Result<Webhook<'_>, Unreadable> {
-    let top: &RawValue = serde_json::from_slice(body).map_err(|_| Unreadable::NotJson)?;
-    let [object, entries] = members(top, ["object", "entry"]).ok_or(Unreadable::OtherObject)?;
+pub fn read(body: &[u8]) -> Result<Webhook<'_>, UnreadableBody> {
+    let top: &RawValue = serde_json::from_slice(body).map_err(|_| UnreadableBody::NotJson)?;
+    let [object, entries] = members(top, ["object", "entry"]).ok_or(UnreadableBody::OtherObject)?;
     let entries = entries.map(elements);
     match (object.map(string), &entries) {
         // Two of Meta's published examples have no `object`.
         (None, Some(Some(_))) => {}
         (Some(Some(object)), _) if object == OBJECT => {}
-        _ => return Err(Unreadable::OtherObject),
+        _ => return Err(UnreadableBody::OtherObject),
     }
     let entries = entries
-        .ok_or(Unreadable::Shape("`entry` is missing"))?
-        .ok_or(Unreadable::Shape("`entry` is not an array"))?;
+        .ok_or(UnreadableBody::Shape("`entry` is missing"))?
+        .ok_or(UnreadableBody::Shape("`entry` is not an array"))?;
     if entries.len() > MOST_ENTRIES {
-        return Err(Unreadable::TooMany);
+        return Err(UnreadableBody::TooMany);
     }
     let mut items = 0;
     let entries = entries.into_iter().map(|entry| {
@@ -229,25 +229,28 @@ pub fn read(body: &[u8]) -> Result<Webhook<'_>, Unreadable> {
         items += entry.items.len();
         (items <= MOST_ITEMS)
             .then_some(entry)
-            .ok_or(Unreadable::TooMany)
+            .ok_or(UnreadableBody::TooMany)
     });
     Ok(Webhook {
         entries: entries.collect::<Result<_, _>>()?,
     })
 }
 
-fn read_entry(raw: &RawValue) -> Result<Entry<'_>, Unreadable> {
-    let [id, time, changes, entry_field] = members(raw, ["id", "time", "changes", "field"])
-        .ok_or(Unreadable::Shape("an element of `entry` is not an object"))?;
+fn read_entry(raw: &RawValue) -> Result<WebhookEntry<'_>, UnreadableBody> {
+    let [id, time, changes, entry_field] = members(raw, ["id", "time", "changes", "field"]).ok_or(
+        UnreadableBody::Shape("an element of `entry` is not an object"),
+    )?;
     let changes = match changes {
         None => Vec::new(),
         Some(changes) if changes.get() == "null" => Vec::new(),
-        Some(changes) => elements(changes).ok_or(Unreadable::Shape("`changes` is not an array"))?,
+        Some(changes) => {
+            elements(changes).ok_or(UnreadableBody::Shape("`changes` is not an array"))?
+        }
     };
     let changes = changes
         .into_iter()
         .map(|change| {
-            members(change, ["field", "value"]).ok_or(Unreadable::Shape(
+            members(change, ["field", "value"]).ok_or(UnreadableBody::Shape(
                 "an element of `changes` is not an object",
             ))
         })
@@ -279,7 +282,7 @@ fn read_entry(raw: &RawValue) -> Result<Entry<'_>, Unreadable> {
             .read(&mut items);
         }
     }
-    Ok(Entry {
+    Ok(WebhookEntry {
         waba_id,
         raw,
         items,
@@ -482,8 +485,8 @@ pub fn scalar(raw: &RawValue) -> Option<Cow<'_, str>> {
 
 /// A string's text; `None` for anything else, and for one with a lone surrogate.
 pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    struct Text;
-    impl<'de> Visitor<'de> for Text {
+    struct TextVisitor;
+    impl<'de> Visitor<'de> for TextVisitor {
         type Value = Cow<'de, str>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a string")
@@ -496,14 +499,14 @@ pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
         }
     }
     serde_json::Deserializer::from_str(raw.get())
-        .deserialize_str(Text)
+        .deserialize_str(TextVisitor)
         .ok()
 }
 
 /// The elements of an array, or `None` if it is none.
 pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
-    struct Elements;
-    impl<'de> Visitor<'de> for Elements {
+    struct ElementsVisitor;
+    impl<'de> Visitor<'de> for ElementsVisitor {
         type Value = Vec<&'de RawValue>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an array")
@@ -517,7 +520,7 @@ pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
         }
     }
     serde_json::Deserializer::from_str(raw.get())
-        .deserialize_seq(Elements)
+        .deserialize_seq(ElementsVisitor)
         .ok()
 }
 
@@ -527,15 +530,15 @@ pub fn members<'a, const N: usize>(
     raw: &'a RawValue,
     names: [&str; N],
 ) -> Option<[Option<&'a RawValue>; N]> {
-    struct Members<'n, const N: usize>([&'n str; N]);
-    impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
+    struct MembersVisitor<'n, const N: usize>([&'n str; N]);
+    impl<'de, const N: usize> Visitor<'de> for MembersVisitor<'_, N> {
         type Value = [Option<&'de RawValue>; N];
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut found = [None; N];
-            while let Some(Name(name)) = map.next_key()? {
+            while let Some(MemberName(name)) = map.next_key()? {
                 match self.0.iter().position(|wanted| *wanted == name) {
                     Some(at) => found[at] = Some(map.next_value()?),
                     None => drop(map.next_value::<IgnoredAny>()?),
@@ -545,38 +548,38 @@ pub fn members<'a, const N: usize>(
         }
     }
     serde_json::Deserializer::from_str(raw.get())
-        .deserialize_map(Members(names))
+        .deserialize_map(MembersVisitor(names))
         .ok()
 }
 
 /// Every member of an object, or `None` if it is no object.
 pub fn all_members(raw: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
-    struct All;
-    impl<'de> Visitor<'de> for All {
+    struct AllMembersVisitor;
+    impl<'de> Visitor<'de> for AllMembersVisitor {
         type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut members = Vec::new();
-            while let Some(Name(name)) = map.next_key()? {
+            while let Some(MemberName(name)) = map.next_key()? {
                 members.push((name, map.next_value()?));
             }
             Ok(members)
         }
     }
     serde_json::Deserializer::from_str(raw.get())
-        .deserialize_map(All)
+        .deserialize_map(AllMembersVisitor)
         .ok()
 }
 
 /// A member's name, borrowed where it has no escapes.
-struct Name<'a>(Cow<'a, str>);
+struct MemberName<'a>(Cow<'a, str>);
 
-impl<'de: 'a, 'a> serde::Deserialize<'de> for Name<'a> {
+impl<'de: 'a, 'a> serde::Deserialize<'de> for MemberName<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Key;
-        impl<'de> Visitor<'de> for Key {
+        struct MemberNameVisitor;
+        impl<'de> Visitor<'de> for MemberNameVisitor {
             type Value = Cow<'de, str>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a member's name")
@@ -588,6 +591,8 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Name<'a> {
                 Ok(Cow::Owned(name.to_owned()))
             }
         }
-        deserializer.deserialize_str(Key).map(Name)
+        deserializer
+            .deserialize_str(MemberNameVisitor)
+            .map(MemberName)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use shared::config::{LogArgs, MOST_AT_ONCE, MOST_THREADS, RedisArgs, duration};
 use shared::redis::Redis;
-use shared::secrets::{Follow, Rotating, Secret};
+use shared::secrets::{Rotating, Secret, WatchedFile};
 use shared::store::{StoreArgs, StoreKeys};
 
 use crate::ask::graph::GraphArgs;
@@ -90,7 +90,7 @@ pub struct Secrets {
 
 impl Secrets {
     /// All that may change while the program runs.
-    pub fn followed(&self) -> Vec<Arc<dyn Follow>> {
+    pub fn followed(&self) -> Vec<Arc<dyn WatchedFile>> {
         let mut all = vec![self.redis.follow(), self.amqp.clone()];
         all.extend(self.store.iter().flat_map(StoreKeys::followed));
         for token in [
@@ -98,19 +98,19 @@ impl Secrets {
             &self.state_manager_token,
             &self.admin_token,
         ] {
-            all.extend(token.clone().map(|it| it as Arc<dyn Follow>));
+            all.extend(token.clone().map(|it| it as Arc<dyn WatchedFile>));
         }
         all.extend(
             self.tenants
                 .directory
                 .clone()
-                .map(|it| it as Arc<dyn Follow>),
+                .map(|it| it as Arc<dyn WatchedFile>),
         );
         all.extend(
             self.tenants
                 .token_keys
                 .clone()
-                .map(|it| it as Arc<dyn Follow>),
+                .map(|it| it as Arc<dyn WatchedFile>),
         );
         all
     }

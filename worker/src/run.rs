@@ -8,7 +8,7 @@ use anyhow::Context;
 use futures::FutureExt;
 use hyper::{Method, StatusCode};
 use prometheus_client::registry::Registry;
-use shared::admin::{self, Admin, Guarded, Readiness, Routes};
+use shared::admin::{self, Admin, Readiness, Routes, TokenRoutes};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck, class};
 use shared::status::SetAsides;
@@ -124,7 +124,7 @@ async fn work(
         set_asides: set_asides.clone(),
         readiness: readiness.clone(),
         registry: Arc::new(registry),
-        guarded: secrets.admin_token.clone().map(|token| Guarded {
+        token_routes: secrets.admin_token.clone().map(|token| TokenRoutes {
             token,
             routes: admin_routes(tenants.clone(), readmit.clone(), store.clone()),
         }),

@@ -7,7 +7,7 @@ use std::ops::Range;
 use serde_json::value::RawValue;
 use shared::entry::StreamEntry;
 use shared::webhook::{
-    self, Identity, Item, Place, Unreadable, all_members, elements, members, scalar,
+    self, Identity, Item, Place, UnreadableBody, all_members, elements, members, scalar,
 };
 
 /// An entry with its body taken apart.
@@ -76,9 +76,9 @@ impl Payload {
     /// Takes the body of `entry` apart, as ingress did.
     ///
     /// # Errors
-    /// [`Unreadable`]. ingress says so in the entry itself, unless its version reads more than this
+    /// [`UnreadableBody`]. ingress says so in the entry itself, unless its version reads more than this
     /// one.
-    pub fn open(entry: StreamEntry) -> Result<Self, Unreadable> {
+    pub fn open(entry: StreamEntry) -> Result<Self, UnreadableBody> {
         let (items, changes) = read(&entry.body)?;
         Ok(Self {
             entry,
@@ -146,7 +146,7 @@ impl Payload {
     }
 }
 
-fn read(body: &[u8]) -> Result<(Vec<PayloadItem>, Vec<Change>), Unreadable> {
+fn read(body: &[u8]) -> Result<(Vec<PayloadItem>, Vec<Change>), UnreadableBody> {
     let webhook = webhook::read(body)?;
     let mut items = Vec::new();
     let mut changes: Vec<Change> = Vec::new();

@@ -167,7 +167,9 @@ pub async fn keep(
                 let call = script.call([keys.traffic()]);
                 let call = call.arg(this_hour()).arg(MOST_NUMBERS);
                 let call = call.arg(REMEMBERED_HOURS);
-                let call = noted.into_iter().fold(call, shared::script::Call::arg);
+                let call = noted
+                    .into_iter()
+                    .fold(call, shared::script::ScriptCall::arg);
                 let written: RedisResult<()> = call.run(&mut connection.clone()).await;
                 if let Err(error) = written {
                     tracing::debug!(%error, "traffic can't be noted now");

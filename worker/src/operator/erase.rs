@@ -18,7 +18,7 @@ use bytes::Bytes;
 use clap::Args;
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
-use shared::telemetry::CouldNotLook;
+use shared::telemetry::CommandError;
 
 use self::cut::{Cleared, Gone, clear, cuts, renamed};
 use self::owners::Owners;
@@ -86,9 +86,9 @@ struct Left {
 /// Counts, and deletes if told to.
 ///
 /// # Errors
-/// [`CouldNotLook`]; or nothing was found, or something is left.
+/// [`CommandError`]; or nothing was found, or something is left.
 pub async fn run(config: &Config, args: &EraseArgs) -> anyhow::Result<()> {
-    let found = erase(config, args).await.map_err(CouldNotLook)?;
+    let found = erase(config, args).await.map_err(CommandError)?;
     let mut paper = Paper::new();
     if args.json {
         paper.json(&found)?;
@@ -150,7 +150,7 @@ impl Erasure {
             let unseen = self.unseen.len();
             let why =
                 anyhow!("{unseen} folders or accounts could not be looked into: run this again");
-            return Err(CouldNotLook(why).into());
+            return Err(CommandError(why).into());
         }
         ensure!(
             self.left.is_empty(),

@@ -59,7 +59,7 @@ pub enum NotReturnable {
     #[error(transparent)]
     Unread(#[from] ReadError),
     #[error("its body can't be read: {0}")]
-    Unreadable(#[from] webhook::Unreadable),
+    Unreadable(#[from] webhook::UnreadableBody),
     #[error("its body is of several business accounts")]
     SeveralAccounts,
     #[error("there is nothing in it to publish")]

@@ -15,10 +15,10 @@ use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use rand::Rng;
 use shared::intake::{IntakeScript, Reply, Terms};
 use shared::keys::Keys;
-use shared::redis::{Connection, Trouble};
-use shared::spool::{Spooled, Undecodable, decode, received_at_ms};
+use shared::redis::{Connection, FailureKind};
+use shared::spool::{Spooled, UndecodableObject, decode, received_at_ms};
 use shared::webhook::{Identity, NO_WABA};
-use shared::well::Well;
+use shared::write_probe::WriteProbe;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +47,7 @@ pub struct Spool {
     /// Sent after each look.
     waiting: watch::Sender<BTreeSet<u16>>,
     script: IntakeScript,
-    well: Well,
+    well: WriteProbe,
     connection: Connection,
     keys: Keys,
     store: Arc<Store>,
@@ -64,7 +64,7 @@ impl Spool {
         Arc::new(Self {
             waiting: watch::Sender::default(),
             script: IntakeScript::new(keys.clone()),
-            well: Well::new(connection.clone(), keys.clone()),
+            well: WriteProbe::new(connection.clone(), keys.clone()),
             connection,
             keys,
             store,
@@ -284,10 +284,10 @@ async fn take_in(
     match decode(&bytes) {
         Ok(spooled) => put(spool, &spooled).await?,
         // A worker of that version takes it, or the store has the right bytes the next time.
-        Err(later @ (Undecodable::Version(_) | Undecodable::Corrupt)) => {
+        Err(later @ (UndecodableObject::Version(_) | UndecodableObject::Corrupt)) => {
             return Err(Stays::Alone(later.to_string()));
         }
-        Err(undecodable @ (Undecodable::Headless | Undecodable::Identity)) => {
+        Err(undecodable @ (UndecodableObject::Headless | UndecodableObject::Identity)) => {
             set_aside(spool, &object, bytes, undecodable).await?
         }
     }
@@ -328,11 +328,12 @@ async fn put(spool: &Spool, spooled: &Spooled) -> Result<(), Stays> {
         .call(partition, delivery, &spooled.envelope, terms);
     match call.run::<Reply>(&mut spool.connection.clone()).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(match Trouble::of(&error) {
-            Trouble::Broken => Stays::Alone(error.to_string()),
-            Trouble::Away | Trouble::Soon | Trouble::Full | Trouble::ReadOnly => {
-                Stays::All(error.to_string())
-            }
+        Err(error) => Err(match FailureKind::of(&error) {
+            FailureKind::NeedsRepair => Stays::Alone(error.to_string()),
+            FailureKind::NoAnswer
+            | FailureKind::Recovering
+            | FailureKind::OutOfMemory
+            | FailureKind::ReadOnly => Stays::All(error.to_string()),
         }),
     }
 }
@@ -342,7 +343,7 @@ async fn set_aside(
     spool: &Spool,
     object: &SpoolObject,
     bytes: Bytes,
-    undecodable: Undecodable,
+    undecodable: UndecodableObject,
 ) -> Result<(), Stays> {
     // What a store answers once may be anything, and the object is deleted after this.
     let again = spool.store.spool_object(object).await.map_err(away)?;

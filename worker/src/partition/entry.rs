@@ -215,10 +215,10 @@ impl Entry {
     }
 
     /// What of it is set aside, for the status page.
-    pub(super) fn set_asides(&self) -> impl Iterator<Item = status::SetAside> {
+    pub(super) fn set_asides(&self) -> impl Iterator<Item = status::SetAsideEntry> {
         let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
         let all = self.set_aside.iter();
-        all.map(move |(reason, set_aside)| status::SetAside {
+        all.map(move |(reason, set_aside)| status::SetAsideEntry {
             reason: reason.name(),
             entry: self.id.clone(),
             correlation_id: self.head.trace()[0].clone(),

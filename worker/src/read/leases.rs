@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use redis::{FromRedisValue, RedisError, RedisResult};
 use shared::keys::{GROUP, Keys};
 use shared::redis::{Connection, Redis, class};
-use shared::script::{Call, Script};
+use shared::script::{Script, ScriptCall};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -242,7 +242,7 @@ impl Leases {
         Ok(made)
     }
 
-    async fn ask<T: FromRedisValue>(&self, call: Call<'_>) -> RedisResult<T> {
+    async fn ask<T: FromRedisValue>(&self, call: ScriptCall<'_>) -> RedisResult<T> {
         match self.link().await? {
             Link::Pool(pool) => {
                 let mut connection = pool.get().await.map_err(no_connection)?;

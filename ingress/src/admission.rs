@@ -18,7 +18,7 @@ const BURST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_millis(200);
 
 /// The turns of one thread.
-pub(crate) struct Turns {
+pub(crate) struct AdmissionRounds {
     left: Semaphore,
     taken: AtomicUsize,
     round_over: Notify,
@@ -28,9 +28,9 @@ pub(crate) struct Turns {
 
 /// Whoever asked waited too long, on a thread that has had too much to do for a while.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Late;
+pub(crate) struct Overloaded;
 
-impl Default for Turns {
+impl Default for AdmissionRounds {
     fn default() -> Self {
         Self {
             left: Semaphore::new(ROUND),
@@ -41,12 +41,12 @@ impl Default for Turns {
     }
 }
 
-impl Turns {
+impl AdmissionRounds {
     /// Waits for a turn, in the order of asking.
     ///
     /// # Errors
-    /// [`Late`]
-    pub(crate) async fn take(&self) -> Result<(), Late> {
+    /// [`Overloaded`]
+    pub(crate) async fn take(&self) -> Result<(), Overloaded> {
         let since = match self.left.try_acquire() {
             Ok(turn) => {
                 turn.forget();
@@ -68,7 +68,7 @@ impl Turns {
     }
 
     /// Of somebody who waited since then, or not at all.
-    fn judge(&self, since: Option<Instant>) -> Result<(), Late> {
+    fn judge(&self, since: Option<Instant>) -> Result<(), Overloaded> {
         let busy_since = self.busy_since.lock();
         let mut busy_since = busy_since.unwrap_or_else(PoisonError::into_inner);
         let Some(since) = since else {
@@ -78,7 +78,7 @@ impl Turns {
         // Not since it began to wait: the whole thread may have stood still.
         let busy_since = *busy_since.get_or_insert_with(Instant::now);
         if since.elapsed() > LONGEST && busy_since.elapsed() > BURST {
-            return Err(Late);
+            return Err(Overloaded);
         }
         Ok(())
     }
@@ -103,7 +103,7 @@ mod tests {
 
     #[tokio::test]
     async fn everybody_gets_a_turn_in_the_order_of_asking() {
-        let (turns, order) = (Turns::default(), Mutex::new(Vec::new()));
+        let (turns, order) = (AdmissionRounds::default(), Mutex::new(Vec::new()));
         let take = |n| {
             let (turns, order) = (&turns, &order);
             async move {
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_round_begins_when_the_last_one_has() {
-        let turns = Turns::default();
+        let turns = AdmissionRounds::default();
         let mut rounds = pin!(turns.rounds());
         let mut asked: Vec<_> = (0..3 * ROUND).map(|_| Box::pin(turns.take())).collect();
         let (first, later) = asked.split_at_mut(ROUND);
@@ -148,14 +148,18 @@ mod tests {
 
     #[test]
     fn a_burst_is_let_in_and_in_what_lasts_longer_nobody_who_waits_for_long() {
-        let turns = Turns::default();
+        let turns = AdmissionRounds::default();
         let ago = |time| Instant::now().checked_sub(time);
         let (soon, long) = (ago(LONGEST / 2), ago(BURST * 2));
         assert_eq!(turns.judge(long), Ok(()), "a burst");
         *turns.busy_since.lock().expect("no panic") = ago(BURST * 2);
-        assert_eq!(turns.judge(long), Err(Late));
+        assert_eq!(turns.judge(long), Err(Overloaded));
         assert_eq!(turns.judge(soon), Ok(()), "the thread is kept busy");
-        assert_eq!(turns.judge(long), Err(Late), "and is no less busy for it");
+        assert_eq!(
+            turns.judge(long),
+            Err(Overloaded),
+            "and is no less busy for it"
+        );
         assert_eq!(turns.judge(None), Ok(()), "nobody waits any more");
         assert_eq!(turns.judge(long), Ok(()), "another burst");
     }

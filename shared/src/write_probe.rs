@@ -6,17 +6,17 @@ use crate::keys::Keys;
 use crate::redis::Connection;
 use crate::script::Script;
 
-/// Asks.
-pub struct Well {
+/// Writes to a partition's node, to see whether it takes writes.
+pub struct WriteProbe {
     script: Script,
     connection: Connection,
     keys: Keys,
 }
 
-impl Well {
+impl WriteProbe {
     pub fn new(connection: Connection, keys: Keys) -> Self {
         Self {
-            script: Script::new(include_str!("well.lua")),
+            script: Script::new(include_str!("write_probe.lua")),
             connection,
             keys,
         }
@@ -27,7 +27,7 @@ impl Well {
     /// # Errors
     /// It takes no writes, and why.
     pub async fn memory_used(&self, partition: u16) -> RedisResult<f64> {
-        let call = self.script.call([self.keys.well(partition)]);
+        let call = self.script.call([self.keys.write_probe(partition)]);
         let thousandths: u32 = call.run(&mut self.connection.clone()).await?;
         Ok(f64::from(thousandths) / 1000.0)
     }
