@@ -145,6 +145,7 @@ pub(crate) enum PublishStatus {
     Confirmed,
     Unroutable,
     Refused,
+    TooLarge,
     LeaseLost,
     Unknown,
 }

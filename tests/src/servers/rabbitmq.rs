@@ -173,13 +173,21 @@ impl RabbitMq {
     /// # Errors
     /// rabbitmq-server is not installed or does not become ready.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::with_settings("").await
+    }
+
+    /// The same with more lines of `rabbitmq.conf`.
+    ///
+    /// # Errors
+    /// As [`RabbitMq::start`].
+    pub async fn with_settings(more: &str) -> anyhow::Result<Self> {
         let epmd_port = ports::free();
         let folder = tempfile::tempdir().context("temporary folder")?;
         let mut epmd = command("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &epmd_port.to_string()]);
         let epmd = Arc::new(Process::spawn("epmd", epmd, folder.path())?);
         let cookie = uuid::Uuid::new_v4().simple().to_string();
-        Self::launched(folder, epmd_port, epmd, &cookie, None).await
+        Self::launched(folder, epmd_port, epmd, &cookie, None, more).await
     }
 
     /// Starts a cluster of empty nodes; all have joined when this returns (10 to 20 s).
@@ -200,7 +208,7 @@ impl RabbitMq {
         let folder = tempfile::tempdir().context("temporary folder")?;
         let cookie = fs::read_to_string(self.folder.path().join(COOKIE))?;
         let (epmd, first) = (self.epmd.clone(), node_name(self.distribution_port));
-        Self::launched(folder, self.epmd_port, epmd, &cookie, Some(&first)).await
+        Self::launched(folder, self.epmd_port, epmd, &cookie, Some(&first), "").await
     }
 
     async fn launched(
@@ -209,11 +217,12 @@ impl RabbitMq {
         epmd: Arc<Process>,
         cookie: &str,
         first: Option<&str>,
+        more: &str,
     ) -> anyhow::Result<Self> {
         let [amqp_port, management_port, distribution_port] =
             std::array::from_fn(|_| ports::free());
         let cluster = first.map(|first| [first.to_owned(), node_name(distribution_port)]);
-        write_settings(folder.path(), amqp_port, management_port, cluster)?;
+        write_settings(folder.path(), amqp_port, management_port, cluster, more)?;
         write_cookie(folder.path(), cookie)?;
         let node = launch(folder.path(), distribution_port, epmd_port)?;
         let mut rabbitmq = Self {
@@ -355,6 +364,7 @@ fn write_settings(
     amqp_port: u16,
     management_port: u16,
     cluster: Option<[String; 2]>,
+    more: &str,
 ) -> anyhow::Result<()> {
     let mut settings = format!(
         "listeners.tcp.default = 127.0.0.1:{amqp_port}\n\
@@ -362,7 +372,8 @@ fn write_settings(
          management.tcp.port = {management_port}\n\
          disk_free_limit.absolute = 64MB\n\
          log.file = false\n\
-         log.console = true\n"
+         log.console = true\n\
+         {more}"
     );
     if let Some([first, this]) = cluster {
         settings += &format!(

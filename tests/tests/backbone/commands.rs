@@ -166,7 +166,7 @@ fn findings<'f>(found: &'f Value, check: &str, status: &str) -> Vec<&'f str> {
 }
 
 #[track_caller]
-fn assert_found(found: &Value, check: &str, status: &str, part: &str) {
+pub(crate) fn assert_found(found: &Value, check: &str, status: &str, part: &str) {
     let of_check = findings(found, check, status);
     let named = of_check.iter().any(|said| said.contains(part));
     assert!(named, "no {status} of {check} with `{part}` in {found:#}");
@@ -192,6 +192,7 @@ async fn doctor_names_what_is_wrong_and_hangs_on_nothing() {
         ("redis", "1 live workers"),
         ("rabbitmq", "bindings are right"),
         ("rabbitmq", "confirms a publication"),
+        ("rabbitmq", "takes an event of 7.1 MB"),
         ("object store", "If-None-Match"),
         ("object store", "deletes"),
         ("presigned URLs", "works"),

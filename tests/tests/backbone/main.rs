@@ -19,6 +19,7 @@ mod erase;
 mod hostile;
 mod hostile_bodies;
 mod killed;
+mod large_events;
 mod limits;
 mod logs;
 mod media;

@@ -19,6 +19,7 @@ use shared::redis::{durability_problems, memory_used};
 use std::sync::Arc;
 use tokio::time::timeout;
 use url::Url;
+use uuid::Uuid;
 
 use super::paper::{Paper, Tone};
 use super::{Deployment, Seen, look};
@@ -32,6 +33,7 @@ use crate::item::tenant::Verdict;
 use crate::item::traffic;
 use crate::metrics::Metrics;
 use crate::out::media::refused_hosts::RefusedHosts;
+use crate::out::publisher::refuses_size;
 use crate::out::store::Bucket;
 use crate::out::topology::{self, TopologyError};
 
@@ -44,6 +46,10 @@ const MOST_ACCOUNTS: usize = 500;
 const AT_ONCE: usize = 8;
 /// A publication of ours is confirmed within this time, unless the broker takes none.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
+/// An event has up to 1.7 times the bytes of its body.
+const EVENT_TENTHS: usize = 17;
+/// Bytes of the largest message that is tried.
+const LARGEST_PROBE: usize = 16 << 20;
 /// Meta's times and ours are compared; signatures of the store allow 15 min.
 const SKEW_DOUBTFUL_MS: u64 = 2_000;
 const SKEW_BAD_MS: u64 = 60_000;
@@ -390,7 +396,12 @@ async fn rabbitmq(deployment: &Deployment, config: &Config) -> Findings {
         });
         found.push(dead_letters(&connection, config, url.expose()).await);
     }
-    found.push(publish(&connection).await);
+    let published = publish(&connection).await;
+    let confirms = published.status == Status::Ok;
+    found.push(published);
+    if confirms {
+        found.push(largest_event(&connection, config.read_bytes).await);
+    }
     found.push(finding(
         Status::Unknown,
         CHECK,
@@ -464,6 +475,49 @@ async fn publish(connection: &lapin::Connection) -> Finding {
             CHECK,
             "confirms nothing",
             "most likely a memory or disk alarm: rabbitmq-diagnostics alarms",
+        ),
+    }
+}
+
+/// Whether the broker takes the event of a body of half of READ_BYTES, the largest that there may be: it
+/// tells nobody its limit, so a message of that size is published that no queue gets, and comes back.
+async fn largest_event(connection: &lapin::Connection, read_bytes: usize) -> Finding {
+    const CHECK: &str = "rabbitmq";
+    let size_bytes = (read_bytes / 2 / 10 * EVENT_TENTHS).min(LARGEST_PROBE);
+    let size = format!("{:.1} MB", size_bytes as f64 / 1e6);
+    let publishing = async {
+        let channel = connection.create_channel().await?;
+        let options = ConfirmSelectOptions::default();
+        channel.confirm_select(options).await?;
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let nowhere = Uuid::new_v4().to_string();
+        let properties = BasicProperties::default();
+        let body = vec![0; size_bytes];
+        let sent = channel.basic_publish("".into(), nowhere.into(), options, &body, properties);
+        sent.await?.await
+    };
+    match timeout(CONFIRM_LIMIT, publishing).await {
+        Ok(Ok(_)) => ok(CHECK, format!("takes an event of {size}")),
+        Ok(Err(error)) if refuses_size(&error) => finding(
+            Status::Warn,
+            CHECK,
+            format!("its max_message_size is less than {size}, which an event may have"),
+            "raise it in rabbitmq.conf: what is larger is set aside as too_large",
+        ),
+        Ok(Err(error)) => finding(
+            Status::Unknown,
+            CHECK,
+            format!("no message of {size} could be tried: {error}"),
+            "see that max_message_size in rabbitmq.conf isn't less",
+        ),
+        Err(_) => finding(
+            Status::Unknown,
+            CHECK,
+            format!("a message of {size} is not confirmed in time"),
+            "see that max_message_size in rabbitmq.conf isn't less",
         ),
     }
 }

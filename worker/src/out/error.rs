@@ -44,6 +44,7 @@ pub enum Reason {
     Undecodable,
     Crashes,
     Unwritable,
+    TooLarge,
     Panicked,
     NoSuchItem,
 }
@@ -63,6 +64,7 @@ impl Reason {
             | Self::Undecodable
             | Self::Crashes
             | Self::Unwritable
+            | Self::TooLarge
             | Self::Panicked
             | Self::NoSuchItem => false,
         }
@@ -81,6 +83,7 @@ impl Reason {
             Self::Undecodable => "the stream entry can't be decoded by this version",
             Self::Crashes => "workers died each time they had it in work alone",
             Self::Unwritable => "its event can't be written as JSON",
+            Self::TooLarge => "its event is larger than the broker's max_message_size",
             Self::Panicked => "making its event panicked",
             Self::NoSuchItem => "the entry names an item that its body doesn't have",
         }
@@ -106,6 +109,7 @@ impl Failure {
             // A queue that is missing or full is an operator's to mend, not the item's fault.
             Self::NotPublished(NotPublished::Unroutable | NotPublished::Refused) => Decision::Retry,
             Self::Unsigned(_) => Decision::Retry,
+            Self::NotPublished(NotPublished::TooLarge) => Decision::SetAside(Reason::TooLarge),
             Self::NotPublished(NotPublished::LeaseLost) => Decision::Leave,
             Self::Unwritable(_) => Decision::SetAside(Reason::Unwritable),
             Self::Panicked => Decision::SetAside(Reason::Panicked),

@@ -3,8 +3,10 @@
 //! `message_id` (lapin hands a return to whichever confirm resolves next).
 //!
 //! A broker that is away is waited for here, for ever; what can't be known (a time-out, a broken
-//! channel) is published again with the same `message_id`.
+//! channel) is published again with the same `message_id`. A channel that the broker closed over the
+//! size of one event tells nothing of the others: [`sizes`] finds the one.
 
+mod sizes;
 mod socket;
 mod unroutable;
 
@@ -33,6 +35,8 @@ use crate::metrics::{ChannelState, Metrics, PublishStatus};
 use crate::out::topology::{self, AmqpArgs, TopologyError};
 use crate::read::leases::Tenure;
 use crate::retry::Backoff;
+use sizes::Sizes;
+pub(crate) use sizes::refuses_size;
 use socket::Kit;
 use unroutable::Unroutable;
 
@@ -54,6 +58,8 @@ pub enum NotPublished {
     Unroutable,
     #[error("the queue refused it")]
     Refused,
+    #[error("it is larger than the broker's max_message_size")]
+    TooLarge,
     #[error("the partition's lease is gone")]
     LeaseLost,
 }
@@ -97,6 +103,8 @@ struct Message {
     event: Event,
     tenure: Arc<Tenure>,
     reply: oneshot::Sender<Result<(), NotPublished>>,
+    /// It, or another one beside it, closed a channel over its size.
+    suspected: bool,
 }
 
 /// Hands events to the publishing tasks.
@@ -129,6 +137,7 @@ impl Publisher {
             state: None,
             open: None,
             unroutable: unroutable.clone(),
+            sizes: Sizes::default(),
         };
         let mut first = link(0);
         let mut backoff = Backoff::for_server();
@@ -177,6 +186,7 @@ impl Publisher {
             event,
             tenure,
             reply,
+            suspected: false,
         };
         let task = self.next.fetch_add(1, Ordering::Relaxed) % self.tasks.len();
         if self.tasks[task].send(message).await.is_err() {
@@ -227,12 +237,31 @@ struct Link {
     open: Option<(Object, Channel)>,
     /// Of all links.
     unroutable: Arc<Unroutable>,
+    sizes: Sizes,
 }
 
 /// What became of one message of a batch.
 enum Outcome {
     Settled(Result<(), NotPublished>),
     Unknown,
+}
+
+/// How a round of publishing ended.
+enum Round {
+    /// All are settled.
+    Sound,
+    /// The channel is a new one: the broker closed the other over the size of an event.
+    OneTooLarge,
+    /// The connection is of no use any more.
+    Broken,
+}
+
+/// What became of a batch.
+struct Published {
+    /// As many as messages, in their order.
+    outcomes: Vec<Outcome>,
+    /// The broker closed the channel over the size of one whose outcome isn't known.
+    one_too_large: bool,
 }
 
 impl Link {
@@ -259,10 +288,7 @@ impl Link {
         let opened = timeout(self.args.confirm_timeout, async {
             let connection = pool.get().await?;
             topology::ensure(&connection, &self.args).await?;
-            let channel = connection.create_channel().await?;
-            channel
-                .confirm_select(ConfirmSelectOptions::default())
-                .await?;
+            let channel = confirming_channel(&connection).await?;
             Ok::<_, ConnectError>((connection, channel))
         })
         .await
@@ -332,6 +358,21 @@ impl Link {
         self.pool = None;
     }
 
+    /// A new channel in place of one that the broker closed.
+    async fn renew_channel(&mut self) {
+        let renewed = match &self.open {
+            Some((connection, _)) => {
+                let opening = confirming_channel(connection);
+                timeout(self.args.confirm_timeout, opening).await
+            }
+            None => return,
+        };
+        match (renewed, &mut self.open) {
+            (Ok(Ok(new)), Some((_, channel))) => *channel = new,
+            (Ok(Err(_)) | Err(_), _) | (_, None) => self.disconnect(),
+        }
+    }
+
     /// Waits for messages. One of the channels looks after the connection meanwhile, so that `/ready` is
     /// true where there is nothing to publish.
     async fn next_batch(
@@ -394,7 +435,6 @@ impl Link {
     }
 
     async fn publish(mut self, mut messages: mpsc::Receiver<Message>) {
-        let exchange = self.args.amqp_exchange.clone();
         let mut batch = Vec::new();
         let mut backoff = Backoff::for_server();
         while self.next_batch(&mut messages, &mut batch).await > 0 {
@@ -418,55 +458,103 @@ impl Link {
                     backoff.wait().await;
                     continue;
                 }
-                let Some((connection, channel)) = self.open.take() else {
-                    continue;
-                };
-                let publishing = publish_batch(&channel, &batch, &exchange);
-                let outcomes = self.while_served(&connection, publishing).await;
-                let outcomes = outcomes.unwrap_or_else(|| unknown(&batch));
-                self.open = Some((connection, channel));
-                let (mut sound, mut mend) = (true, false);
-                for (message, outcome) in std::mem::take(&mut batch).into_iter().zip(outcomes) {
-                    match outcome {
-                        Outcome::Settled(result) => {
-                            self.metrics.published(status(result));
-                            if result == Err(NotPublished::Unroutable) {
-                                let routing_key = &message.event.routing_key;
-                                mend |= self.unroutable.came_back(routing_key);
-                            }
-                            settle([message], result);
-                        }
-                        Outcome::Unknown => {
-                            self.metrics.published(PublishStatus::Unknown);
-                            sound = false;
-                            batch.push(message);
-                        }
-                    }
-                }
-                if sound && mend {
-                    sound = self.mend_topology().await;
-                }
-                if sound {
-                    self.become_state(ChannelState::Open);
-                } else {
-                    self.disconnect();
-                }
-                if batch.is_empty() {
-                    backoff.reset();
-                    if sound {
+                let sizes = batch.iter();
+                let sizes = sizes.map(|it| (it.event.body.len(), it.suspected));
+                let later = batch.split_off(self.sizes.together(sizes));
+                match self.publish_once(&mut batch).await {
+                    Round::Sound => {
+                        backoff.reset();
                         self.readiness.set("rabbitmq", None);
                     }
-                } else {
-                    tracing::warn!(
-                        channel = self.n,
-                        again = batch.len(),
-                        "confirms are missing"
-                    );
-                    backoff.wait().await;
+                    Round::OneTooLarge => {}
+                    Round::Broken if batch.is_empty() => backoff.reset(),
+                    Round::Broken => {
+                        tracing::warn!(
+                            channel = self.n,
+                            again = batch.len(),
+                            "confirms are missing"
+                        );
+                        backoff.wait().await;
+                    }
                 }
+                batch.extend(later);
             }
         }
     }
+
+    /// Publishes these once, side by side. What isn't settled by that stays in `batch`.
+    async fn publish_once(&mut self, batch: &mut Vec<Message>) -> Round {
+        let Some((connection, channel)) = self.open.take() else {
+            return Round::Broken;
+        };
+        let exchange = self.args.amqp_exchange.clone();
+        let publishing = publish_batch(&channel, batch, &exchange);
+        let published = self.while_served(&connection, publishing).await;
+        let published = published.unwrap_or_else(|| unknown(batch));
+        self.open = Some((connection, channel));
+        let (mut sound, mut mend) = (true, false);
+        for (message, outcome) in std::mem::take(batch).into_iter().zip(published.outcomes) {
+            match outcome {
+                Outcome::Settled(result) => {
+                    self.metrics.published(status(result));
+                    if result == Err(NotPublished::Unroutable) {
+                        let routing_key = &message.event.routing_key;
+                        mend |= self.unroutable.came_back(routing_key);
+                    }
+                    self.sizes.took(message.event.body.len());
+                    settle([message], result);
+                }
+                Outcome::Unknown => {
+                    sound = false;
+                    batch.push(message);
+                }
+            }
+        }
+        if published.one_too_large {
+            self.find_too_large(batch);
+            self.renew_channel().await;
+            return Round::OneTooLarge;
+        }
+        for _ in &*batch {
+            self.metrics.published(PublishStatus::Unknown);
+        }
+        if sound && mend {
+            sound = self.mend_topology().await;
+        }
+        if !sound {
+            self.disconnect();
+            return Round::Broken;
+        }
+        self.become_state(ChannelState::Open);
+        Round::Sound
+    }
+
+    /// The broker closed the channel over one of these: the only one, or each is a suspect.
+    fn find_too_large(&mut self, unconfirmed: &mut Vec<Message>) {
+        if let [only] = unconfirmed.as_slice() {
+            let size_bytes = only.event.body.len();
+            tracing::warn!(
+                channel = self.n,
+                size_bytes,
+                "an event is larger than RabbitMQ's max_message_size"
+            );
+            self.sizes.refused(size_bytes);
+            self.metrics.published(PublishStatus::TooLarge);
+            settle(unconfirmed.drain(..), Err(NotPublished::TooLarge));
+            return;
+        }
+        for message in unconfirmed {
+            message.suspected = true;
+            self.metrics.published(PublishStatus::Unknown);
+        }
+    }
+}
+
+async fn confirming_channel(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    let options = ConfirmSelectOptions::default();
+    channel.confirm_select(options).await?;
+    Ok(channel)
 }
 
 fn status(outcome: Result<(), NotPublished>) -> PublishStatus {
@@ -474,12 +562,16 @@ fn status(outcome: Result<(), NotPublished>) -> PublishStatus {
         Ok(()) => PublishStatus::Confirmed,
         Err(NotPublished::Unroutable) => PublishStatus::Unroutable,
         Err(NotPublished::Refused) => PublishStatus::Refused,
+        Err(NotPublished::TooLarge) => PublishStatus::TooLarge,
         Err(NotPublished::LeaseLost) => PublishStatus::LeaseLost,
     }
 }
 
-fn unknown(batch: &[Message]) -> Vec<Outcome> {
-    batch.iter().map(|_| Outcome::Unknown).collect()
+fn unknown(batch: &[Message]) -> Published {
+    Published {
+        outcomes: batch.iter().map(|_| Outcome::Unknown).collect(),
+        one_too_large: false,
+    }
 }
 
 fn settle(messages: impl IntoIterator<Item = Message>, outcome: Result<(), NotPublished>) {
@@ -491,50 +583,57 @@ fn settle(messages: impl IntoIterator<Item = Message>, outcome: Result<(), NotPu
     }
 }
 
-/// Publishes all, then awaits every confirm. As many outcomes as messages, in their order.
-async fn publish_batch(channel: &Channel, batch: &[Message], exchange: &str) -> Vec<Outcome> {
-    let confirms = async {
-        let mut confirms = Vec::with_capacity(batch.len());
-        for message in batch {
-            confirms.push(send(channel, &message.event, exchange).await?);
+/// Publishes all, then awaits every confirm.
+async fn publish_batch(channel: &Channel, batch: &[Message], exchange: &str) -> Published {
+    let mut confirms = Vec::with_capacity(batch.len());
+    let mut one_too_large = false;
+    let mut failed = None;
+    for message in batch {
+        match send(channel, &message.event, exchange).await {
+            Ok(confirm) => confirms.push(confirm),
+            Err(error) => {
+                one_too_large |= refuses_size(&error);
+                failed = Some(error);
+                break;
+            }
         }
-        Ok::<_, lapin::Error>(join_all(confirms).await)
-    };
-    let confirms = match confirms.await {
-        Ok(confirms) => confirms,
-        Err(error) => {
-            tracing::warn!(%error, "publishing failed");
-            return unknown(batch);
-        }
-    };
+    }
     let mut returned = HashSet::new();
-    let acknowledged: Vec<_> = confirms
-        .into_iter()
-        .map(|confirm| {
-            let (acknowledged, message) = match confirm {
-                Ok(Confirmation::Ack(message)) => (Some(true), message),
-                Ok(Confirmation::Nack(message)) => (Some(false), message),
-                // Not a success, even if it isn't an error to lapin.
-                Ok(Confirmation::NotRequested) | Err(_) => (None, None),
-            };
-            if let Some(id) = message.and_then(|m| m.delivery.properties.message_id().clone()) {
-                returned.insert(id.to_string());
+    let mut acknowledged = Vec::with_capacity(batch.len());
+    for confirm in join_all(confirms).await {
+        let (outcome, message) = match confirm {
+            Ok(Confirmation::Ack(message)) => (Some(true), message),
+            Ok(Confirmation::Nack(message)) => (Some(false), message),
+            // Not a success, even if it isn't an error to lapin.
+            Ok(Confirmation::NotRequested) => (None, None),
+            Err(error) => {
+                one_too_large |= refuses_size(&error);
+                (None, None)
             }
-            acknowledged
-        })
-        .collect();
-    batch
-        .iter()
-        .zip(acknowledged)
-        .map(|(message, acknowledged)| match acknowledged {
-            _ if returned.contains(&message.event.id.to_string()) => {
-                Outcome::Settled(Err(NotPublished::Unroutable))
-            }
-            Some(true) => Outcome::Settled(Ok(())),
-            Some(false) => Outcome::Settled(Err(NotPublished::Refused)),
-            None => Outcome::Unknown,
-        })
-        .collect()
+        };
+        if let Some(id) = message.and_then(|m| m.delivery.properties.message_id().clone()) {
+            returned.insert(id.to_string());
+        }
+        acknowledged.push(outcome);
+    }
+    if let Some(error) = failed.filter(|_| !one_too_large) {
+        tracing::warn!(%error, "publishing failed");
+    }
+    // Those that could not be sent.
+    acknowledged.resize(batch.len(), None);
+    let outcomes = batch.iter().zip(acknowledged);
+    let outcomes = outcomes.map(|(message, acknowledged)| match acknowledged {
+        _ if returned.contains(&message.event.id.to_string()) => {
+            Outcome::Settled(Err(NotPublished::Unroutable))
+        }
+        Some(true) => Outcome::Settled(Ok(())),
+        Some(false) => Outcome::Settled(Err(NotPublished::Refused)),
+        None => Outcome::Unknown,
+    });
+    Published {
+        outcomes: outcomes.collect(),
+        one_too_large,
+    }
 }
 
 async fn send(

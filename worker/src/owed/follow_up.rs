@@ -325,7 +325,7 @@ async fn follow(
             })
         }
         Err(NotYet::Elsewhere) => Some(waiting.backoff.pause()),
-        Err(NotYet::Unreadable) => Some(SELDOM),
+        Err(NotYet::Unreadable | NotYet::TooLarge) => Some(SELDOM),
     };
     (waiting, again)
 }
@@ -337,6 +337,8 @@ enum NotYet {
     Elsewhere,
     /// Another version wrote it.
     Unreadable,
+    /// Its event is, for the broker: an operator must raise the limit.
+    TooLarge,
 }
 
 impl From<redis::RedisError> for NotYet {
@@ -361,7 +363,12 @@ impl From<StreamError> for NotYet {
 impl From<NotPublished> for NotYet {
     fn from(error: NotPublished) -> Self {
         tracing::warn!(%error, "a media event is published again later");
-        Self::Elsewhere
+        match error {
+            NotPublished::Unroutable | NotPublished::Refused | NotPublished::LeaseLost => {
+                Self::Elsewhere
+            }
+            NotPublished::TooLarge => Self::TooLarge,
+        }
     }
 }
 
