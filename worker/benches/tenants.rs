@@ -16,7 +16,7 @@ use worker::ask::tenants::{SERVICE_SETTINGS, Tenants};
 use worker::config::Config;
 use worker::item::tenant::Verdict;
 use worker::metrics::Metrics;
-use worker::metrics::neighbours::Name;
+use worker::metrics::neighbours::NeighbourName;
 
 const ACCOUNT: &str = "204800000000001";
 const ANOTHER: &str = "204800000000002";
@@ -58,7 +58,7 @@ impl Bench {
         let config = Config::from_arg_matches(&matches).expect("settings");
         let secrets = config.secrets().expect("secrets");
         let metrics = Metrics::new(&mut Registry::default());
-        let (name, counted) = (Name::TenantService, metrics.neighbours.clone());
+        let (name, counted) = (NeighbourName::TenantService, metrics.neighbours.clone());
         let neighbour = Neighbour::new(name, SERVICE_SETTINGS, counted).expect("a client");
         let connection = secrets.redis.connection(Duration::from_secs(5));
         let known = (connection, Keys::new("whatsapp", 16));

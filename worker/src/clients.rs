@@ -6,17 +6,17 @@ use anyhow::Context;
 use shared::keys::Keys;
 use shared::redis::Connection;
 
-use crate::ask::graph::{Graph, Pace};
+use crate::ask::graph::{Graph, RequestPacer};
 use crate::ask::neighbour::{self, Neighbour};
 use crate::ask::state::{self, StateManager};
 use crate::ask::tenants;
 use crate::config::{Config, Secrets};
 use crate::metrics::Metrics;
-use crate::metrics::neighbours::Name;
+use crate::metrics::neighbours::NeighbourName;
 use crate::out::media::safety::AllowedHosts;
 
 /// Of the Graph API's answers; files come from elsewhere.
-const GRAPH: neighbour::Settings = neighbour::Settings {
+const GRAPH: neighbour::NeighbourSettings = neighbour::NeighbourSettings {
     connect_timeout: Duration::from_secs(2),
     attempt_timeout: Duration::from_secs(4),
     most_at_once: 64,
@@ -39,14 +39,19 @@ pub(crate) fn graph(
         .dns_resolver(allowed_hosts(config).resolver())
         // A proxy would look names up by itself.
         .no_proxy();
-    let neighbour = Neighbour::with_client(Name::Graph, GRAPH, metrics.neighbours.clone(), client);
+    let neighbour = Neighbour::with_client(
+        NeighbourName::Graph,
+        GRAPH,
+        metrics.neighbours.clone(),
+        client,
+    );
     let neighbour = neighbour.context("the client of the Graph API")?;
-    let pace = Pace::new(connection, keys, config.graph.graph_requests_per_second);
+    let pace = RequestPacer::new(connection, keys, config.graph.graph_requests_per_second);
     Ok(Graph::new(&config.graph, neighbour, pace))
 }
 
 pub(crate) fn tenant_service(metrics: &Metrics) -> anyhow::Result<Neighbour> {
-    let (name, settings) = (Name::TenantService, tenants::SERVICE_SETTINGS);
+    let (name, settings) = (NeighbourName::TenantService, tenants::SERVICE_SETTINGS);
     let neighbour = Neighbour::new(name, settings, metrics.neighbours.clone());
     neighbour.context("the client of the Tenant Service")
 }
@@ -60,16 +65,20 @@ pub(crate) fn state_manager(
         return Ok(None);
     };
     let settings = state::settings(config.concurrency);
-    let neighbour = Neighbour::new(Name::StateManager, settings, metrics.neighbours.clone());
-    // What is told has time; a slow mapping must not keep it from being told.
+    let neighbour = Neighbour::new(
+        NeighbourName::StateManager,
+        settings,
+        metrics.neighbours.clone(),
+    );
+    // Posts have time; a slow mapping must not hold them up.
     let (name, settings) = (
-        Name::StateManagerMessages,
+        NeighbourName::StateManagerMessages,
         state::settings(config.concurrency),
     );
-    let told = Neighbour::new(name, settings, metrics.neighbours.clone());
+    let posts = Neighbour::new(name, settings, metrics.neighbours.clone());
     Ok(Some(StateManager::new(
         neighbour.context("the client of the State Manager")?,
-        told.context("the client of the State Manager")?,
+        posts.context("the client of the State Manager")?,
         url.clone(),
         secrets.state_manager_token.clone(),
         config.state.state_deadline,

@@ -1,21 +1,28 @@
 //! Metrics of the worker. Labels come from closed sets only, so that no stranger can make series; those
 //! that are known from the start are there from the start, so that a first failure is seen as one more.
 
+mod caches;
+mod media;
 pub mod neighbours;
+mod partitions;
 mod received;
 
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 
+pub use caches::{Cache, CacheMetrics};
+use media::MediaMetrics;
+pub use media::MediaOutcome;
 use neighbours::NeighbourMetrics;
+pub use partitions::Backlog;
+use partitions::PartitionMetrics;
 use received::{NONE, Received};
 
 /// Implements what a label's value needs for types that are their own text.
@@ -36,17 +43,7 @@ macro_rules! label_values {
 }
 pub(crate) use label_values;
 
-label_values!(
-    Cache,
-    StatePost,
-    PublishStatus,
-    TransferOutcome,
-    MediaStatus,
-    Uploaded,
-    LaterList,
-    ChannelState,
-    PoolState
-);
+label_values!(StatePost, PublishStatus, Uploaded, ChannelState, PoolState);
 
 /// Seconds: from a millisecond to the time that an item may wait for its media.
 const PROCESSING: [f64; 13] = [
@@ -61,70 +58,6 @@ const UPLOAD: [f64; 14] = [
     0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0,
 ];
 
-/// What is remembered where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Cache {
-    /// Tenants, in this process.
-    Tenant,
-    TenantRedis,
-    /// Access tokens, in this process.
-    Token,
-    TokenRedis,
-    /// Profiles of business numbers, in this process.
-    Number,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfCache {
-    cache: Cache,
-}
-
-/// What is counted of the caches.
-#[derive(Clone, Debug, Default)]
-pub struct CacheMetrics {
-    hits: Family<OfCache, Counter>,
-    misses: Family<OfCache, Counter>,
-    stale: Counter,
-    pub tokens_rejected: Gauge,
-}
-
-impl CacheMetrics {
-    fn new(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        for cache in Cache::iter() {
-            drop(metrics.hits.get_or_create(&OfCache { cache }));
-            drop(metrics.misses.get_or_create(&OfCache { cache }));
-        }
-        registry.register("cache_hit", "Found in a cache", metrics.hits.clone());
-        registry.register(
-            "cache_miss",
-            "Looked for in a cache and not found",
-            metrics.misses.clone(),
-        );
-        registry.register(
-            "tenants_stale",
-            "Tenants used out of date since the Tenant Service was down",
-            metrics.stale.clone(),
-        );
-        registry.register(
-            "graph_tokens_rejected",
-            "Accounts whose access token the Graph API refuses",
-            metrics.tokens_rejected.clone(),
-        );
-        metrics
-    }
-
-    pub(crate) fn count(&self, cache: Cache, hit: bool) {
-        let counted = if hit { &self.hits } else { &self.misses };
-        counted.get_or_create(&OfCache { cache }).inc();
-    }
-
-    pub(crate) fn stale(&self) {
-        self.stale.inc();
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum StatePost {
@@ -135,7 +68,7 @@ pub(crate) enum StatePost {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StatePosted {
+struct StatePostLabels {
     outcome: StatePost,
 }
 
@@ -151,18 +84,13 @@ pub(crate) enum PublishStatus {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Publish {
+struct PublishLabels {
     status: PublishStatus,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SetAside {
+struct SetAsideLabels {
     reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Partition {
-    partition: u16,
 }
 
 /// What is uploaded.
@@ -177,20 +105,6 @@ pub enum Uploaded {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UploadLabels {
     object: Uploaded,
-}
-
-/// Where an acknowledged entry's work waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-enum LaterList {
-    Later,
-    Media,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LaterLabels {
-    partition: u16,
-    list: LaterList,
 }
 
 /// How one channel to RabbitMQ is.
@@ -220,91 +134,15 @@ struct PoolLabels {
     state: PoolState,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-enum TransferOutcome {
-    Stored,
-    Failed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TransferLabels {
-    outcome: TransferOutcome,
-    reason: Option<&'static str>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum MediaStatus {
-    Stored,
-    Pending,
-    Failed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct MediaLabels {
-    status: MediaStatus,
-}
-
-/// Media of messages.
-#[derive(Clone)]
-struct MediaMetrics {
-    transfers: Family<TransferLabels, Counter>,
-    messages: Family<MediaLabels, Counter>,
-    follow_ups: Family<MediaLabels, Counter>,
-    parked: Family<Partition, Gauge>,
-    download: Histogram,
-    size: Histogram,
-}
-
-impl Default for MediaMetrics {
-    fn default() -> Self {
-        Self {
-            transfers: Family::default(),
-            messages: Family::default(),
-            follow_ups: Family::default(),
-            parked: Family::default(),
-            // 10 ms to 10 min; 1 KB to 256 MB
-            download: Histogram::new(exponential_buckets(0.01, 2.5, 13)),
-            size: Histogram::new(exponential_buckets(1024.0, 4.0, 10)),
-        }
-    }
-}
-
-/// How much waits in a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
-    /// Entries in the stream.
-    pub stream: u64,
-    /// Of them, read and not acknowledged.
-    pub pending: u64,
-    /// Pieces of the later-list, and of that of media.
-    pub later: u64,
-    pub later_media: u64,
-    /// Of the oldest entry.
-    pub age: Duration,
-}
-
 /// How long an item took.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Took {
+pub(crate) struct Latencies {
     /// From the read of its entry.
     pub(crate) here: Duration,
     /// From when ingress received it.
     pub(crate) whole: Duration,
     /// From when it happened; `None` for what tells of the past.
     pub(crate) since_meta: Option<Duration>,
-}
-
-/// What is known of the partitions that this worker owns.
-#[derive(Clone, Default)]
-struct PartitionMetrics {
-    owned: Family<Partition, Gauge>,
-    stream_length: Family<Partition, Gauge>,
-    pending: Family<Partition, Gauge>,
-    oldest: Family<Partition, Gauge<f64, AtomicU64>>,
-    later_length: Family<LaterLabels, Gauge>,
-    parked: Family<Partition, Gauge>,
 }
 
 /// What the worker counts.
@@ -314,11 +152,11 @@ pub struct Metrics {
     processing: Histogram,
     end_to_end: Histogram,
     delay: Histogram,
-    published: Family<Publish, Counter>,
+    published: Family<PublishLabels, Counter>,
     publish_failures: Counter,
     channels: Family<ChannelLabels, Gauge>,
     redis_pool: Family<PoolLabels, Gauge>,
-    set_aside: Family<SetAside, Counter>,
+    set_aside: Family<SetAsideLabels, Counter>,
     pub failed_objects: Gauge,
     /// As every worker lists it.
     pub(crate) spool_objects: Gauge,
@@ -328,80 +166,10 @@ pub struct Metrics {
     pub owned: Gauge,
     pub silent_numbers: Gauge,
     partitions: PartitionMetrics,
-    state_posts: Family<StatePosted, Counter>,
+    state_posts: Family<StatePostLabels, Counter>,
     pub caches: CacheMetrics,
     pub neighbours: NeighbourMetrics,
     media: MediaMetrics,
-}
-
-impl PartitionMetrics {
-    fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "partition_owned",
-            "Partitions that this worker owns, by number",
-            self.owned.clone(),
-        );
-        registry.register(
-            "stream_length",
-            "Entries in the stream of an owned partition",
-            self.stream_length.clone(),
-        );
-        registry.register(
-            "stream_pending",
-            "Entries of an owned partition that were read and are not acknowledged",
-            self.pending.clone(),
-        );
-        registry.register(
-            "stream_oldest_entry_age_seconds",
-            "Age of the oldest entry in the stream of an owned partition",
-            self.oldest.clone(),
-        );
-        registry.register(
-            "later_length",
-            "Pieces in the later-lists of an owned partition: what acknowledged entries still owe",
-            self.later_length.clone(),
-        );
-        registry.register(
-            "parked",
-            "Entries of an owned partition that wait for their tenant",
-            self.parked.clone(),
-        );
-    }
-}
-
-impl MediaMetrics {
-    fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "media_transfers",
-            "Transfers of media by how they ended",
-            self.transfers.clone(),
-        );
-        registry.register(
-            "media_messages",
-            "Messages with media, by what they say of it",
-            self.messages.clone(),
-        );
-        registry.register(
-            "media_follow_ups",
-            "Events that end what was pending",
-            self.follow_ups.clone(),
-        );
-        registry.register(
-            "media_parked",
-            "Media that waits for an operator: a token, a permission, an allowed host",
-            self.parked.clone(),
-        );
-        registry.register(
-            "media_download_duration_seconds",
-            "Time from the request for a file to its being stored",
-            self.download.clone(),
-        );
-        registry.register(
-            "media_download_size_bytes",
-            "Sizes of stored media",
-            self.size.clone(),
-        );
-    }
 }
 
 impl Metrics {
@@ -524,7 +292,7 @@ impl Metrics {
     /// Makes the series whose labels are known.
     fn create_known(&self) {
         for status in PublishStatus::iter() {
-            drop(self.published.get_or_create(&Publish { status }));
+            drop(self.published.get_or_create(&PublishLabels { status }));
         }
         for state in ChannelState::iter() {
             drop(self.channels.get_or_create(&ChannelLabels { state }));
@@ -533,26 +301,23 @@ impl Metrics {
             drop(self.redis_pool.get_or_create(&PoolLabels { state }));
         }
         for outcome in StatePost::iter() {
-            drop(self.state_posts.get_or_create(&StatePosted { outcome }));
+            drop(self.state_posts.get_or_create(&StatePostLabels { outcome }));
         }
         for object in Uploaded::iter() {
             drop(self.uploads.get_or_create(&UploadLabels { object }));
         }
-        for status in MediaStatus::iter() {
-            drop(self.media.messages.get_or_create(&MediaLabels { status }));
-            drop(self.media.follow_ups.get_or_create(&MediaLabels { status }));
-        }
+        self.media.create_known();
     }
 
     /// Makes the series of all reasons for which something is set aside.
     pub(crate) fn create_reasons(&self, reasons: impl Iterator<Item = &'static str>) {
         for reason in reasons {
-            drop(self.set_aside.get_or_create(&SetAside { reason }));
+            drop(self.set_aside.get_or_create(&SetAsideLabels { reason }));
         }
     }
 
     /// An event of an item lies in its queue.
-    pub(crate) fn item_published(&self, tenant: &str, message_type: &'static str, took: Took) {
+    pub(crate) fn item_published(&self, tenant: &str, message_type: &'static str, took: Latencies) {
         self.received.count(tenant, message_type, "published", 1);
         self.processing.observe(took.here.as_secs_f64());
         self.end_to_end.observe(took.whole.as_secs_f64());
@@ -570,14 +335,16 @@ impl Metrics {
     ) {
         let tenant = tenant.unwrap_or(NONE);
         self.received.count(tenant, message_type, reason, 1);
-        self.set_aside.get_or_create(&SetAside { reason }).inc();
+        self.set_aside
+            .get_or_create(&SetAsideLabels { reason })
+            .inc();
     }
 
     /// A whole entry goes to the failed store, unread.
     pub(crate) fn entry_set_aside(&self, items: usize, reason: &'static str) {
         let items = items.max(1) as u64;
         self.received.count(NONE, NONE, reason, items);
-        let labels = SetAside { reason };
+        let labels = SetAsideLabels { reason };
         self.set_aside.get_or_create(&labels).inc_by(items);
     }
 
@@ -606,7 +373,9 @@ impl Metrics {
     }
 
     pub(crate) fn published(&self, status: PublishStatus) {
-        self.published.get_or_create(&Publish { status }).inc();
+        self.published
+            .get_or_create(&PublishLabels { status })
+            .inc();
         if status != PublishStatus::Confirmed {
             self.publish_failures.inc();
         }
@@ -614,83 +383,7 @@ impl Metrics {
 
     pub(crate) fn state_post(&self, outcome: StatePost) {
         self.state_posts
-            .get_or_create(&StatePosted { outcome })
+            .get_or_create(&StatePostLabels { outcome })
             .inc();
-    }
-
-    pub(crate) fn parked(&self, partition: u16, entries: usize) {
-        let label = Partition { partition };
-        let gauge = self.partitions.parked.get_or_create(&label);
-        gauge.set(entries as i64);
-    }
-
-    pub(crate) fn waiting(&self, partition: u16, waiting: Waiting) {
-        let (label, all) = (Partition { partition }, &self.partitions);
-        all.owned.get_or_create(&label).set(1);
-        let length = all.stream_length.get_or_create(&label);
-        length.set(waiting.stream as i64);
-        all.pending
-            .get_or_create(&label)
-            .set(waiting.pending as i64);
-        all.oldest
-            .get_or_create(&label)
-            .set(waiting.age.as_secs_f64());
-        for (list, length) in [
-            (LaterList::Later, waiting.later),
-            (LaterList::Media, waiting.later_media),
-        ] {
-            let label = LaterLabels { partition, list };
-            all.later_length.get_or_create(&label).set(length as i64);
-        }
-    }
-
-    pub(crate) fn left(&self, partition: u16) {
-        let (label, all) = (Partition { partition }, &self.partitions);
-        all.owned.remove(&label);
-        all.stream_length.remove(&label);
-        all.pending.remove(&label);
-        all.oldest.remove(&label);
-        all.parked.remove(&label);
-        for list in LaterList::iter() {
-            all.later_length.remove(&LaterLabels { partition, list });
-        }
-        self.media.parked.remove(&label);
-        if partition == 0 {
-            self.failed_objects.set(0);
-        }
-    }
-
-    /// A transfer ended: well, or for a reason.
-    pub(crate) fn media_ended(&self, reason: Option<&'static str>) {
-        let outcome = match reason {
-            None => TransferOutcome::Stored,
-            Some(_) => TransferOutcome::Failed,
-        };
-        let labels = TransferLabels { outcome, reason };
-        self.media.transfers.get_or_create(&labels).inc();
-    }
-
-    pub(crate) fn media_stored(&self, size_bytes: u64, took: Duration, upload_took: Duration) {
-        self.media.size.observe(size_bytes as f64);
-        self.media.download.observe(took.as_secs_f64());
-        self.uploaded(Uploaded::Media, upload_took);
-    }
-
-    /// A message with media went out.
-    pub(crate) fn media_message(&self, status: MediaStatus) {
-        let labels = MediaLabels { status };
-        self.media.messages.get_or_create(&labels).inc();
-    }
-
-    /// A follow-up to one that was pending went out.
-    pub(crate) fn media_followed_up(&self, status: MediaStatus) {
-        let labels = MediaLabels { status };
-        self.media.follow_ups.get_or_create(&labels).inc();
-    }
-
-    /// Media of a partition that waits for an operator.
-    pub(crate) fn media_parked(&self, partition: u16, count: usize) {
-        let label = Partition { partition };
-        self.media.parked.get_or_create(&label).set(count as i64);
     }
 }

@@ -20,7 +20,7 @@ use worker::cli::Cli;
 use worker::config::Secrets;
 use worker::item::tenant::Verdict;
 use worker::metrics::Metrics;
-use worker::metrics::neighbours::Name;
+use worker::metrics::neighbours::NeighbourName;
 
 const SOON: Duration = Duration::from_secs(15);
 const OLD_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -63,7 +63,7 @@ impl Stage {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let neighbour = Neighbour::new(
-            Name::TenantService,
+            NeighbourName::TenantService,
             SERVICE_SETTINGS,
             metrics.neighbours.clone(),
         );

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::metrics::neighbours::BreakerState;
+
 /// Calls older than this don't count.
 const WINDOW: Duration = Duration::from_secs(10);
 /// Calls are counted together by this much time.
@@ -26,36 +28,25 @@ const OPEN_FOR: Duration = Duration::from_secs(5);
 /// Subjects that are counted; calls about others count for nobody while there are so many.
 const MOST_SUBJECTS: usize = 4096;
 
-/// What a breaker does with the next call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Lets it through.
-    Closed,
-    /// Lets it through if it is the only one.
-    HalfOpen,
-    /// Refuses it.
-    Open,
-}
-
 /// What a call said about the neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
-    Well,
-    Unwell,
+pub enum CallOutcome {
+    Healthy,
+    Unhealthy,
     /// It was given up before it ended.
-    Nothing,
+    Inconclusive,
 }
 
 /// A call that was let through. Its end must be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admitted {
-    way: Way,
+    way: AdmittedAs,
     /// It finds out whether the neighbour is well again for its subject.
     probes_own: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum AdmittedAs {
     Normal,
     /// The one call that finds out whether the neighbour is well again.
     Probe,
@@ -94,17 +85,17 @@ impl Circuit {
         probes
     }
 
-    fn after_probe(now: Instant, seen: Seen) -> Self {
-        match seen {
-            Seen::Well => Self::Closed,
-            Seen::Unwell => Self::opened(now),
-            Seen::Nothing => Self::HalfOpen { probing: false },
+    fn after_probe(now: Instant, outcome: CallOutcome) -> Self {
+        match outcome {
+            CallOutcome::Healthy => Self::Closed,
+            CallOutcome::Unhealthy => Self::opened(now),
+            CallOutcome::Inconclusive => Self::HalfOpen { probing: false },
         }
     }
 }
 
 #[derive(Debug)]
-struct Slice {
+struct TimeSlice {
     from: Instant,
     calls: u32,
     failed: u32,
@@ -114,7 +105,7 @@ struct Slice {
 #[derive(Debug)]
 struct Subject {
     circuit: Circuit,
-    slices: VecDeque<Slice>,
+    slices: VecDeque<TimeSlice>,
 }
 
 impl Default for Subject {
@@ -133,7 +124,7 @@ impl Subject {
                 slice.calls += 1;
                 slice.failed += u32::from(failed);
             }
-            Some(_) | None => self.slices.push_back(Slice {
+            Some(_) | None => self.slices.push_back(TimeSlice {
                 from: now,
                 calls: 1,
                 failed: u32::from(failed),
@@ -143,7 +134,7 @@ impl Subject {
 
     /// Calls of the window, and how many of them failed.
     fn counted(&mut self, now: Instant) -> (u32, u32) {
-        let old = |slice: &Slice| now.duration_since(slice.from) >= WINDOW;
+        let old = |slice: &TimeSlice| now.duration_since(slice.from) >= WINDOW;
         while self.slices.front().is_some_and(old) {
             self.slices.pop_front();
         }
@@ -188,11 +179,11 @@ impl Default for Breaker {
 
 impl Breaker {
     /// Of the circuit for all.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> BreakerState {
         match self.all {
-            Circuit::Closed => State::Closed,
-            Circuit::Open { .. } => State::Open,
-            Circuit::HalfOpen { .. } => State::HalfOpen,
+            Circuit::Closed => BreakerState::Closed,
+            Circuit::Open { .. } => BreakerState::Open,
+            Circuit::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
 
@@ -215,11 +206,11 @@ impl Breaker {
             None => (false, false),
         };
         let way = match self.all {
-            Circuit::Closed => Way::Normal,
-            Circuit::Open { .. } | Circuit::HalfOpen { .. } if !fails => Way::Trial,
+            Circuit::Closed => AdmittedAs::Normal,
+            Circuit::Open { .. } | Circuit::HalfOpen { .. } if !fails => AdmittedAs::Trial,
             Circuit::Open { .. } | Circuit::HalfOpen { .. } => {
                 self.all.take();
-                Way::Probe
+                AdmittedAs::Probe
             }
         };
         Some(Admitted { way, probes_own })
@@ -227,32 +218,38 @@ impl Breaker {
 
     /// A call that was let through has ended; whether its subject is left alone from now on, and was
     /// not before.
-    pub fn ended(&mut self, now: Instant, subject: &str, admitted: Admitted, seen: Seen) -> bool {
+    pub fn ended(
+        &mut self,
+        now: Instant,
+        subject: &str,
+        admitted: Admitted,
+        outcome: CallOutcome,
+    ) -> bool {
         match admitted.way {
-            Way::Normal => {}
-            Way::Probe => {
-                self.all = Circuit::after_probe(now, seen);
+            AdmittedAs::Normal => {}
+            AdmittedAs::Probe => {
+                self.all = Circuit::after_probe(now, outcome);
                 if self.all == Circuit::Closed {
                     // What failed with all others is well with them.
                     self.subjects.clear();
                 }
             }
-            Way::Trial if seen == Seen::Well => self.all = Circuit::Closed,
-            Way::Trial => {}
+            AdmittedAs::Trial if outcome == CallOutcome::Healthy => self.all = Circuit::Closed,
+            AdmittedAs::Trial => {}
         }
         let Some(known) = self.known(now, subject) else {
             return false;
         };
         if admitted.probes_own && known.circuit != Circuit::Closed {
-            known.circuit = Circuit::after_probe(now, seen);
+            known.circuit = Circuit::after_probe(now, outcome);
         }
         // What began before its circuit opened says nothing new.
         let counts = admitted.probes_own || known.circuit == Circuit::Closed;
-        if seen == Seen::Nothing || !counts {
+        if outcome == CallOutcome::Inconclusive || !counts {
             return false;
         }
-        known.count(now, seen == Seen::Unwell);
-        if seen == Seen::Well {
+        known.count(now, outcome == CallOutcome::Unhealthy);
+        if outcome == CallOutcome::Healthy {
             return false;
         }
         let opens = known.circuit == Circuit::Closed
@@ -297,14 +294,14 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    fn call(breaker: &mut Breaker, now: Instant, subject: &str, seen: Seen) {
+    fn call(breaker: &mut Breaker, now: Instant, subject: &str, outcome: CallOutcome) {
         let admitted = breaker.admit(now, subject).expect("let through");
-        breaker.ended(now, subject, admitted, seen);
+        breaker.ended(now, subject, admitted, outcome);
     }
 
     fn fail(breaker: &mut Breaker, now: Instant, subject: &str) {
         for _ in 0..LEAST_CALLS {
-            call(breaker, now, subject, Seen::Unwell);
+            call(breaker, now, subject, CallOutcome::Unhealthy);
         }
     }
 
@@ -319,17 +316,17 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::default();
         for _ in 0..LEAST_CALLS - 1 {
-            call(&mut breaker, now, "a", Seen::Unwell);
+            call(&mut breaker, now, "a", CallOutcome::Unhealthy);
         }
-        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.state(), BreakerState::Closed);
         // Those are forgotten.
         let later = now + WINDOW;
-        let (well, unwell) = (Seen::Well, Seen::Unwell);
+        let (well, unwell) = (CallOutcome::Healthy, CallOutcome::Unhealthy);
         for seen in [well, well, well, unwell, unwell] {
             call(&mut breaker, later, "a", seen);
         }
-        assert_eq!(breaker.state(), State::Closed);
-        call(&mut breaker, later + SLICE, "a", Seen::Unwell);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        call(&mut breaker, later + SLICE, "a", CallOutcome::Unhealthy);
         assert!(breaker.admit(later + SLICE, "a").is_none());
     }
 
@@ -339,15 +336,15 @@ mod tests {
         let mut breaker = opened(now);
         let late = now + OPEN_FOR;
         let probe = breaker.admit(late, "a").expect("the probe");
-        assert_eq!(breaker.state(), State::HalfOpen);
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert_eq!(breaker.admit(late, "a"), None);
-        breaker.ended(late, "a", probe, Seen::Unwell);
-        assert_eq!(breaker.state(), State::Open);
+        breaker.ended(late, "a", probe, CallOutcome::Unhealthy);
+        assert_eq!(breaker.state(), BreakerState::Open);
         assert_eq!(breaker.admit(late, "a"), None);
         let later = late + OPEN_FOR;
-        call(&mut breaker, later, "a", Seen::Well);
-        assert_eq!(breaker.state(), State::Closed);
-        call(&mut breaker, later, "a", Seen::Well);
+        call(&mut breaker, later, "a", CallOutcome::Healthy);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        call(&mut breaker, later, "a", CallOutcome::Healthy);
     }
 
     #[test]
@@ -355,9 +352,9 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         let late = now + OPEN_FOR;
-        call(&mut breaker, late, "a", Seen::Nothing);
+        call(&mut breaker, late, "a", CallOutcome::Inconclusive);
         let next = breaker.admit(late, "a");
-        assert!(next.is_some_and(|next| next.way == Way::Probe && next.probes_own));
+        assert!(next.is_some_and(|next| next.way == AdmittedAs::Probe && next.probes_own));
     }
 
     #[test]
@@ -366,8 +363,8 @@ mod tests {
         let mut breaker = Breaker::default();
         let old = breaker.admit(now, "a").expect("let through");
         fail(&mut breaker, now, "a");
-        breaker.ended(now, "a", old, Seen::Well);
-        assert_eq!(breaker.state(), State::Open);
+        breaker.ended(now, "a", old, CallOutcome::Healthy);
+        assert_eq!(breaker.state(), BreakerState::Open);
     }
 
     #[test]
@@ -375,20 +372,20 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::default();
         for well in ["b", "c"] {
-            call(&mut breaker, now, well, Seen::Well);
+            call(&mut breaker, now, well, CallOutcome::Healthy);
         }
         fail(&mut breaker, now, "a");
-        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.state(), BreakerState::Closed);
         assert_eq!(breaker.admit(now, "a"), None);
         for other in ["b", "c", "d"] {
-            call(&mut breaker, now, other, Seen::Well);
+            call(&mut breaker, now, other, CallOutcome::Healthy);
         }
         // Nor do further ones take the others with them.
         fail(&mut breaker, now, "e");
-        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.state(), BreakerState::Closed);
         let late = now + OPEN_FOR;
-        call(&mut breaker, late, "a", Seen::Well);
-        call(&mut breaker, late, "a", Seen::Well);
+        call(&mut breaker, late, "a", CallOutcome::Healthy);
+        call(&mut breaker, late, "a", CallOutcome::Healthy);
     }
 
     #[test]
@@ -396,24 +393,24 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::default();
         for other in ["a", "b", "c", "a", "b"] {
-            call(&mut breaker, now, other, Seen::Unwell);
+            call(&mut breaker, now, other, CallOutcome::Unhealthy);
         }
-        assert_eq!(breaker.state(), State::Open);
+        assert_eq!(breaker.state(), BreakerState::Open);
         assert_eq!(breaker.admit(now, "c"), None);
         let both = ["new", "newer"].map(|new| breaker.admit(now, new).expect("let through"));
-        breaker.ended(now, "newer", both[1], Seen::Unwell);
-        assert_eq!(breaker.state(), State::Open);
+        breaker.ended(now, "newer", both[1], CallOutcome::Unhealthy);
+        assert_eq!(breaker.state(), BreakerState::Open);
         assert_eq!(breaker.admit(now, "newer"), None);
-        breaker.ended(now, "new", both[0], Seen::Well);
-        assert_eq!(breaker.state(), State::Closed);
+        breaker.ended(now, "new", both[0], CallOutcome::Healthy);
+        assert_eq!(breaker.state(), BreakerState::Closed);
         // As long as one is well, the others only have their own circuits.
         for other in ["a", "b", "c"] {
             while breaker.admit(now, other).is_some_and(|admitted| {
-                breaker.ended(now, other, admitted, Seen::Unwell);
+                breaker.ended(now, other, admitted, CallOutcome::Unhealthy);
                 true
             }) {}
         }
-        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[test]
@@ -421,16 +418,16 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::default();
         for n in 0..LEAST_CALLS {
-            call(&mut breaker, now, &n.to_string(), Seen::Unwell);
+            call(&mut breaker, now, &n.to_string(), CallOutcome::Unhealthy);
         }
-        assert_eq!(breaker.state(), State::Open);
+        assert_eq!(breaker.state(), BreakerState::Open);
         assert_eq!(breaker.admit(now, "0"), None);
         let late = now + OPEN_FOR;
-        call(&mut breaker, late, "0", Seen::Well);
+        call(&mut breaker, late, "0", CallOutcome::Healthy);
         for n in 0..LEAST_CALLS {
-            call(&mut breaker, late, &n.to_string(), Seen::Well);
+            call(&mut breaker, late, &n.to_string(), CallOutcome::Healthy);
         }
-        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[test]
@@ -438,10 +435,10 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::default();
         for n in 0..MOST_SUBJECTS + 10 {
-            call(&mut breaker, now, &n.to_string(), Seen::Well);
+            call(&mut breaker, now, &n.to_string(), CallOutcome::Healthy);
         }
         assert_eq!(breaker.subjects.len(), MOST_SUBJECTS);
-        call(&mut breaker, now + WINDOW, "late", Seen::Well);
+        call(&mut breaker, now + WINDOW, "late", CallOutcome::Healthy);
         assert_eq!(breaker.subjects.len(), 1);
     }
 }

@@ -16,7 +16,7 @@ use shared::script::Script;
 use shared::secrets::Secret;
 use url::Url;
 
-use crate::ask::neighbour::{Answer, Class, LONGEST_WAIT, Neighbour, NeighbourError, Trace};
+use crate::ask::neighbour::{Answer, AnswerClass, LONGEST_WAIT, Neighbour, NeighbourError, Trace};
 use crate::item::event::channel::NumberProfile;
 use clap::Args;
 
@@ -115,14 +115,14 @@ pub enum GraphError {
 
 /// Who asks, and for which number.
 #[derive(Debug, Clone, Copy)]
-pub struct Asking<'a> {
+pub struct GraphCall<'a> {
     pub token: &'a Secret,
     pub waba_id: &'a str,
     pub phone_number_id: Option<&'a str>,
     pub trace: Trace<'a>,
 }
 
-impl Asking<'_> {
+impl GraphCall<'_> {
     /// Whose budget of requests it is.
     fn budget(&self) -> &str {
         self.phone_number_id.unwrap_or(self.waba_id)
@@ -134,13 +134,13 @@ pub struct Graph {
     neighbour: Neighbour,
     base_url: Url,
     version: String,
-    pace: Pace,
+    pace: RequestPacer,
     version_told: std::sync::Once,
 }
 
 /// An answer that was understood, and how long its headers ask to wait.
-struct Understood<T> {
-    said: Result<T, GraphError>,
+struct ParsedAnswer<T> {
+    result: Result<T, GraphError>,
     /// Of an error, what it says in words.
     text: Option<String>,
     pause: Option<Duration>,
@@ -148,7 +148,7 @@ struct Understood<T> {
 }
 
 impl Graph {
-    pub fn new(args: &GraphArgs, neighbour: Neighbour, pace: Pace) -> Self {
+    pub fn new(args: &GraphArgs, neighbour: Neighbour, pace: RequestPacer) -> Self {
         Self {
             neighbour,
             base_url: args.graph_base_url.clone(),
@@ -168,18 +168,18 @@ impl Graph {
     ///
     /// # Errors
     /// [`GraphError::Throttled`]
-    pub async fn place(&self, asking: Asking<'_>) -> Result<(), GraphError> {
-        self.pace.place(asking.budget()).await
+    pub async fn place(&self, call: GraphCall<'_>) -> Result<(), GraphError> {
+        self.pace.place(call.budget()).await
     }
 
     /// Where a media object lies, and what it should be.
     ///
     /// # Errors
     /// [`GraphError`]
-    pub async fn media(&self, id: &MediaId, asking: Asking<'_>) -> Result<MediaInfo, GraphError> {
-        let number = asking.phone_number_id.filter(|number| is_id(number));
+    pub async fn media(&self, id: &MediaId, call: GraphCall<'_>) -> Result<MediaInfo, GraphError> {
+        let number = call.phone_number_id.filter(|number| is_id(number));
         let query = number.map(|number| ("phone_number_id", number));
-        let media: MediaAnswer = self.get(id.text(), query, asking).await?;
+        let media: MediaAnswer = self.get(id.text(), query, call).await?;
         Ok(media.into())
     }
 
@@ -187,11 +187,11 @@ impl Graph {
     ///
     /// # Errors
     /// [`GraphError`]
-    pub async fn number(&self, id: &str, asking: Asking<'_>) -> Result<NumberProfile, GraphError> {
+    pub async fn number(&self, id: &str, call: GraphCall<'_>) -> Result<NumberProfile, GraphError> {
         if !is_id(id) {
             return Err(GraphError::Missing);
         }
-        self.get(id, Some(("fields", NumberProfile::FIELDS)), asking)
+        self.get(id, Some(("fields", NumberProfile::FIELDS)), call)
             .await
     }
 
@@ -199,20 +199,23 @@ impl Graph {
     ///
     /// # Errors
     /// [`GraphError`]
-    pub async fn app(&self, asking: Asking<'_>) -> Result<App, GraphError> {
-        self.get("app", None, asking).await
+    pub async fn app(&self, call: GraphCall<'_>) -> Result<SubscribedApp, GraphError> {
+        self.get("app", None, call).await
     }
 
     /// Apps that get the webhooks of the account that is asked for.
     ///
     /// # Errors
     /// [`GraphError`]
-    pub async fn subscriptions(&self, asking: Asking<'_>) -> Result<Vec<Subscription>, GraphError> {
-        if !is_id(asking.waba_id) {
+    pub async fn subscriptions(
+        &self,
+        call: GraphCall<'_>,
+    ) -> Result<Vec<Subscription>, GraphError> {
+        if !is_id(call.waba_id) {
             return Err(GraphError::Missing);
         }
-        let path = [asking.waba_id, "subscribed_apps"];
-        let apps: Subscriptions = self.get_below(&path, None, asking).await?;
+        let path = [call.waba_id, "subscribed_apps"];
+        let apps: Subscriptions = self.get_below(&path, None, call).await?;
         Ok(apps.data)
     }
 
@@ -220,25 +223,25 @@ impl Graph {
         &self,
         id: &str,
         query: Option<(&str, &str)>,
-        asking: Asking<'_>,
+        call: GraphCall<'_>,
     ) -> Result<T, GraphError> {
-        self.get_below(&[id], query, asking).await
+        self.get_below(&[id], query, call).await
     }
 
     async fn get_below<T: DeserializeOwned>(
         &self,
         path_below: &[&str],
         query: Option<(&str, &str)>,
-        asking: Asking<'_>,
+        call: GraphCall<'_>,
     ) -> Result<T, GraphError> {
-        let answer = self.ask(path_below, query, asking).await?;
+        let answer = self.ask(path_below, query, call).await?;
         let (Err(GraphError::Refused(PARAMETER)), Some(text), Some((parameter, _))) =
-            (&answer.said, &answer.text, query)
+            (&answer.result, &answer.text, query)
         else {
-            return answer.said;
+            return answer.result;
         };
         if !names(text, parameter) {
-            return answer.said;
+            return answer.result;
         }
         let (code, text) = (PARAMETER, without_ids(text));
         tracing::warn!(
@@ -247,19 +250,19 @@ impl Graph {
             text,
             "the Graph API does not take a parameter: it is asked without it"
         );
-        self.ask(path_below, None, asking).await?.said
+        self.ask(path_below, None, call).await?.result
     }
 
     async fn ask<T: DeserializeOwned>(
         &self,
         path_below: &[&str],
         query: Option<(&str, &str)>,
-        asking: Asking<'_>,
-    ) -> Result<Understood<T>, GraphError> {
-        if self.is_left_alone(asking.waba_id) {
+        call: GraphCall<'_>,
+    ) -> Result<ParsedAnswer<T>, GraphError> {
+        if self.is_left_alone(call.waba_id) {
             return Err(NeighbourError::BreakerOpen.into());
         }
-        self.place(asking).await?;
+        self.place(call).await?;
         let mut url = self.base_url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push(&self.version).extend(path_below);
@@ -267,25 +270,25 @@ impl Graph {
         if let Some((name, value)) = query {
             url.query_pairs_mut().append_pair(name, value);
         }
-        let understood: Understood<T> = self
+        let understood: ParsedAnswer<T> = self
             .neighbour
             .call(
-                asking.trace,
-                asking.waba_id,
+                call.trace,
+                call.waba_id,
                 TIME,
-                |client| client.get(url.clone()).bearer_auth(asking.token.expose()),
+                |client| client.get(url.clone()).bearer_auth(call.token.expose()),
                 understand,
             )
             .await?;
         if let Some(served) = &understood.served_version {
             self.tell_version(served);
         }
-        let throttled = match &understood.said {
+        let throttled = match &understood.result {
             Err(GraphError::Throttled(pause)) => Some(*pause),
             Ok(_) | Err(_) => None,
         };
         if let Some(pause) = understood.pause.max(throttled) {
-            self.pace.pause(asking.budget(), pause).await;
+            self.pace.pause(call.budget(), pause).await;
             if throttled.is_some() {
                 return Err(GraphError::Throttled(pause));
             }
@@ -309,7 +312,7 @@ impl Graph {
 }
 
 /// Requests for a business phone number, evenly spaced over all workers.
-pub struct Pace {
+pub struct RequestPacer {
     connection: Connection,
     keys: Keys,
     per_second: u32,
@@ -317,7 +320,7 @@ pub struct Pace {
     pause: Script,
 }
 
-impl Pace {
+impl RequestPacer {
     /// `per_second`: at least 1.
     pub fn new(connection: Connection, keys: Keys, per_second: u32) -> Self {
         Self {
@@ -383,14 +386,14 @@ fn without_ids(text: &str) -> String {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Subscription {
     #[serde(default, rename = "whatsapp_business_api_data")]
-    pub app: App,
+    pub app: SubscribedApp,
     /// Where they go instead of the app's own URL.
     #[serde(default)]
     pub override_callback_uri: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub struct App {
+pub struct SubscribedApp {
     #[serde(default)]
     pub id: String,
     #[serde(default)]
@@ -460,7 +463,7 @@ struct ErrorAnswer {
 
 #[derive(Deserialize)]
 struct ErrorBody {
-    code: Code,
+    code: ErrorCode,
     #[serde(default)]
     message: Option<String>,
     #[serde(default)]
@@ -471,26 +474,26 @@ struct ErrorBody {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Code {
+enum ErrorCode {
     Number(i64),
     Text(String),
 }
 
-fn understand<T: DeserializeOwned>(answer: &Answer) -> Class<Understood<T>> {
-    let (said, text) = if answer.status.is_success() {
+fn understand<T: DeserializeOwned>(answer: &Answer) -> AnswerClass<ParsedAnswer<T>> {
+    let (result, text) = if answer.status.is_success() {
         match serde_json::from_slice(&answer.body) {
-            Ok(said) => (Ok(said), None),
-            Err(_) => return Class::Transient(None),
+            Ok(answer) => (Ok(answer), None),
+            Err(_) => return AnswerClass::Transient(None),
         }
     } else {
         match judge(answer) {
-            Judged::Said(error, text) => (Err(error), text),
-            Judged::Passes => return Class::Transient(answer.retry_after()),
+            ErrorVerdict::Definite(error, text) => (Err(error), text),
+            ErrorVerdict::Transient => return AnswerClass::Transient(answer.retry_after()),
         }
     };
     let header = |name: &str| answer.headers.get(name)?.to_str().ok().map(str::to_owned);
-    Class::Done(Understood {
-        said,
+    AnswerClass::Done(ParsedAnswer {
+        result,
         text,
         pause: usage_pause(&answer.headers),
         served_version: header("facebook-api-version"),
@@ -502,52 +505,54 @@ fn understand<T: DeserializeOwned>(answer: &Answer) -> Class<Understood<T>> {
 #[cfg(fuzzing)]
 pub fn understood(answer: &Answer) -> Option<(Result<MediaInfo, GraphError>, Option<Duration>)> {
     match understand::<MediaAnswer>(answer) {
-        Class::Done(understood) => Some((understood.said.map(Into::into), understood.pause)),
+        AnswerClass::Done(understood) => {
+            Some((understood.result.map(Into::into), understood.pause))
+        }
         _ => None,
     }
 }
 
-enum Judged {
+enum ErrorVerdict {
     /// With its words.
-    Said(GraphError, Option<String>),
+    Definite(GraphError, Option<String>),
     /// The same question may succeed in a moment.
-    Passes,
+    Transient,
 }
 
-fn judge(answer: &Answer) -> Judged {
+fn judge(answer: &Answer) -> ErrorVerdict {
     let throttled = || GraphError::Throttled(answer.retry_after().unwrap_or(THROTTLE_PAUSE));
     let Ok(ErrorAnswer { error }) = serde_json::from_slice::<ErrorAnswer>(&answer.body) else {
         return match answer.status.as_u16() {
-            401 => Judged::Said(GraphError::Token, None),
-            404 => Judged::Said(GraphError::Missing, None),
-            429 => Judged::Said(throttled(), None),
-            400..=499 => Judged::Said(GraphError::Refused(0), None),
-            _ => Judged::Passes,
+            401 => ErrorVerdict::Definite(GraphError::Token, None),
+            404 => ErrorVerdict::Definite(GraphError::Missing, None),
+            429 => ErrorVerdict::Definite(throttled(), None),
+            400..=499 => ErrorVerdict::Definite(GraphError::Refused(0), None),
+            _ => ErrorVerdict::Transient,
         };
     };
     let code = match error.code {
-        Code::Number(code) => code,
-        Code::Text(code) => code.parse().unwrap_or(0),
+        ErrorCode::Number(code) => code,
+        ErrorCode::Text(code) => code.parse().unwrap_or(0),
     };
     // Meta's list of error codes; see the module's first lines.
-    let said = match code {
+    let error_kind = match code {
         4 | 80_007 | 130_429 | 131_056 => throttled(),
         1 | 2 | 131_000 | 131_016 | 131_057 | 133_004 | 133_015 | 2_494_100 => {
-            return Judged::Passes;
+            return ErrorVerdict::Transient;
         }
         0 | 102 | 190 => GraphError::Token,
         100 if error.error_subcode == Some(33) => GraphError::Missing,
         131_051..=131_053 => GraphError::Final(code),
         3 | 10 | 33 | 200..=299 | 368 | 131_005 | 131_031 | 131_045 => GraphError::Refused(code),
-        _ if error.is_transient => return Judged::Passes,
+        _ if error.is_transient => return ErrorVerdict::Transient,
         _ => match answer.status.as_u16() {
             401 => GraphError::Token,
             429 => throttled(),
-            500..=599 => return Judged::Passes,
+            500..=599 => return ErrorVerdict::Transient,
             _ => GraphError::Refused(code),
         },
     };
-    Judged::Said(said, error.message)
+    ErrorVerdict::Definite(error_kind, error.message)
 }
 
 #[derive(Deserialize)]
@@ -618,8 +623,8 @@ mod tests {
     /// `None`: it is tried again at once.
     fn said(status: u16, body: &str) -> Option<GraphError> {
         match judge(&answer(status, &[], body)) {
-            Judged::Said(error, _) => Some(error),
-            Judged::Passes => None,
+            ErrorVerdict::Definite(error, _) => Some(error),
+            ErrorVerdict::Transient => None,
         }
     }
 

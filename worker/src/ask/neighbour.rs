@@ -3,33 +3,35 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod admission;
+mod answer;
+mod error;
+
+use std::sync::Mutex;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, Utc};
-use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode};
+use bytes::BytesMut;
+use reqwest::header::HeaderValue;
+use reqwest::{Client, ClientBuilder, RequestBuilder};
 use shared::trace;
-
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span};
 
-use crate::ask::breaker::{Admitted, Breaker, Seen, State};
-use crate::metrics::neighbours::{Name, NeighbourMetrics, Outcome, To};
+pub use self::answer::{Answer, AnswerClass, LONGEST_WAIT, retry_after};
+pub use self::error::{NeighbourError, reason};
+use crate::ask::breaker::Breaker;
+use crate::metrics::neighbours::{NeighbourMetrics, NeighbourName};
 use crate::retry::Backoff;
 
 pub const USER_AGENT: &str = concat!("whatsapp-worker/", env!("CARGO_PKG_VERSION"));
 /// The pause before the second attempt; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Whatever an answer asks for, it is not waited for longer: the header of one answer must not end a
-/// conversation with a neighbour for good.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
 /// How a neighbour is called.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct NeighbourSettings {
     pub connect_timeout: Duration,
     /// One attempt, from connecting to the last byte.
     pub attempt_timeout: Duration,
@@ -45,151 +47,12 @@ pub struct Trace<'a> {
     pub traceparent: &'a str,
 }
 
-/// A whole answer.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-}
-
-impl Answer {
-    /// See [`retry_after`].
-    pub fn retry_after(&self) -> Option<Duration> {
-        retry_after(&self.headers)
-    }
-}
-
-/// `Retry-After`, if it says how long: seconds or a date, [`LONGEST_WAIT`] at most. The longest of
-/// several.
-pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let values = headers.get_all(RETRY_AFTER).iter();
-    values.filter_map(asked_wait).max()
-}
-
-fn asked_wait(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    let wait = if let Ok(date) = DateTime::parse_from_rfc2822(text) {
-        let wait = date.to_utc().signed_duration_since(Utc::now());
-        wait.to_std().unwrap_or_default()
-    } else {
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let seconds = digits.then(|| text.parse().unwrap_or(u64::MAX));
-        Duration::from_secs(seconds?)
-    };
-    Some(wait.min(LONGEST_WAIT))
-}
-
-/// What an answer means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Class<T> {
-    /// An answer, a definite no included: the neighbour is well.
-    Done(T),
-    /// The neighbour isn't well: again, not before the given time.
-    Transient(Option<Duration>),
-    /// It is well and asks for patience. The breaker doesn't count this.
-    Throttled(Option<Duration>),
-    /// Asking again is of no use. The breaker doesn't count this.
-    Final,
-    /// It answers, and what it says of this subject is of no use. The breaker doesn't count this.
-    Unusable,
-}
-
-impl<T> Class<T> {
-    /// What a status means where the neighbour has no rules of its own and `T` is no answer.
-    pub fn of_failure(answer: &Answer) -> Self {
-        match answer.status.as_u16() {
-            429 => Self::Throttled(answer.retry_after()),
-            408 | 425 | 500..=599 => Self::Transient(answer.retry_after()),
-            _ => Self::Final,
-        }
-    }
-}
-
-/// Why a call brought nothing. Names no URL, header or body.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NeighbourError {
-    #[error("it failed too often and is left alone for a while")]
-    BreakerOpen,
-    #[error("too many calls at once")]
-    Busy,
-    #[error("can't connect")]
-    Connect,
-    #[error("no answer in time")]
-    TimedOut,
-    #[error("the answer broke off")]
-    CutOff,
-    #[error("the answer has more than {0} bytes")]
-    TooLarge(usize),
-    #[error("answered {status}, or nonsense with it")]
-    Transient {
-        status: u16,
-        retry_after: Option<Duration>,
-    },
-    #[error("answered {status} and wants fewer calls")]
-    Throttled {
-        status: u16,
-        retry_after: Option<Duration>,
-    },
-    #[error("answered {status}")]
-    Final { status: u16 },
-    #[error("answered {status} with what can't be used")]
-    Unusable { status: u16 },
-    #[error("the request can't be sent")]
-    Unsendable,
-}
-
-impl NeighbourError {
-    /// Whether the same call may succeed within its time, and the wait that was asked for.
-    fn passes(&self) -> Option<Duration> {
-        match self {
-            Self::Connect | Self::TimedOut | Self::CutOff => Some(Duration::ZERO),
-            Self::Transient { retry_after, .. } | Self::Throttled { retry_after, .. } => {
-                Some(retry_after.unwrap_or_default())
-            }
-            Self::BreakerOpen
-            | Self::Busy
-            | Self::TooLarge(_)
-            | Self::Final { .. }
-            | Self::Unusable { .. }
-            | Self::Unsendable => None,
-        }
-    }
-
-    fn seen(&self) -> Seen {
-        match self {
-            Self::Connect
-            | Self::TimedOut
-            | Self::CutOff
-            | Self::TooLarge(_)
-            | Self::Transient { .. } => Seen::Unwell,
-            Self::Throttled { .. } | Self::Final { .. } | Self::Unusable { .. } => Seen::Well,
-            Self::BreakerOpen | Self::Busy | Self::Unsendable => Seen::Nothing,
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        match self {
-            Self::BreakerOpen => Outcome::BreakerOpen,
-            Self::Busy => Outcome::Busy,
-            Self::Connect => Outcome::NoConnection,
-            Self::TimedOut => Outcome::TimedOut,
-            Self::CutOff => Outcome::CutOff,
-            Self::TooLarge(_) => Outcome::TooLarge,
-            Self::Transient { .. } => Outcome::Transient,
-            Self::Throttled { .. } => Outcome::Throttled,
-            Self::Final { .. } | Self::Unsendable => Outcome::Final,
-            Self::Unusable { .. } => Outcome::Unusable,
-        }
-    }
-}
-
 /// One neighbour.
 #[derive(Debug)]
 pub struct Neighbour {
-    name: Name,
+    name: NeighbourName,
     client: Client,
-    settings: Settings,
+    settings: NeighbourSettings,
     turns: Semaphore,
     breaker: Mutex<Breaker>,
     metrics: NeighbourMetrics,
@@ -198,7 +61,11 @@ pub struct Neighbour {
 impl Neighbour {
     /// # Errors
     /// The HTTP client can't be built.
-    pub fn new(name: Name, settings: Settings, metrics: NeighbourMetrics) -> reqwest::Result<Self> {
+    pub fn new(
+        name: NeighbourName,
+        settings: NeighbourSettings,
+        metrics: NeighbourMetrics,
+    ) -> reqwest::Result<Self> {
         Self::with_client(name, settings, metrics, Client::builder())
     }
 
@@ -207,8 +74,8 @@ impl Neighbour {
     /// # Errors
     /// The HTTP client can't be built.
     pub fn with_client(
-        name: Name,
-        settings: Settings,
+        name: NeighbourName,
+        settings: NeighbourSettings,
         metrics: NeighbourMetrics,
         client: ClientBuilder,
     ) -> reqwest::Result<Self> {
@@ -247,7 +114,7 @@ impl Neighbour {
         subject: &str,
         within: Duration,
         request: impl Fn(&Client) -> RequestBuilder,
-        classify: impl Fn(&Answer) -> Class<T>,
+        classify: impl Fn(&Answer) -> AnswerClass<T>,
     ) -> Result<T, NeighbourError> {
         let until = Instant::now() + within;
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -277,7 +144,7 @@ impl Neighbour {
         subject: &str,
         until: Instant,
         request: RequestBuilder,
-        classify: impl Fn(&Answer) -> Class<T>,
+        classify: impl Fn(&Answer) -> AnswerClass<T>,
     ) -> Result<T, NeighbourError> {
         let admission = self.admit(subject, until).await?;
         let until = until.min(Instant::now() + self.settings.attempt_timeout);
@@ -287,17 +154,17 @@ impl Neighbour {
         let outcome = answer.and_then(|answer| {
             let status = answer.status.as_u16();
             match classify(&answer) {
-                Class::Done(done) => Ok(done),
-                Class::Transient(retry_after) => Err(NeighbourError::Transient {
+                AnswerClass::Done(done) => Ok(done),
+                AnswerClass::Transient(retry_after) => Err(NeighbourError::Transient {
                     status,
                     retry_after,
                 }),
-                Class::Throttled(retry_after) => Err(NeighbourError::Throttled {
+                AnswerClass::Throttled(retry_after) => Err(NeighbourError::Throttled {
                     status,
                     retry_after,
                 }),
-                Class::Final => Err(NeighbourError::Final { status }),
-                Class::Unusable => Err(NeighbourError::Unusable { status }),
+                AnswerClass::Final => Err(NeighbourError::Final { status }),
+                AnswerClass::Unusable => Err(NeighbourError::Unusable { status }),
             }
         });
         admission.ended(outcome.as_ref().err());
@@ -327,122 +194,10 @@ impl Neighbour {
         })
     }
 
-    /// A place among the calls at once. The admission's end must be told.
-    async fn admit<'n>(
-        &'n self,
-        subject: &'n str,
-        until: Instant,
-    ) -> Result<Admission<'n>, NeighbourError> {
-        let place = timeout_at(until, self.turns.acquire()).await;
-        // The semaphore is never closed.
-        let Ok(Ok(place)) = place else {
-            return Err(self.refused(NeighbourError::Busy));
-        };
-        let admitted = self.change(|breaker| breaker.admit(Instant::now(), subject));
-        let Some(admitted) = admitted else {
-            return Err(self.refused(NeighbourError::BreakerOpen));
-        };
-        Ok(Admission {
-            neighbour: self,
-            subject,
-            admitted: Some(admitted),
-            began: Instant::now(),
-            _place: place,
-        })
-    }
-
     /// One request, for traces.
     fn span(&self) -> Span {
         let (name, neighbour) = (self.name.text(), self.name.text());
         tracing::debug_span!("call", otel.name = name, otel.kind = "client", neighbour)
-    }
-
-    fn refused(&self, why: NeighbourError) -> NeighbourError {
-        self.count(why.outcome());
-        why
-    }
-
-    fn count(&self, outcome: Outcome) {
-        let neighbour = self.name;
-        self.metrics.attempted(neighbour, outcome);
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the breaker; a new state is told.
-    fn change<T>(&self, change: impl FnOnce(&mut Breaker) -> T) -> T {
-        let (before, result, after) = {
-            let mut breaker = self.breaker();
-            let before = breaker.state();
-            let result = change(&mut breaker);
-            (before, result, breaker.state())
-        };
-        if before != after {
-            self.tell(after);
-        }
-        result
-    }
-
-    fn tell(&self, state: State) {
-        let neighbour = self.name;
-        let name = neighbour.text();
-        let to = match state {
-            State::Closed => To::Closed,
-            State::HalfOpen => To::HalfOpen,
-            State::Open => To::Open,
-        };
-        match state {
-            State::Closed => tracing::info!(neighbour = name, "a neighbour is well again"),
-            State::HalfOpen => tracing::info!(neighbour = name, "a neighbour is tried again"),
-            State::Open => tracing::warn!(neighbour = name, "a neighbour fails and is left alone"),
-        }
-        self.metrics.breaker_is(neighbour, to);
-    }
-}
-
-/// A call that was let through. Dropped without a word, it says nothing about the neighbour.
-#[derive(Debug)]
-struct Admission<'n> {
-    neighbour: &'n Neighbour,
-    subject: &'n str,
-    admitted: Option<Admitted>,
-    began: Instant,
-    _place: SemaphorePermit<'n>,
-}
-
-impl Admission<'_> {
-    /// The call ended: well, or with `failed`.
-    fn ended(mut self, failed: Option<&NeighbourError>) {
-        let neighbour = self.neighbour;
-        neighbour.count(failed.map_or(Outcome::Done, NeighbourError::outcome));
-        neighbour.metrics.took(neighbour.name, self.began.elapsed());
-        if let Some(admitted) = self.admitted.take() {
-            let seen = failed.map_or(Seen::Well, NeighbourError::seen);
-            let subject = self.subject;
-            let ended =
-                |breaker: &mut Breaker| breaker.ended(Instant::now(), subject, admitted, seen);
-            if neighbour.change(ended) {
-                let neighbour = neighbour.name.text();
-                tracing::warn!(
-                    neighbour,
-                    subject,
-                    "a neighbour fails for one account or tenant, about which it is not asked for a while"
-                );
-            }
-        }
-    }
-}
-
-impl Drop for Admission<'_> {
-    fn drop(&mut self) {
-        if let Some(admitted) = self.admitted.take() {
-            let ended = |breaker: &mut Breaker| {
-                breaker.ended(Instant::now(), self.subject, admitted, Seen::Nothing);
-            };
-            self.neighbour.change(ended);
-        }
     }
 }
 
@@ -464,21 +219,9 @@ impl Trace<'_> {
     }
 }
 
-/// What reqwest's error says, without its URL.
-pub fn reason(error: &reqwest::Error) -> NeighbourError {
-    if error.is_timeout() {
-        NeighbourError::TimedOut
-    } else if error.is_connect() {
-        NeighbourError::Connect
-    } else if error.is_builder() {
-        NeighbourError::Unsendable
-    } else {
-        NeighbourError::CutOff
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use prometheus_client::registry::Registry;
 
     use super::*;
@@ -486,16 +229,16 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    fn neighbour(settings: Settings) -> (Neighbour, Registry) {
+    fn neighbour(settings: NeighbourSettings) -> (Neighbour, Registry) {
         ::tests::install_tls_provider();
         let mut registry = Registry::default();
         let metrics = NeighbourMetrics::new(&mut registry);
-        let neighbour = Neighbour::new(Name::TenantService, settings, metrics);
+        let neighbour = Neighbour::new(NeighbourName::TenantService, settings, metrics);
         (neighbour.expect("a client"), registry)
     }
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> NeighbourSettings {
+        NeighbourSettings {
             connect_timeout: SOON,
             attempt_timeout: SOON,
             most_at_once: 4,
@@ -514,9 +257,9 @@ mod tests {
             traceparent: "00-1",
         };
         let classify = |answer: &Answer| match answer.status.as_u16() {
-            200 if answer.body.starts_with(b"{") => Class::Done(answer.body.clone()),
-            200 => Class::Transient(None),
-            _ => Class::of_failure(answer),
+            200 if answer.body.starts_with(b"{") => AnswerClass::Done(answer.body.clone()),
+            200 => AnswerClass::Transient(None),
+            _ => AnswerClass::of_failure(answer),
         };
         neighbour
             .call(trace, "1", within, |client| client.get(&url), classify)
@@ -562,7 +305,7 @@ mod tests {
             (Fault::Status(401), NeighbourError::Final { status: 401 }),
             (Fault::Status(302), NeighbourError::Final { status: 302 }),
         ] {
-            let (neighbour, _) = neighbour(Settings {
+            let (neighbour, _) = neighbour(NeighbourSettings {
                 attempt_timeout: if error == NeighbourError::TimedOut {
                     Duration::from_millis(300)
                 } else {
@@ -587,7 +330,7 @@ mod tests {
                 "1",
                 Duration::from_millis(50),
                 |client| client.get(&url),
-                |_| Class::Done(()),
+                |_| AnswerClass::Done(()),
             )
             .await;
         assert_eq!(seen, Err(NeighbourError::Connect));
@@ -617,38 +360,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_wait_that_is_asked_for_is_an_hour_at_most() {
-        let of = |value: &[u8]| {
-            let value = HeaderValue::from_bytes(value).expect("a value");
-            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]))
-        };
-        let soon = Some(Duration::from_secs(7));
-        assert_eq!(
-            (of(b"7"), of(b" 7 "), of(b"0")),
-            (soon, soon, Some(Duration::ZERO))
-        );
-        for long in [
-            "3601",
-            "9223372036854775807",
-            "18446744073709551615",
-            "99999999999999999999999999",
-            "Fri, 31 Dec 9999 23:59:59 GMT",
-        ] {
-            assert_eq!(of(long.as_bytes()), Some(LONGEST_WAIT), "{long}");
-        }
-        let past = of(b"Wed, 21 Oct 2015 07:28:00 GMT");
-        assert_eq!(past, Some(Duration::ZERO));
-        for nonsense in [&b""[..], b"-1", b"+7", b"1e9", b"7.5", b"soon", b"\xff"] {
-            assert_eq!(of(nonsense), None, "{nonsense:?}");
-        }
-        let mut several = HeaderMap::new();
-        for value in ["soon", "7", "99999999999999999999999999", "-1"] {
-            several.append(RETRY_AFTER, HeaderValue::from_static(value));
-        }
-        assert_eq!(retry_after(&several), Some(LONGEST_WAIT));
-    }
-
     #[tokio::test]
     async fn a_wait_that_no_clock_can_add_ends_the_call() {
         let server = Neighbours::start().await.expect("neighbours");
@@ -660,7 +371,7 @@ mod tests {
                 "",
                 SOON,
                 |client| client.get(&url),
-                |_| Class::<()>::Throttled(Some(Duration::MAX)),
+                |_| AnswerClass::<()>::Throttled(Some(Duration::MAX)),
             )
             .await;
         assert!(matches!(seen, Err(NeighbourError::Throttled { .. })));
@@ -669,7 +380,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_without_end_is_not_kept() {
         let server = Neighbours::start().await.expect("neighbours");
-        let (neighbour, _) = neighbour(Settings {
+        let (neighbour, _) = neighbour(NeighbourSettings {
             largest_answer_bytes: 10,
             ..settings()
         });
@@ -712,7 +423,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_calls_at_once_than_allowed() {
         let server = Neighbours::start().await.expect("neighbours");
-        let (neighbour, _) = neighbour(Settings {
+        let (neighbour, _) = neighbour(NeighbourSettings {
             most_at_once: 1,
             ..settings()
         });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use shared::tasks::Tasks;
 use tokio::time::Instant;
 
-use crate::ask::graph::{Asking, Graph};
+use crate::ask::graph::{Graph, GraphCall};
 use crate::ask::neighbour::Trace;
 use crate::ask::tenants::tokens::Tokens;
 use crate::item::event::channel::NumberProfile;
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(300);
 const MOST_REMEMBERED: usize = 100_000;
 
 #[derive(Debug, Clone)]
-struct Remembered {
+struct CachedProfile {
     profile: Option<Arc<NumberProfile>>,
     /// When it is looked up again.
     due: Instant,
@@ -31,7 +31,7 @@ struct Remembered {
 pub struct Numbers {
     graph: Arc<Graph>,
     tokens: Tokens,
-    remembered: Mutex<HashMap<String, Remembered>>,
+    remembered: Mutex<HashMap<String, CachedProfile>>,
     metrics: CacheMetrics,
     tasks: Tasks,
 }
@@ -66,7 +66,7 @@ impl Numbers {
             if remembered.len() < MOST_REMEMBERED {
                 let profile = profile.clone();
                 let due = now + PAUSE;
-                remembered.insert(number.to_owned(), Remembered { profile, due });
+                remembered.insert(number.to_owned(), CachedProfile { profile, due });
                 self.look_up(waba_id.to_owned(), number.to_owned());
             }
         }
@@ -86,20 +86,20 @@ impl Numbers {
                 let profile = Some(Arc::new(profile));
                 numbers
                     .remembered()
-                    .insert(number, Remembered { profile, due });
+                    .insert(number, CachedProfile { profile, due });
             }
         });
     }
 
     async fn ask(&self, waba_id: &str, number: &str) -> Option<NumberProfile> {
         let token = self.tokens.get(waba_id).await?;
-        let asking = Asking {
+        let call = GraphCall {
             token: &token,
             waba_id,
             phone_number_id: Some(number),
             trace: Trace::default(),
         };
-        match self.graph.number(number, asking).await {
+        match self.graph.number(number, call).await {
             Ok(profile) => Some(profile),
             Err(error) => {
                 tracing::debug!(waba_id, %error, "a number's profile can't be had now");
@@ -108,7 +108,7 @@ impl Numbers {
         }
     }
 
-    fn remembered(&self) -> MutexGuard<'_, HashMap<String, Remembered>> {
+    fn remembered(&self) -> MutexGuard<'_, HashMap<String, CachedProfile>> {
         self.remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

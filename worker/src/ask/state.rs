@@ -1,5 +1,5 @@
 //! The State Manager: what it knows of a conversation goes into a message's event, and of each
-//! published message it is told, through the later-list.
+//! published message it gets a post, through the later-list.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use shared::webhook::{Place, members, scalar, string};
 use url::Url;
 use uuid::Uuid;
 
-use crate::ask::neighbour::{Answer, Class, Neighbour, NeighbourError, Settings, Trace};
+use crate::ask::neighbour::{
+    Answer, AnswerClass, Neighbour, NeighbourError, NeighbourSettings, Trace,
+};
 use crate::item::customer::Customer;
 use crate::item::event::Timestamp;
 use crate::item::payload::{Payload, PayloadItem};
@@ -40,13 +42,13 @@ pub struct StateArgs {
 
 /// What an event says that lacks its conversation.
 pub const DEGRADED: &[&str] = &["state-manager"];
-/// Telling of one message, all attempts; what fails is tried again by the later-list.
+/// The post of one message, all attempts; what fails is tried again by the later-list.
 const POST_TIME: Duration = Duration::from_secs(3);
 const LARGEST_ANSWER_BYTES: usize = 64 * 1024;
 
 /// How the State Manager is called: each conversation in work may ask at once.
-pub fn settings(concurrency: usize) -> Settings {
-    Settings {
+pub fn settings(concurrency: usize) -> NeighbourSettings {
+    NeighbourSettings {
         connect_timeout: Duration::from_secs(1),
         attempt_timeout: Duration::from_secs(2),
         most_at_once: concurrency,
@@ -56,7 +58,7 @@ pub fn settings(concurrency: usize) -> Settings {
 
 /// What is known of a message's conversation.
 #[derive(Debug, Default)]
-pub struct Conversation {
+pub struct KnownConversation {
     /// A JSON object; `None` if there is none yet, or it can't be had.
     pub known: Option<Box<RawValue>>,
     /// What an event made with it lacks.
@@ -66,7 +68,7 @@ pub struct Conversation {
 /// The body of `POST /state/message`; idempotent by `eventId`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told<'a> {
+struct MessagePost<'a> {
     tenant_id: &'a str,
     event_id: Uuid,
     message_id: Option<&'a str>,
@@ -81,10 +83,10 @@ struct Told<'a> {
     correlation_id: &'a str,
 }
 
-/// What became of telling.
+/// What became of a post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Telling {
-    Taken,
+pub enum PostOutcome {
+    Accepted,
     /// It doesn't want this one, now or ever.
     Refused(u16),
 }
@@ -92,7 +94,7 @@ pub enum Telling {
 /// The State Manager.
 pub struct StateManager {
     neighbour: Neighbour,
-    told: Neighbour,
+    posts: Neighbour,
     url: Url,
     token: Option<Arc<Rotating<Secret>>>,
     deadline: Duration,
@@ -101,14 +103,14 @@ pub struct StateManager {
 impl StateManager {
     pub fn new(
         neighbour: Neighbour,
-        told: Neighbour,
+        posts: Neighbour,
         url: Url,
         token: Option<Arc<Rotating<Secret>>>,
         deadline: Duration,
     ) -> Self {
         Self {
             neighbour,
-            told,
+            posts,
             url,
             token,
             deadline,
@@ -121,17 +123,17 @@ impl StateManager {
         payload: &Payload,
         item: &PayloadItem,
         tenant: &Tenant,
-    ) -> Conversation {
+    ) -> KnownConversation {
         let customer = Customer::of(payload, item);
         let Some(customer_id) = customer.wa_id.as_ref().or(customer.user_id.as_ref()) else {
-            return Conversation::default();
+            return KnownConversation::default();
         };
         let number = item.phone_number_id.as_deref().unwrap_or_default();
         match self
             .mapping(customer_id, &tenant.id, number, trace(payload))
             .await
         {
-            Ok(known) => Conversation {
+            Ok(known) => KnownConversation {
                 known,
                 degraded: &[],
             },
@@ -142,7 +144,7 @@ impl StateManager {
                     %error,
                     "a message goes without its conversation: the State Manager"
                 );
-                Conversation {
+                KnownConversation {
                     known: None,
                     degraded: DEGRADED,
                 }
@@ -164,39 +166,45 @@ impl StateManager {
         let request = |client: &reqwest::Client| self.signed(client.get(url.clone()));
         let classify = |answer: &Answer| match answer.status.as_u16() {
             200 => match serde_json::from_slice::<Box<RawValue>>(&answer.body) {
-                Ok(known) if known.get().starts_with('{') => Class::Done(Some(known)),
-                Ok(_) | Err(_) => Class::Transient(None),
+                Ok(known) if known.get().starts_with('{') => AnswerClass::Done(Some(known)),
+                Ok(_) | Err(_) => AnswerClass::Transient(None),
             },
-            404 => Class::Done(None),
-            _ => Class::of_failure(answer),
+            404 => AnswerClass::Done(None),
+            _ => AnswerClass::of_failure(answer),
         };
         self.neighbour
             .call(trace, tenant_id, self.deadline, request, classify)
             .await
     }
 
-    /// Tells of one message of a tenant, with the body that [`told`] made.
+    /// Posts one message of a tenant, with the body that [`message_post`] made.
     ///
     /// # Errors
-    /// It can't be told now.
-    pub async fn tell(&self, tenant_id: &str, body: &str) -> Result<Telling, NeighbourError> {
+    /// It can't be posted now.
+    pub async fn post_message(
+        &self,
+        tenant_id: &str,
+        body: &str,
+    ) -> Result<PostOutcome, NeighbourError> {
         let url = self.path(&["state", "message"])?;
         let request = |client: &reqwest::Client| {
             let request = client.post(url.clone()).body(body.to_owned());
             self.signed(request.header("content-type", "application/json"))
         };
         let classify = |answer: &Answer| match answer.status.as_u16() {
-            200..=299 => Class::Done(Telling::Taken),
+            200..=299 => AnswerClass::Done(PostOutcome::Accepted),
             // It understood, and doesn't want it. A wrong token or a missing route is mended some day.
-            status @ (400 | 409 | 410 | 413 | 422) => Class::Done(Telling::Refused(status)),
-            _ => Class::of_failure(answer),
+            status @ (400 | 409 | 410 | 413 | 422) => {
+                AnswerClass::Done(PostOutcome::Refused(status))
+            }
+            _ => AnswerClass::of_failure(answer),
         };
         let correlation_id = correlation_id(body);
         let trace = Trace {
             correlation_id: &correlation_id,
             traceparent: "",
         };
-        self.told
+        self.posts
             .call(trace, tenant_id, POST_TIME, request, classify)
             .await
     }
@@ -228,14 +236,17 @@ fn trace(payload: &Payload) -> Trace<'_> {
 fn correlation_id(body: &str) -> String {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Part {
+    struct WithCorrelationId {
         correlation_id: String,
     }
-    serde_json::from_str(body).map_or_else(|_| String::new(), |part: Part| part.correlation_id)
+    serde_json::from_str(body).map_or_else(
+        |_| String::new(),
+        |part: WithCorrelationId| part.correlation_id,
+    )
 }
 
-/// What the State Manager is told of a published message; `None` of anything else.
-pub fn told(
+/// The post about a published message; `None` of anything else.
+pub fn message_post(
     payload: &Payload,
     item: &PayloadItem,
     tenant_id: &str,
@@ -247,7 +258,7 @@ pub fn told(
     }
     let customer = Customer::of(payload, item);
     let [kind, timestamp] = members(payload.raw(item), ["type", "timestamp"]).unwrap_or_default();
-    let told = Told {
+    let post = MessagePost {
         tenant_id,
         event_id,
         message_id: item.id.as_deref(),
@@ -261,7 +272,7 @@ pub fn told(
             .and_then(|seconds| Timestamp::of_seconds(&seconds)),
         correlation_id: &payload.entry.correlation_id,
     };
-    serde_json::to_string(&told).ok()
+    serde_json::to_string(&post).ok()
 }
 
 /// `conversationId` of what the State Manager knows.

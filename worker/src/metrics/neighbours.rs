@@ -12,23 +12,23 @@ use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::label_values;
 
-label_values!(Name, Outcome, To);
+label_values!(NeighbourName, AttemptOutcome, BreakerState);
 
 /// Buckets of the time calls take, in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
 
-/// Whom a call goes to.
+/// The service that a call goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
-pub enum Name {
+pub enum NeighbourName {
     TenantService,
     StateManager,
-    /// The State Manager again, for what it is told.
+    /// The State Manager again, for posts about messages.
     StateManagerMessages,
     Graph,
 }
 
-impl Name {
+impl NeighbourName {
     pub fn text(self) -> &'static str {
         self.into()
     }
@@ -36,7 +36,7 @@ impl Name {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-pub(crate) enum Outcome {
+pub(crate) enum AttemptOutcome {
     Done,
     Transient,
     Throttled,
@@ -51,44 +51,48 @@ pub(crate) enum Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Whom {
-    neighbour: Name,
+struct NeighbourLabels {
+    neighbour: NeighbourName,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Attempted {
-    neighbour: Name,
-    outcome: Outcome,
+struct AttemptLabels {
+    neighbour: NeighbourName,
+    outcome: AttemptOutcome,
 }
 
+/// What a breaker does with the next call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-pub(crate) enum To {
+pub enum BreakerState {
+    /// Lets the next call through.
     Closed = 0,
+    /// Lets it through if it is the only one.
     HalfOpen = 1,
+    /// Refuses it.
     Open = 2,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Transition {
-    neighbour: Name,
-    to: To,
+struct TransitionLabels {
+    neighbour: NeighbourName,
+    to: BreakerState,
 }
 
 /// What is counted of all neighbours.
 #[derive(Debug, Clone)]
 pub struct NeighbourMetrics {
-    attempts: Family<Attempted, Counter>,
-    took: Family<Whom, Histogram, fn() -> Histogram>,
-    state: Family<Whom, Gauge>,
-    transitions: Family<Transition, Counter>,
+    attempts: Family<AttemptLabels, Counter>,
+    durations: Family<NeighbourLabels, Histogram, fn() -> Histogram>,
+    state: Family<NeighbourLabels, Gauge>,
+    transitions: Family<TransitionLabels, Counter>,
 }
 
 impl Default for NeighbourMetrics {
     fn default() -> Self {
         Self {
             attempts: Family::default(),
-            took: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             state: Family::default(),
             transitions: Family::default(),
         }
@@ -107,7 +111,7 @@ impl NeighbourMetrics {
         registry.register(
             "neighbour_attempt_duration_seconds",
             "Time from a request to the end of its answer",
-            metrics.took.clone(),
+            metrics.durations.clone(),
         );
         registry.register(
             "breaker_state",
@@ -125,33 +129,38 @@ impl NeighbourMetrics {
 
 impl NeighbourMetrics {
     /// Makes the series of a neighbour.
-    pub(crate) fn create_known(&self, neighbour: Name) {
-        let whom = Whom { neighbour };
-        self.state.get_or_create(&whom).set(0);
-        drop(self.took.get_or_create(&whom));
-        for outcome in Outcome::iter() {
-            let labels = Attempted { neighbour, outcome };
+    pub(crate) fn create_known(&self, neighbour: NeighbourName) {
+        let labels = NeighbourLabels { neighbour };
+        self.state.get_or_create(&labels).set(0);
+        drop(self.durations.get_or_create(&labels));
+        for outcome in AttemptOutcome::iter() {
+            let labels = AttemptLabels { neighbour, outcome };
             drop(self.attempts.get_or_create(&labels));
         }
-        for to in To::iter() {
-            let labels = Transition { neighbour, to };
+        for to in BreakerState::iter() {
+            let labels = TransitionLabels { neighbour, to };
             drop(self.transitions.get_or_create(&labels));
         }
     }
-    pub(crate) fn attempted(&self, neighbour: Name, outcome: Outcome) {
-        let labels = Attempted { neighbour, outcome };
+
+    pub(crate) fn attempted(&self, neighbour: NeighbourName, outcome: AttemptOutcome) {
+        let labels = AttemptLabels { neighbour, outcome };
         self.attempts.get_or_create(&labels).inc();
     }
 
-    pub(crate) fn took(&self, neighbour: Name, took: Duration) {
-        let whom = Whom { neighbour };
-        self.took.get_or_create(&whom).observe(took.as_secs_f64());
+    pub(crate) fn attempt_took(&self, neighbour: NeighbourName, duration: Duration) {
+        let labels = NeighbourLabels { neighbour };
+        self.durations
+            .get_or_create(&labels)
+            .observe(duration.as_secs_f64());
     }
 
     /// The breaker changed.
-    pub(crate) fn breaker_is(&self, neighbour: Name, to: To) {
-        self.state.get_or_create(&Whom { neighbour }).set(to as i64);
-        let labels = Transition { neighbour, to };
+    pub(crate) fn breaker_is(&self, neighbour: NeighbourName, to: BreakerState) {
+        self.state
+            .get_or_create(&NeighbourLabels { neighbour })
+            .set(to as i64);
+        let labels = TransitionLabels { neighbour, to };
         self.transitions.get_or_create(&labels).inc();
     }
 }

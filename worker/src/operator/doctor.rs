@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::paper::{Paper, Tone};
 use super::{Deployment, Seen, look};
-use crate::ask::graph::{App, Asking, Graph, GraphError, Subscription};
+use crate::ask::graph::{Graph, GraphCall, GraphError, SubscribedApp, Subscription};
 use crate::ask::neighbour::{NeighbourError, Trace};
 use crate::ask::tenants::Tenants;
 use crate::ask::tenants::tokens::Tokens;
@@ -780,7 +780,7 @@ impl Neighbours<'_> {
                 "the Tenant Service must have one: no media can be fetched",
             );
         };
-        let asking = Asking {
+        let asking = GraphCall {
             token: &token,
             waba_id: account,
             phone_number_id: None,
@@ -829,7 +829,7 @@ impl Neighbours<'_> {
 fn subscription(
     name: &str,
     apps: &[Subscription],
-    own: Option<App>,
+    own: Option<SubscribedApp>,
     callback_url: Option<&Url>,
 ) -> Finding {
     const CHECK: &str = "account";

@@ -39,7 +39,7 @@ use self::refused_hosts::RefusedHosts;
 use self::safety::{AllowedHost, AllowedHosts};
 use self::transfer::Transfer;
 use self::verify::Declared;
-use crate::ask::graph::{Asking, Graph, MediaId, digest};
+use crate::ask::graph::{Graph, GraphCall, MediaId, digest};
 use crate::ask::neighbour::{Trace, USER_AGENT, retry_after};
 use crate::ask::tenants::tokens::Tokens;
 use crate::item::event::media::MediaRef;
@@ -395,10 +395,10 @@ impl Media {
                 ended => return ended,
             }
         }
-        let asking = asking(job, token);
+        let call = graph_call(job, token);
         let mut tries = 0;
         loop {
-            let info = self.graph.media(id, asking).await?;
+            let info = self.graph.media(id, call).await?;
             declared.sha256 = declared.sha256.or(info.sha256);
             declared.size_bytes = declared.size_bytes.or(info.size_bytes);
             declared.mime_type = declared.mime_type.or(info.mime_type);
@@ -456,7 +456,7 @@ impl Media {
                 Place::Free(key) => key,
             },
         };
-        self.graph.place(asking(job, token)).await?;
+        self.graph.place(graph_call(job, token)).await?;
         let began = Instant::now();
         let span = tracing::debug_span!("download", otel.kind = "client");
         let response = self.request(url, token).instrument(span).await?;
@@ -578,8 +578,8 @@ fn number(job: &Job) -> &str {
     job.phone_number_id.as_deref().unwrap_or("-")
 }
 
-fn asking<'a>(job: &'a Job, token: &'a Secret) -> Asking<'a> {
-    Asking {
+fn graph_call<'a>(job: &'a Job, token: &'a Secret) -> GraphCall<'a> {
+    GraphCall {
         token,
         waba_id: &job.waba_id,
         phone_number_id: job.phone_number_id.as_deref(),
@@ -590,7 +590,7 @@ fn asking<'a>(job: &'a Job, token: &'a Secret) -> Asking<'a> {
     }
 }
 
-/// Whether a fault may be the URL's alone, so that another one is worth asking for.
+/// Whether a fault may be the URL's alone, so that another one is worth call for.
 fn is_of_url(reason: Reason) -> bool {
     match reason {
         Reason::Token

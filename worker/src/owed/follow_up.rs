@@ -23,7 +23,7 @@ use crate::item::event::media::{MediaState, media_ref};
 use crate::item::event::{self, Known, RawObject};
 use crate::item::payload::{Payload, PayloadItem};
 use crate::item::tenant::Tenant;
-use crate::metrics::MediaStatus;
+use crate::metrics::MediaOutcome;
 use crate::out::media;
 use crate::out::media::outcome::{Fault, Next, Reason};
 use crate::out::media::{AskedBy, Job, Stored};
@@ -408,7 +408,7 @@ async fn end(
     let (state, status) = match &head.failed {
         Some(reason) => {
             let error = reason.clone();
-            (MediaState::Failed { error }, MediaStatus::Failed)
+            (MediaState::Failed { error }, MediaOutcome::Failed)
         }
         None => {
             let job = Arc::new(job(payload, item, &head.tenant_id).ok_or(NotYet::Unreadable)?);
@@ -417,7 +417,7 @@ async fn end(
                 Ok(ready) => {
                     let state = stored(work, &ready).await;
                     let state = state.map_err(|_| NotYet::Fault(Reason::Store.into()))?;
-                    (state, MediaStatus::Stored)
+                    (state, MediaOutcome::Stored)
                 }
                 Err(fault) => {
                     // One that panicked or began when it was younger couldn't judge its age.

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::ask::neighbour::NeighbourError;
-use crate::ask::state::Telling;
+use crate::ask::state::PostOutcome;
 use crate::context::Work;
 use crate::metrics::{StatePost, Uploaded};
 use crate::out::error::Reason;
@@ -224,12 +224,12 @@ async fn tell(work: &Work, id: &str, owed: &OwedState) -> Outcome {
     let Some(state) = &work.state else {
         return Outcome::Away;
     };
-    match state.tell(&owed.tenant_id, told).await {
-        Ok(Telling::Taken) => {
+    match state.post_message(&owed.tenant_id, told).await {
+        Ok(PostOutcome::Accepted) => {
             work.metrics.state_post(StatePost::Taken);
             Outcome::Done
         }
-        Ok(Telling::Refused(status)) => {
+        Ok(PostOutcome::Refused(status)) => {
             let correlation_id = correlation_id(told);
             tracing::error!(
                 piece = id,

@@ -292,7 +292,7 @@ impl Entry {
             let item = payload.items.get(n)?;
             let event_id = EventType::MessageReceived.id(item);
             let conversation_id = self.conversations.get(&n).map(String::as_str);
-            let told = state::told(payload, item, tenant_id, event_id, conversation_id)?;
+            let told = state::message_post(payload, item, tenant_id, event_id, conversation_id)?;
             Some(Owed::State(OwedState {
                 tenant_id: tenant_id.to_owned(),
                 told,

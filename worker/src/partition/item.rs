@@ -11,14 +11,14 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Span, field};
 
 use super::persist;
-use crate::ask::state::{self, Conversation};
+use crate::ask::state::{self, KnownConversation};
 use crate::context::Work;
 use crate::item::event::channel::NumberProfile;
 use crate::item::event::media::MediaState;
 use crate::item::event::{self, EventType, Known, RawObject};
 use crate::item::payload::{Payload, PayloadItem};
 use crate::item::tenant::Tenant;
-use crate::metrics::{MediaStatus, Took};
+use crate::metrics::{Latencies, MediaOutcome};
 use crate::out::error::{Decision, Failure};
 use crate::out::media::outcome::{Next, Said};
 use crate::out::media::{self, Flight, Stored};
@@ -144,12 +144,12 @@ impl RunningItem {
     fn after(&self, media: &OfMedia) -> Result<Option<OwedMedia>, Decision> {
         let status = match media {
             OfMedia::Nothing => return Ok(None),
-            OfMedia::Stored(_) => MediaStatus::Stored,
-            OfMedia::Said(Said::Failed(_)) => MediaStatus::Failed,
-            OfMedia::Said(Said::Pending) => MediaStatus::Pending,
+            OfMedia::Stored(_) => MediaOutcome::Stored,
+            OfMedia::Said(Said::Failed(_)) => MediaOutcome::Failed,
+            OfMedia::Said(Said::Pending) => MediaOutcome::Pending,
         };
         self.work.metrics.media_message(status);
-        if status != MediaStatus::Pending {
+        if status != MediaOutcome::Pending {
             return Ok(None);
         }
         let raw_object = self.raw_object.as_ref();
@@ -159,7 +159,7 @@ impl RunningItem {
     async fn once(
         &self,
         media: &OfMedia,
-        conversation: &mut Option<Conversation>,
+        conversation: &mut Option<KnownConversation>,
     ) -> Result<Turn, Failure> {
         let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
         if conversation.is_none() {
@@ -214,7 +214,7 @@ impl RunningItem {
         let live = [EventType::MessageReceived, EventType::StatusUpdated];
         let live = live.iter().any(|live| live.name() == kind);
         let received_at_ms = self.payload.entry.received_at_ms.max(0) as u64;
-        let took = Took {
+        let took = Latencies {
             here: self.read_at.elapsed(),
             whole: since(Duration::from_millis(received_at_ms)),
             since_meta: live.then(|| since(Duration::from_secs(occurred_at))),
@@ -229,14 +229,14 @@ impl RunningItem {
         self.work.numbers.known(&self.payload.entry.waba_id, id)
     }
 
-    async fn conversation(&self, item: &PayloadItem) -> Conversation {
+    async fn conversation(&self, item: &PayloadItem) -> KnownConversation {
         match &self.work.state {
             Some(state) if item.place == Place::Message => {
                 // Those who wait for it hold up nobody who needs none.
                 let _permit = self.work.state_permits.acquire().await;
                 state.conversation(&self.payload, item, &self.tenant).await
             }
-            Some(_) | None => Conversation::default(),
+            Some(_) | None => KnownConversation::default(),
         }
     }
 }

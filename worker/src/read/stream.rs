@@ -13,7 +13,7 @@ use shared::redis::{Connection, Redis};
 use shared::script::Script;
 use strum::{EnumString, IntoStaticStr};
 
-use crate::metrics::Waiting;
+use crate::metrics::Backlog;
 use crate::read::leases::Tenure;
 
 /// Most entries of one read.
@@ -655,7 +655,7 @@ impl Stream {
     ///
     /// # Errors
     /// A Redis command failed.
-    pub async fn waiting(&self, partition: u16) -> RedisResult<Waiting> {
+    pub async fn waiting(&self, partition: u16) -> RedisResult<Backlog> {
         let keys = [
             self.keys.stream(partition),
             self.keys.later(partition),
@@ -664,7 +664,7 @@ impl Stream {
         let call = self.scripts.waiting.call(keys).arg(GROUP);
         let (stream, later, later_media, pending, age_ms) =
             call.run(&mut self.connection.clone()).await?;
-        Ok(Waiting {
+        Ok(Backlog {
             stream,
             pending,
             later,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use shared::secrets::Secret;
 
-use super::service::Found;
+use super::service::TenantRecord;
 use crate::item::tenant::{Status, Tenant, Verdict};
 
 /// The tenants of a file, by business account.
@@ -18,7 +18,7 @@ impl Directory {
     /// # Errors
     /// What is wrong with it, without repeating any of it.
     pub fn parse(text: &Secret) -> Result<Self, String> {
-        let found: Vec<Found> = serde_json::from_str(text.expose()).map_err(|error| {
+        let found: Vec<TenantRecord> = serde_json::from_str(text.expose()).map_err(|error| {
             format!(
                 "is no JSON array of tenants: line {}, column {}",
                 error.line(),

@@ -11,7 +11,7 @@ const MOST: usize = 100_000;
 
 /// Something remembered.
 #[derive(Debug, Clone)]
-pub(super) struct Remembered<T> {
+pub(super) struct Cached<T> {
     pub value: T,
     pub fresh_until: Instant,
     /// Longer, while nothing better can be had.
@@ -19,16 +19,16 @@ pub(super) struct Remembered<T> {
     pub used: Instant,
 }
 
-pub(super) struct Memory<T>(Mutex<HashMap<String, Remembered<T>>>);
+pub(super) struct AccountCache<T>(Mutex<HashMap<String, Cached<T>>>);
 
-impl<T> Default for Memory<T> {
+impl<T> Default for AccountCache<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T: Clone> Memory<T> {
-    fn all(&self) -> MutexGuard<'_, HashMap<String, Remembered<T>>> {
+impl<T: Clone> AccountCache<T> {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Cached<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -47,7 +47,7 @@ impl<T: Clone> Memory<T> {
         (now < found.usable_until).then(|| found.value.clone())
     }
 
-    pub(super) fn insert(&self, waba_id: &str, remembered: Remembered<T>) {
+    pub(super) fn insert(&self, waba_id: &str, remembered: Cached<T>) {
         let mut all = self.all();
         if all.len() >= MOST && !all.contains_key(waba_id) {
             let now = Instant::now();
@@ -60,7 +60,7 @@ impl<T: Clone> Memory<T> {
             }
         }
         let used = all.get(waba_id).map_or(remembered.used, |old| old.used);
-        all.insert(waba_id.to_owned(), Remembered { used, ..remembered });
+        all.insert(waba_id.to_owned(), Cached { used, ..remembered });
     }
 
     /// What is out of date counts until `until` all the same.
@@ -70,7 +70,7 @@ impl<T: Clone> Memory<T> {
             Some(found) => found.fresh_until = found.fresh_until.max(until),
             None => {
                 drop(all);
-                let remembered = Remembered {
+                let remembered = Cached {
                     value: value.clone(),
                     fresh_until: until,
                     usable_until: until,
@@ -113,8 +113,8 @@ impl<T: Clone> Memory<T> {
 mod tests {
     use super::*;
 
-    fn remembered(fresh_until: Instant) -> Remembered<u8> {
-        Remembered {
+    fn remembered(fresh_until: Instant) -> Cached<u8> {
+        Cached {
             value: 1,
             fresh_until,
             usable_until: fresh_until,
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn it_never_holds_more_than_its_bound() {
-        let memory = Memory::default();
+        let memory = AccountCache::default();
         let late = Instant::now() + Duration::from_secs(60);
         for n in 0..MOST + 10 {
             memory.insert(&n.to_string(), remembered(late));
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn only_what_is_used_is_refreshed() {
-        let memory = Memory::default();
+        let memory = AccountCache::default();
         let now = Instant::now();
         let soon = Duration::from_secs(10);
         memory.insert("1", remembered(now + soon / 2));

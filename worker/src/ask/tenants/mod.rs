@@ -25,12 +25,12 @@ use shared::secrets::Rotating;
 use tokio::time::Instant;
 
 pub use file::Directory;
-use memory::{Memory, Remembered};
+use memory::{AccountCache, Cached};
 pub use seal::Keyring;
 pub use service::SETTINGS as SERVICE_SETTINGS;
-use service::{Found, Service};
+use service::{Service, TenantRecord};
 use tokens::TokenStore;
-use unusable::Unusable;
+use unusable::UnusableAccounts;
 
 use self::redis::{Copied, InRedis};
 use crate::ask::neighbour::{Neighbour, NeighbourError, Trace};
@@ -119,27 +119,27 @@ enum Need {
     Asked,
 }
 
-type Looked = Result<Verdict, NeighbourError>;
-type Flight = Shared<BoxFuture<'static, Looked>>;
-type Flights = HashMap<(String, Need), WeakShared<BoxFuture<'static, Looked>>>;
+type LookupResult = Result<Verdict, NeighbourError>;
+type Lookup = Shared<BoxFuture<'static, LookupResult>>;
+type Lookups = HashMap<(String, Need), WeakShared<BoxFuture<'static, LookupResult>>>;
 
-enum Source {
+enum TenantSource {
     Service(Box<Service>),
     File(Arc<Rotating<Directory>>),
 }
 
 /// Asks and remembers.
 pub struct Tenants {
-    source: Source,
+    source: TenantSource,
     ttl: Duration,
     stale_ttl: Duration,
-    memory: Memory<Verdict>,
+    memory: AccountCache<Verdict>,
     in_redis: InRedis,
     tokens: TokenStore,
-    flights: Mutex<Flights>,
+    flights: Mutex<Lookups>,
     /// Grows whenever an account is declared changed.
     changes: AtomicU64,
-    unusable: Unusable,
+    unusable: UnusableAccounts,
     /// Limits that Redis has not taken yet.
     untold_limits: Mutex<HashMap<String, Option<u32>>>,
     metrics: CacheMetrics,
@@ -154,11 +154,11 @@ impl Tenants {
         metrics: CacheMetrics,
     ) -> Self {
         let source = match &secrets.directory {
-            Some(file) => Source::File(file.clone()),
+            Some(file) => TenantSource::File(file.clone()),
             None => {
                 let url = args.tenant_service_url.clone();
                 let token = secrets.service_token.clone();
-                Source::Service(Box::new(Service::new(neighbour, url, token)))
+                TenantSource::Service(Box::new(Service::new(neighbour, url, token)))
             }
         };
         let in_redis = InRedis::new(connection, keys, args.tenant_stale_ttl);
@@ -172,12 +172,12 @@ impl Tenants {
             source,
             ttl: args.tenant_cache_ttl,
             stale_ttl: args.tenant_stale_ttl,
-            memory: Memory::default(),
+            memory: AccountCache::default(),
             in_redis,
             tokens,
             flights: Mutex::default(),
             changes: AtomicU64::new(0),
-            unusable: Unusable::default(),
+            unusable: UnusableAccounts::default(),
             untold_limits: Mutex::default(),
             metrics,
         }
@@ -185,7 +185,7 @@ impl Tenants {
 
     /// What is remembered of an account, if it is up to date.
     pub fn remembered(&self, waba_id: &str) -> Option<Verdict> {
-        if let Source::File(directory) = &self.source {
+        if let TenantSource::File(directory) = &self.source {
             return Some(directory.current().verdict(waba_id));
         }
         let found = self.memory.fresh(waba_id, Instant::now());
@@ -196,8 +196,8 @@ impl Tenants {
     /// Whether what is remembered of an account is up to date.
     pub fn knows(&self, waba_id: &str) -> bool {
         let knows = match &self.source {
-            Source::File(_) => true,
-            Source::Service(_) => self.memory.fresh(waba_id, Instant::now()).is_some(),
+            TenantSource::File(_) => true,
+            TenantSource::Service(_) => self.memory.fresh(waba_id, Instant::now()).is_some(),
         };
         if !knows {
             self.metrics.count(Cache::Tenant, false);
@@ -228,14 +228,19 @@ impl Tenants {
     }
 
     /// One lookup, together with all others of the same account.
-    async fn look_up(self: &Arc<Self>, waba_id: &str, need: Need, trace: Trace<'_>) -> Looked {
-        if let Source::File(directory) = &self.source {
+    async fn look_up(
+        self: &Arc<Self>,
+        waba_id: &str,
+        need: Need,
+        trace: Trace<'_>,
+    ) -> LookupResult {
+        if let TenantSource::File(directory) = &self.source {
             return Ok(directory.current().verdict(waba_id));
         }
         self.flight(waba_id, need, trace).await
     }
 
-    fn flight(self: &Arc<Self>, waba_id: &str, need: Need, trace: Trace<'_>) -> Flight {
+    fn flight(self: &Arc<Self>, waba_id: &str, need: Need, trace: Trace<'_>) -> Lookup {
         let mut flights = self.flights();
         let key = (waba_id.to_owned(), need);
         if let Some(flight) = flights.get(&key).and_then(WeakShared::upgrade) {
@@ -266,12 +271,12 @@ impl Tenants {
         flight
     }
 
-    fn flights(&self) -> std::sync::MutexGuard<'_, Flights> {
+    fn flights(&self) -> std::sync::MutexGuard<'_, Lookups> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look(&self, waba_id: &str, need: Need, trace: Trace<'_>) -> Looked {
-        let Source::Service(service) = &self.source else {
+    async fn look(&self, waba_id: &str, need: Need, trace: Trace<'_>) -> LookupResult {
+        let TenantSource::Service(service) = &self.source else {
             return Ok(Verdict::Unknown);
         };
         let changes = self.changes.load(Ordering::Acquire);
@@ -349,7 +354,7 @@ impl Tenants {
         })
     }
 
-    async fn found(&self, waba_id: &str, found: Option<Found>, changes: u64) -> Verdict {
+    async fn found(&self, waba_id: &str, found: Option<TenantRecord>, changes: u64) -> Verdict {
         self.unusable.forget(waba_id);
         let (tenant, token) = found.map_or((None, None), |it| (Some(it.tenant), it.token));
         let copied = Copied::now(tenant);
@@ -407,7 +412,7 @@ impl Tenants {
             usable_for = fresh_for;
         }
         let now = Instant::now();
-        let remembered = Remembered {
+        let remembered = Cached {
             value: verdict.clone(),
             fresh_until: now + fresh_for,
             usable_until: now + usable_for,

@@ -7,11 +7,13 @@ use serde::{Deserialize, Deserializer};
 use shared::secrets::{Rotating, Secret};
 use url::Url;
 
-use crate::ask::neighbour::{Answer, Class, Neighbour, NeighbourError, Settings, Trace};
+use crate::ask::neighbour::{
+    Answer, AnswerClass, Neighbour, NeighbourError, NeighbourSettings, Trace,
+};
 use crate::item::tenant::{Status, Tenant};
 
 /// How the Tenant Service is called.
-pub const SETTINGS: Settings = Settings {
+pub const SETTINGS: NeighbourSettings = NeighbourSettings {
     connect_timeout: Duration::from_secs(1),
     attempt_timeout: Duration::from_secs(2),
     most_at_once: 32,
@@ -20,7 +22,7 @@ pub const SETTINGS: Settings = Settings {
 
 /// A tenant as the Tenant Service describes it, or the file that stands for it.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Found {
+pub(super) struct TenantRecord {
     #[serde(flatten)]
     pub tenant: Tenant,
     #[serde(rename = "businessAccountId", default)]
@@ -59,7 +61,7 @@ impl Service {
         waba_id: &str,
         within: Duration,
         trace: Trace<'_>,
-    ) -> Result<Option<Found>, NeighbourError> {
+    ) -> Result<Option<TenantRecord>, NeighbourError> {
         let mut url = self.url.clone();
         url.path_segments_mut()
             .map_err(|()| NeighbourError::Unsendable)?
@@ -73,15 +75,15 @@ impl Service {
             }
         };
         let classify = |answer: &Answer| match answer.status.as_u16() {
-            200 => match serde_json::from_slice::<Found>(&answer.body) {
-                Ok(found) if found.is_of(waba_id) => Class::Done(Some(found)),
+            200 => match serde_json::from_slice::<TenantRecord>(&answer.body) {
+                Ok(found) if found.is_of(waba_id) => AnswerClass::Done(Some(found)),
                 // Of the wrong shape, or another account's: no fault of the accounts beside it.
-                Ok(_) | Err(_) => Class::Unusable,
+                Ok(_) | Err(_) => AnswerClass::Unusable,
             },
-            404 => Class::Done(None),
+            404 => AnswerClass::Done(None),
             // It answers, but not about this account.
-            400 | 410 | 422 => Class::Unusable,
-            _ => Class::of_failure(answer),
+            400 | 410 | 422 => AnswerClass::Unusable,
+            _ => AnswerClass::of_failure(answer),
         };
         let asked = self
             .neighbour
@@ -100,7 +102,7 @@ impl Service {
     }
 }
 
-impl Found {
+impl TenantRecord {
     fn is_of(&self, waba_id: &str) -> bool {
         let other = self
             .waba_id

@@ -9,9 +9,9 @@ use futures::future::WeakShared;
 use shared::secrets::{Rotating, Secret};
 use tokio::time::Instant;
 
-use super::memory::{Memory, Remembered};
+use super::memory::{AccountCache, Cached};
 use super::redis::InRedis;
-use super::{Keyring, Need, Source, Tenants, Verdict};
+use super::{Keyring, Need, TenantSource, Tenants, Verdict};
 use crate::ask::neighbour::Trace;
 use crate::metrics::{Cache, CacheMetrics};
 
@@ -21,18 +21,18 @@ const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 const MOST_REFUSALS: usize = 10_000;
 
 pub(super) struct TokenStore {
-    memory: Memory<Arc<Secret>>,
+    memory: AccountCache<Arc<Secret>>,
     in_redis: InRedis,
     keys: Option<Arc<Rotating<Keyring>>>,
     ttl: Duration,
-    refusals: Mutex<HashMap<String, Refusal>>,
+    refusals: Mutex<HashMap<String, RefusedToken>>,
     /// Accounts whose tenant has no token, and when that was said.
     missing: Mutex<HashMap<String, Instant>>,
     metrics: CacheMetrics,
 }
 
 /// The Graph API refused an account's token.
-struct Refusal {
+struct RefusedToken {
     /// `None` once there is another token.
     token: Option<Secret>,
     /// When the Tenant Service was asked because of it.
@@ -47,7 +47,7 @@ impl TokenStore {
         metrics: CacheMetrics,
     ) -> Self {
         Self {
-            memory: Memory::default(),
+            memory: AccountCache::default(),
             in_redis,
             keys,
             ttl,
@@ -78,7 +78,7 @@ impl TokenStore {
 
     fn remember(&self, waba_id: &str, token: Secret, ttl: Duration) {
         let now = Instant::now();
-        let remembered = Remembered {
+        let remembered = Cached {
             value: Arc::new(token),
             fresh_until: now + ttl,
             usable_until: now + ttl,
@@ -158,7 +158,7 @@ impl TokenStore {
             }
             let before = refusals.get(waba_id).map(|refusal| refusal.asked);
             let before = before.filter(|asked| now.duration_since(*asked) < REFUSAL_PAUSE);
-            let refusal = Refusal {
+            let refusal = RefusedToken {
                 token: Some(token.clone()),
                 asked: before.unwrap_or(now),
             };
@@ -183,7 +183,7 @@ impl TokenStore {
     }
 
     /// Looks at the refusals, or changes them, and tells how many there are.
-    fn refused<T>(&self, change: impl FnOnce(&mut HashMap<String, Refusal>) -> T) -> T {
+    fn refused<T>(&self, change: impl FnOnce(&mut HashMap<String, RefusedToken>) -> T) -> T {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut refusals);
         let refused = refusals.values().filter(|refusal| refusal.token.is_some());
@@ -205,7 +205,7 @@ impl Tokens {
     /// less than a minute ago, or nobody can be asked now.
     pub async fn get(&self, waba_id: &str) -> Option<Arc<Secret>> {
         let (tenants, store) = (&self.0, &self.0.tokens);
-        if let Source::File(directory) = &tenants.source {
+        if let TenantSource::File(directory) = &tenants.source {
             let token = directory.current().token(waba_id)?;
             return store.is_welcome(waba_id, &token).then(|| Arc::new(token));
         }
@@ -249,7 +249,7 @@ impl Tokens {
             return other;
         }
         let may_ask = store.note_refused(waba_id, token);
-        if let Source::File(directory) = &tenants.source {
+        if let TenantSource::File(directory) = &tenants.source {
             let other = directory.current().token(waba_id)?;
             return store.is_welcome(waba_id, &other).then(|| Arc::new(other));
         }

@@ -19,9 +19,9 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Since when.
 #[derive(Debug, Default)]
-pub(super) struct Unusable(Mutex<HashMap<String, Instant>>);
+pub(super) struct UnusableAccounts(Mutex<HashMap<String, Instant>>);
 
-impl Unusable {
+impl UnusableAccounts {
     fn all(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

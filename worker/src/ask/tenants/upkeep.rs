@@ -10,7 +10,7 @@ use shared::secrets::Rotating;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Directory, Need, REFRESHED_PART, Source, Tenants};
+use super::{Directory, Need, REFRESHED_PART, TenantSource, Tenants};
 use crate::ask::neighbour::Trace;
 use crate::retry::Backoff;
 
@@ -93,7 +93,7 @@ impl Tenants {
 /// Loads the accounts seen last, and refreshes what is used before it runs out, until `stop`. Of a
 /// file, lets ingress know the limits.
 pub async fn keep_warm(tenants: Arc<Tenants>, stop: CancellationToken) {
-    if let Source::File(file) = &tenants.source {
+    if let TenantSource::File(file) = &tenants.source {
         stop.run_until_cancelled(tell_limits(&tenants, file)).await;
         return;
     }
