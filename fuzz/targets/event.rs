@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use shared::entry::StreamEntry;
 use shared::webhook;
-use worker::item::event::{self, Known};
+use worker::item::event::{self, EventContext};
 use worker::item::payload::Payload;
 use worker::item::tenant::Tenant;
 
@@ -61,7 +61,7 @@ fuzz_target!(|data: &[u8]| {
         ..Tenant::default()
     };
     for item in &payload.items {
-        let event = event::event(&payload, item, &Known::of(&tenant)).expect("an event");
+        let event = event::event(&payload, item, &EventContext::of(&tenant)).expect("an event");
         let words = event.routing_key.split('.').count();
         assert!(words == 3 && event.routing_key.len() <= 255, "{}", event.routing_key);
         let tree: Value = serde_json::from_slice(&event.body).expect("JSON");

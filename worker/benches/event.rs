@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use divan::{Bencher, black_box};
 use shared::entry::StreamEntry;
-use worker::item::event::{Known, RawObject, event};
+use worker::item::event::{EventContext, RawObject, event};
 use worker::item::payload::Payload;
 use worker::item::tenant::Tenant;
 
@@ -62,9 +62,9 @@ fn open_and_make_event(bencher: Bencher<'_, '_>, name: &str) {
     };
     bencher.with_inputs(|| entry(body)).bench_values(|entry| {
         let payload = Payload::open(entry).expect("a webhook");
-        let known = Known {
+        let known = EventContext {
             raw_object: Some(&raw_object),
-            ..Known::of(&tenant)
+            ..EventContext::of(&tenant)
         };
         event(&payload, &payload.items[0], &known)
             .expect("an event")

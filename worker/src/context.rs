@@ -11,7 +11,7 @@ use crate::ask::state::StateManager;
 use crate::ask::tenants::Tenants;
 use crate::item::traffic::Traffic;
 use crate::metrics::Metrics;
-use crate::out::media::Media;
+use crate::out::media::MediaFetcher;
 use crate::out::publisher::Publisher;
 use crate::out::store::Store;
 use crate::read::lanes::LaneHasher;
@@ -25,7 +25,7 @@ pub struct Work {
     pub state: Option<StateManager>,
     pub publisher: Publisher,
     pub store: Arc<Store>,
-    pub media: Arc<Media>,
+    pub media: Arc<MediaFetcher>,
     pub numbers: Arc<Numbers>,
     pub metrics: Metrics,
     pub traffic: Arc<Traffic>,

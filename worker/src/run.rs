@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::operator::presign;
 use crate::out::error::Reason;
 use crate::out::media::refused_hosts::RefusedHosts;
-use crate::out::media::{Media, MediaParts};
+use crate::out::media::{MediaFetcher, MediaParts};
 use crate::out::publisher::Publisher;
 use crate::out::store::Store;
 use crate::owed::readmit::Readmit;
@@ -200,7 +200,7 @@ async fn work(
         metrics.caches.clone(),
         background.clone(),
     );
-    let media = Arc::new(Media::new(
+    let media = Arc::new(MediaFetcher::new(
         &config.media,
         MediaParts {
             graph: graph.clone(),

@@ -9,7 +9,7 @@ use serde_json::json;
 use shared::keys::{GROUP, Keys};
 use tests::servers::{Redis, RedisOptions};
 use worker::cli::Cli;
-use worker::out::store::{Kept, Store};
+use worker::out::store::{Store, StoredObject};
 use worker::owed::readmit::{MOST_UNREAD, PutBack, Readmit, Returning, returning};
 
 const WABA: &str = "102290129340398";
@@ -89,7 +89,7 @@ fn object(name: &str) -> Returning {
     let change = json!({"field": "messages", "value": value});
     let body = json!({"object": "whatsapp_business_account",
         "entry": [{"id": WABA, "changes": [change]}]});
-    let kept = Kept {
+    let kept = StoredObject {
         described: BTreeMap::new(),
         body: body.to_string().into(),
     };

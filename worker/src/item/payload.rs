@@ -16,7 +16,7 @@ pub struct Payload {
     pub entry: StreamEntry,
     /// All items of the body, fresh or not, in the order of their numbers.
     pub items: Vec<PayloadItem>,
-    changes: Vec<Change>,
+    changes: Vec<ChangeContext>,
 }
 
 /// One item of a body.
@@ -33,7 +33,7 @@ pub struct PayloadItem {
 
 /// What the items of one change share.
 #[derive(Debug, Default)]
-pub struct Change {
+pub struct ChangeContext {
     pub display_phone_number: Option<String>,
     pub contacts: Vec<Contact>,
     /// `entry[].time`, as sent.
@@ -42,7 +42,7 @@ pub struct Change {
     value: Range<usize>,
     conversation_context: Option<Range<usize>>,
     /// Members beside the items that nothing here reads, by their path.
-    beside: Vec<(String, Range<usize>)>,
+    other_members: Vec<(String, Range<usize>)>,
     /// Of `history`, in the order of the body.
     threads: Vec<Thread>,
 }
@@ -93,7 +93,7 @@ impl Payload {
     }
 
     /// The change that the item is part of.
-    pub fn change(&self, item: &PayloadItem) -> &Change {
+    pub fn change(&self, item: &PayloadItem) -> &ChangeContext {
         &self.changes[item.change]
     }
 
@@ -115,9 +115,12 @@ impl Payload {
     }
 
     /// What else stands beside the items of a change, by its path in the value.
-    pub fn beside(&self, item: &PayloadItem) -> impl Iterator<Item = (Cow<'_, str>, &RawValue)> {
-        let beside = self.change(item).beside.iter();
-        beside.map(|(path, range)| (Cow::Borrowed(path.as_str()), self.json(range)))
+    pub fn other_members(
+        &self,
+        item: &PayloadItem,
+    ) -> impl Iterator<Item = (Cow<'_, str>, &RawValue)> {
+        let members = self.change(item).other_members.iter();
+        members.map(|(path, range)| (Cow::Borrowed(path.as_str()), self.json(range)))
     }
 
     /// A contact that has more than [`Contact`] holds.
@@ -146,10 +149,10 @@ impl Payload {
     }
 }
 
-fn read(body: &[u8]) -> Result<(Vec<PayloadItem>, Vec<Change>), UnreadableBody> {
+fn read(body: &[u8]) -> Result<(Vec<PayloadItem>, Vec<ChangeContext>), UnreadableBody> {
     let webhook = webhook::read(body)?;
     let mut items = Vec::new();
-    let mut changes: Vec<Change> = Vec::new();
+    let mut changes: Vec<ChangeContext> = Vec::new();
     let mut last_value: Option<Range<usize>> = None;
     for entry in webhook.entries {
         let entry_time = members(entry.raw, ["time"]).and_then(|[time]| scalar(time?));
@@ -192,10 +195,10 @@ fn lists(field: &str) -> &'static [&'static str] {
     }
 }
 
-fn change(body: &[u8], item: &Item<'_>) -> Change {
-    let mut change = Change {
+fn change(body: &[u8], item: &Item<'_>) -> ChangeContext {
+    let mut change = ChangeContext {
         value: range(body, item.value),
-        ..Change::default()
+        ..ChangeContext::default()
     };
     // Where the value itself is the item, nothing stands beside it.
     let whole = matches!(item.place, Place::Change | Place::ValueErrors);
@@ -227,15 +230,16 @@ fn change(body: &[u8], item: &Item<'_>) -> Change {
             (list, field) if lists(field).contains(&list) && elements(member).is_some() => continue,
             _ => {}
         }
-        change.add_beside(body, &name, member);
+        change.add_other_member(body, &name, member);
     }
     change
 }
 
-impl Change {
-    fn add_beside(&mut self, body: &[u8], path: &str, member: &RawValue) {
+impl ChangeContext {
+    fn add_other_member(&mut self, body: &[u8], path: &str, member: &RawValue) {
         if !matches!(member.get(), "null" | "[]" | "{}") {
-            self.beside.push((path.to_owned(), range(body, member)));
+            self.other_members
+                .push((path.to_owned(), range(body, member)));
         }
     }
 
@@ -257,7 +261,7 @@ impl Change {
                 _ => false,
             };
             if !read {
-                self.add_beside(body, &format!("standby.{name}"), member);
+                self.add_other_member(body, &format!("standby.{name}"), member);
             }
         }
     }
@@ -274,7 +278,7 @@ impl Change {
             }
             for (name, member) in all_members(chunk).unwrap_or_default() {
                 if !matches!(&*name, "metadata" | "threads") {
-                    self.add_beside(body, &format!("history.{name}"), member);
+                    self.add_other_member(body, &format!("history.{name}"), member);
                 }
             }
         }
@@ -296,7 +300,7 @@ impl Change {
         }
         for (name, member) in all_members(raw).unwrap_or_default() {
             if !matches!(&*name, "id" | "context" | "messages") {
-                self.add_beside(body, &format!("history.threads.{name}"), member);
+                self.add_other_member(body, &format!("history.threads.{name}"), member);
             }
         }
     }

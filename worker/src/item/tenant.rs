@@ -13,7 +13,7 @@ pub struct Tenant {
     #[serde(default)]
     pub name: Option<String>,
     #[serde(default)]
-    pub status: Status,
+    pub status: TenantStatus,
     /// Webhooks per minute and account, instead of the limit that ingress is set to.
     #[serde(default)]
     pub rate_limit_per_minute: Option<u32>,
@@ -21,7 +21,7 @@ pub struct Tenant {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum TenantStatus {
     #[default]
     Active,
     Suspended,
@@ -29,7 +29,7 @@ pub enum Status {
     Other,
 }
 
-impl<'de> Deserialize<'de> for Status {
+impl<'de> Deserialize<'de> for TenantStatus {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let status = serde_json::Value::deserialize(deserializer)?;
         Ok(match status.as_str() {
@@ -54,8 +54,8 @@ impl Verdict {
     pub(crate) fn of(tenant: Option<Tenant>) -> Self {
         match tenant.map(Arc::new) {
             Some(tenant) => match tenant.status {
-                Status::Active => Self::Active(tenant),
-                Status::Suspended | Status::Other => Self::Suspended(tenant),
+                TenantStatus::Active => Self::Active(tenant),
+                TenantStatus::Suspended | TenantStatus::Other => Self::Suspended(tenant),
             },
             None => Self::Unknown,
         }

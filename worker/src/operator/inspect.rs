@@ -13,8 +13,8 @@ use shared::keys::GROUP;
 use shared::script::Script;
 use url::Url;
 
-use super::paper::{Paper, Progress, Tone, row, short};
-use super::{Deployment, Seen, locate, look};
+use super::output::{Output, ProgressLine, Style, row, short};
+use super::{Deployment, Section, locate, within};
 use crate::config::Config;
 use crate::out::store::{Bucket, Store};
 use crate::out::topology;
@@ -62,20 +62,20 @@ pub struct InspectArgs {
 #[serde(rename_all = "camelCase")]
 struct Inspection {
     partition_count: Option<u16>,
-    partitions: Seen<Vec<Partition>>,
+    partitions: Section<Vec<PartitionReport>>,
     /// Ids of those that live.
-    workers: Seen<Vec<String>>,
-    queues: Seen<Vec<Queue>>,
-    spool: Seen<Spool>,
-    failed: Seen<Failed>,
-    accounts: Seen<Accounts>,
+    workers: Section<Vec<String>>,
+    queues: Section<Vec<QueueReport>>,
+    spool: Section<SpoolReport>,
+    failed: Section<FailedReport>,
+    accounts: Section<AccountsReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    metrics: Vec<OfWorker>,
+    metrics: Vec<WorkerReport>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Partition {
+struct PartitionReport {
     partition: u16,
     length: u64,
     pending: u64,
@@ -90,15 +90,15 @@ struct Partition {
 }
 
 #[derive(Debug, Serialize)]
-struct Queue {
+struct QueueReport {
     name: String,
     #[serde(flatten)]
-    counts: Seen<topology::Counts>,
+    counts: Section<topology::QueueCounts>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Spool {
+struct SpoolReport {
     objects: usize,
     /// There are more.
     at_least: bool,
@@ -106,7 +106,7 @@ struct Spool {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Failed {
+struct FailedReport {
     objects: usize,
     /// There are more.
     at_least: bool,
@@ -117,7 +117,7 @@ struct Failed {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Accounts {
+struct AccountsReport {
     seen: usize,
     /// Of these the last ones were looked for in the caches.
     looked_for: usize,
@@ -136,10 +136,10 @@ struct WithoutTenant {
 }
 
 #[derive(Debug, Serialize)]
-struct OfWorker {
+struct WorkerReport {
     worker: String,
     #[serde(flatten)]
-    seen: Seen<WorkerMetrics>,
+    metrics: Section<WorkerMetrics>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -159,28 +159,28 @@ pub async fn run(config: &Config, args: &InspectArgs) -> anyhow::Result<()> {
     if let Some(message_id) = &args.message_id {
         return locate::run(&deployment, message_id, args).await;
     }
-    let seen = inspect(&deployment, args).await;
-    let mut paper = Paper::new();
+    let report = inspect(&deployment, args).await;
+    let mut output = Output::new();
     if args.json {
-        paper.json(&seen)?;
+        output.json(&report)?;
     } else {
-        write(&mut paper, &seen);
+        write(&mut output, &report);
     }
-    Ok(paper.show()?)
+    Ok(output.show()?)
 }
 
 async fn inspect(deployment: &Deployment, args: &InspectArgs) -> Inspection {
     let (partitions, workers, queues, spool, failed, accounts) = tokio::join!(
-        look(LIMIT, partitions(deployment)),
-        look(LIMIT, workers(deployment)),
-        look(LIMIT, queues(deployment)),
-        look(LISTING_LIMIT, spool(&deployment.store)),
-        look(LISTING_LIMIT, failed(&deployment.store)),
-        look(LIMIT, accounts(deployment)),
+        within(LIMIT, partitions(deployment)),
+        within(LIMIT, workers(deployment)),
+        within(LIMIT, queues(deployment)),
+        within(LISTING_LIMIT, spool(&deployment.store)),
+        within(LISTING_LIMIT, failed(&deployment.store)),
+        within(LIMIT, accounts(deployment)),
     );
-    let asked = args.worker_url.iter().map(async |url| OfWorker {
+    let asked = args.worker_url.iter().map(async |url| WorkerReport {
         worker: url.to_string(),
-        seen: look(LIMIT, metrics(url)).await,
+        metrics: within(LIMIT, metrics(url)).await,
     });
     Inspection {
         partition_count: deployment.stored_partitions,
@@ -194,20 +194,20 @@ async fn inspect(deployment: &Deployment, args: &InspectArgs) -> Inspection {
     }
 }
 
-async fn partitions(deployment: &Deployment) -> anyhow::Result<Vec<Partition>> {
+async fn partitions(deployment: &Deployment) -> anyhow::Result<Vec<PartitionReport>> {
     let script = Script::new(include_str!("../lua/look.lua"));
     let all = stream::iter(0..deployment.keys.partitions());
-    let looked = all.map(|n| partition(deployment, &script, n));
-    let looked: RedisResult<Vec<_>> = looked.buffered(AT_ONCE).try_collect().await;
-    looked.context("Redis")
+    let reports = all.map(|n| partition(deployment, &script, n));
+    let reports: RedisResult<Vec<_>> = reports.buffered(AT_ONCE).try_collect().await;
+    reports.context("Redis")
 }
 
 async fn partition(
     deployment: &Deployment,
     script: &Script,
     partition: u16,
-) -> RedisResult<Partition> {
-    type Answer = (u64, u64, String, u64, String, u64, u64, Vec<(String, u64)>);
+) -> RedisResult<PartitionReport> {
+    type PartitionReply = (u64, u64, String, u64, String, u64, u64, Vec<(String, u64)>);
     let keys = &deployment.keys;
     let call = script.call([
         keys.stream(partition),
@@ -216,10 +216,10 @@ async fn partition(
         keys.lease(partition),
     ]);
     let call = call.arg(GROUP).arg(MOST_PIECES).arg(MOST_PIECE_BYTES);
-    let (length, pending, oldest, now, owner, later, later_media, kinds): Answer =
+    let (length, pending, oldest, now, owner, later, later_media, kinds): PartitionReply =
         call.run(&mut deployment.connection.clone()).await?;
     let taken_at: Option<u64> = oldest.split('-').next().and_then(|ms| ms.parse().ok());
-    Ok(Partition {
+    Ok(PartitionReport {
         partition,
         length,
         pending,
@@ -240,18 +240,18 @@ async fn workers(deployment: &Deployment) -> anyhow::Result<Vec<String>> {
     deployment.live_workers().await.context("Redis")
 }
 
-async fn queues(deployment: &Deployment) -> anyhow::Result<Vec<Queue>> {
+async fn queues(deployment: &Deployment) -> anyhow::Result<Vec<QueueReport>> {
     let url = deployment.secrets.amqp.current();
     let properties = ConnectionProperties::default();
     let connection = lapin::Connection::connect(url.expose(), properties);
     let connection = connection.await.context("RabbitMQ")?;
     let counted = topology::counts(&connection).await;
     drop(connection.close(200, "done".into()).await);
-    let queues = counted.into_iter().map(|(name, counts)| Queue {
+    let queues = counted.into_iter().map(|(name, counts)| QueueReport {
         name,
         counts: match counts {
-            Ok(counts) => Seen::Known(counts),
-            Err(error) => Seen::Unknown {
+            Ok(counts) => Section::Known(counts),
+            Err(error) => Section::Unknown {
                 unknown: error.to_string(),
             },
         },
@@ -259,22 +259,22 @@ async fn queues(deployment: &Deployment) -> anyhow::Result<Vec<Queue>> {
     Ok(queues.collect())
 }
 
-async fn spool(store: &Store) -> anyhow::Result<Spool> {
+async fn spool(store: &Store) -> anyhow::Result<SpoolReport> {
     let listed = store.listed(Bucket::Webhooks, "spool");
     let keys: Vec<String> = listed.take(MOST_SPOOLED + 1).try_collect().await?;
-    Ok(Spool {
+    Ok(SpoolReport {
         objects: keys.len().min(MOST_SPOOLED),
         at_least: keys.len() > MOST_SPOOLED,
     })
 }
 
-async fn failed(store: &Store) -> anyhow::Result<Failed> {
+async fn failed(store: &Store) -> anyhow::Result<FailedReport> {
     let listed = store.listed(Bucket::Webhooks, "failed");
     let mut keys: Vec<String> = listed.take(MOST_FAILED + 1).try_collect().await?;
     let at_least = keys.len() > MOST_FAILED;
     keys.truncate(MOST_FAILED);
     let looked_at = keys.len().min(MOST_REASONS);
-    let mut progress = Progress::new("reasons of the failed store");
+    let mut progress = ProgressLine::new("reasons of the failed store");
     let mut by_reason = BTreeMap::new();
     let reasons = stream::iter(&keys[..looked_at]).map(async |key| {
         let described = store.described(key).await.unwrap_or_default();
@@ -286,7 +286,7 @@ async fn failed(store: &Store) -> anyhow::Result<Failed> {
         *by_reason.entry(reason).or_default() += 1;
         progress.at(n + 1, Some(looked_at));
     }
-    Ok(Failed {
+    Ok(FailedReport {
         objects: keys.len(),
         at_least,
         looked_at,
@@ -294,7 +294,7 @@ async fn failed(store: &Store) -> anyhow::Result<Failed> {
     })
 }
 
-async fn accounts(deployment: &Deployment) -> anyhow::Result<Accounts> {
+async fn accounts(deployment: &Deployment) -> anyhow::Result<AccountsReport> {
     let (keys, mut redis) = (&deployment.keys, deployment.connection.clone());
     let mut range = redis::cmd("ZREVRANGE");
     range.arg(keys.tenants_seen()).arg(0).arg(MOST_ACCOUNTS - 1);
@@ -323,7 +323,7 @@ async fn accounts(deployment: &Deployment) -> anyhow::Result<Accounts> {
         tokio::try_join!(there(keys.tenant(account)), there(keys.token(account)))
     });
     let cached: Vec<(bool, bool)> = cached.buffer_unordered(AT_ONCE).try_collect().await?;
-    Ok(Accounts {
+    Ok(AccountsReport {
         seen,
         looked_for: last.len(),
         cached_tenants: cached.iter().filter(|(tenant, _)| *tenant).count(),
@@ -350,7 +350,7 @@ async fn metrics(url: &Url) -> anyhow::Result<WorkerMetrics> {
 }
 
 fn read_metrics(text: &str) -> WorkerMetrics {
-    let mut seen = WorkerMetrics::default();
+    let mut metrics = WorkerMetrics::default();
     for line in text.lines() {
         let Some((series, value)) = line.rsplit_once(' ') else {
             continue;
@@ -366,38 +366,38 @@ fn read_metrics(text: &str) -> WorkerMetrics {
             "breaker_state" => {
                 let state = ["closed", "half open", "open"];
                 let state = state.get(count as usize).copied().unwrap_or("unknown");
-                seen.breakers.insert(label, state);
+                metrics.breakers.insert(label, state);
             }
-            "cache_hit_total" => seen.caches.entry(label).or_default()[0] = count,
-            "cache_miss_total" => seen.caches.entry(label).or_default()[1] = count,
+            "cache_hit_total" => metrics.caches.entry(label).or_default()[0] = count,
+            "cache_miss_total" => metrics.caches.entry(label).or_default()[1] = count,
             _ => {}
         }
     }
-    seen
+    metrics
 }
 
-fn write(paper: &mut Paper, seen: &Inspection) {
-    write_partitions(paper, seen);
-    write_queues(paper, &seen.queues);
-    write_store(paper, seen);
-    write_accounts(paper, &seen.accounts);
-    write_metrics(paper, &seen.metrics);
+fn write(output: &mut Output, report: &Inspection) {
+    write_partitions(output, report);
+    write_queues(output, &report.queues);
+    write_store(output, report);
+    write_accounts(output, &report.accounts);
+    write_metrics(output, &report.metrics);
 }
 
 /// The part, or why it isn't known.
-fn known<'s, T>(paper: &mut Paper, seen: &'s Seen<T>) -> Option<&'s T> {
-    match seen {
-        Seen::Known(seen) => Some(seen),
-        Seen::Unknown { unknown } => {
-            paper.line(Tone::Bad, format!("unknown: {unknown}"));
+fn known<'s, T>(output: &mut Output, section: &'s Section<T>) -> Option<&'s T> {
+    match section {
+        Section::Known(known) => Some(known),
+        Section::Unknown { unknown } => {
+            output.line(Style::Bad, format!("unknown: {unknown}"));
             None
         }
     }
 }
 
-fn write_partitions(paper: &mut Paper, seen: &Inspection) {
-    paper.head("Streams");
-    if let Some(partitions) = known(paper, &seen.partitions) {
+fn write_partitions(output: &mut Output, report: &Inspection) {
+    output.head("Streams");
+    if let Some(partitions) = known(output, &report.partitions) {
         let names = [
             "partition",
             "length",
@@ -408,7 +408,7 @@ fn write_partitions(paper: &mut Paper, seen: &Inspection) {
             "later media",
             "owner",
         ];
-        let mut rows = vec![row(Tone::Faint, names)];
+        let mut rows = vec![row(Style::Faint, names)];
         rows.extend(partitions.iter().map(|one| {
             let oldest = one.oldest_age_seconds;
             let kinds = one.later_by_kind.iter();
@@ -428,129 +428,129 @@ fn write_partitions(paper: &mut Paper, seen: &Inspection) {
                 one.owner.clone().unwrap_or_else(|| "nobody".to_owned()),
             ];
             let tone = match (&one.owner, oldest) {
-                (None, Some(_)) => Tone::Bad,
-                (None, None) | (_, Some(60..)) => Tone::Doubtful,
-                (Some(_), _) => Tone::Plain,
+                (None, Some(_)) => Style::Bad,
+                (None, None) | (_, Some(60..)) => Style::Doubtful,
+                (Some(_), _) => Style::Plain,
             };
             cells.map(|cell| (tone, cell)).into()
         }));
-        paper.table(&rows);
+        output.table(&rows);
     }
-    if let Some(workers) = known(paper, &seen.workers) {
+    if let Some(workers) = known(output, &report.workers) {
         let tone = if workers.is_empty() {
-            Tone::Bad
+            Style::Bad
         } else {
-            Tone::Plain
+            Style::Plain
         };
-        paper.line(tone, format!("live workers: {}", workers.len()));
+        output.line(tone, format!("live workers: {}", workers.len()));
     }
 }
 
-fn write_queues(paper: &mut Paper, queues: &Seen<Vec<Queue>>) {
-    paper.head("Queues (counts may be 5 s old)");
-    let Some(queues) = known(paper, queues) else {
+fn write_queues(output: &mut Output, queues: &Section<Vec<QueueReport>>) {
+    output.head("Queues (counts may be 5 s old)");
+    let Some(queues) = known(output, queues) else {
         return;
     };
-    let mut rows = vec![row(Tone::Faint, ["queue", "messages", "consumers"])];
+    let mut rows = vec![row(Style::Faint, ["queue", "messages", "consumers"])];
     rows.extend(queues.iter().map(|queue| match &queue.counts {
-        Seen::Known(counts) => {
+        Section::Known(counts) => {
             let dead = queue.name.ends_with(".DLQ");
             let tone = match (counts.messages, counts.consumers) {
-                (1.., _) if dead => Tone::Doubtful,
-                (1.., 0) => Tone::Doubtful,
-                (0, _) | (1.., 1..) => Tone::Plain,
+                (1.., _) if dead => Style::Doubtful,
+                (1.., 0) => Style::Doubtful,
+                (0, _) | (1.., 1..) => Style::Plain,
             };
             let counts = [counts.messages, counts.consumers].map(|count| count.to_string());
             row(tone, [&queue.name, &counts[0], &counts[1]])
         }
-        Seen::Unknown { unknown } => row(Tone::Bad, [&queue.name, unknown]),
+        Section::Unknown { unknown } => row(Style::Bad, [&queue.name, unknown]),
     }));
-    paper.table(&rows);
+    output.table(&rows);
 }
 
-fn write_store(paper: &mut Paper, seen: &Inspection) {
+fn write_store(output: &mut Output, report: &Inspection) {
     let more = |at_least: bool| if at_least { "+" } else { "" };
-    paper.head("Spool");
-    if let Some(spool) = known(paper, &seen.spool) {
+    output.head("Spool");
+    if let Some(spool) = known(output, &report.spool) {
         let tone = if spool.objects > 0 {
-            Tone::Doubtful
+            Style::Doubtful
         } else {
-            Tone::Plain
+            Style::Plain
         };
         let count = format!("{}{} objects", spool.objects, more(spool.at_least));
-        paper.line(tone, count);
+        output.line(tone, count);
     }
-    paper.head("Failed store");
-    if let Some(failed) = known(paper, &seen.failed) {
+    output.head("Failed store");
+    if let Some(failed) = known(output, &report.failed) {
         let count = format!("{}{} objects", failed.objects, more(failed.at_least));
-        paper.line(Tone::Plain, count);
+        output.line(Style::Plain, count);
         let reasons = failed.by_reason.iter();
         let rows: Vec<_> = reasons
-            .map(|(reason, n)| row(Tone::Doubtful, [&n.to_string(), reason]))
+            .map(|(reason, n)| row(Style::Doubtful, [&n.to_string(), reason]))
             .collect();
-        paper.table(&rows);
+        output.table(&rows);
         if failed.looked_at < failed.objects {
             let looked_at = format!("reasons of the first {} only", failed.looked_at);
-            paper.line(Tone::Faint, looked_at);
+            output.line(Style::Faint, looked_at);
         }
     }
 }
 
-fn write_accounts(paper: &mut Paper, accounts: &Seen<Accounts>) {
-    paper.head("Accounts and caches in Redis");
-    let Some(seen) = known(paper, accounts) else {
+fn write_accounts(output: &mut Output, accounts: &Section<AccountsReport>) {
+    output.head("Accounts and caches in Redis");
+    let Some(found) = known(output, accounts) else {
         return;
     };
-    let of = format!("of the last {} accounts", seen.looked_for);
+    let of = format!("of the last {} accounts", found.looked_for);
     let rows: Vec<_> = [
-        ("accounts seen lately", seen.seen, ""),
-        ("cached tenants", seen.cached_tenants, &*of),
-        ("cached tokens", seen.cached_tokens, &*of),
-        ("accounts without a tenant", seen.without_tenant, ""),
+        ("accounts seen lately", found.seen, ""),
+        ("cached tenants", found.cached_tenants, &*of),
+        ("cached tokens", found.cached_tokens, &*of),
+        ("accounts without a tenant", found.without_tenant, ""),
     ]
     .iter()
-    .map(|(what, count, of)| row(Tone::Plain, [*what, &count.to_string(), *of]))
+    .map(|(what, count, of)| row(Style::Plain, [*what, &count.to_string(), *of]))
     .collect();
-    paper.table(&rows);
-    let unknown = seen.most_without_tenant.iter();
+    output.table(&rows);
+    let unknown = found.most_without_tenant.iter();
     let rows: Vec<_> = unknown
         .map(|one| {
             let times = one.set_aside.to_string();
             row(
-                Tone::Doubtful,
+                Style::Doubtful,
                 ["  set aside", &times, &one.business_account_id],
             )
         })
         .collect();
-    paper.table(&rows);
+    output.table(&rows);
 }
 
-fn write_metrics(paper: &mut Paper, workers: &[OfWorker]) {
-    paper.head("Breakers and caches of workers");
+fn write_metrics(output: &mut Output, workers: &[WorkerReport]) {
+    output.head("Breakers and caches of workers");
     if workers.is_empty() {
         let hint = "each worker has its own: --worker-url http://worker:9081 asks one";
-        paper.line(Tone::Faint, hint);
+        output.line(Style::Faint, hint);
     }
     for worker in workers {
-        paper.line(Tone::Plain, &worker.worker);
-        let Some(seen) = known(paper, &worker.seen) else {
+        output.line(Style::Plain, &worker.worker);
+        let Some(metrics) = known(output, &worker.metrics) else {
             continue;
         };
         let mut rows = Vec::new();
-        for (neighbour, state) in &seen.breakers {
+        for (neighbour, state) in &metrics.breakers {
             let tone = if *state == "closed" {
-                Tone::Good
+                Style::Good
             } else {
-                Tone::Bad
+                Style::Bad
             };
             rows.push(row(tone, ["  breaker", neighbour, state]));
         }
-        for (cache, [hits, misses]) in &seen.caches {
+        for (cache, [hits, misses]) in &metrics.caches {
             let share = 100 * hits / (hits + misses).max(1);
             let said = format!("{hits} hits, {misses} misses ({share} %)");
-            rows.push(row(Tone::Plain, ["  cache", cache, &said]));
+            rows.push(row(Style::Plain, ["  cache", cache, &said]));
         }
-        paper.table(&rows);
+        output.table(&rows);
     }
 }
 
@@ -560,11 +560,11 @@ mod tests {
 
     #[test]
     fn a_worker_tells_its_breakers_and_caches() {
-        let seen = read_metrics(
+        let metrics = read_metrics(
             "# TYPE breaker_state gauge\nbreaker_state{neighbour=\"Graph\"} 2\n\
              cache_hit_total{cache=\"Tenant\"} 3\ncache_miss_total{cache=\"Tenant\"} 1\nup 1\n",
         );
-        assert_eq!(seen.breakers["Graph"], "open");
-        assert_eq!(seen.caches["Tenant"], [3, 1]);
+        assert_eq!(metrics.breakers["Graph"], "open");
+        assert_eq!(metrics.caches["Tenant"], [3, 1]);
     }
 }

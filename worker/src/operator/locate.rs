@@ -14,8 +14,8 @@ use shared::script::Script;
 use shared::webhook::{Identity, IdentityParts, Place, identity};
 
 use super::inspect::InspectArgs;
-use super::paper::{Paper, Progress, Tone, row, short};
-use super::{Deployment, Seen, field, look, scan_stream};
+use super::output::{Output, ProgressLine, Style, row, short};
+use super::{Deployment, Section, field, scan_stream, within};
 use crate::out::store::{self, Bucket};
 
 /// All of one kind of place.
@@ -32,7 +32,7 @@ const STATUSES: [&str; 5] = ["sent", "delivered", "read", "played", "failed"];
 /// Where it was found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "place", rename_all = "kebab-case")]
-enum Found {
+enum Occurrence {
     /// Ingress has taken it: if it comes again, it is a duplicate.
     #[serde(rename_all = "camelCase")]
     Remembered {
@@ -76,34 +76,35 @@ enum Found {
 #[serde(rename_all = "camelCase")]
 struct Located {
     message_id: String,
-    found: BTreeSet<Found>,
+    found: BTreeSet<Occurrence>,
     /// Where it was looked for, and how thoroughly; or why that isn't known.
-    looked: Vec<Looked>,
+    #[serde(rename = "looked")]
+    searched: Vec<SearchedPlace>,
 }
 
 #[derive(Debug, Serialize)]
-struct Looked {
+struct SearchedPlace {
     at: &'static str,
     #[serde(flatten)]
-    seen: Seen<LookedAt>,
+    extent: Section<SearchExtent>,
 }
 
 #[derive(Debug, Serialize)]
-struct LookedAt {
+struct SearchExtent {
     count: usize,
     /// There is more.
     all: bool,
 }
 
 /// Whom an item is of: account and identity.
-type Known = BTreeSet<(String, [u8; 32])>;
+type ItemIdentities = BTreeSet<(String, [u8; 32])>;
 
 struct Search<'s> {
     deployment: &'s Deployment,
     message_id: &'s str,
-    found: BTreeSet<Found>,
+    found: BTreeSet<Occurrence>,
     /// Identities of the items that were met.
-    known: Known,
+    known: ItemIdentities,
 }
 
 pub(super) async fn run(
@@ -115,31 +116,31 @@ pub(super) async fn run(
         deployment,
         message_id,
         found: BTreeSet::new(),
-        known: Known::new(),
+        known: ItemIdentities::new(),
     };
-    let mut looked = Vec::new();
-    let mut note = |at, seen| looked.push(Looked { at, seen });
-    note("streams", look(LIMIT, search.streams()).await);
-    note("later-lists", look(LIMIT, search.later_lists()).await);
-    note("spool", look(LIMIT, search.spool()).await);
+    let mut searched = Vec::new();
+    let mut note = |at, extent| searched.push(SearchedPlace { at, extent });
+    note("streams", within(LIMIT, search.streams()).await);
+    note("later-lists", within(LIMIT, search.later_lists()).await);
+    note("spool", within(LIMIT, search.spool()).await);
     for (folder, name) in [("failed", "failed store"), ("replayed", "replayed")] {
-        note(name, look(LIMIT, search.objects(folder, args)).await);
+        note(name, within(LIMIT, search.objects(folder, args)).await);
     }
-    note("archive", look(LIMIT, search.archive(args)).await);
-    note("media", look(LIMIT, search.media(args)).await);
-    note("dedup marks", look(LIMIT, search.marks()).await);
+    note("archive", within(LIMIT, search.archive(args)).await);
+    note("media", within(LIMIT, search.media(args)).await);
+    note("dedup marks", within(LIMIT, search.marks()).await);
     let located = Located {
         message_id: message_id.to_owned(),
         found: search.found,
-        looked,
+        searched,
     };
-    let mut paper = Paper::new();
+    let mut output = Output::new();
     if args.json {
-        paper.json(&located)?;
+        output.json(&located)?;
     } else {
-        write(&mut paper, &located);
+        write(&mut output, &located);
     }
-    Ok(paper.show()?)
+    Ok(output.show()?)
 }
 
 impl Search<'_> {
@@ -162,8 +163,8 @@ impl Search<'_> {
         met || self.known.len() > before
     }
 
-    async fn streams(&mut self) -> anyhow::Result<LookedAt> {
-        let mut looked = LookedAt {
+    async fn streams(&mut self) -> anyhow::Result<SearchExtent> {
+        let mut extent = SearchExtent {
             count: 0,
             all: true,
         };
@@ -178,8 +179,8 @@ impl Search<'_> {
                 }
             });
             let (count, all) = scan.await.context("Redis")?;
-            looked.count += count;
-            looked.all &= all;
+            extent.count += count;
+            extent.all &= all;
             for entry in met {
                 let mut of = redis::cmd("XPENDING");
                 of.arg(&key).arg(GROUP).arg(&entry).arg(&entry).arg(1);
@@ -190,7 +191,7 @@ impl Search<'_> {
                     .next()
                     .and_then(|ms| ms.parse().ok())
                     .unwrap_or(0);
-                self.found.insert(Found::Stream {
+                self.found.insert(Occurrence::Stream {
                     partition,
                     pending,
                     age_seconds: now.saturating_sub(ms / 1000),
@@ -198,11 +199,11 @@ impl Search<'_> {
                 });
             }
         }
-        Ok(looked)
+        Ok(extent)
     }
 
-    async fn later_lists(&mut self) -> anyhow::Result<LookedAt> {
-        let mut looked = LookedAt {
+    async fn later_lists(&mut self) -> anyhow::Result<SearchExtent> {
+        let mut extent = SearchExtent {
             count: 0,
             all: true,
         };
@@ -219,9 +220,9 @@ impl Search<'_> {
                     }
                 });
                 let (count, all) = scan.await.context("Redis")?;
-                looked.count += count;
-                looked.all &= all;
-                let met = met.into_iter().map(|(piece, kind)| Found::Later {
+                extent.count += count;
+                extent.all &= all;
+                let met = met.into_iter().map(|(piece, kind)| Occurrence::Later {
                     partition,
                     piece,
                     kind,
@@ -229,7 +230,7 @@ impl Search<'_> {
                 self.found.extend(met);
             }
         }
-        Ok(looked)
+        Ok(extent)
     }
 
     /// What a piece of a later-list owes, if it is of the message.
@@ -240,8 +241,8 @@ impl Search<'_> {
         }
         let text = |name| String::from_utf8(field(piece, name)).unwrap_or_default();
         let kind = text("k");
-        let told: serde_json::Value = serde_json::from_str(&text("m")).unwrap_or_default();
-        let named = self.is_named(&text("o")) || told["messageId"] == self.message_id;
+        let piece: serde_json::Value = serde_json::from_str(&text("m")).unwrap_or_default();
+        let named = self.is_named(&text("o")) || piece["messageId"] == self.message_id;
         (in_body || named).then_some(kind)
     }
 
@@ -253,13 +254,13 @@ impl Search<'_> {
         after.is_some_and(|after| after.starts_with('.'))
     }
 
-    async fn spool(&mut self) -> anyhow::Result<LookedAt> {
+    async fn spool(&mut self) -> anyhow::Result<SearchExtent> {
         let store = &self.deployment.store;
         let mut keys = store.listed(Bucket::Webhooks, "spool");
         let mut count = 0;
         while let Some(key) = keys.try_next().await.context("the object store")? {
             if count == MOST_ENTRIES {
-                return Ok(LookedAt { count, all: false });
+                return Ok(SearchExtent { count, all: false });
             }
             count += 1;
             let Ok(kept) = store.read(&key).await else {
@@ -269,16 +270,16 @@ impl Search<'_> {
             let end = kept.body.iter().position(|byte| *byte == b'\n');
             let body = kept.body.slice(end.map_or(0, |end| end + 1)..);
             if self.is_in(&body) {
-                self.found.insert(Found::Spool { key });
+                self.found.insert(Occurrence::Spool { key });
             }
         }
-        Ok(LookedAt { count, all: true })
+        Ok(SearchExtent { count, all: true })
     }
 
-    async fn objects(&mut self, folder: &str, args: &InspectArgs) -> anyhow::Result<LookedAt> {
+    async fn objects(&mut self, folder: &str, args: &InspectArgs) -> anyhow::Result<SearchExtent> {
         let of_tenant = args.tenant.as_deref().map(store::segment);
         let below = of_tenant.map_or(folder.to_owned(), |tenant| format!("{folder}/{tenant}"));
-        let (keys, looked) = self.named(&below, |_| true).await?;
+        let (keys, extent) = self.named(&below, |_| true).await?;
         for key in keys {
             let kept = self.deployment.store.read(&key).await.ok();
             if let Some(kept) = &kept {
@@ -286,14 +287,14 @@ impl Search<'_> {
             }
             let reason = kept.and_then(|kept| kept.described.get("reason").cloned());
             self.found.insert(match folder {
-                "failed" => Found::Failed { key, reason },
-                _ => Found::Replayed { key },
+                "failed" => Occurrence::Failed { key, reason },
+                _ => Occurrence::Replayed { key },
             });
         }
-        Ok(looked)
+        Ok(extent)
     }
 
-    async fn archive(&mut self, args: &InspectArgs) -> anyhow::Result<LookedAt> {
+    async fn archive(&mut self, args: &InspectArgs) -> anyhow::Result<SearchExtent> {
         let of_tenant = args.tenant.as_deref().map(store::segment);
         let day = args.day.map(|day| format!("/{day}")).unwrap_or_default();
         let folders = match of_tenant {
@@ -303,23 +304,23 @@ impl Search<'_> {
                 all.context("the object store")?
             }
         };
-        let mut looked = LookedAt {
+        let mut extent = SearchExtent {
             count: 0,
             all: true,
         };
         let archives = folders.iter().filter(|folder| !store::is_reserved(folder));
         for folder in archives {
-            let (keys, seen) = self.named(folder, |_| true).await?;
-            looked.count += seen.count;
-            looked.all &= seen.all;
+            let (keys, more) = self.named(folder, |_| true).await?;
+            extent.count += more.count;
+            extent.all &= more.all;
             for key in keys {
                 if let Ok(kept) = self.deployment.store.read(&key).await {
                     self.is_in(&kept.body);
                 }
-                self.found.insert(Found::Archive { key });
+                self.found.insert(Occurrence::Archive { key });
             }
         }
-        Ok(looked)
+        Ok(extent)
     }
 
     /// Keys below a folder that are called after the message.
@@ -327,13 +328,13 @@ impl Search<'_> {
         &self,
         folder: &str,
         also: impl Fn(&str) -> bool,
-    ) -> anyhow::Result<(Vec<String>, LookedAt)> {
+    ) -> anyhow::Result<(Vec<String>, SearchExtent)> {
         let (mut named, mut count) = (Vec::new(), 0);
-        let mut progress = Progress::new("names of objects");
+        let mut progress = ProgressLine::new("names of objects");
         let mut keys = self.deployment.store.listed(Bucket::Webhooks, folder);
         while let Some(key) = keys.try_next().await.context("the object store")? {
             if count == MOST_KEYS {
-                return Ok((named, LookedAt { count, all: false }));
+                return Ok((named, SearchExtent { count, all: false }));
             }
             count += 1;
             progress.at(count, None);
@@ -341,24 +342,24 @@ impl Search<'_> {
                 named.push(key);
             }
         }
-        Ok((named, LookedAt { count, all: true }))
+        Ok((named, SearchExtent { count, all: true }))
     }
 
-    async fn media(&mut self, args: &InspectArgs) -> anyhow::Result<LookedAt> {
+    async fn media(&mut self, args: &InspectArgs) -> anyhow::Result<SearchExtent> {
         let found = self
             .deployment
             .store
             .find_media(args.tenant.as_deref(), self.message_id);
         let keys = found.await.context("the object store")?;
         let count = keys.len();
-        let keys = keys.into_iter().map(|key| Found::Media { key });
+        let keys = keys.into_iter().map(|key| Occurrence::Media { key });
         self.found.extend(keys);
-        Ok(LookedAt { count, all: true })
+        Ok(SearchExtent { count, all: true })
     }
 
     /// Looks for marks of the items that were met, and of what the id could be of the numbers that
     /// had traffic lately.
-    async fn marks(&mut self) -> anyhow::Result<LookedAt> {
+    async fn marks(&mut self) -> anyhow::Result<SearchExtent> {
         let mut asked: Vec<(String, &str, Identity)> = Vec::new();
         for (account, identity) in &self.known {
             asked.push((account.clone(), "item", Identity(*identity)));
@@ -376,14 +377,14 @@ impl Search<'_> {
             let marks: Vec<(usize, String, f64, f64)> =
                 call.run(&mut self.deployment.connection.clone()).await?;
             for (_, generation, mark, expires) in marks {
-                self.found.insert(Found::Remembered {
+                self.found.insert(Occurrence::Remembered {
                     business_account_id: account.clone(),
                     item: (*item).to_owned(),
                     at: made_at(&generation, mark, expires),
                 });
             }
         }
-        Ok(LookedAt {
+        Ok(SearchExtent {
             count: asked.len(),
             all: true,
         })
@@ -420,21 +421,21 @@ fn made_at(generation: &str, mark: f64, expires: f64) -> String {
         .to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-fn write(paper: &mut Paper, located: &Located) {
-    paper.head(&located.message_id);
+fn write(output: &mut Output, located: &Located) {
+    output.head(&located.message_id);
     let rows: Vec<_> = located
         .found
         .iter()
         .map(|found| match found {
-            Found::Remembered {
+            Occurrence::Remembered {
                 business_account_id,
                 item,
                 at,
             } => {
-                let said = format!("taken about {at} ({item} of account {business_account_id})");
-                row(Tone::Plain, ["remembered", &said])
+                let text = format!("taken about {at} ({item} of account {business_account_id})");
+                row(Style::Plain, ["remembered", &text])
             }
-            Found::Stream {
+            Occurrence::Stream {
                 partition,
                 entry,
                 pending,
@@ -446,45 +447,45 @@ fn write(paper: &mut Paper, located: &Located) {
                     "waits for a worker"
                 };
                 let age = short(*age_seconds);
-                let said = format!("partition {partition}, entry {entry}: {state}, for {age}");
-                row(Tone::Doubtful, ["stream", &said])
+                let text = format!("partition {partition}, entry {entry}: {state}, for {age}");
+                row(Style::Doubtful, ["stream", &text])
             }
-            Found::Later {
+            Occurrence::Later {
                 partition,
                 piece,
                 kind,
             } => {
-                let said = format!("partition {partition}, piece {piece}: {kind}");
-                row(Tone::Doubtful, ["later-list", &said])
+                let text = format!("partition {partition}, piece {piece}: {kind}");
+                row(Style::Doubtful, ["later-list", &text])
             }
-            Found::Spool { key } => row(Tone::Doubtful, ["spool", key]),
-            Found::Failed { key, reason } => {
+            Occurrence::Spool { key } => row(Style::Doubtful, ["spool", key]),
+            Occurrence::Failed { key, reason } => {
                 let reason = reason.as_deref().unwrap_or("reason unknown");
-                row(Tone::Bad, ["failed", &format!("{key} ({reason})")])
+                row(Style::Bad, ["failed", &format!("{key} ({reason})")])
             }
-            Found::Replayed { key } => row(Tone::Plain, ["replayed", key]),
-            Found::Archive { key } => row(Tone::Good, ["archive", key]),
-            Found::Media { key } => row(Tone::Good, ["media", key]),
+            Occurrence::Replayed { key } => row(Style::Plain, ["replayed", key]),
+            Occurrence::Archive { key } => row(Style::Good, ["archive", key]),
+            Occurrence::Media { key } => row(Style::Good, ["media", key]),
         })
         .collect();
     if rows.is_empty() {
-        paper.line(Tone::Bad, "found nowhere");
+        output.line(Style::Bad, "found nowhere");
     }
-    paper.table(&rows);
-    let looked: Vec<_> = located
-        .looked
+    output.table(&rows);
+    let searched: Vec<_> = located
+        .searched
         .iter()
-        .map(|looked| match &looked.seen {
-            Seen::Known(LookedAt { count, all }) => {
+        .map(|place| match &place.extent {
+            Section::Known(SearchExtent { count, all }) => {
                 let more = if *all { "" } else { ", not all" };
-                format!("{} ({count}{more})", looked.at)
+                format!("{} ({count}{more})", place.at)
             }
-            Seen::Unknown { unknown } => format!("{} (unknown: {unknown})", looked.at),
+            Section::Unknown { unknown } => format!("{} (unknown: {unknown})", place.at),
         })
         .collect();
-    paper.line(Tone::Faint, format!("looked at: {}", looked.join(", ")));
-    paper.line(
-        Tone::Faint,
+    output.line(Style::Faint, format!("looked at: {}", searched.join(", ")));
+    output.line(
+        Style::Faint,
         "objects have the name of the first message of their batch; queues are not looked into",
     );
 }

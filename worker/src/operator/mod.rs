@@ -1,6 +1,6 @@
 //! What operators ask for and do by hand: [`inspect`] tells where everything is, [`locate`] where one
 //! message is, [`doctor`] what is wrong with the settings and servers, [`erase`] deletes what is kept of
-//! a tenant or a customer, [`repartition`] changes the partition count. [`paper`] is what they write on.
+//! a tenant or a customer, [`repartition`] changes the partition count. [`output`] prints.
 
 pub mod doctor;
 pub mod erase;
@@ -10,7 +10,7 @@ pub mod presign;
 pub mod repartition;
 pub mod replay;
 
-mod paper;
+mod output;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,22 +96,22 @@ impl Deployment {
 /// A part of a report that may not be known.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(crate) enum Seen<T> {
+pub(crate) enum Section<T> {
     Known(T),
     Unknown { unknown: String },
 }
 
-/// Looks for as long as `limit`.
-pub(crate) async fn look<T>(
+/// The answer, if it comes within `limit`.
+pub(crate) async fn within<T>(
     limit: Duration,
-    looking: impl Future<Output = anyhow::Result<T>>,
-) -> Seen<T> {
-    match timeout(limit, looking).await {
-        Ok(Ok(seen)) => Seen::Known(seen),
-        Ok(Err(error)) => Seen::Unknown {
+    asking: impl Future<Output = anyhow::Result<T>>,
+) -> Section<T> {
+    match timeout(limit, asking).await {
+        Ok(Ok(known)) => Section::Known(known),
+        Ok(Err(error)) => Section::Unknown {
             unknown: format!("{error:#}"),
         },
-        Err(_) => Seen::Unknown {
+        Err(_) => Section::Unknown {
             unknown: format!("no answer within {} s", limit.as_secs()),
         },
     }

@@ -17,7 +17,7 @@ use shared::keys::Keys;
 use shared::script::Script;
 
 use super::Deployment;
-use super::paper::{Paper, Tone, row};
+use super::output::{Output, Style, row};
 use crate::config::Config;
 use crate::out::store::Bucket;
 
@@ -30,7 +30,7 @@ pub struct RepartitionArgs {
 
 /// What a partition still holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Held {
+struct PartitionContents {
     partition: u16,
     entries: u64,
     later: u64,
@@ -40,7 +40,7 @@ struct Held {
     taken_for: Option<u16>,
 }
 
-impl Held {
+impl PartitionContents {
     fn holds(&self) -> bool {
         self.entries + self.later + self.later_media > 0 || self.leased
     }
@@ -69,7 +69,10 @@ pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> 
             "the spool is not empty: let the workers finish it, stop them, and run this again"
         );
     }
-    let held: Vec<_> = partitions.into_iter().filter(Held::holds).collect();
+    let held: Vec<_> = partitions
+        .into_iter()
+        .filter(PartitionContents::holds)
+        .collect();
     if !held.is_empty() {
         if begun.is_some() {
             open_for(&deployment, most, old).await?;
@@ -86,7 +89,7 @@ pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> 
         return write_undone(old);
     }
     let refused = fence(&deployment, most, Some(new)).await?;
-    if refused.iter().any(Held::holds) {
+    if refused.iter().any(PartitionContents::holds) {
         open_for(&deployment, most, old).await?;
         bail!(
             "something came in meanwhile: stop ingress, let the workers finish, and run this again"
@@ -115,29 +118,29 @@ async fn spool_is_empty(deployment: &Deployment) -> anyhow::Result<bool> {
 }
 
 fn write_done(old: u16, new: u16) -> anyhow::Result<()> {
-    let mut paper = Paper::new();
-    paper.line(Tone::Good, format!("{new} partitions (there were {old})"));
-    paper.line(
-        Tone::Plain,
+    let mut output = Output::new();
+    output.line(Style::Good, format!("{new} partitions (there were {old})"));
+    output.line(
+        Style::Plain,
         format!("start ingress and workers with STREAM_PARTITIONS={new}"),
     );
     if new != old {
-        paper.line(
-            Tone::Faint,
+        output.line(
+            Style::Faint,
             "what was remembered of items stays where it was: a webhook that Meta repeats now may be \
              processed again, with the same eventId",
         );
     }
-    Ok(paper.show()?)
+    Ok(output.show()?)
 }
 
 fn write_undone(count: u16) -> anyhow::Result<()> {
-    let mut paper = Paper::new();
-    paper.line(
-        Tone::Good,
+    let mut output = Output::new();
+    output.line(
+        Style::Good,
         format!("{count} partitions, as before: the change that had begun is undone"),
     );
-    Ok(paper.show()?)
+    Ok(output.show()?)
 }
 
 async fn nobody_works(deployment: &Deployment) -> anyhow::Result<()> {
@@ -156,7 +159,7 @@ async fn fence(
     deployment: &Deployment,
     most: u16,
     count: Option<u16>,
-) -> anyhow::Result<Vec<Held>> {
+) -> anyhow::Result<Vec<PartitionContents>> {
     let script = Script::new(include_str!("../lua/fence.lua"));
     let keys = &deployment.keys;
     let mut partitions = Vec::new();
@@ -173,7 +176,7 @@ async fn fence(
             .run(&mut deployment.connection.clone())
             .await
             .context("Redis")?;
-        partitions.push(Held {
+        partitions.push(PartitionContents {
             partition,
             entries,
             later,
@@ -266,10 +269,10 @@ async fn limits(
     Ok(limits.collect())
 }
 
-fn write_held(held: &[Held]) -> anyhow::Result<()> {
-    let mut paper = Paper::new();
+fn write_held(held: &[PartitionContents]) -> anyhow::Result<()> {
+    let mut output = Output::new();
     let names = ["partition", "entries", "later", "later media", "owner"];
-    let mut rows = vec![row(Tone::Faint, names)];
+    let mut rows = vec![row(Style::Faint, names)];
     rows.extend(held.iter().map(|held| {
         let owner = if held.leased { "a worker" } else { "nobody" };
         let numbers = [
@@ -279,8 +282,8 @@ fn write_held(held: &[Held]) -> anyhow::Result<()> {
             held.later_media,
         ];
         let [a, b, c, d] = numbers.map(|number| number.to_string());
-        row(Tone::Plain, [&a, &b, &c, &d, owner])
+        row(Style::Plain, [&a, &b, &c, &d, owner])
     }));
-    paper.table(&rows);
-    Ok(paper.show()?)
+    output.table(&rows);
+    Ok(output.show()?)
 }

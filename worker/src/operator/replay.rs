@@ -5,9 +5,9 @@
 //! What makes an object an entry, once, is [`crate::owed::readmit`]; what becomes of the object afterwards is
 //! the workers' (see ARCHITECTURE.md).
 
+mod runner_lease;
 mod selection;
 mod show;
-mod turn;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use shared::redis::{Connection, StartCheck, class, memory_used};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::runner_lease::{Replay, ReplayStatus, RunnerLease};
 pub use self::selection::ReplayArgs;
-use self::selection::{Selection, Source};
-use self::show::{Show, Tally};
-use self::turn::{Replay, Standing, Turn};
+use self::selection::{ReplaySource, Selection};
+use self::show::{ReplayOutput, Tally};
 use crate::config::Config;
 use crate::out::store::{self, ReadError, Store, StoreError, StoreResult};
 use crate::owed::readmit::{self, NotReturnable, PutBack, Readmit, Returning};
@@ -60,13 +60,13 @@ pub async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<()> {
         required: false,
     };
     check.run().await?.context("Redis")?;
-    let command = Command {
+    let command = ReplayRun {
         readmit: Readmit::new(store.clone(), connection.clone(), keys.clone()),
-        turn: Turn::new(connection.clone(), keys),
+        turn: RunnerLease::new(connection.clone(), keys),
         connection,
         store,
         rate: args.rate,
-        show: Show::new(args.json),
+        show: ReplayOutput::new(args.json),
         stop: shared::telemetry::shutdown_on_signal()?,
         next: Instant::now(),
         noted: None,
@@ -80,14 +80,14 @@ pub async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<()> {
     command.run(&selection).await
 }
 
-struct Command {
+struct ReplayRun {
     store: Arc<Store>,
     connection: Connection,
     readmit: Readmit,
-    turn: Turn,
+    turn: RunnerLease,
     /// Payloads a second.
     rate: u32,
-    show: Show,
+    show: ReplayOutput,
     stop: CancellationToken,
     /// When the next payload may go.
     next: Instant,
@@ -96,7 +96,7 @@ struct Command {
 }
 
 /// How a turn came to its end.
-enum Turned {
+enum TurnEnd {
     /// All is put back.
     Ended,
     Stopped,
@@ -105,34 +105,34 @@ enum Turned {
 }
 
 /// Why a pass through the keys broke off.
-enum Broken {
-    Turned(Turned),
+enum PassError {
+    Turned(TurnEnd),
     /// From the last key that is done on again.
     StoreAway(String),
     Failed(anyhow::Error),
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Broken {
+impl<E: Into<anyhow::Error>> From<E> for PassError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
 /// A key, and what of it is put back: `None` if it isn't meant, or isn't there any more.
-type Opened = (String, Result<Option<Returning>, NotReturnable>);
+type PreparedObject = (String, Result<Option<Returning>, NotReturnable>);
 
-impl Command {
+impl ReplayRun {
     async fn abandon(mut self) -> anyhow::Result<()> {
         match self.turn.take().await? {
-            (Standing::Mine, Some(replay)) => {
+            (ReplayStatus::Mine, Some(replay)) => {
                 self.turn.ends(&replay).await?;
                 self.show
                     .say(&format!("replay {} is ended where it was", replay.id))?;
             }
-            (Standing::Others, Some(replay)) => {
+            (ReplayStatus::Others, Some(replay)) => {
                 bail!("replay {} is being run: stop that process first", replay.id)
             }
-            (Standing::None | Standing::Ended, _) | (_, None) => {
+            (ReplayStatus::None | ReplayStatus::Ended, _) | (_, None) => {
                 self.show.say("no replay is under way")?;
             }
         }
@@ -146,14 +146,14 @@ impl Command {
 
     async fn run(mut self, selection: &Selection) -> anyhow::Result<()> {
         let (mut standing, replay) = match self.turn.take().await? {
-            (Standing::None | Standing::Ended, _) => {
+            (ReplayStatus::None | ReplayStatus::Ended, _) => {
                 let total = self.count(selection, false).await?.total;
                 if total == 0 {
                     return Ok(self.show.say("nothing to put back")?);
                 }
                 self.turn.begin(selection, total).await?
             }
-            under_way @ (Standing::Mine | Standing::Others, _) => under_way,
+            under_way @ (ReplayStatus::Mine | ReplayStatus::Others, _) => under_way,
         };
         let mut replay = replay.context("there is no replay")?;
         let Replay { id, total, .. } = &replay;
@@ -165,12 +165,12 @@ impl Command {
         })?;
         loop {
             match standing {
-                Standing::Mine => match self.put_all_back(&mut replay).await? {
-                    Turned::Stopped => return self.stopped(&replay).await,
-                    Turned::Lost => standing = Standing::Others,
-                    Turned::Ended => standing = Standing::Ended,
+                ReplayStatus::Mine => match self.put_all_back(&mut replay).await? {
+                    TurnEnd::Stopped => return self.stopped(&replay).await,
+                    TurnEnd::Lost => standing = ReplayStatus::Others,
+                    TurnEnd::Ended => standing = ReplayStatus::Ended,
                 },
-                Standing::Others => {
+                ReplayStatus::Others => {
                     if self.rest(LOOK_INTERVAL).await {
                         return Ok(self.show.say("stopped watching; the replay goes on")?);
                     }
@@ -179,7 +179,7 @@ impl Command {
                             (standing, replay) = (now, found);
                         }
                         // It is over, and another one has begun.
-                        Ok(_) => standing = Standing::Ended,
+                        Ok(_) => standing = ReplayStatus::Ended,
                         Err(error) => {
                             let class = error.downcast_ref().map(class);
                             let error = format!("{error:#}");
@@ -192,7 +192,7 @@ impl Command {
                     }
                     self.tell(&replay, None).await?;
                 }
-                Standing::Ended | Standing::None => break,
+                ReplayStatus::Ended | ReplayStatus::None => break,
             }
         }
         self.wait_for_workers(&replay).await?;
@@ -215,7 +215,8 @@ impl Command {
     async fn count_all(&self, selection: &Selection, in_detail: bool) -> anyhow::Result<Tally> {
         let away = "the object store can't be listed";
         let folders = selection.folders(&self.store).await.context(away)?;
-        let look = selection.asks_for_reason() || (in_detail && selection.source == Source::Failed);
+        let look =
+            selection.asks_for_reason() || (in_detail && selection.source == ReplaySource::Failed);
         let keys = keys(&self.store, folders, None)
             .try_filter(|key| std::future::ready(selection.may_be(key, "")));
         keys.map_err(|error| anyhow::Error::new(error).context(away))
@@ -252,22 +253,22 @@ impl Command {
 
     // Putting back
 
-    async fn put_all_back(&mut self, replay: &mut Replay) -> anyhow::Result<Turned> {
+    async fn put_all_back(&mut self, replay: &mut Replay) -> anyhow::Result<TurnEnd> {
         let mut backoff = Backoff::for_server();
         loop {
             match self.pass(replay).await {
-                Ok(()) => return Ok(Turned::Ended),
-                Err(Broken::Turned(turned)) => return Ok(turned),
-                Err(Broken::Failed(error)) => return Err(error),
-                Err(Broken::StoreAway(why)) => {
+                Ok(()) => return Ok(TurnEnd::Ended),
+                Err(PassError::Turned(turned)) => return Ok(turned),
+                Err(PassError::Failed(error)) => return Err(error),
+                Err(PassError::StoreAway(why)) => {
                     let waits = format!("waits for the object store: {why}");
                     if self.rest(backoff.pause()).await {
-                        return Ok(Turned::Stopped);
+                        return Ok(TurnEnd::Stopped);
                     }
                     match self.breathe(replay, Some(&waits)).await {
-                        Ok(()) | Err(Broken::StoreAway(_)) => {}
-                        Err(Broken::Turned(turned)) => return Ok(turned),
-                        Err(Broken::Failed(error)) => return Err(error),
+                        Ok(()) | Err(PassError::StoreAway(_)) => {}
+                        Err(PassError::Turned(turned)) => return Ok(turned),
+                        Err(PassError::Failed(error)) => return Err(error),
                     }
                 }
             }
@@ -275,8 +276,8 @@ impl Command {
     }
 
     /// Goes through the keys that aren't done yet.
-    async fn pass(&mut self, replay: &mut Replay) -> Result<(), Broken> {
-        let away = |error: StoreError| Broken::StoreAway(error.to_string());
+    async fn pass(&mut self, replay: &mut Replay) -> Result<(), PassError> {
+        let away = |error: StoreError| PassError::StoreAway(error.to_string());
         let store = self.store.clone();
         let (selection, id) = (replay.selection.clone(), replay.id.clone());
         let folders = selection.folders(&store).await.map_err(away)?;
@@ -285,7 +286,7 @@ impl Command {
         let opened = meant.map_ok(async |key| Ok(open(&store, &selection, key).await));
         let mut objects = opened.try_buffered(READ_AHEAD).boxed();
         while let Some(object) = objects.next().await {
-            let (key, opened): Opened = object.map_err(away)?;
+            let (key, opened): PreparedObject = object.map_err(away)?;
             self.breathe(replay, None).await?;
             match opened {
                 Ok(Some(returning)) => self.put_one_back(replay, &returning).await?,
@@ -307,7 +308,11 @@ impl Command {
         self.end(replay).await
     }
 
-    async fn put_one_back(&mut self, replay: &Replay, returning: &Returning) -> Result<(), Broken> {
+    async fn put_one_back(
+        &mut self,
+        replay: &Replay,
+        returning: &Returning,
+    ) -> Result<(), PassError> {
         self.pace().await;
         let mut backoff = Backoff::for_server();
         loop {
@@ -320,7 +325,7 @@ impl Command {
                 Ok(PutBack::Put | PutBack::UnderWay | PutBack::Before) => return Ok(()),
                 Ok(PutBack::Over) => {
                     let over = "a later replay has begun; this one is over";
-                    return Err(Broken::Failed(anyhow::anyhow!(over)));
+                    return Err(PassError::Failed(anyhow::anyhow!(over)));
                 }
                 Ok(PutBack::Busy) => (
                     "waits: a partition's backlog is long".to_owned(),
@@ -329,22 +334,22 @@ impl Command {
                 Err(error) => (format!("waits for Redis: {error}"), backoff.pause()),
             };
             if self.rest(pause).await {
-                return Err(Broken::Turned(Turned::Stopped));
+                return Err(PassError::Turned(TurnEnd::Stopped));
             }
             self.breathe(replay, Some(&waits)).await?;
         }
     }
 
     /// Now and then: notes how far it is, tells it, and waits while Redis is short of memory.
-    async fn breathe(&mut self, replay: &Replay, waits: Option<&str>) -> Result<(), Broken> {
+    async fn breathe(&mut self, replay: &Replay, waits: Option<&str>) -> Result<(), PassError> {
         if self.stop.is_cancelled() {
-            return Err(Broken::Turned(Turned::Stopped));
+            return Err(PassError::Turned(TurnEnd::Stopped));
         }
         while self.noted.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
             self.noted = Some(Instant::now());
             // A Redis that is away shows when something is put back.
             if self.turn.goes_on(replay).await.is_ok_and(|mine| !mine) {
-                return Err(Broken::Turned(Turned::Lost));
+                return Err(PassError::Turned(TurnEnd::Lost));
             }
             let used = memory_used(&self.connection).await;
             if !used.is_ok_and(|share| share > MOST_MEMORY) {
@@ -354,24 +359,24 @@ impl Command {
             let full = "waits: Redis has used more than 70 % of its memory";
             self.tell(replay, Some(full)).await?;
             if self.rest(LOOK_INTERVAL).await {
-                return Err(Broken::Turned(Turned::Stopped));
+                return Err(PassError::Turned(TurnEnd::Stopped));
             }
         }
         Ok(())
     }
 
-    async fn end(&mut self, replay: &Replay) -> Result<(), Broken> {
+    async fn end(&mut self, replay: &Replay) -> Result<(), PassError> {
         let mut backoff = Backoff::for_server();
         loop {
             match self.turn.ends(replay).await {
                 Ok(true) => return Ok(()),
-                Ok(false) => return Err(Broken::Turned(Turned::Lost)),
+                Ok(false) => return Err(PassError::Turned(TurnEnd::Lost)),
                 Err(error) => {
                     tracing::warn!(class = class(&error), %error, "redis command failed, will retry")
                 }
             }
             if self.rest(backoff.pause()).await {
-                return Err(Broken::Turned(Turned::Stopped));
+                return Err(PassError::Turned(TurnEnd::Stopped));
             }
         }
     }
@@ -436,7 +441,7 @@ fn keys(
         .boxed()
 }
 
-async fn open(store: &Store, selection: &Selection, key: String) -> Opened {
+async fn open(store: &Store, selection: &Selection, key: String) -> PreparedObject {
     let opened = match store.read(&key).await {
         Ok(kept) if selection.is(&key, &kept) => readmit::returning(&key, &kept).map(Some),
         // Or settled since it was listed.

@@ -1,6 +1,6 @@
 //! Media of messages: fetched once, verified, streamed into the object store.
 //!
-//! A message with media starts a *flight* when its entry is read ([`Media::begin`]): tries until the
+//! A message with media starts a *flight* when its entry is read ([`MediaFetcher::begin`]): tries until the
 //! file is stored, given up, or the message's deadline is over. What isn't there then goes on from
 //! the later-list (`owed/follow_up.rs`), one flight at a time. Any number may wait for the same flight.
 //! [`outcome`] decides what a fault means, [`crate::read::gate`] whose turn it is, [`safety`] where a token may
@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, field};
 use url::Url;
 
-use self::outcome::{Fault, Next, Reason};
+use self::outcome::{Fault, FaultAction, MediaFailure};
 use self::refused_hosts::RefusedHosts;
 use self::safety::{AllowedHost, AllowedHosts};
 use self::transfer::Transfer;
@@ -123,12 +123,12 @@ impl Job {
     /// What a fault means at the age of the media: once Meta has deleted it, any is its end. What was
     /// not tried is none.
     pub fn at_its_age(&self, fault: Fault) -> Fault {
-        let untried = matches!(fault.reason, Reason::Busy | Reason::Stopping);
+        let untried = matches!(fault.reason, MediaFailure::Busy | MediaFailure::Stopping);
         if untried || !self.is_too_old() {
             return fault;
         }
         Fault {
-            next: Next::GiveUp,
+            next: FaultAction::GiveUp,
             ..fault
         }
     }
@@ -136,7 +136,7 @@ impl Job {
 
 /// Who asks for a flight.
 #[derive(Debug, Clone, Copy)]
-pub enum AskedBy {
+pub enum TransferRequester {
     /// A message that waits until then: it tries so long, at least once.
     Message(Instant),
     /// The later-list, which asks again: it tries once.
@@ -145,43 +145,45 @@ pub enum AskedBy {
 
 /// A media object in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredMedia {
     pub key: String,
     pub size_bytes: u64,
     pub sha256: [u8; 32],
     pub mime_type: String,
 }
 
-/// How a flight ended. `Err` with [`Next::GiveUp`] is the media's end.
-pub type Outcome = Result<Arc<Stored>, Fault>;
+/// How a flight ended. `Err` with [`FaultAction::GiveUp`] is the media's end.
+pub type TransferResult = Result<Arc<StoredMedia>, Fault>;
 
 /// A flight that can be waited for. An error means that it panicked; see [`ended`].
-pub type Flight = Shared<oneshot::Receiver<Outcome>>;
+pub type Flight = Shared<oneshot::Receiver<TransferResult>>;
 
 /// Waits for a flight's end, however it comes.
-pub async fn ended(flight: Flight) -> Outcome {
-    flight.await.unwrap_or(Err(Reason::Crashed.into()))
+pub async fn ended(flight: Flight) -> TransferResult {
+    flight.await.unwrap_or(Err(MediaFailure::Crashed.into()))
 }
 
 /// Takes a flight off the list when it ends, also by a panic: the next one would join it for ever. A
 /// panic is told here, within the flight's span.
-struct Landing {
-    media: Arc<Media>,
+struct TransferGuard {
+    media: Arc<MediaFetcher>,
     identity: Identity,
 }
 
-impl Drop for Landing {
+impl Drop for TransferGuard {
     fn drop(&mut self) {
         self.media.flights().remove(&self.identity);
         if std::thread::panicking() {
             tracing::error!("fetching media panicked");
-            self.media.metrics.media_ended(Some(Reason::Crashed.text()));
+            self.media
+                .metrics
+                .media_ended(Some(MediaFailure::Crashed.text()));
         }
     }
 }
 
 /// Fetches media.
-pub struct Media {
+pub struct MediaFetcher {
     graph: Arc<Graph>,
     store: Arc<Store>,
     tokens: Tokens,
@@ -198,7 +200,7 @@ pub struct Media {
     metrics: Metrics,
 }
 
-/// What [`Media`] works with.
+/// What [`MediaFetcher`] works with.
 pub struct MediaParts {
     pub graph: Arc<Graph>,
     pub store: Arc<Store>,
@@ -212,7 +214,7 @@ pub struct MediaParts {
     pub metrics: Metrics,
 }
 
-impl Media {
+impl MediaFetcher {
     /// # Errors
     /// The HTTP client can't be built.
     pub fn new(args: &MediaArgs, parts: MediaParts) -> anyhow::Result<Self> {
@@ -249,7 +251,7 @@ impl Media {
     }
 
     /// Joins the flight of a job, or starts one.
-    pub fn begin(self: &Arc<Self>, job: &Arc<Job>, asked_by: AskedBy) -> Flight {
+    pub fn begin(self: &Arc<Self>, job: &Arc<Job>, asked_by: TransferRequester) -> Flight {
         let mut flights = self.flights();
         if let Some(flight) = flights.get(&job.identity) {
             return flight.clone();
@@ -264,14 +266,14 @@ impl Media {
             tenant_id = job.tenant_id,
             wamid = job.message_id.as_deref().map(|id| field::debug(Hashed(id)))
         );
-        let landing = Landing {
+        let landing = TransferGuard {
             media: self.clone(),
             identity: job.identity,
         };
         let flying = async move {
             let outcome = tokio::select! {
                 outcome = Box::pin(media.fly(&job, asked_by)) => outcome,
-                () = media.stop.cancelled() => Err(Reason::Stopping.into()),
+                () = media.stop.cancelled() => Err(MediaFailure::Stopping.into()),
             };
             drop(landing);
             // Nobody may be waiting any more: the later-list asks again.
@@ -286,10 +288,10 @@ impl Media {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fly(&self, job: &Job, asked_by: AskedBy) -> Outcome {
+    async fn fly(&self, job: &Job, asked_by: TransferRequester) -> TransferResult {
         let until = match asked_by {
-            AskedBy::Message(until) => until,
-            AskedBy::LaterList => Instant::now(),
+            TransferRequester::Message(until) => until,
+            TransferRequester::LaterList => Instant::now(),
         };
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut rereads = 0;
@@ -306,17 +308,17 @@ impl Media {
                 tenant_id = job.tenant_id,
                 kind = job.media.kind.name(),
                 reason = fault.reason.text(),
-                given_up = fault.next == Next::GiveUp,
+                given_up = fault.next == FaultAction::GiveUp,
                 duration_ms = began.elapsed().as_millis() as u64,
                 "media was not stored"
             );
             self.metrics.media_ended(Some(fault.reason.text()));
             let pause = match fault.next {
-                Next::GiveUp | Next::Seldom => return Err(fault),
-                Next::Reread => backoff.pause(),
-                Next::Again(least) => {
+                FaultAction::GiveUp | FaultAction::Seldom => return Err(fault),
+                FaultAction::Reread => backoff.pause(),
+                FaultAction::Again(least) => {
                     let pause = backoff.pause().max(least);
-                    let alone = fault.reason == Reason::GraphLeftAlone;
+                    let alone = fault.reason == MediaFailure::GraphLeftAlone;
                     if alone || pause >= until.saturating_duration_since(Instant::now()) {
                         return Err(fault);
                     }
@@ -329,43 +331,45 @@ impl Media {
 
     /// What a fault means for this job: what is too old, or came wrong too often, is given up.
     fn judge(&self, job: &Job, fault: Fault, rereads: &mut u32) -> Fault {
-        if fault.next == Next::Reread {
+        if fault.next == FaultAction::Reread {
             *rereads += 1;
         }
         if *rereads >= REREADS {
             return Fault {
-                next: Next::GiveUp,
+                next: FaultAction::GiveUp,
                 ..fault
             };
         }
         job.at_its_age(fault)
     }
 
-    async fn attempt(&self, job: &Job, asked_by: AskedBy) -> Result<Stored, Fault> {
-        let id = MediaId::parse(&job.media.id).ok_or(Reason::InvalidId)?;
+    async fn attempt(&self, job: &Job, asked_by: TransferRequester) -> Result<StoredMedia, Fault> {
+        let id = MediaId::parse(&job.media.id).ok_or(MediaFailure::InvalidId)?;
         if self.graph.is_left_alone(&job.waba_id) && self.shortcut(job).is_none() {
-            return Err(Reason::GraphLeftAlone.into());
+            return Err(MediaFailure::GraphLeftAlone.into());
         }
         let turn = match asked_by {
             // It may be the last try, and the later-list has few at once.
-            AskedBy::LaterList if job.is_too_old() => {
+            TransferRequester::LaterList if job.is_too_old() => {
                 self.gate.turn_in_any_case(&job.tenant_id).await
             }
-            AskedBy::LaterList | AskedBy::Message(_) => self.gate.turn(&job.tenant_id).await,
+            TransferRequester::LaterList | TransferRequester::Message(_) => {
+                self.gate.turn(&job.tenant_id).await
+            }
         };
-        let _turn = turn.map_err(|_| Reason::Busy)?;
+        let _turn = turn.map_err(|_| MediaFailure::Busy)?;
         let key = match &job.media.mime_type {
             None => None,
             Some(mime_type) => match self.look(job, mime_type).await? {
-                Place::Taken(stored) => return Ok(stored),
-                Place::Free(key) => Some(key),
+                UploadTarget::Taken(stored) => return Ok(stored),
+                UploadTarget::Free(key) => Some(key),
             },
         };
         let token = self.tokens.get(&job.waba_id).await;
         // It has none, or nobody can be asked now.
-        let token = token.ok_or(Fault::after(Reason::Token, NO_TOKEN_PAUSE))?;
+        let token = token.ok_or(Fault::after(MediaFailure::Token, NO_TOKEN_PAUSE))?;
         match self.fetch(job, &id, key.clone(), &token).await {
-            Err(fault) if fault.reason == Reason::Token => {
+            Err(fault) if fault.reason == MediaFailure::Token => {
                 let fresh = self.tokens.refused(&job.waba_id, &token).await;
                 self.fetch(job, &id, key, &*fresh.ok_or(fault)?).await
             }
@@ -381,7 +385,7 @@ impl Media {
         id: &MediaId,
         key: Option<String>,
         token: &Secret,
-    ) -> Result<Stored, Fault> {
+    ) -> Result<StoredMedia, Fault> {
         let mut declared = Declared {
             sha256: job.media.sha256,
             size_bytes: job.media.file_size,
@@ -403,10 +407,10 @@ impl Media {
             declared.size_bytes = declared.size_bytes.or(info.size_bytes);
             declared.mime_type = declared.mime_type.or(info.mime_type);
             tries += 1;
-            let url: Url = info.url.parse().map_err(|_| Reason::UrlRefused)?;
+            let url: Url = info.url.parse().map_err(|_| MediaFailure::UrlRefused)?;
             let (key, declared) = (key.clone(), declared.clone());
             match self.download(job, &url, key, declared, token).await {
-                Err(fault) if fault.reason == Reason::NotFound && tries < 2 => {}
+                Err(fault) if fault.reason == MediaFailure::NotFound && tries < 2 => {}
                 ended => return ended,
             }
         }
@@ -433,7 +437,7 @@ impl Media {
         key: Option<String>,
         declared: Declared,
         token: &Secret,
-    ) -> Result<Stored, Fault> {
+    ) -> Result<StoredMedia, Fault> {
         if !self.allowed.allow(url) {
             let host = url.host_str().unwrap_or_default();
             tracing::warn!(
@@ -441,19 +445,19 @@ impl Media {
                 "media lies at a host that isn't allowed (MEDIA_ALLOWED_HOSTS)"
             );
             self.refused_hosts.note(host).await;
-            return Err(Reason::UrlRefused.into());
+            return Err(MediaFailure::UrlRefused.into());
         }
         let is_too_large = |size| size > self.max_bytes;
         // With a digest, its host has the last word.
         if declared.sha256.is_none() && declared.size_bytes.is_some_and(is_too_large) {
-            return Err(Reason::TooLarge.into());
+            return Err(MediaFailure::TooLarge.into());
         }
         let mime_type = declared.mime_type.clone().unwrap_or_default();
         let key = match key {
             Some(key) => key,
             None => match self.look(job, &mime_type).await? {
-                Place::Taken(stored) => return Ok(stored),
-                Place::Free(key) => key,
+                UploadTarget::Taken(stored) => return Ok(stored),
+                UploadTarget::Free(key) => key,
             },
         };
         self.graph.place(graph_call(job, token)).await?;
@@ -480,8 +484,8 @@ impl Media {
         let span = tracing::debug_span!("minio put", otel.kind = "client", bucket = "media");
         let Some(verified) = transfer.run(&self.store).instrument(span).await? else {
             return match self.look(job, &mime_type).await? {
-                Place::Taken(stored) => Ok(stored),
-                Place::Free(_) => Err(Reason::Store.into()),
+                UploadTarget::Taken(stored) => Ok(stored),
+                UploadTarget::Free(_) => Err(MediaFailure::Store.into()),
             };
         };
         let (took, upload_took) = (began.elapsed(), uploading.elapsed());
@@ -496,7 +500,7 @@ impl Media {
             duration_ms = took.as_millis() as u64,
             "media was stored"
         );
-        Ok(Stored {
+        Ok(StoredMedia {
             key,
             size_bytes: verified.size_bytes,
             sha256: verified.sha256,
@@ -511,13 +515,13 @@ impl Media {
             .bearer_auth(token.expose())
             .send();
         let response = tokio::time::timeout(HEAD_TIMEOUT, asked).await;
-        let response = response.map_err(|_| Reason::Unavailable)?;
-        response.map_err(|_| Reason::Unavailable.into())
+        let response = response.map_err(|_| MediaFailure::Unavailable)?;
+        response.map_err(|_| MediaFailure::Unavailable.into())
     }
 
     /// Whether the media is in the store already; else where it goes. The same message id under a
     /// second number goes to a key of its own.
-    async fn look(&self, job: &Job, mime_type: &str) -> Result<Place, Fault> {
+    async fn look(&self, job: &Job, mime_type: &str) -> Result<UploadTarget, Fault> {
         let second = format!("{}.{}", job.message_name, job.identity.short());
         let mut free = None;
         for name in [&job.message_name, &second] {
@@ -533,7 +537,7 @@ impl Media {
                     %error,
                     "the media bucket can't be looked into"
                 );
-                Reason::Store
+                MediaFailure::Store
             })?;
             let Some(found) = found else {
                 free.get_or_insert(key);
@@ -550,7 +554,7 @@ impl Media {
                 Some(sha256) => sha256,
                 None => self.digest_of(&key).await?,
             };
-            return Ok(Place::Taken(Stored {
+            return Ok(UploadTarget::Taken(StoredMedia {
                 key,
                 size_bytes: found.size_bytes,
                 sha256,
@@ -558,19 +562,20 @@ impl Media {
             }));
         }
         // Both taken by others: eight hex digits collided, or somebody else writes here.
-        free.map(Place::Free).ok_or_else(|| Reason::Store.into())
+        free.map(UploadTarget::Free)
+            .ok_or_else(|| MediaFailure::Store.into())
     }
 
     async fn digest_of(&self, key: &str) -> Result<[u8; 32], Fault> {
         self.store.media_sha256(key).await.map_err(|error| {
             tracing::warn!(%error, "a media object can't be read");
-            Reason::Store.into()
+            MediaFailure::Store.into()
         })
     }
 }
 
-enum Place {
-    Taken(Stored),
+enum UploadTarget {
+    Taken(StoredMedia),
     Free(String),
 }
 
@@ -591,30 +596,30 @@ fn graph_call<'a>(job: &'a Job, token: &'a Secret) -> GraphCall<'a> {
 }
 
 /// Whether a fault may be the URL's alone, so that another one is worth call for.
-fn is_of_url(reason: Reason) -> bool {
+fn is_of_url(reason: MediaFailure) -> bool {
     match reason {
-        Reason::Token
-        | Reason::NotFound
-        | Reason::UrlRefused
-        | Reason::Redirected
-        | Reason::Refused
-        | Reason::Unavailable
-        | Reason::Encoded
-        | Reason::NoLength
-        | Reason::ContentMismatch => true,
-        Reason::InvalidId
-        | Reason::TooLarge
-        | Reason::NotDownloadable
-        | Reason::SizeMismatch
-        | Reason::DigestMismatch
-        | Reason::Throttled
-        | Reason::GraphLeftAlone
-        | Reason::CutOff
-        | Reason::TooSlow
-        | Reason::Store
-        | Reason::Busy
-        | Reason::Crashed
-        | Reason::Stopping => false,
+        MediaFailure::Token
+        | MediaFailure::NotFound
+        | MediaFailure::UrlRefused
+        | MediaFailure::Redirected
+        | MediaFailure::Refused
+        | MediaFailure::Unavailable
+        | MediaFailure::Encoded
+        | MediaFailure::NoLength
+        | MediaFailure::ContentMismatch => true,
+        MediaFailure::InvalidId
+        | MediaFailure::TooLarge
+        | MediaFailure::NotDownloadable
+        | MediaFailure::SizeMismatch
+        | MediaFailure::DigestMismatch
+        | MediaFailure::Throttled
+        | MediaFailure::GraphLeftAlone
+        | MediaFailure::CutOff
+        | MediaFailure::TooSlow
+        | MediaFailure::Store
+        | MediaFailure::Busy
+        | MediaFailure::Crashed
+        | MediaFailure::Stopping => false,
     }
 }
 
@@ -627,15 +632,15 @@ fn check(response: &Response) -> Result<(), Fault> {
     let wait = retry_after(response.headers()).unwrap_or_default();
     match response.status().as_u16() {
         200 => {}
-        300..=399 => return Err(Reason::Redirected.into()),
-        401 => return Err(Reason::Token.into()),
-        404 | 410 => return Err(Reason::NotFound.into()),
-        429 => return Err(Fault::after(Reason::Throttled, wait)),
-        403 => return Err(Reason::Refused.into()),
-        _ => return Err(Fault::after(Reason::Unavailable, wait)),
+        300..=399 => return Err(MediaFailure::Redirected.into()),
+        401 => return Err(MediaFailure::Token.into()),
+        404 | 410 => return Err(MediaFailure::NotFound.into()),
+        429 => return Err(Fault::after(MediaFailure::Throttled, wait)),
+        403 => return Err(MediaFailure::Refused.into()),
+        _ => return Err(Fault::after(MediaFailure::Unavailable, wait)),
     }
     if header(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(Reason::Encoded.into());
+        return Err(MediaFailure::Encoded.into());
     }
     Ok(())
 }
@@ -653,7 +658,7 @@ mod tests {
     use crate::item::event::media::MediaKind;
 
     /// Nobody that it could ask is there.
-    fn media() -> anyhow::Result<Arc<Media>> {
+    fn media() -> anyhow::Result<Arc<MediaFetcher>> {
         // An error means that another test did so.
         drop(rustls::crypto::ring::default_provider().install_default());
         let config = Cli::try_parse_from([
@@ -692,7 +697,7 @@ mod tests {
             stop: CancellationToken::new(),
             metrics,
         };
-        Ok(Arc::new(Media::new(&config.media, parts)?))
+        Ok(Arc::new(MediaFetcher::new(&config.media, parts)?))
     }
 
     fn job(name: &str, age: Duration) -> Arc<Job> {
@@ -731,21 +736,24 @@ mod tests {
         for turn in &mut waiting {
             assert!(turn.now_or_never().is_none(), "it waits");
         }
-        let of_message = AskedBy::Message(Instant::now());
+        let of_message = TransferRequester::Message(Instant::now());
         for (name, asked_by, age) in [
-            ("young", AskedBy::LaterList, Duration::ZERO),
+            ("young", TransferRequester::LaterList, Duration::ZERO),
             ("of a message", of_message, OLD),
         ] {
             let ended = ended(media.begin(&job(name, age), asked_by)).await;
             let fault = ended.expect_err("none has a turn");
-            assert_eq!(fault, Reason::Busy.into(), "{name} was not tried");
+            assert_eq!(fault, MediaFailure::Busy.into(), "{name} was not tried");
         }
-        let mut last = media.begin(&job("old", OLD), AskedBy::LaterList);
+        let mut last = media.begin(&job("old", OLD), TransferRequester::LaterList);
         tokio::task::yield_now().await;
         assert_eq!((&mut last).now_or_never(), None, "it waits for its turn");
         drop((waiting, running));
         let fault = ended(last).await.expect_err("nobody is there");
-        assert_eq!((fault.reason, fault.next), (Reason::Token, Next::GiveUp));
+        assert_eq!(
+            (fault.reason, fault.next),
+            (MediaFailure::Token, FaultAction::GiveUp)
+        );
     }
 
     #[test]
@@ -755,19 +763,19 @@ mod tests {
             job("young", Duration::from_secs(6 * 24 * 3600)),
         );
         for reason in [
-            Reason::Unavailable,
-            Reason::Throttled,
-            Reason::Crashed,
-            Reason::Store,
+            MediaFailure::Unavailable,
+            MediaFailure::Throttled,
+            MediaFailure::Crashed,
+            MediaFailure::Store,
         ] {
             assert_eq!(
                 old.at_its_age(reason.into()).next,
-                Next::GiveUp,
+                FaultAction::GiveUp,
                 "{reason:?}"
             );
             assert_eq!(young.at_its_age(reason.into()), reason.into());
         }
-        for untried in [Reason::Busy, Reason::Stopping] {
+        for untried in [MediaFailure::Busy, MediaFailure::Stopping] {
             assert_eq!(old.at_its_age(untried.into()), untried.into());
         }
     }

@@ -37,7 +37,7 @@ use crate::read::leases::Tenure;
 use crate::retry::Backoff;
 use sizes::Sizes;
 pub(crate) use sizes::refuses_size;
-use socket::Kit;
+use socket::SocketRuntime;
 use unroutable::Unroutable;
 
 /// `delivery_mode` of a message that survives the broker.
@@ -276,7 +276,7 @@ impl Link {
             lapin::ConnectionProperties::default().with_connection_name("whatsapp-worker".into())
         };
         let given_up = CancellationToken::new();
-        let runtime = async_rs::Runtime::new(Kit::new(given_up.clone()));
+        let runtime = async_rs::Runtime::new(SocketRuntime::new(given_up.clone()));
         let manager = Manager::new(self.url.current().expose(), properties, runtime);
         let pool = Pool::builder(manager).max_size(1).build()?;
         self.pool = Some((version, pool.clone(), given_up.drop_guard()));

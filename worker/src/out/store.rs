@@ -50,9 +50,9 @@ pub struct ObjectArgs {
 pub use self::spool::SpoolObject;
 pub use shared::store::{StoreError, StoreResult};
 
-pub use self::kept::{Kept, ReadError};
+pub use self::kept::{ReadError, StoredObject};
 pub use self::media::{MediaFound, MediaHead, MediaPutError, Presigned};
-pub use self::survey::Bucket;
+pub use self::survey::{Bucket, Canary};
 
 /// More would not make the store faster, only each write later.
 const WRITES_AT_ONCE: usize = 32;
@@ -74,7 +74,7 @@ pub const UNRESOLVED: &str = "_unresolved";
 const SHA256: &str = "sha256";
 
 /// An object's attributes: short texts by name.
-pub type Described = BTreeMap<&'static str, String>;
+pub type ObjectAttributes = BTreeMap<&'static str, String>;
 
 /// The buckets.
 pub struct Store {
@@ -179,7 +179,7 @@ impl Store {
     }
 
     /// Writes an object that may not take another one's place: where its key has other bytes (of another
-    /// webhook with the same message id that came in the same millisecond), it goes [`beside`] them. The same key and bytes
+    /// webhook with the same message id that came in the same millisecond), it goes under the [`alternative_key`]. The same key and bytes
     /// may be written twice.
     ///
     /// # Errors
@@ -204,8 +204,8 @@ impl Store {
         if same {
             return self.put(key, described, body).await;
         }
-        let beside = beside(key, Identity::of_body(&body));
-        self.put(&beside, described, body).await
+        let alternative = alternative_key(key, Identity::of_body(&body));
+        self.put(&alternative, described, body).await
     }
 
     async fn put_as(
@@ -283,7 +283,7 @@ pub fn name_apart(item: &PayloadItem) -> String {
 }
 
 /// The key of an object whose own key is taken by other bytes. `body`: identity of its own.
-pub fn beside(key: &str, body: Identity) -> String {
+pub fn alternative_key(key: &str, body: Identity) -> String {
     let stem = key.strip_suffix(".json").unwrap_or(key);
     format!("{stem}.{}.json", body.short())
 }

@@ -206,7 +206,7 @@ pub fn dead_letter_policy(vhost: &str) -> String {
 
 /// What the broker tells of a queue; of a quorum queue it may be 5 s old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct QueueCounts {
     pub messages: u32,
     pub consumers: u32,
 }
@@ -222,7 +222,7 @@ fn dead_letters_of(queue: &str) -> String {
 }
 
 /// Asks for each queue, on a channel of its own: a refusal closes the channel.
-pub async fn counts(connection: &Connection) -> Vec<(String, Result<Counts, TopologyError>)> {
+pub async fn counts(connection: &Connection) -> Vec<(String, Result<QueueCounts, TopologyError>)> {
     let mut counted = Vec::new();
     for name in queues() {
         let counts = count(connection, &name).await;
@@ -231,7 +231,7 @@ pub async fn counts(connection: &Connection) -> Vec<(String, Result<Counts, Topo
     counted
 }
 
-async fn count(connection: &Connection, queue: &str) -> Result<Counts, Error> {
+async fn count(connection: &Connection, queue: &str) -> Result<QueueCounts, Error> {
     let channel = connection.create_channel().await?;
     let options = QueueDeclareOptions {
         passive: true,
@@ -239,7 +239,7 @@ async fn count(connection: &Connection, queue: &str) -> Result<Counts, Error> {
     };
     let queue = channel.queue_declare(short(queue), options, FieldTable::default());
     let queue = queue.await?;
-    let counts = Counts {
+    let counts = QueueCounts {
         messages: queue.message_count(),
         consumers: queue.consumer_count(),
     };

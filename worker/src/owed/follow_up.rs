@@ -20,13 +20,13 @@ use tracing::{Instrument, field};
 
 use crate::context::Work;
 use crate::item::event::media::{MediaState, media_ref};
-use crate::item::event::{self, Known, RawObject};
+use crate::item::event::{self, EventContext, RawObject};
 use crate::item::payload::{Payload, PayloadItem};
 use crate::item::tenant::Tenant;
 use crate::metrics::MediaOutcome;
 use crate::out::media;
-use crate::out::media::outcome::{Fault, Next, Reason};
-use crate::out::media::{AskedBy, Job, Stored};
+use crate::out::media::outcome::{Fault, FaultAction, MediaFailure};
+use crate::out::media::{Job, StoredMedia, TransferRequester};
 use crate::out::publisher::NotPublished;
 use crate::out::store::{self, StoreResult};
 use crate::read::leases::Tenure;
@@ -179,7 +179,7 @@ pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<Job
 ///
 /// # Errors
 /// It can't be signed.
-pub async fn stored(work: &Work, stored: &Stored) -> StoreResult<MediaState> {
+pub async fn stored(work: &Work, stored: &StoredMedia) -> StoreResult<MediaState> {
     let presigned = work.store.presign_media(&stored.key).await?;
     Ok(MediaState::Stored {
         size_bytes: stored.size_bytes,
@@ -317,11 +317,11 @@ async fn follow(
     let again = match once(&work, &tenure, &waiting.id).await {
         Ok(()) => None,
         Err(NotYet::Fault(fault)) => {
-            waiting.parked = fault.next == Next::Seldom;
+            waiting.parked = fault.next == FaultAction::Seldom;
             Some(match fault.next {
-                Next::Seldom => SELDOM,
-                Next::Again(least) => waiting.backoff.pause().max(least),
-                Next::Reread | Next::GiveUp => waiting.backoff.pause(),
+                FaultAction::Seldom => SELDOM,
+                FaultAction::Again(least) => waiting.backoff.pause().max(least),
+                FaultAction::Reread | FaultAction::GiveUp => waiting.backoff.pause(),
             })
         }
         Err(NotYet::Elsewhere) => Some(waiting.backoff.pause()),
@@ -412,17 +412,17 @@ async fn end(
         }
         None => {
             let job = Arc::new(job(payload, item, &head.tenant_id).ok_or(NotYet::Unreadable)?);
-            let flight = work.media.begin(&job, AskedBy::LaterList);
+            let flight = work.media.begin(&job, TransferRequester::LaterList);
             match media::ended(flight).await {
                 Ok(ready) => {
                     let state = stored(work, &ready).await;
-                    let state = state.map_err(|_| NotYet::Fault(Reason::Store.into()))?;
+                    let state = state.map_err(|_| NotYet::Fault(MediaFailure::Store.into()))?;
                     (state, MediaOutcome::Stored)
                 }
                 Err(fault) => {
                     // One that panicked or began when it was younger couldn't judge its age.
                     let fault = job.at_its_age(fault);
-                    if fault.next == Next::GiveUp {
+                    if fault.next == FaultAction::GiveUp {
                         return give_up(work, tenure, &piece, head, fault.reason).await;
                     }
                     return Err(NotYet::Fault(fault));
@@ -437,11 +437,11 @@ async fn end(
     };
     let number = item.phone_number_id.as_deref();
     let number = number.and_then(|id| work.numbers.known(&head.waba_id, id));
-    let known = Known {
+    let known = EventContext {
         raw_object: head.raw_object.as_ref(),
         number: number.as_deref(),
         media: Some(&state),
-        ..Known::of(&tenant)
+        ..EventContext::of(&tenant)
     };
     let event = event::media_follow_up(payload, item, &known);
     let event = event.ok().flatten().ok_or(NotYet::Unreadable)?;
@@ -458,7 +458,7 @@ async fn give_up(
     tenure: &Tenure,
     piece: &LaterMedia,
     head: Head,
-    reason: Reason,
+    reason: MediaFailure,
 ) -> Result<(), NotYet> {
     let failed = Some(reason.text().to_owned());
     let head = serde_json::to_string(&Head { failed, ..head });

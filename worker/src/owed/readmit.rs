@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::out::error::Reason;
-use crate::out::store::{self, Kept, ReadError, Store};
+use crate::out::store::{self, ReadError, Store, StoredObject};
 
 /// Objects in work side by side; each may have some MB.
 const AT_ONCE: usize = 8;
@@ -189,7 +189,7 @@ fn waits_for_a_tenant(described: &BTreeMap<String, String>) -> bool {
 ///
 /// # Errors
 /// See [`NotReturnable`].
-pub fn returning(key: &str, kept: &Kept) -> Result<Returning, NotReturnable> {
+pub fn returning(key: &str, kept: &StoredObject) -> Result<Returning, NotReturnable> {
     let attempts = kept.of("attempts").parse().unwrap_or(0);
     let source = key.to_owned();
     if kept.of("reason") == Reason::Undecodable.name() {
@@ -238,7 +238,7 @@ pub fn returning(key: &str, kept: &Kept) -> Result<Returning, NotReturnable> {
 }
 
 /// When ingress took an object, in ms since 1970: it says so itself, and in its name.
-fn received_at(key: &str, kept: &Kept) -> Option<i64> {
+fn received_at(key: &str, kept: &StoredObject) -> Option<i64> {
     kept.of("received-at")
         .parse()
         .ok()

@@ -18,9 +18,9 @@ use crate::item::event::{EventType, RawObject};
 use crate::item::payload::Payload;
 use crate::item::tenant::{Tenant, Verdict};
 use crate::out::error::Reason;
-use crate::out::media::AskedBy;
+use crate::out::media::TransferRequester;
 use crate::out::media::outcome::Said;
-use crate::out::store::{self, Described};
+use crate::out::store::{self, ObjectAttributes};
 use crate::owed::follow_up;
 use crate::read::gate::Turn;
 use crate::read::stream::{Owed, OwedMedia, OwedObject, OwedState, Settle, Settled};
@@ -81,7 +81,7 @@ pub(super) struct SetAside {
 pub(super) struct Head {
     pub(super) waba_id: String,
     pub(super) received_at_ms: i64,
-    pub(super) described: Described,
+    pub(super) described: ObjectAttributes,
     /// What the raw object is called.
     pub(super) name: String,
     /// Identity of the body.
@@ -164,7 +164,7 @@ impl Entry {
                 return Some((*n, ItemMedia::Said(said.clone())));
             }
             let job = follow_up::job(payload, payload.items.get(*n)?, &tenant.id)?;
-            let asked_by = AskedBy::Message(self.media_until);
+            let asked_by = TransferRequester::Message(self.media_until);
             let flight = work.media.begin(&Arc::new(job), asked_by);
             Some((*n, ItemMedia::Flying(flight, self.media_until)))
         });
@@ -307,7 +307,7 @@ impl Head {
         Self {
             waba_id: entry.waba_id.clone(),
             received_at_ms: entry.received_at_ms,
-            described: Described::from([
+            described: ObjectAttributes::from([
                 ("correlation-id", entry.correlation_id.clone()),
                 ("signature", entry.signature.clone()),
                 ("waba-id", entry.waba_id.clone()),
@@ -326,7 +326,7 @@ impl Head {
         Self {
             waba_id: shared::webhook::NO_WABA.to_owned(),
             received_at_ms: ms.unwrap_or(0),
-            described: Described::from([("entry", id.to_owned())]),
+            described: ObjectAttributes::from([("entry", id.to_owned())]),
             name: id.to_owned(),
             body: Identity::of_body(&[]),
             returned: None,
@@ -369,7 +369,7 @@ impl Head {
 
     /// The key of what is set aside: where it was put back from beside another object, its place there.
     fn own_key(&self, key: String) -> String {
-        let beside = store::beside(&key, self.body);
+        let beside = store::alternative_key(&key, self.body);
         let returned = self.returned.as_ref();
         match returned.is_some_and(|returned| returned.source == beside) {
             true => beside,

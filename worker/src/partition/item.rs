@@ -15,13 +15,13 @@ use crate::ask::state::{self, KnownConversation};
 use crate::context::Work;
 use crate::item::event::channel::NumberProfile;
 use crate::item::event::media::MediaState;
-use crate::item::event::{self, EventType, Known, RawObject};
+use crate::item::event::{self, EventContext, EventType, RawObject};
 use crate::item::payload::{Payload, PayloadItem};
 use crate::item::tenant::Tenant;
 use crate::metrics::{Latencies, MediaOutcome};
 use crate::out::error::{Decision, Failure};
-use crate::out::media::outcome::{Next, Said};
-use crate::out::media::{self, Flight, Stored};
+use crate::out::media::outcome::{FaultAction, Said};
+use crate::out::media::{self, Flight, StoredMedia};
 use crate::out::publisher::NotPublished;
 use crate::owed::follow_up;
 use crate::read::gate::{Gate, Turn};
@@ -63,7 +63,7 @@ pub(super) struct Published {
 /// What an item's event says of its media.
 pub(super) enum OfMedia {
     Nothing,
-    Stored(Arc<Stored>),
+    Stored(Arc<StoredMedia>),
     Said(Said),
 }
 
@@ -125,7 +125,7 @@ impl RunningItem {
         };
         let said = match timeout_at(until, media::ended(flight)).await {
             Ok(Ok(stored)) => return Ok(OfMedia::Stored(stored)),
-            Ok(Err(fault)) if fault.next == Next::GiveUp => {
+            Ok(Err(fault)) if fault.next == FaultAction::GiveUp => {
                 Said::Failed(fault.reason.text().to_owned())
             }
             // Not now, not in time, or this worker stops.
@@ -185,13 +185,13 @@ impl RunningItem {
         let number = self.number(item);
         // An item that makes this code panic is one item's problem.
         let event = catch_unwind(AssertUnwindSafe(|| {
-            let known = Known {
+            let known = EventContext {
                 raw_object: self.raw_object.as_ref(),
                 number: number.as_deref(),
                 media: media.as_ref(),
                 conversation: known,
                 degraded,
-                ..Known::of(&self.tenant)
+                ..EventContext::of(&self.tenant)
             };
             event::event(&self.payload, item, &known)
         }))

@@ -9,14 +9,14 @@ use tokio::sync::oneshot;
 /// Hands out turns.
 #[derive(Debug)]
 pub struct Gate {
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     most: usize,
     most_of_tenant: usize,
     most_waiting_of_tenant: usize,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct GateState {
     running: usize,
     running_of: HashMap<String, usize>,
     waiting: HashMap<String, VecDeque<oneshot::Sender<Turn>>>,
@@ -27,7 +27,7 @@ struct State {
 /// As many of the tenant as may wait do already.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("too many of the tenant wait")]
-pub struct Full;
+pub struct TenantQueueFull;
 
 /// A turn; dropping it ends it.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ impl Gate {
     /// Waits for a turn.
     ///
     /// # Errors
-    /// [`Full`].
-    pub async fn turn(self: &Arc<Self>, tenant: &str) -> Result<Turn, Full> {
+    /// [`TenantQueueFull`].
+    pub async fn turn(self: &Arc<Self>, tenant: &str) -> Result<Turn, TenantQueueFull> {
         self.wait(tenant, self.most_waiting_of_tenant).await
     }
 
@@ -60,26 +60,30 @@ impl Gate {
     ///
     /// # Errors
     /// None is known.
-    pub async fn turn_in_any_case(self: &Arc<Self>, tenant: &str) -> Result<Turn, Full> {
+    pub async fn turn_in_any_case(self: &Arc<Self>, tenant: &str) -> Result<Turn, TenantQueueFull> {
         self.wait(tenant, usize::MAX).await
     }
 
-    async fn wait(self: &Arc<Self>, tenant: &str, most_waiting: usize) -> Result<Turn, Full> {
+    async fn wait(
+        self: &Arc<Self>,
+        tenant: &str,
+        most_waiting: usize,
+    ) -> Result<Turn, TenantQueueFull> {
         let (turn, mine) = oneshot::channel();
         {
             let mut state = self.lock();
             let waiting = state.waiting.get(tenant).map_or(0, VecDeque::len);
             if waiting >= most_waiting {
-                return Err(Full);
+                return Err(TenantQueueFull);
             }
             state.wait(tenant, turn);
             self.hand_out(&mut state);
         }
         // Dropped here while it waits, the sender finds nobody and the turn goes to the next.
-        mine.await.map_err(|_| Full)
+        mine.await.map_err(|_| TenantQueueFull)
     }
 
-    fn hand_out(self: &Arc<Self>, state: &mut State) {
+    fn hand_out(self: &Arc<Self>, state: &mut GateState) {
         let mut passed_over = 0;
         while state.running < self.most && passed_over < state.turns.len() {
             let Some(tenant) = state.turns.pop_front() else {
@@ -117,12 +121,12 @@ impl Gate {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl GateState {
     fn wait(&mut self, tenant: &str, turn: oneshot::Sender<Turn>) {
         let waiting = self.waiting.entry(tenant.to_owned()).or_default();
         if waiting.is_empty() {
@@ -186,7 +190,10 @@ mod tests {
         let running = gate.turn("a").await.expect("a turn");
         let mut given_up = Box::pin(gate.turn("a"));
         assert!((&mut given_up).now_or_never().is_none());
-        assert_eq!(gate.turn("a").await.expect_err("one waits"), Full);
+        assert_eq!(
+            gate.turn("a").await.expect_err("one waits"),
+            TenantQueueFull
+        );
         let mut other = Box::pin(gate.turn("b"));
         assert!((&mut other).now_or_never().is_none());
         drop(given_up);

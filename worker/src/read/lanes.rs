@@ -22,7 +22,7 @@ impl LaneHasher {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingItem {
     /// How many unfinished items this one waits for.
     before: usize,
     after: Vec<ItemId>,
@@ -32,7 +32,7 @@ struct Waiting {
 /// The unfinished items of a partition, in the order they were added.
 #[derive(Debug, Default)]
 pub struct Lanes {
-    items: HashMap<ItemId, Waiting>,
+    items: HashMap<ItemId, WaitingItem>,
     last: HashMap<LaneKey, ItemId>,
 }
 
@@ -52,7 +52,7 @@ impl Lanes {
                 before.after.push(item);
             }
         }
-        let waiting = Waiting {
+        let waiting = WaitingItem {
             before: waits_for.len(),
             after: Vec::new(),
             keys,

@@ -69,7 +69,7 @@ impl Tenure {
     }
 }
 
-struct Scripts {
+struct LeaseScripts {
     heartbeat: Script,
     acquire: Script,
     renew: Script,
@@ -77,7 +77,7 @@ struct Scripts {
 }
 
 #[derive(Clone)]
-enum Link {
+enum LeaseConnection {
     Pool(Pool),
     /// Pooled connections know nothing of a cluster's dead nodes.
     Cluster(Connection),
@@ -86,16 +86,16 @@ enum Link {
 /// This worker's leases.
 pub struct Leases {
     redis: Redis,
-    link: Mutex<Option<(u64, Link)>>,
+    link: Mutex<Option<(u64, LeaseConnection)>>,
     keys: Keys,
     worker: String,
     ttl: Duration,
-    scripts: Scripts,
+    scripts: LeaseScripts,
 }
 
 impl Leases {
     pub fn new(redis: Redis, keys: Keys, ttl: Duration) -> Self {
-        let scripts = Scripts {
+        let scripts = LeaseScripts {
             heartbeat: Script::new(include_str!("../lua/heartbeat.lua")),
             acquire: Script::new(include_str!("../lua/acquire.lua")),
             renew: Script::new(include_str!("../lua/renew.lua")),
@@ -151,7 +151,7 @@ impl Leases {
                 }
             }
             metrics.owned.set(tenures.len() as i64);
-            if let Some((_, Link::Pool(pool))) = &*self.link.lock().await {
+            if let Some((_, LeaseConnection::Pool(pool))) = &*self.link.lock().await {
                 let pool = pool.status();
                 metrics.redis_pool(pool.size, pool.available);
             }
@@ -216,7 +216,7 @@ impl Leases {
     }
 
     /// Connections of their own: a lease must not wait behind webhooks.
-    async fn link(&self) -> RedisResult<Link> {
+    async fn link(&self) -> RedisResult<LeaseConnection> {
         let version = self.redis.version();
         let mut link = self.link.lock().await;
         if let Some((made_for, link)) = &*link
@@ -226,8 +226,8 @@ impl Leases {
         }
         let patience = self.ttl / 4;
         let made = match self.redis.single() {
-            None => Link::Cluster(self.redis.connection(patience)),
-            Some(server) => Link::Pool(
+            None => LeaseConnection::Cluster(self.redis.connection(patience)),
+            Some(server) => LeaseConnection::Pool(
                 Pool::builder(deadpool_redis::Manager::new(server)?)
                     .max_size(usize::from(self.keys.partitions()).clamp(4, 16))
                     .wait_timeout(Some(patience))
@@ -244,11 +244,11 @@ impl Leases {
 
     async fn ask<T: FromRedisValue>(&self, call: ScriptCall<'_>) -> RedisResult<T> {
         match self.link().await? {
-            Link::Pool(pool) => {
+            LeaseConnection::Pool(pool) => {
                 let mut connection = pool.get().await.map_err(no_connection)?;
                 call.run(&mut connection).await
             }
-            Link::Cluster(mut connection) => call.run(&mut connection).await,
+            LeaseConnection::Cluster(mut connection) => call.run(&mut connection).await,
         }
     }
 

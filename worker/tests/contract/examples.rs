@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use strum::IntoEnumIterator;
 use worker::item::event::channel::NumberProfile;
 use worker::item::event::media::MediaState;
-use worker::item::event::{self, Event, EventType, Known, contract};
+use worker::item::event::{self, Event, EventContext, EventType, contract};
 use worker::item::payload::Payload;
 
 use crate::{check, events, json_files, manifest_dir, open, raw_object, tenant, validator};
@@ -74,25 +74,25 @@ fn with_more_known() -> Vec<(&'static str, Event)> {
     let conversation = conversation.expect("JSON");
     let image = fixture("image");
     let text = fixture("text");
-    let known = Known {
+    let known = EventContext {
         raw_object: Some(&raw_object),
         number: Some(&number),
-        ..Known::of(&tenant)
+        ..EventContext::of(&tenant)
     };
     let follow_up = |media| {
-        let known = Known {
+        let known = EventContext {
             media: Some(media),
             ..known
         };
         let event = event::media_follow_up(&image, &image.items[0], &known);
         event.expect("an event").expect("it has ended")
     };
-    let all = Known {
+    let all = EventContext {
         media: Some(&stored),
         conversation: Some(&conversation),
         ..known
     };
-    let degraded = Known {
+    let degraded = EventContext {
         degraded: &["state-manager"],
         ..known
     };

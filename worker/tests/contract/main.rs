@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use shared::entry::StreamEntry;
-use worker::item::event::{self, Known, RawObject};
+use worker::item::event::{self, EventContext, RawObject};
 use worker::item::payload::Payload;
 use worker::item::tenant::Tenant;
 
@@ -73,9 +73,9 @@ impl Made {
 
 fn events(payload: &Payload) -> Vec<Made> {
     let (tenant, raw_object) = (tenant(), raw_object());
-    let known = Known {
+    let known = EventContext {
         raw_object: Some(&raw_object),
-        ..Known::of(&tenant)
+        ..EventContext::of(&tenant)
     };
     let made = payload.items.iter().map(|item| {
         let event = event::event(payload, item, &known).expect("an event");

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use shared::secrets::Secret;
 
 use super::service::TenantRecord;
-use crate::item::tenant::{Status, Tenant, Verdict};
+use crate::item::tenant::{Tenant, TenantStatus, Verdict};
 
 /// The tenants of a file, by business account.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Directory {
                 return Err(format!("tenant {place} of the array has an empty tenantId"));
             }
             // Somebody writes this by hand: a slip is told, where the service's word would be taken.
-            if found.tenant.status == Status::Other {
+            if found.tenant.status == TenantStatus::Other {
                 return Err(format!(
                     "tenant {place} of the array has a status other than active and suspended"
                 ));

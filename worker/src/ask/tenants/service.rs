@@ -10,7 +10,7 @@ use url::Url;
 use crate::ask::neighbour::{
     Answer, AnswerClass, Neighbour, NeighbourError, NeighbourSettings, Trace,
 };
-use crate::item::tenant::{Status, Tenant};
+use crate::item::tenant::{Tenant, TenantStatus};
 
 /// How the Tenant Service is called.
 pub const SETTINGS: NeighbourSettings = NeighbourSettings {
@@ -90,7 +90,7 @@ impl Service {
             .call(trace, waba_id, within, request, classify);
         let found = asked.await?;
         if let Some(found) = &found
-            && found.tenant.status == Status::Other
+            && found.tenant.status == TenantStatus::Other
         {
             tracing::warn!(
                 waba_id,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Digest, Text, Truth};
+use super::values::{Bool, Digest, Text};
 
 /// Sound.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -27,5 +27,5 @@ pub(super) struct Audio {
     link: Option<Text>,
     /// Recorded in WhatsApp.
     #[serde(skip_serializing_if = "Option::is_none")]
-    voice: Option<Truth>,
+    voice: Option<Bool>,
 }

@@ -37,7 +37,7 @@ pub(super) struct Call {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub connection: Option<Connection>,
+    pub connection: Option<CallConnection>,
     /// As sent. Meta sends one word or an array of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Words>,
@@ -83,8 +83,9 @@ pub(super) struct Session {
 
 /// SDP in its older place.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "Connection")]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
-pub(super) struct Connection {
+pub(super) struct CallConnection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webrtc: Option<WebRtc>,
 }

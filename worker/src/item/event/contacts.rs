@@ -13,7 +13,7 @@ pub(super) type Contacts = Vec<Card>;
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Card {
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<Name>,
+    name: Option<ContactName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     addresses: Option<Vec<Address>>,
     /// `YYYY-MM-DD`.
@@ -24,7 +24,7 @@ pub(super) struct Card {
     #[serde(skip_serializing_if = "Option::is_none")]
     org: Option<Organisation>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    phones: Option<Vec<Phone>>,
+    phones: Option<Vec<ContactPhone>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     urls: Option<Vec<Url>>,
     /// The card as vCard.
@@ -36,8 +36,9 @@ pub(super) struct Card {
 }
 
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "Name")]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
-pub(super) struct Name {
+pub(super) struct ContactName {
     #[serde(skip_serializing_if = "Option::is_none")]
     formatted_name: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,8 +93,9 @@ pub(super) struct Organisation {
 }
 
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "Phone")]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
-pub(super) struct Phone {
+pub(super) struct ContactPhone {
     /// As written in the address book.
     #[serde(skip_serializing_if = "Option::is_none")]
     phone: Option<Text>,

@@ -8,7 +8,7 @@ use strum::IntoEnumIterator;
 use super::call::CallWord;
 use super::message_type::MessageType;
 use super::status::StatusWord;
-use super::{Document, EventType, QUEUES, SCHEMA_VERSION, account};
+use super::{EventDocument, EventType, QUEUES, SCHEMA_VERSION, account};
 
 const SCHEMA_ID: &str = "event.schema.json";
 
@@ -20,7 +20,9 @@ pub fn schema() -> Value {
     let conditions = EventType::iter().map(part_of_event).collect::<Vec<_>>();
     let contents = contents(&mut generator);
     let details = details(&mut generator);
-    let mut schema = generator.into_root_schema_for::<Document<'_>>().to_value();
+    let mut schema = generator
+        .into_root_schema_for::<EventDocument<'_>>()
+        .to_value();
     schema["$id"] = SCHEMA_ID.into();
     schema["title"] = "Event".into();
     schema["properties"]["schemaVersion"]["const"] = SCHEMA_VERSION.into();

@@ -8,7 +8,7 @@ use super::audio::Audio;
 use super::document::Document;
 use super::image::Image;
 use super::message::Context;
-use super::text::Text;
+use super::text::TextContent;
 use super::values;
 use super::video::Video;
 
@@ -31,7 +31,7 @@ pub(super) struct EditedMessage {
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<Context>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<Text>,
+    text: Option<TextContent>,
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<Image>,
     #[serde(skip_serializing_if = "Option::is_none")]

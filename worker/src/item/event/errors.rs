@@ -8,7 +8,7 @@ use crate::item::meta_error::{self, ErrorClass};
 
 /// An error, with what can be done about it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(from = "Sent", rename_all = "camelCase")]
+#[serde(from = "SentError", rename_all = "camelCase")]
 pub(super) struct MetaError {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<Number>,
@@ -29,22 +29,22 @@ pub(super) struct MetaError {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Sent {
+struct SentError {
     code: Option<Number>,
     title: Option<Text>,
     message: Option<Text>,
-    error_data: Option<SentData>,
+    error_data: Option<SentErrorData>,
     details: Option<Text>,
     href: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct SentData {
+struct SentErrorData {
     details: Option<Text>,
 }
 
-impl From<Sent> for MetaError {
-    fn from(sent: Sent) -> Self {
+impl From<SentError> for MetaError {
+    fn from(sent: SentError) -> Self {
         let (details, former_details) = match sent.error_data.and_then(|data| data.details) {
             Some(details) => (Some(details), sent.details),
             None => (sent.details, None),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::read::json_in_text;
-use super::values::{Text, Timestamp, Truth};
+use super::values::{Bool, Text, Timestamp};
 
 /// The answer stands under the name of its `type`; one that isn't known is in `raw` only.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -93,7 +93,7 @@ pub(super) struct CallPermissionReply {
     #[serde(skip_serializing_if = "Option::is_none")]
     response: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    is_permanent: Option<Truth>,
+    is_permanent: Option<Bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expiration_timestamp: Option<Timestamp>,
     /// `user_action` or `automatic`.

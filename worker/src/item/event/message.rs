@@ -10,7 +10,7 @@ use super::errors::MetaError;
 use super::media::{Media, MediaKind, MediaState, SentMedia};
 use super::message_type::MessageType;
 use super::read::Reading;
-use super::values::{Number, Text, Timestamp, Truth};
+use super::values::{Bool, Number, Text, Timestamp};
 
 /// A message: of a customer, or in echoes and history also of the business.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -49,7 +49,7 @@ pub(super) struct Message {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub referral: Option<Referral>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
+    pub identity: Option<CustomerIdentity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_logical_id: Option<Text>,
     /// Of a contact card: `contact_request` or `other`.
@@ -113,10 +113,10 @@ pub(super) struct Context {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_user_id: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub forwarded: Option<Truth>,
+    pub forwarded: Option<Bool>,
     /// More than five times.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub frequently_forwarded: Option<Truth>,
+    pub frequently_forwarded: Option<Bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub referred_product: Option<ReferredProduct>,
 }
@@ -173,10 +173,11 @@ pub(super) struct WelcomeMessage {
 
 /// The customer's identity key, where the identity check is on.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "Identity")]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
-pub(super) struct Identity {
+pub(super) struct CustomerIdentity {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub acknowledged: Option<Truth>,
+    pub acknowledged: Option<Bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_timestamp: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -72,7 +72,7 @@ impl MessageType {
             Self::Sticker => media::<sticker::Sticker>(MediaKind::Sticker),
             Self::System => typed::<system::System>(),
             Self::Template => typed::<template::Template>(),
-            Self::Text => typed::<text::Text>(),
+            Self::Text => typed::<text::TextContent>(),
             Self::Unsupported => typed::<unsupported::Unsupported>(),
             Self::Video => media::<video::Video>(MediaKind::Video),
             Self::Ephemeral

@@ -62,7 +62,7 @@ pub use self::message::Direction;
 use self::message::{History, Message};
 use self::message_type::MessageType;
 use self::person::{Person, person};
-use self::read::{Reading, Sent, Unreadable};
+use self::read::{Reading, SentJson, UnreadableMember};
 use self::status::Status;
 use self::values::Text;
 pub(crate) use self::values::Timestamp;
@@ -115,7 +115,7 @@ pub struct RawObject {
 
 /// What is known of an item beside what it says itself.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct EventContext<'a> {
     pub tenant: &'a Tenant,
     pub raw_object: Option<&'a RawObject>,
     pub number: Option<&'a NumberProfile>,
@@ -126,7 +126,7 @@ pub struct Known<'a> {
     pub degraded: &'a [&'static str],
 }
 
-impl<'a> Known<'a> {
+impl<'a> EventContext<'a> {
     /// Nothing but the tenant.
     pub fn of(tenant: &'a Tenant) -> Self {
         Self {
@@ -206,7 +206,7 @@ pub fn item_type(payload: &Payload, item: &PayloadItem) -> &'static str {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Event")]
-struct Document<'a> {
+struct EventDocument<'a> {
     /// Raised in its first number when something that was there changes its meaning or goes.
     schema_version: &'static str,
     /// The same for the same item, however often it is published; also the AMQP `message_id`.
@@ -248,16 +248,16 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<MetaError>>,
     /// What else stood beside the items of a change and isn't known here, by its name, as sent.
-    #[serde(skip_serializing_if = "Beside::is_empty")]
+    #[serde(skip_serializing_if = "OtherMembers::is_empty")]
     #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
-    beside: Beside<'a>,
+    beside: OtherMembers<'a>,
     /// The item as Meta sent it, unless all of it is typed above. A string with the item's JSON if
     /// common readers of JSON would refuse it (a lone surrogate, `1e400`, more than 56 levels).
     #[schemars(with = "serde_json::Value")]
-    raw: Option<Sent<'a>>,
+    raw: Option<SentJson<'a>>,
     /// The first member that could not be read; `raw` has it, or `account.value`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    unreadable: Option<Unreadable>,
+    unreadable: Option<UnreadableMember>,
     /// The whole webhook in the object store.
     raw_object: Option<&'a RawObject>,
     /// Neighbours that could not be asked: what they know is missing here.
@@ -273,22 +273,22 @@ struct TenantPart<'a> {
 
 /// Members of a change that stood beside its items.
 #[derive(Default)]
-struct Beside<'a>(Vec<(Cow<'a, str>, Sent<'a>)>);
+struct OtherMembers<'a>(Vec<(Cow<'a, str>, SentJson<'a>)>);
 
-impl Beside<'_> {
+impl OtherMembers<'_> {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-impl Serialize for Beside<'_> {
+impl Serialize for OtherMembers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, sent)| (name, sent)))
     }
 }
 
 /// The typed part of an item, and where the event goes.
-struct Part<'a> {
+struct TypedItem<'a> {
     kind: EventType,
     /// Routing key without the tenant.
     route: String,
@@ -302,7 +302,7 @@ struct Part<'a> {
     holds_all: bool,
 }
 
-impl Part<'_> {
+impl TypedItem<'_> {
     fn new(kind: EventType, group: &str, word: &str) -> Self {
         Self {
             kind,
@@ -324,12 +324,12 @@ impl Part<'_> {
 pub fn event(
     payload: &Payload,
     item: &PayloadItem,
-    known: &Known<'_>,
+    known: &EventContext<'_>,
 ) -> Result<Event, Unwritable> {
     let mut reading = Reading::of(payload.raw(item));
     let customer = Customer::of(payload, item);
     let part = part(payload, item, known, &customer, &mut reading);
-    let mut document = Document::new(payload, item, known, &customer, part.kind);
+    let mut document = EventDocument::new(payload, item, known, &customer, part.kind);
     document.occur(part.timestamp);
     document.message = part.message;
     document.status = part.status;
@@ -348,7 +348,7 @@ pub fn event(
 pub fn media_follow_up(
     payload: &Payload,
     item: &PayloadItem,
-    known: &Known<'_>,
+    known: &EventContext<'_>,
 ) -> Result<Option<Event>, Unwritable> {
     let (kind, word) = match known.media {
         None | Some(MediaState::Pending) => return Ok(None),
@@ -358,7 +358,7 @@ pub fn media_follow_up(
     let mut reading = Reading::of(payload.raw(item));
     let (message, _) = message::message(&mut reading, item.place, known.media);
     let customer = Customer::of(payload, item);
-    let mut document = Document::new(payload, item, known, &customer, kind);
+    let mut document = EventDocument::new(payload, item, known, &customer, kind);
     document.occur(message.timestamp);
     document.message = Some(Message {
         id: message.id,
@@ -376,30 +376,30 @@ pub fn media_follow_up(
 fn part<'a>(
     payload: &'a Payload,
     item: &'a PayloadItem,
-    known: &Known<'_>,
+    known: &EventContext<'_>,
     customer: &Customer,
     reading: &mut Reading<'a>,
-) -> Part<'a> {
+) -> TypedItem<'a> {
     let message = |reading: &mut Reading<'a>, kind, group, direction| {
         let (mut message, word) = message::message(reading, item.place, known.media);
         message.direction = direction;
-        Part {
+        TypedItem {
             timestamp: message.timestamp,
             message: Some(message),
-            ..Part::new(kind, group, word.name())
+            ..TypedItem::new(kind, group, word.name())
         }
     };
     let status = |reading: &mut Reading<'a>, kind, group| {
         let (status, word) = status::status(reading);
-        Part {
+        TypedItem {
             timestamp: status.timestamp,
             status: Some(status),
-            ..Part::new(kind, group, word.into())
+            ..TypedItem::new(kind, group, word.into())
         }
     };
     let account = |reading: &mut Reading<'a>, field: &'a str| {
         let timestamp = reading.text("timestamp").and_then(Timestamp::of_seconds);
-        Part {
+        TypedItem {
             timestamp: timestamp.or_else(|| {
                 let seconds = payload.change(item).entry_time.as_deref()?;
                 Timestamp::of_seconds(seconds)
@@ -410,7 +410,7 @@ fn part<'a>(
                 details: account::details(reading, field),
             }),
             holds_all: true,
-            ..Part::new(EventType::AccountUpdated, "account", &word(field))
+            ..TypedItem::new(EventType::AccountUpdated, "account", &word(field))
         }
     };
     let (inbound, outbound) = (Some(Direction::Inbound), Some(Direction::Outbound));
@@ -428,10 +428,10 @@ fn part<'a>(
         Place::StandbyStatus => status(reading, EventType::MessageStandby, "standby"),
         Place::Call | Place::CallStatus => {
             let (call, word) = call::call(reading);
-            Part {
+            TypedItem {
                 timestamp: call.timestamp,
                 call: Some(call),
-                ..Part::new(EventType::CallUpdated, "call", word.into())
+                ..TypedItem::new(EventType::CallUpdated, "call", word.into())
             }
         }
         Place::UserAction => account(reading, account::USER_ACTIONS),
@@ -441,12 +441,12 @@ fn part<'a>(
     }
 }
 
-impl<'a> Document<'a> {
+impl<'a> EventDocument<'a> {
     /// What all events of an item have.
     fn new(
         payload: &'a Payload,
         item: &'a PayloadItem,
-        known: &Known<'a>,
+        known: &EventContext<'a>,
         customer: &'a Customer,
         event_type: EventType,
     ) -> Self {
@@ -468,14 +468,14 @@ impl<'a> Document<'a> {
             customer: person(customer),
             conversation: known
                 .conversation
-                .filter(|raw| matches!(Sent::of(raw), Sent::Json(_))),
+                .filter(|raw| matches!(SentJson::of(raw), SentJson::Json(_))),
             group_id: customer.group_id.as_deref().map(Cow::Borrowed),
             message: None,
             status: None,
             account: None,
             call: None,
             errors: None,
-            beside: Beside::default(),
+            beside: OtherMembers::default(),
             raw: None,
             unreadable: None,
             raw_object: known.raw_object,
@@ -492,11 +492,11 @@ impl<'a> Document<'a> {
     ) {
         let contact = customer.contact.as_ref();
         let odd_contact = contact.and_then(|contact| payload.odd_contact(contact));
-        for (name, raw) in payload.beside(item).chain(odd_contact) {
-            self.beside.0.push((name, Sent::of(raw)));
+        for (name, raw) in payload.other_members(item).chain(odd_contact) {
+            self.beside.0.push((name, SentJson::of(raw)));
         }
         if let Some(raw) = payload.change_errors(item) {
-            let errors: Vec<MetaError> = self.typed_beside("errors", raw);
+            let errors: Vec<MetaError> = self.typed_member("errors", raw);
             self.errors = Some(errors).filter(|errors| !errors.is_empty());
         }
         let Some(mut message) = self.message.take() else {
@@ -506,11 +506,11 @@ impl<'a> Document<'a> {
             self.group_id = Some(Cow::Owned(group_id.0));
         }
         if let Some(raw) = payload.conversation_context(item) {
-            message.conversation_context = Some(self.typed_beside("conversation_context", raw));
+            message.conversation_context = Some(self.typed_member("conversation_context", raw));
         }
         if let Some(thread) = payload.thread(item) {
             let metadata = payload.history_metadata(thread);
-            let chunk = metadata.map(|raw| self.typed_beside("history.metadata", raw));
+            let chunk = metadata.map(|raw| self.typed_member("history.metadata", raw));
             message.history = Some(History {
                 thread_id: thread.id.clone().map(Text),
                 status: message.history.take().and_then(|history| history.status),
@@ -521,7 +521,7 @@ impl<'a> Document<'a> {
     }
 
     /// Types what stands beside the items; unless that holds all of it, it is there as sent too.
-    fn typed_beside<T: DeserializeOwned + Default>(
+    fn typed_member<T: DeserializeOwned + Default>(
         &mut self,
         name: &'static str,
         raw: &'a RawValue,

@@ -7,7 +7,7 @@ use super::values::Text;
 
 /// An emoji on an earlier message, or its removal.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(from = "Sent", rename_all = "camelCase")]
+#[serde(from = "SentReaction", rename_all = "camelCase")]
 pub(super) struct Reaction {
     /// The message reacted to.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,13 +20,13 @@ pub(super) struct Reaction {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Sent {
+struct SentReaction {
     message_id: Option<Text>,
     emoji: Option<Text>,
 }
 
-impl From<Sent> for Reaction {
-    fn from(sent: Sent) -> Self {
+impl From<SentReaction> for Reaction {
+    fn from(sent: SentReaction) -> Self {
         Self {
             removed: sent.emoji.as_ref().is_none_or(|emoji| emoji.0.is_empty()),
             message_id: sent.message_id,

@@ -25,7 +25,8 @@ const LONGEST_REASON: usize = 200;
 
 /// The first member that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub(super) struct Unreadable {
+#[schemars(rename = "Unreadable")]
+pub(super) struct UnreadableMember {
     /// Where it stood in the item, like `image.sha256`; empty: the item as a whole.
     pub path: String,
     pub reason: String,
@@ -35,14 +36,14 @@ pub(super) struct Unreadable {
 /// surrogate, `1e400`, more than 56 levels).
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(untagged)]
-pub(super) enum Sent<'a> {
+pub(super) enum SentJson<'a> {
     Json(&'a RawValue),
     Text(&'a str),
 }
 
-impl<'a> Sent<'a> {
+impl<'a> SentJson<'a> {
     pub(super) fn of(raw: &'a RawValue) -> Self {
-        if Flaws::of(raw.get()).unsound() {
+        if JsonDefects::of(raw.get()).unsound() {
             Self::Text(raw.get())
         } else {
             Self::Json(raw)
@@ -52,21 +53,21 @@ impl<'a> Sent<'a> {
 
 /// An item on its way to being typed.
 pub(super) struct Reading<'a> {
-    sent: Sent<'a>,
+    sent: SentJson<'a>,
     /// What has not been typed yet.
     left: Value,
     complete: bool,
-    unreadable: Option<Unreadable>,
+    unreadable: Option<UnreadableMember>,
 }
 
 impl<'a> Reading<'a> {
     pub(super) fn of(raw: &'a RawValue) -> Self {
-        let flaws = Flaws::of(raw.get());
+        let flaws = JsonDefects::of(raw.get());
         let mut reading = Self {
             sent: if flaws.unsound() {
-                Sent::Text(raw.get())
+                SentJson::Text(raw.get())
             } else {
-                Sent::Json(raw)
+                SentJson::Json(raw)
             },
             left: Value::Null,
             complete: !flaws.unsound() && !flaws.inexact,
@@ -81,15 +82,15 @@ impl<'a> Reading<'a> {
     }
 
     /// The item as it came, unless all of it was typed.
-    pub(super) fn raw(&self) -> Option<Sent<'a>> {
+    pub(super) fn raw(&self) -> Option<SentJson<'a>> {
         Some(self.sent).filter(|_| !self.complete)
     }
 
     /// The item as it came, if it can stand in an event.
     pub(super) fn sound(&self) -> Option<&'a RawValue> {
         match self.sent {
-            Sent::Json(raw) => Some(raw),
-            Sent::Text(_) => None,
+            SentJson::Json(raw) => Some(raw),
+            SentJson::Text(_) => None,
         }
     }
 
@@ -97,7 +98,7 @@ impl<'a> Reading<'a> {
         self.sound().is_some()
     }
 
-    pub(super) fn into_unreadable(self) -> Option<Unreadable> {
+    pub(super) fn into_unreadable(self) -> Option<UnreadableMember> {
         self.unreadable
     }
 
@@ -173,7 +174,7 @@ impl<'a> Reading<'a> {
 
     fn note(&mut self, path: String, reason: &str) {
         self.complete = false;
-        self.unreadable.get_or_insert_with(|| Unreadable {
+        self.unreadable.get_or_insert_with(|| UnreadableMember {
             path,
             reason: reason.chars().take(LONGEST_REASON).collect(),
         });
@@ -183,7 +184,7 @@ impl<'a> Reading<'a> {
     fn tree(&mut self, text: &str) -> serde_json::Result<Value> {
         let mut doubled = false;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let tree = Tree(&mut doubled).deserialize(&mut deserializer);
+        let tree = ValueBuilder(&mut doubled).deserialize(&mut deserializer);
         self.complete &= !doubled;
         tree
     }
@@ -196,7 +197,7 @@ impl<'a> Reading<'a> {
         };
         let mut left = Map::new();
         for (name, member) in all {
-            let flaws = Flaws::of(member.get());
+            let flaws = JsonDefects::of(member.get());
             let text = if flaws.lone_surrogate {
                 self.note(name.to_string(), "a lone surrogate was replaced by U+FFFD");
                 Cow::Owned(without_lone_surrogates(member.get()))
@@ -220,7 +221,7 @@ impl<'a> Reading<'a> {
 /// JSON in a string, if it is some, and sound.
 pub(super) fn json_in_text(text: &str) -> Option<Value> {
     let value = serde_json::from_str(text).ok()?;
-    (!Flaws::of(text).unsound()).then_some(value)
+    (!JsonDefects::of(text).unsound()).then_some(value)
 }
 
 fn join(at: &str, path: &Path) -> String {
@@ -271,16 +272,16 @@ fn remove(value: &mut Value, path: &Path) -> bool {
 }
 
 /// Builds a value without its `null` members, which say nothing, and tells if a name stood twice.
-struct Tree<'f>(&'f mut bool);
+struct ValueBuilder<'f>(&'f mut bool);
 
-impl<'de> DeserializeSeed<'de> for Tree<'_> {
+impl<'de> DeserializeSeed<'de> for ValueBuilder<'_> {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Tree<'_> {
+impl<'de> Visitor<'de> for ValueBuilder<'_> {
     type Value = Value;
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("JSON")
@@ -305,7 +306,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut elements = Vec::new();
-        while let Some(element) = seq.next_element_seed(Tree(&mut *self.0))? {
+        while let Some(element) = seq.next_element_seed(ValueBuilder(&mut *self.0))? {
             elements.push(element);
         }
         Ok(elements.into())
@@ -314,7 +315,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
         let mut members = Map::new();
         let mut nulls = false;
         while let Some(name) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Tree(&mut *self.0))?;
+            let value = map.next_value_seed(ValueBuilder(&mut *self.0))?;
             nulls |= value.is_null();
             *self.0 |= members.insert(name, value).is_some();
         }
@@ -327,14 +328,14 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
 /// What keeps JSON from being read everywhere, or a number from being held exactly.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Flaws {
+struct JsonDefects {
     lone_surrogate: bool,
     too_deep: bool,
     out_of_range: bool,
     inexact: bool,
 }
 
-impl Flaws {
+impl JsonDefects {
     fn unsound(&self) -> bool {
         self.lone_surrogate || self.too_deep || self.out_of_range
     }
@@ -440,7 +441,7 @@ mod tests {
     use serde_json::json;
 
     fn flaws(json: &str) -> [bool; 4] {
-        let flaws = Flaws::of(json);
+        let flaws = JsonDefects::of(json);
         [
             flaws.lone_surrogate,
             flaws.too_deep,
@@ -531,6 +532,6 @@ mod tests {
         let raw: &RawValue = serde_json::from_str(json).expect("JSON");
         let reading = Reading::of(raw);
         assert_eq!(reading.left, json!({"a": "x\u{fffd}y", "b": 1}));
-        assert!(matches!(reading.raw(), Some(Sent::Text(text)) if text == json));
+        assert!(matches!(reading.raw(), Some(SentJson::Text(text)) if text == json));
     }
 }

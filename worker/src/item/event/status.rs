@@ -7,7 +7,7 @@ use strum::{EnumIter, EnumString, IntoStaticStr};
 
 use super::errors::MetaError;
 use super::read::Reading;
-use super::values::{Number, Text, Timestamp, Truth};
+use super::values::{Bool, Number, Text, Timestamp};
 
 /// A status. Meta sends those of one message in any order, some twice, some not at all.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -57,7 +57,7 @@ pub(super) struct Status {
     #[serde(default)]
     pub errors: Vec<MetaError>,
     pub pricing: Option<Pricing>,
-    pub conversation: Option<Conversation>,
+    pub conversation: Option<StatusConversation>,
     /// What the business gave when it sent the message.
     #[serde(rename(deserialize = "biz_opaque_callback_data"))]
     pub callback_data: Option<Text>,
@@ -85,7 +85,7 @@ pub(super) enum StatusKind {
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Pricing {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub billable: Option<Truth>,
+    pub billable: Option<Bool>,
     /// `PMP` or `CBP`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pricing_model: Option<Text>,
@@ -98,8 +98,9 @@ pub(super) struct Pricing {
 
 /// The conversation that Meta counts the message to.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "Conversation")]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
-pub(super) struct Conversation {
+pub(super) struct StatusConversation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Digest, Text, Truth};
+use super::values::{Bool, Digest, Text};
 
 /// A sticker.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -26,5 +26,5 @@ pub(super) struct Sticker {
     #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    animated: Option<Truth>,
+    animated: Option<Bool>,
 }

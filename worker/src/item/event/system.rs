@@ -8,7 +8,7 @@ use super::values::Text;
 
 /// What changed. The old number is `message.from`.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(from = "Sent", rename_all = "camelCase")]
+#[serde(from = "SentSystem", rename_all = "camelCase")]
 pub(super) struct System {
     /// `user_changed_number`, `user_changed_user_id`, `customer_identity_changed`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub(super) struct System {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Sent {
+struct SentSystem {
     #[serde(rename = "type")]
     kind: Option<Text>,
     body: Option<Text>,
@@ -54,8 +54,8 @@ struct Sent {
     identity: Option<Text>,
 }
 
-impl From<Sent> for System {
-    fn from(sent: Sent) -> Self {
+impl From<SentSystem> for System {
+    fn from(sent: SentSystem) -> Self {
         let (wa_id, new_wa_id) = match (sent.wa_id, sent.new_wa_id) {
             (None, new) => (new, None),
             both => both,

@@ -18,8 +18,8 @@ enum Scalar {
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl Visitor<'_> for Any {
+        struct AnyScalar;
+        impl Visitor<'_> for AnyScalar {
             type Value = Scalar;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a string, number or bool")
@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for Scalar {
                     .ok_or_else(|| E::custom("not a finite number"))
             }
         }
-        deserializer.deserialize_any(Any)
+        deserializer.deserialize_any(AnyScalar)
     }
 }
 
@@ -99,9 +99,9 @@ impl Number {
 /// A bool. Meta's own examples write some as strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Scalar")]
-pub(super) struct Truth(pub bool);
+pub(super) struct Bool(pub bool);
 
-impl TryFrom<Scalar> for Truth {
+impl TryFrom<Scalar> for Bool {
     type Error = &'static str;
     fn try_from(scalar: Scalar) -> Result<Self, Self::Error> {
         match scalar {
@@ -235,7 +235,7 @@ macro_rules! schema {
 schema! {
     Text: {"type": "string"},
     Number: {"type": "number"},
-    Truth: {"type": "boolean"},
+    Bool: {"type": "boolean"},
     Timestamp: {"type": "string", "format": "date-time"},
     Digest: {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     Words: {"type": "array", "items": {"type": "string"}},
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(becomes::<Text>(&json!(131_049)), Some(json!("131049")));
         assert_eq!(becomes::<Number>(&json!("99.99")), Some(json!(99.99)));
         assert_eq!(becomes::<Number>(&json!(30)), Some(json!(30)));
-        assert_eq!(becomes::<Truth>(&json!("true")), Some(json!(true)));
+        assert_eq!(becomes::<Bool>(&json!("true")), Some(json!(true)));
         assert_eq!(becomes::<Words>(&json!("a")), Some(json!(["a"])));
         assert_eq!(
             becomes::<Words>(&json!(["a", "b"])),
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(becomes::<Timestamp>(&json!("1750032000000000")), None);
         assert_eq!(becomes::<Timestamp>(&json!(-1)), None);
         assert_eq!(becomes::<Digest>(&json!("a1b2c3d4e5f6...")), None);
-        assert_eq!(becomes::<Truth>(&json!("IS_BILLABLE")), None);
+        assert_eq!(becomes::<Bool>(&json!("IS_BILLABLE")), None);
         assert_eq!(becomes::<Number>(&json!("12345678901234567890")), None);
         assert_eq!(becomes::<Text>(&json!({"a": 1})), None);
     }

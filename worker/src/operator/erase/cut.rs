@@ -59,26 +59,26 @@ const WITHIN: [&str; 4] = ["value", "message", "system", "contact"];
 const WITH_FILES: [&str; 5] = ["audio", "document", "image", "sticker", "video"];
 
 /// A payload without a customer.
-pub(super) enum Cleared {
+pub(super) enum ClearedPayload {
     Untouched,
     Unreadable,
     Cut {
-        gone: Vec<Gone>,
+        gone: Vec<ErasedMedia>,
         /// Other ids of the same customer.
-        beside: BTreeSet<String>,
+        other_ids: BTreeSet<String>,
         /// `None`: nobody else's item is left.
-        rest: Option<Rest>,
+        rest: Option<RemainingPayload>,
     },
 }
 
 /// A message with a file that goes.
-pub(super) struct Gone {
+pub(super) struct ErasedMedia {
     pub id: String,
     pub kind: &'static str,
 }
 
 /// What is left of a payload.
-pub(super) struct Rest {
+pub(super) struct RemainingPayload {
     pub body: Vec<u8>,
     /// As the attribute `items` has them.
     pub items: String,
@@ -86,18 +86,22 @@ pub(super) struct Rest {
     names: [String; 2],
 }
 
-pub(super) fn clear(body: &[u8], described: &BTreeMap<String, String>, customer: &str) -> Cleared {
+pub(super) fn clear(
+    body: &[u8],
+    described: &BTreeMap<String, String>,
+    customer: &str,
+) -> ClearedPayload {
     let Some(payload) = open(body) else {
         let text = String::from_utf8_lossy(body);
         return if text.contains(customer) {
-            Cleared::Unreadable
+            ClearedPayload::Unreadable
         } else {
-            Cleared::Untouched
+            ClearedPayload::Untouched
         };
     };
     let cuts = cuts(body, customer);
     if cuts.is_empty() {
-        return Cleared::Untouched;
+        return ClearedPayload::Untouched;
     }
     let is_cut = |item: &&PayloadItem| {
         let at = range(&payload.entry.body, payload.raw(item));
@@ -110,18 +114,18 @@ pub(super) fn clear(body: &[u8], described: &BTreeMap<String, String>, customer:
         let kind = scalar(kind?)?;
         let kind = WITH_FILES.into_iter().find(|name| *name == &*kind)?;
         let id = item.id.clone()?;
-        Some(Gone { id, kind })
+        Some(ErasedMedia { id, kind })
     });
     let rest = rest(&payload, described, &cuts, |item| !is_cut(&item));
-    Cleared::Cut {
+    ClearedPayload::Cut {
         gone: gone.collect(),
-        beside: beside(&payload, &cut, &cuts, customer),
+        other_ids: other_ids(&payload, &cut, &cuts, customer),
         rest,
     }
 }
 
 /// Other ids of the customer in what is cut.
-fn beside(
+fn other_ids(
     payload: &Payload,
     items: &[&PayloadItem],
     cuts: &[Range<usize>],
@@ -155,7 +159,7 @@ fn rest(
     described: &BTreeMap<String, String>,
     cuts: &[Range<usize>],
     stays: impl Fn(&PayloadItem) -> bool,
-) -> Option<Rest> {
+) -> Option<RemainingPayload> {
     let body = without(&payload.entry.body, cuts);
     let left = open(&body)?;
     let listed = described.get("items").filter(|items| !items.is_empty());
@@ -179,7 +183,7 @@ fn rest(
     items.sort_unstable();
     let first = left.items.get(*items.first()?)?;
     let names = [store::item_name(listed.first()?), store::item_name(first)];
-    Some(Rest {
+    Some(RemainingPayload {
         items: format_numbers(items),
         names,
         body,
@@ -187,7 +191,7 @@ fn rest(
 }
 
 /// The key of what is left: a message's id holds its sender's number.
-pub(super) fn renamed(key: &str, rest: &Rest) -> String {
+pub(super) fn renamed(key: &str, rest: &RemainingPayload) -> String {
     let [old, new] = &rest.names;
     match key.strip_suffix(&format!("-{old}.json")) {
         Some(front) => format!("{front}-{new}.json"),
@@ -304,7 +308,8 @@ mod tests {
 
     #[test]
     fn a_customers_items_are_cut_out_and_the_rest_stays_byte_for_byte() {
-        let Cleared::Cut { gone, rest, .. } = clear(BODY.as_bytes(), &described(""), "111") else {
+        let ClearedPayload::Cut { gone, rest, .. } = clear(BODY.as_bytes(), &described(""), "111")
+        else {
             panic!("111 is in it");
         };
         assert_eq!(gone.len(), 1);
@@ -327,12 +332,14 @@ mod tests {
 
     #[test]
     fn the_items_of_a_failure_keep_their_meaning() {
-        let Cleared::Cut { rest, .. } = clear(BODY.as_bytes(), &described("1-2"), "111") else {
+        let ClearedPayload::Cut { rest, .. } = clear(BODY.as_bytes(), &described("1-2"), "111")
+        else {
             panic!("111 is in it");
         };
         assert_eq!(rest.expect("222 is left").items, "0");
         // Only the first message had failed: nobody else's is left to do.
-        let Cleared::Cut { rest, .. } = clear(BODY.as_bytes(), &described("0"), "111") else {
+        let ClearedPayload::Cut { rest, .. } = clear(BODY.as_bytes(), &described("0"), "111")
+        else {
             panic!("111 is in it");
         };
         assert!(rest.is_none());
@@ -342,11 +349,11 @@ mod tests {
     fn who_is_not_in_it_changes_nothing() {
         for nobody in ["333", "11", "1", "7", "wamid.A"] {
             let cleared = clear(BODY.as_bytes(), &described(""), nobody);
-            assert!(matches!(cleared, Cleared::Untouched), "{nobody}");
+            assert!(matches!(cleared, ClearedPayload::Untouched), "{nobody}");
         }
         assert!(matches!(
             clear(b"{ 111", &described(""), "111"),
-            Cleared::Unreadable
+            ClearedPayload::Unreadable
         ));
     }
 }

@@ -10,7 +10,7 @@ use shared::webhook;
 use strum::IntoEnumIterator;
 
 use crate::out::error::Reason;
-use crate::out::store::{self, Bucket, Kept, Store, StoreResult};
+use crate::out::store::{self, Bucket, Store, StoreResult, StoredObject};
 use crate::owed::readmit;
 
 /// A longer range is a slip of the pen.
@@ -20,8 +20,8 @@ const FASTEST: u32 = 10_000;
 #[derive(Args, Debug, Clone)]
 pub struct ReplayArgs {
     /// What was set aside, or the raw archive
-    #[arg(long, value_enum, default_value_t = Source::Failed)]
-    pub source: Source,
+    #[arg(long, value_enum, default_value_t = ReplaySource::Failed)]
+    pub source: ReplaySource,
     /// Came at this time or later: 2026-11-25T08:00:00Z, 2026-11-25 (0:00 UTC), or 2h (two hours ago)
     #[arg(long, value_name = "T", value_parser = Moment::parse)]
     pub from: Option<Moment>,
@@ -53,12 +53,12 @@ pub struct ReplayArgs {
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub enum ReplaySource {
     Failed,
     Archive,
 }
 
-impl Source {
+impl ReplaySource {
     pub fn name(self) -> &'static str {
         match self {
             Self::Failed => "failed",
@@ -129,7 +129,7 @@ fn rate(text: &str) -> Result<u32, String> {
 /// Which objects a replay is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Selection {
-    pub source: Source,
+    pub source: ReplaySource,
     from_ms: Option<i64>,
     to_ms: i64,
     tenant: Option<String>,
@@ -157,14 +157,14 @@ impl Selection {
             );
         }
         match args.source {
-            Source::Archive if args.reason.is_some() => {
+            ReplaySource::Archive if args.reason.is_some() => {
                 bail!("--reason is for --source failed: nothing in the archive has failed")
             }
-            Source::Archive => ensure!(
+            ReplaySource::Archive => ensure!(
                 from.is_some(),
                 "--source archive needs --from: without it, everything that ever came would go out again"
             ),
-            Source::Failed => {}
+            ReplaySource::Failed => {}
         }
         let moment = |moment: &Option<Moment>| moment.as_ref().map(|it| it.typed.clone());
         let words = [
@@ -199,7 +199,7 @@ impl Selection {
     /// The store is away.
     pub(super) async fn folders(&self, store: &Store) -> StoreResult<Vec<String>> {
         let tenant = self.tenant.as_deref().map(store::segment);
-        if self.source == Source::Failed {
+        if self.source == ReplaySource::Failed {
             return Ok(vec![format!(
                 "{}{}",
                 store::FAILED,
@@ -253,7 +253,7 @@ impl Selection {
     }
 
     /// Whether an object is meant.
-    pub(super) fn is(&self, key: &str, kept: &Kept) -> bool {
+    pub(super) fn is(&self, key: &str, kept: &StoredObject) -> bool {
         self.is_of_reason(kept.of("reason"))
             && self
                 .message_id

@@ -6,13 +6,13 @@ use std::io::{self, IsTerminal, Write};
 use serde_json::json;
 use tokio::time::{Duration, Instant};
 
-use super::turn::{Counts, Replay};
+use super::runner_lease::{Replay, ReplayCounts};
 
 const BAR: usize = 30;
 /// Lines in a pipe are this far apart.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
-pub(super) struct Show {
+pub(super) struct ReplayOutput {
     json: bool,
     terminal: bool,
     last: Option<Instant>,
@@ -27,7 +27,7 @@ pub(super) struct Tally {
     pub(super) by: BTreeMap<(String, String), u64>,
 }
 
-impl Show {
+impl ReplayOutput {
     pub(super) fn new(json: bool) -> Self {
         Self {
             json,
@@ -81,7 +81,7 @@ impl Show {
     pub(super) fn progress(
         &mut self,
         replay: &Replay,
-        counts: Counts,
+        counts: ReplayCounts,
         waits: Option<&str>,
     ) -> io::Result<()> {
         let due = |last: Instant| last.elapsed() >= LINE_INTERVAL;
@@ -92,14 +92,19 @@ impl Show {
         self.line(replay, counts, waits)
     }
 
-    fn line(&mut self, replay: &Replay, counts: Counts, waits: Option<&str>) -> io::Result<()> {
+    fn line(
+        &mut self,
+        replay: &Replay,
+        counts: ReplayCounts,
+        waits: Option<&str>,
+    ) -> io::Result<()> {
         if self.json {
             return self.json_line(replay, counts, false);
         }
         let Replay {
             id, total, left, ..
         } = replay;
-        let Counts { put, out, again } = counts;
+        let ReplayCounts { put, out, again } = counts;
         let left = if *left > 0 {
             format!(", {left} left")
         } else {
@@ -120,7 +125,7 @@ impl Show {
         stdout.flush()
     }
 
-    fn json_line(&self, replay: &Replay, counts: Counts, ended: bool) -> io::Result<()> {
+    fn json_line(&self, replay: &Replay, counts: ReplayCounts, ended: bool) -> io::Result<()> {
         let line = json!({
             "replay": replay.id,
             "payloads": replay.total,
@@ -134,7 +139,7 @@ impl Show {
     }
 
     /// The last line.
-    pub(super) fn ended(&mut self, replay: &Replay, counts: Counts) -> io::Result<()> {
+    pub(super) fn ended(&mut self, replay: &Replay, counts: ReplayCounts) -> io::Result<()> {
         if self.json {
             return self.json_line(replay, counts, true);
         }

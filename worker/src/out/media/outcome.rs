@@ -12,7 +12,7 @@ use crate::ask::neighbour::NeighbourError;
 
 /// Why media isn't stored. Part of events and a metric's label, so a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum MediaFailure {
     /// Its id is none: nothing was asked for.
     InvalidId,
     /// It is larger than `--media-max-bytes`.
@@ -55,13 +55,13 @@ pub enum Reason {
     Stopping,
 }
 
-impl From<Reason> for &'static str {
-    fn from(reason: Reason) -> Self {
+impl From<MediaFailure> for &'static str {
+    fn from(reason: MediaFailure) -> Self {
         reason.text()
     }
 }
 
-impl Reason {
+impl MediaFailure {
     /// What events say.
     pub fn text(self) -> &'static str {
         match self {
@@ -96,7 +96,7 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     Pending,
-    /// [`Reason::text`], perhaps of another version of this program.
+    /// [`MediaFailure::text`], perhaps of another version of this program.
     Failed(String),
 }
 
@@ -128,7 +128,7 @@ impl Said {
 
 /// What is done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum FaultAction {
     /// It is given up: no later try can end otherwise.
     GiveUp,
     /// The bytes aren't what was declared: a few more tries, then it is given up.
@@ -142,48 +142,51 @@ pub enum Next {
 /// A transfer that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    pub reason: Reason,
-    pub next: Next,
+    pub reason: MediaFailure,
+    pub next: FaultAction,
 }
 
 impl Fault {
-    pub fn of(reason: Reason) -> Self {
+    pub fn of(reason: MediaFailure) -> Self {
         let next = match reason {
-            Reason::InvalidId | Reason::TooLarge | Reason::NotDownloadable => Next::GiveUp,
-            Reason::SizeMismatch
-            | Reason::DigestMismatch
-            | Reason::ContentMismatch
-            | Reason::Encoded
-            | Reason::NoLength => Next::Reread,
-            Reason::UrlRefused | Reason::Redirected | Reason::Token | Reason::Refused => {
-                Next::Seldom
+            MediaFailure::InvalidId | MediaFailure::TooLarge | MediaFailure::NotDownloadable => {
+                FaultAction::GiveUp
             }
+            MediaFailure::SizeMismatch
+            | MediaFailure::DigestMismatch
+            | MediaFailure::ContentMismatch
+            | MediaFailure::Encoded
+            | MediaFailure::NoLength => FaultAction::Reread,
+            MediaFailure::UrlRefused
+            | MediaFailure::Redirected
+            | MediaFailure::Token
+            | MediaFailure::Refused => FaultAction::Seldom,
             // Young ids that aren't found mostly mean a wrong token, but may also be early.
-            Reason::NotFound
-            | Reason::Throttled
-            | Reason::GraphLeftAlone
-            | Reason::Unavailable
-            | Reason::CutOff
-            | Reason::TooSlow
-            | Reason::Store
-            | Reason::Busy
-            | Reason::Crashed
-            | Reason::Stopping => Next::Again(Duration::ZERO),
+            MediaFailure::NotFound
+            | MediaFailure::Throttled
+            | MediaFailure::GraphLeftAlone
+            | MediaFailure::Unavailable
+            | MediaFailure::CutOff
+            | MediaFailure::TooSlow
+            | MediaFailure::Store
+            | MediaFailure::Busy
+            | MediaFailure::Crashed
+            | MediaFailure::Stopping => FaultAction::Again(Duration::ZERO),
         };
         Self { reason, next }
     }
 
     /// Not before `pause` is over.
-    pub fn after(reason: Reason, pause: Duration) -> Self {
+    pub fn after(reason: MediaFailure, pause: Duration) -> Self {
         Self {
             reason,
-            next: Next::Again(pause),
+            next: FaultAction::Again(pause),
         }
     }
 }
 
-impl From<Reason> for Fault {
-    fn from(reason: Reason) -> Self {
+impl From<MediaFailure> for Fault {
+    fn from(reason: MediaFailure) -> Self {
         Self::of(reason)
     }
 }
@@ -191,10 +194,10 @@ impl From<Reason> for Fault {
 impl From<Mismatch> for Fault {
     fn from(mismatch: Mismatch) -> Self {
         Self::of(match mismatch {
-            Mismatch::Size => Reason::SizeMismatch,
-            Mismatch::Digest => Reason::DigestMismatch,
-            Mismatch::Content => Reason::ContentMismatch,
-            Mismatch::TooLarge => Reason::TooLarge,
+            Mismatch::Size => MediaFailure::SizeMismatch,
+            Mismatch::Digest => MediaFailure::DigestMismatch,
+            Mismatch::Content => MediaFailure::ContentMismatch,
+            Mismatch::TooLarge => MediaFailure::TooLarge,
         })
     }
 }
@@ -202,11 +205,11 @@ impl From<Mismatch> for Fault {
 impl From<GraphError> for Fault {
     fn from(error: GraphError) -> Self {
         match error {
-            GraphError::Token => Reason::Token.into(),
-            GraphError::Refused(_) => Reason::Refused.into(),
-            GraphError::Missing => Reason::NotFound.into(),
-            GraphError::Final(_) => Reason::NotDownloadable.into(),
-            GraphError::Throttled(pause) => Self::after(Reason::Throttled, pause),
+            GraphError::Token => MediaFailure::Token.into(),
+            GraphError::Refused(_) => MediaFailure::Refused.into(),
+            GraphError::Missing => MediaFailure::NotFound.into(),
+            GraphError::Final(_) => MediaFailure::NotDownloadable.into(),
+            GraphError::Throttled(pause) => Self::after(MediaFailure::Throttled, pause),
             GraphError::Neighbour(error) => error.into(),
         }
     }
@@ -215,20 +218,20 @@ impl From<GraphError> for Fault {
 impl From<NeighbourError> for Fault {
     fn from(error: NeighbourError) -> Self {
         match error {
-            NeighbourError::BreakerOpen => Reason::GraphLeftAlone.into(),
+            NeighbourError::BreakerOpen => MediaFailure::GraphLeftAlone.into(),
             // So many questions wait for their answers that this one found no place.
             NeighbourError::Busy
             | NeighbourError::Connect
             | NeighbourError::TimedOut
             | NeighbourError::CutOff
             | NeighbourError::TooLarge(_)
-            | NeighbourError::Transient { .. } => Reason::Unavailable.into(),
+            | NeighbourError::Transient { .. } => MediaFailure::Unavailable.into(),
             NeighbourError::Throttled { retry_after, .. } => {
-                Self::after(Reason::Throttled, retry_after.unwrap_or_default())
+                Self::after(MediaFailure::Throttled, retry_after.unwrap_or_default())
             }
             NeighbourError::Final { .. }
             | NeighbourError::Unusable { .. }
-            | NeighbourError::Unsendable => Reason::Refused.into(),
+            | NeighbourError::Unsendable => MediaFailure::Refused.into(),
         }
     }
 }
@@ -254,6 +257,6 @@ mod tests {
     #[test]
     fn only_a_transfer_that_found_no_turn_is_busy() {
         let fault = Fault::from(NeighbourError::Busy);
-        assert_eq!(fault.reason, Reason::Unavailable);
+        assert_eq!(fault.reason, MediaFailure::Unavailable);
     }
 }

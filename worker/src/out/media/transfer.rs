@@ -11,8 +11,8 @@ use bytes::Bytes;
 use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
-use super::outcome::{Fault, Reason};
-use super::verify::{Declared, Mismatch, Verified, Verifier, contradicts};
+use super::outcome::{Fault, MediaFailure};
+use super::verify::{Declared, MediaVerifier, Mismatch, Verified, contradicts};
 use super::{names, verify};
 use crate::out::store::{MediaHead, MediaPutError, Store};
 
@@ -40,13 +40,13 @@ pub struct Transfer<'a> {
 
 /// What the stream of the upload tells about itself.
 #[derive(Default)]
-struct Progress {
+struct UploadProgress {
     bytes: AtomicU64,
     waits_for_source: AtomicBool,
     ended: Mutex<Option<Result<Verified, Fault>>>,
 }
 
-impl Progress {
+impl UploadProgress {
     fn end(&self, how: Result<Verified, Fault>) {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
     }
@@ -69,22 +69,22 @@ impl Transfer<'_> {
     /// [`Fault`]; then nothing of it is in the store.
     pub async fn run(mut self, store: &Store) -> Result<Option<Verified>, Fault> {
         let length = self.length()?;
-        let mut verifier = Verifier::new(self.declared.clone(), self.max_bytes);
+        let mut verifier = MediaVerifier::new(self.declared.clone(), self.max_bytes);
         if self.is_page {
             verifier.doubt(Mismatch::Content)?;
         }
         let first = timeout(FIRST_BYTES, self.response.chunk())
             .await
-            .map_err(|_| Reason::TooSlow)?
-            .map_err(|_| Reason::CutOff)?
+            .map_err(|_| MediaFailure::TooSlow)?
+            .map_err(|_| MediaFailure::CutOff)?
             .unwrap_or_default();
         verifier.take(&first)?;
         let head = self.head(&first);
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(UploadProgress::default());
         let (length, body) = match length {
             Some(length) if length > 0 => {
                 verifier.must_have(length);
-                let source = Source {
+                let source = DownloadStream {
                     response: self.response,
                     verifier,
                     held: VecDeque::from([first]),
@@ -109,9 +109,9 @@ impl Transfer<'_> {
             (_, Err(MediaPutError::Exists)) => Ok(None),
             (_, Err(error)) => {
                 tracing::warn!(%error, "a media object can't be written");
-                Err(Reason::Store.into())
+                Err(MediaFailure::Store.into())
             }
-            (None, Ok(())) => Err(Reason::Store.into()),
+            (None, Ok(())) => Err(MediaFailure::Store.into()),
         }
     }
 
@@ -124,11 +124,11 @@ impl Transfer<'_> {
         let may_be_held = |size: &u64| has_digest && *size <= MOST_HELD as u64;
         let length = served.or(declared.filter(|size| !may_be_held(size)));
         if length.is_some_and(|length| length > self.max_bytes) {
-            return Err(Reason::TooLarge.into());
+            return Err(MediaFailure::TooLarge.into());
         }
         match (served, declared) {
             (Some(served), Some(declared)) if served != declared && !has_digest => {
-                Err(Reason::SizeMismatch.into())
+                Err(MediaFailure::SizeMismatch.into())
             }
             _ => Ok(length),
         }
@@ -154,15 +154,15 @@ impl Transfer<'_> {
 }
 
 /// A file being read for an upload.
-struct Source {
+struct DownloadStream {
     response: Response,
-    verifier: Verifier,
+    verifier: MediaVerifier,
     /// Pieces not yet handed on: the last one waits for the verdict on all.
     held: VecDeque<Bytes>,
-    progress: Arc<Progress>,
+    progress: Arc<UploadProgress>,
 }
 
-impl Source {
+impl DownloadStream {
     fn pieces(self) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static {
         futures::stream::try_unfold(Some(self), async |source| match source {
             Some(source) => source.next().await,
@@ -205,7 +205,7 @@ impl Source {
                     self.progress.end(Ok(verified));
                     return Ok(self.held.pop_front().map(|last| (last, None)));
                 }
-                Err(_) => return Err(self.fail(Reason::CutOff.into())),
+                Err(_) => return Err(self.fail(MediaFailure::CutOff.into())),
             }
         }
     }
@@ -218,7 +218,7 @@ impl Source {
 
 async fn collect(
     mut response: Response,
-    verifier: &mut Verifier,
+    verifier: &mut MediaVerifier,
     first: Bytes,
 ) -> Result<Bytes, Fault> {
     let until = Instant::now() + WATCH;
@@ -226,20 +226,20 @@ async fn collect(
     loop {
         let read = tokio::time::timeout_at(until, response.chunk())
             .await
-            .map_err(|_| Reason::TooSlow)?;
-        let Some(piece) = read.map_err(|_| Reason::CutOff)? else {
+            .map_err(|_| MediaFailure::TooSlow)?;
+        let Some(piece) = read.map_err(|_| MediaFailure::CutOff)? else {
             return Ok(whole.into());
         };
         verifier.take(&piece)?;
         if whole.len() + piece.len() > MOST_HELD {
-            return Err(Reason::NoLength.into());
+            return Err(MediaFailure::NoLength.into());
         }
         whole.extend_from_slice(&piece);
     }
 }
 
 /// Returns when a transfer has stood still, or taken, for too long.
-async fn watch(progress: &Progress) -> Fault {
+async fn watch(progress: &UploadProgress) -> Fault {
     let began = Instant::now();
     let mut before = 0;
     let mut had_ended = false;
@@ -252,9 +252,9 @@ async fn watch(progress: &Progress) -> Fault {
         if stands || began.elapsed() > LONGEST {
             let source = !ended && progress.waits_for_source.load(Ordering::Relaxed);
             return Fault::of(if source {
-                Reason::TooSlow
+                MediaFailure::TooSlow
             } else {
-                Reason::Store
+                MediaFailure::Store
             });
         }
         (before, had_ended) = (bytes, ended);

@@ -38,7 +38,7 @@ pub struct Verified {
 
 /// Looks at a file as it passes. A right digest is proof, whatever else was declared: what differs is
 /// a fault at once only where there is no digest, else it says why the digest is wrong.
-pub struct Verifier {
+pub struct MediaVerifier {
     declared: Declared,
     max_bytes: u64,
     seen_bytes: u64,
@@ -48,7 +48,7 @@ pub struct Verifier {
     length: Option<u64>,
 }
 
-impl Verifier {
+impl MediaVerifier {
     pub fn new(declared: Declared, max_bytes: u64) -> Self {
         Self {
             declared,
@@ -209,7 +209,7 @@ mod tests {
         max: u64,
         pieces: &[&'static [u8]],
     ) -> Result<Verified, Mismatch> {
-        let mut verifier = Verifier::new(declared, max);
+        let mut verifier = MediaVerifier::new(declared, max);
         for piece in pieces {
             verifier.take(&Bytes::from_static(piece))?;
         }
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(verify(declared(None), 9, &[b"1234"]), Err(Mismatch::Size));
         // An upload that was announced with a length can't have another one.
         for length in [6, 8] {
-            let mut verifier = Verifier::new(right.clone(), 9);
+            let mut verifier = MediaVerifier::new(right.clone(), 9);
             verifier.must_have(length);
             let taken = verifier.take(&Bytes::from_static(json));
             assert_eq!(taken.and_then(|()| verifier.end()), Err(Mismatch::Size));

@@ -17,12 +17,12 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Tokio, with sockets that end when `given_up` is cancelled.
 #[derive(Debug, Clone)]
-pub(super) struct Kit {
+pub(super) struct SocketRuntime {
     tokio: Tokio,
     given_up: CancellationToken,
 }
 
-impl Kit {
+impl SocketRuntime {
     pub(super) fn new(given_up: CancellationToken) -> Self {
         Self {
             tokio: Tokio::current(),
@@ -31,9 +31,9 @@ impl Kit {
     }
 }
 
-impl RuntimeKit for Kit {}
+impl RuntimeKit for SocketRuntime {}
 
-impl Executor for Kit {
+impl Executor for SocketRuntime {
     type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
 
     fn block_on<T, F: Future<Output = T>>(&self, future: F) -> T {
@@ -55,7 +55,7 @@ impl Executor for Kit {
     }
 }
 
-impl Reactor for Kit {
+impl Reactor for SocketRuntime {
     type TcpStream = Socket;
     type Sleep = <Tokio as Reactor>::Sleep;
 

@@ -15,13 +15,13 @@ const LARGEST: u64 = 64 * 1024 * 1024;
 
 /// An object that was read back.
 #[derive(Debug)]
-pub struct Kept {
+pub struct StoredObject {
     /// By name, as they were written.
     pub described: BTreeMap<String, String>,
     pub body: Bytes,
 }
 
-impl Kept {
+impl StoredObject {
     /// An attribute; empty if it has none of the name.
     pub fn of(&self, name: &str) -> &str {
         self.described.get(name).map_or("", String::as_str)
@@ -91,7 +91,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn read(&self, key: &str) -> Result<Kept, ReadError> {
+    pub async fn read(&self, key: &str) -> Result<StoredObject, ReadError> {
         let object = self.webhooks.get(&path(key)).await?;
         let size_bytes = object.meta.size;
         if size_bytes > LARGEST {
@@ -101,7 +101,7 @@ impl Store {
         let body = whole(object, size_bytes).await?;
         match described.get(SHA256) {
             Some(digest) if *digest != hex(&Sha256::digest(&body)) => Err(ReadError::Corrupt),
-            Some(_) | None => Ok(Kept { described, body }),
+            Some(_) | None => Ok(StoredObject { described, body }),
         }
     }
 

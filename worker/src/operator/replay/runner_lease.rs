@@ -16,7 +16,7 @@ use super::selection::Selection;
 /// Nothing heard for so long, another one goes on.
 const LEASE: Duration = Duration::from_secs(3);
 
-pub(super) struct Turn {
+pub(super) struct RunnerLease {
     connection: Connection,
     keys: Keys,
     token: String,
@@ -39,7 +39,7 @@ pub(super) struct Replay {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString)]
 #[strum(serialize_all = "snake_case")]
-pub(super) enum Standing {
+pub(super) enum ReplayStatus {
     None,
     /// This process puts back.
     Mine,
@@ -51,19 +51,19 @@ pub(super) enum Standing {
 
 /// What became of the objects that a replay put back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct ReplayCounts {
     pub(super) put: u64,
     pub(super) out: u64,
     pub(super) again: u64,
 }
 
-impl Counts {
+impl ReplayCounts {
     pub(super) fn settled(self) -> bool {
         self.out + self.again >= self.put
     }
 }
 
-impl Turn {
+impl RunnerLease {
     pub(super) fn new(connection: Connection, keys: Keys) -> Self {
         Self {
             connection,
@@ -78,7 +78,7 @@ impl Turn {
     ///
     /// # Errors
     /// A Redis command failed.
-    pub(super) async fn take(&self) -> anyhow::Result<(Standing, Option<Replay>)> {
+    pub(super) async fn take(&self) -> anyhow::Result<(ReplayStatus, Option<Replay>)> {
         self.ask(None).await
     }
 
@@ -87,12 +87,15 @@ impl Turn {
         &self,
         selection: &Selection,
         total: u64,
-    ) -> anyhow::Result<(Standing, Option<Replay>)> {
+    ) -> anyhow::Result<(ReplayStatus, Option<Replay>)> {
         let selection = serde_json::to_string(selection)?;
         self.ask(Some((selection, total))).await
     }
 
-    async fn ask(&self, new: Option<(String, u64)>) -> anyhow::Result<(Standing, Option<Replay>)> {
+    async fn ask(
+        &self,
+        new: Option<(String, u64)>,
+    ) -> anyhow::Result<(ReplayStatus, Option<Replay>)> {
         let call = self.take.call([self.keys.replay()]).arg(&self.token);
         let call = call.arg(LEASE.as_millis() as u64);
         let call = match new {
@@ -104,7 +107,7 @@ impl Turn {
                 .await
                 .context("Redis")?;
         let standing = standing.parse()?;
-        if standing == Standing::None {
+        if standing == ReplayStatus::None {
             return Ok((standing, None));
         }
         let selection = serde_json::from_str(&selection)
@@ -143,16 +146,16 @@ impl Turn {
     }
 
     /// What became of what a replay put back, over all partitions.
-    pub(super) async fn counts(&self, replay_id: &str) -> RedisResult<Counts> {
-        let mut counts = Counts::default();
+    pub(super) async fn counts(&self, replay_id: &str) -> RedisResult<ReplayCounts> {
+        let mut counts = ReplayCounts::default();
         let mut connection = self.connection.clone();
         // One by one: they lie in different slots of a cluster.
         for partition in 0..self.keys.partitions() {
             let mut get = redis::cmd("HMGET");
             get.arg(self.keys.replayed(partition));
             get.arg(&["i", "n", "d", "f"]);
-            type Found = (Option<String>, Option<u64>, Option<u64>, Option<u64>);
-            let (id, put, out, again): Found = get.query_async(&mut connection).await?;
+            type CountFields = (Option<String>, Option<u64>, Option<u64>, Option<u64>);
+            let (id, put, out, again): CountFields = get.query_async(&mut connection).await?;
             if id.as_deref() == Some(replay_id) {
                 counts.put += put.unwrap_or(0);
                 counts.out += out.unwrap_or(0);

@@ -10,13 +10,14 @@ use prometheus_client::registry::Registry;
 use shared::webhook::NO_WABA;
 use std::sync::Arc;
 
-use super::{EraseArgs, folders_of, unresolved_folders};
+use super::EraseArgs;
+use super::folders::{folders_of, unresolved_folders};
 use crate::ask::tenants::Tenants;
 use crate::clients;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::operator::Deployment;
-use crate::operator::paper::Progress;
+use crate::operator::output::ProgressLine;
 use crate::out::store::Bucket;
 
 /// Accounts that are asked for, and objects that are, side by side.
@@ -25,7 +26,7 @@ const OBJECTS_AT_ONCE: usize = 32;
 
 /// Accounts, as far as a tenant is concerned.
 #[derive(Debug, Default)]
-pub(super) struct Owners {
+pub(super) struct TenantAccounts {
     pub theirs: BTreeSet<String>,
     /// Nobody says whose they are.
     pub unowned: BTreeSet<String>,
@@ -33,7 +34,7 @@ pub(super) struct Owners {
     pub unknown: BTreeMap<String, String>,
 }
 
-impl Owners {
+impl TenantAccounts {
     /// By the arguments, `TENANTS_FILE`, what Redis remembers, the Tenant Service, and at last by what
     /// lies in the tenant's own folders.
     ///
@@ -45,7 +46,7 @@ impl Owners {
         args: &EraseArgs,
         tenant_id: &str,
     ) -> anyhow::Result<Self> {
-        let mut owners = Self {
+        let mut accounts_of = Self {
             theirs: args.account.iter().cloned().collect(),
             ..Self::default()
         };
@@ -54,16 +55,16 @@ impl Owners {
             let accounts = file.limits().map(|(account, _)| account);
             let theirs =
                 accounts.filter(|account| file.verdict(account).tenant_id() == Some(tenant_id));
-            owners.theirs.extend(theirs.map(str::to_owned));
+            accounts_of.theirs.extend(theirs.map(str::to_owned));
         }
         for account in seen(deployment).await? {
             if remembered(deployment, &account).await?.as_deref() == Some(tenant_id) {
-                owners.theirs.insert(account);
+                accounts_of.theirs.insert(account);
             }
         }
-        owners.ask(config, deployment, tenant_id).await?;
-        owners.claim(deployment, tenant_id).await?;
-        Ok(owners)
+        accounts_of.ask(config, deployment, tenant_id).await?;
+        accounts_of.claim(deployment, tenant_id).await?;
+        Ok(accounts_of)
     }
 
     /// Accounts with payloads of their own: Redis and the Tenant Service say whose they are.
@@ -115,7 +116,7 @@ impl Owners {
 
     /// An account that nobody else claims is the tenant's if one of the tenant's payloads is of it.
     async fn claim(&mut self, deployment: &Deployment, tenant_id: &str) -> anyhow::Result<()> {
-        let mut progress = Progress::new("payloads asked for their account");
+        let mut progress = ProgressLine::new("payloads asked for their account");
         let mut asked = 0;
         for folder in folders_of(tenant_id) {
             let keys = deployment.store.listed(Bucket::Webhooks, &folder);
@@ -150,15 +151,15 @@ async fn seen(deployment: &Deployment) -> anyhow::Result<Vec<String>> {
     seen.context("Redis")
 }
 
-/// Whose an account is, as workers were told.
+/// Whose an account is, as workers remember it.
 async fn remembered(deployment: &Deployment, account: &str) -> anyhow::Result<Option<String>> {
     let mut get = redis::cmd("GET");
     get.arg(deployment.keys.tenant(account));
-    let said = get.query_async(&mut deployment.connection.clone()).await;
-    let said: Option<String> = said.context("Redis")?;
-    let said: serde_json::Value =
-        serde_json::from_str(&said.unwrap_or_default()).unwrap_or_default();
-    Ok(said["tenant"]["tenantId"].as_str().map(str::to_owned))
+    let answer = get.query_async(&mut deployment.connection.clone()).await;
+    let answer: Option<String> = answer.context("Redis")?;
+    let answer: serde_json::Value =
+        serde_json::from_str(&answer.unwrap_or_default()).unwrap_or_default();
+    Ok(answer["tenant"]["tenantId"].as_str().map(str::to_owned))
 }
 
 /// Accounts that have a folder among those without a tenant.

@@ -1,4 +1,4 @@
-//! What commands write on: tables, colours where there is a terminal, and progress.
+//! How commands print: tables, colours where there is a terminal, and progress.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// Progress is told this often where there is no terminal.
-const TOLD: Duration = Duration::from_secs(10);
+/// Progress is printed this often where there is no terminal.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// And on one.
-const SHOWN: Duration = Duration::from_millis(200);
+const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How a piece of text looks on a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tone {
+pub(crate) enum Style {
     Plain,
     Head,
     Good,
@@ -22,7 +22,7 @@ pub(crate) enum Tone {
     Faint,
 }
 
-impl Tone {
+impl Style {
     fn code(self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -36,12 +36,12 @@ impl Tone {
 }
 
 /// Standard output.
-pub(crate) struct Paper {
+pub(crate) struct Output {
     coloured: bool,
     written: String,
 }
 
-impl Paper {
+impl Output {
     /// Coloured on a terminal, unless `NO_COLOR` is set.
     pub(crate) fn new() -> Self {
         let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -51,7 +51,7 @@ impl Paper {
         }
     }
 
-    fn paint(&self, tone: Tone, text: &str) -> String {
+    fn paint(&self, tone: Style, text: &str) -> String {
         match tone.code() {
             code if self.coloured && !code.is_empty() => format!("\x1b[{code}m{text}\x1b[0m"),
             _ => text.to_owned(),
@@ -62,10 +62,10 @@ impl Paper {
         if !self.written.is_empty() {
             self.written.push('\n');
         }
-        self.line(Tone::Head, text);
+        self.line(Style::Head, text);
     }
 
-    pub(crate) fn line(&mut self, tone: Tone, text: impl Display) {
+    pub(crate) fn line(&mut self, tone: Style, text: impl Display) {
         // What others wrote must not move the cursor.
         let text = printable(&text.to_string());
         self.written += &self.paint(tone, &text);
@@ -73,7 +73,7 @@ impl Paper {
     }
 
     /// Lines up columns; numbers to the right.
-    pub(crate) fn table(&mut self, rows: &[Vec<(Tone, String)>]) {
+    pub(crate) fn table(&mut self, rows: &[Vec<(Style, String)>]) {
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
         let length = |text: &str| printable(text).chars().count();
         let widths: Vec<usize> = (0..columns)
@@ -126,7 +126,7 @@ fn printable(text: &str) -> String {
 }
 
 /// A row of one tone.
-pub(crate) fn row<const N: usize>(tone: Tone, cells: [&str; N]) -> Vec<(Tone, String)> {
+pub(crate) fn row<const N: usize>(tone: Style, cells: [&str; N]) -> Vec<(Style, String)> {
     cells.map(|cell| (tone, cell.to_owned())).into()
 }
 
@@ -141,20 +141,25 @@ pub(crate) fn short(seconds: u64) -> String {
 }
 
 /// How far something is, on standard error: a line that changes on a terminal, else one now and then.
-pub(crate) struct Progress {
+pub(crate) struct ProgressLine {
     what: &'static str,
     terminal: bool,
     next: Instant,
     shown: bool,
 }
 
-impl Progress {
+impl ProgressLine {
     pub(crate) fn new(what: &'static str) -> Self {
         let terminal = std::io::stderr().is_terminal();
         Self {
             what,
             terminal,
-            next: Instant::now() + if terminal { SHOWN } else { TOLD },
+            next: Instant::now()
+                + if terminal {
+                    REDRAW_INTERVAL
+                } else {
+                    LOG_INTERVAL
+                },
             shown: false,
         }
     }
@@ -165,9 +170,9 @@ impl Progress {
         }
         let of = of.map_or(String::new(), |of| format!(" of {of}"));
         let (before, after, every) = if self.terminal {
-            ("\r\x1b[K", "", SHOWN)
+            ("\r\x1b[K", "", REDRAW_INTERVAL)
         } else {
-            ("", "\n", TOLD)
+            ("", "\n", LOG_INTERVAL)
         };
         let mut to = std::io::stderr().lock();
         // Nobody who watches is no reason to stop.
@@ -178,7 +183,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         if self.shown && self.terminal {
             drop(std::io::stderr().write_all(b"\r\x1b[K"));
@@ -192,23 +197,23 @@ mod tests {
 
     #[test]
     fn a_table_lines_up_and_a_pipe_gets_no_colours() {
-        let mut paper = Paper {
+        let mut output = Output {
             coloured: false,
             written: String::new(),
         };
-        paper.table(&[
-            row(Tone::Head, ["name", "n", "what"]),
-            row(Tone::Bad, ["a\x1b[1m", "10", "x"]),
-            row(Tone::Good, ["bb", "7+", "y"]),
+        output.table(&[
+            row(Style::Head, ["name", "n", "what"]),
+            row(Style::Bad, ["a\x1b[1m", "10", "x"]),
+            row(Style::Good, ["bb", "7+", "y"]),
         ]);
         assert_eq!(
-            paper.written,
+            output.written,
             "name   n   what\na?[1m  10  x\nbb     7+  y\n"
         );
-        paper.coloured = true;
-        paper.written.clear();
-        paper.table(&[row(Tone::Good, ["OK", "x"])]);
-        assert_eq!(paper.written, "\x1b[32mOK\x1b[0m  \x1b[32mx\x1b[0m\n");
+        output.coloured = true;
+        output.written.clear();
+        output.table(&[row(Style::Good, ["OK", "x"])]);
+        assert_eq!(output.written, "\x1b[32mOK\x1b[0m  \x1b[32mx\x1b[0m\n");
     }
 
     #[test]
