@@ -196,6 +196,12 @@ impl Keys {
         self.of(partition, "returning")
     }
 
+    /// Hash: how often objects that were put back were settled, in fields that each count those of many
+    /// keys.
+    pub fn settled(&self, partition: u16) -> String {
+        self.of(partition, "settled")
+    }
+
     /// Hash: what the last replay did here: `i` its id, `k` key of the last object it put back, `n` how
     /// many; `d` how many of these went out, `f` how many were set aside again.
     pub fn replayed(&self, partition: u16) -> String {

@@ -761,3 +761,61 @@ async fn what_a_lookup_costs() {
         println!("hit in process {hit:?}, hit in Redis {in_redis:?}, miss {miss:?}");
     }
 }
+
+/// How long the turn to look up accounts without a tenant lasts if nobody keeps it.
+async fn turn_lasts(redis: &mut redis::aio::MultiplexedConnection) -> Duration {
+    let ms: i64 = redis.pttl("whatsapp:tenants:turn").await.expect("PTTL");
+    Duration::from_millis(ms.try_into().unwrap_or(0))
+}
+
+#[tokio::test]
+async fn a_turn_is_kept_while_its_worker_works_however_long() {
+    const INTERVAL: Duration = Duration::from_secs(2);
+    let stage = Stage::new().await;
+    let (one, other) = (stage.worker(&[]), stage.worker(&[]));
+    let mut redis = stage.redis.connection().await;
+    let turn = one.tenants.take_turn(INTERVAL).await.expect("a free turn");
+    let began = Instant::now();
+    let work = async {
+        // Longer than the turn lasts that is not kept.
+        eventually(SOON, "it is kept three times", async || {
+            assert!(other.tenants.take_turn(INTERVAL).await.is_none());
+            (began.elapsed() > INTERVAL * 2).then_some(())
+        })
+        .await;
+        assert!(turn_lasts(&mut redis).await > Duration::ZERO);
+    };
+    turn.work(work).await;
+    // It took longer than the interval: the next round may begin at once.
+    assert!(other.tenants.take_turn(INTERVAL).await.is_some());
+}
+
+#[tokio::test]
+async fn a_round_that_is_done_soon_leaves_the_next_one_to_the_next_interval() {
+    const INTERVAL: Duration = Duration::from_secs(600);
+    let stage = Stage::new().await;
+    let (one, other) = (stage.worker(&[]), stage.worker(&[]));
+    let turn = one.tenants.take_turn(INTERVAL).await.expect("a free turn");
+    turn.work(std::future::ready(())).await;
+    assert!(other.tenants.take_turn(INTERVAL).await.is_none());
+    let left = turn_lasts(&mut stage.redis.connection().await).await;
+    assert!(left <= INTERVAL * 9 / 10, "{left:?}");
+}
+
+#[tokio::test]
+async fn a_turn_that_expires_in_the_middle_ends_the_round_and_stays_the_others() {
+    const INTERVAL: Duration = Duration::from_secs(3);
+    let stage = Stage::new().await;
+    let (one, other) = (stage.worker(&[]), stage.worker(&[]));
+    let mut redis = stage.redis.connection().await;
+    let turn = one.tenants.take_turn(INTERVAL).await.expect("a free turn");
+    // As it does when its worker stands still.
+    let expired = redis.del::<_, ()>("whatsapp:tenants:turn");
+    expired.await.expect("DEL");
+    let others = other.tenants.take_turn(INTERVAL * 100).await;
+    assert!(others.is_some());
+    let working = turn.work(std::future::pending());
+    let ended = tokio::time::timeout(SOON, working).await;
+    ended.expect("the round ends");
+    assert!(turn_lasts(&mut redis).await > INTERVAL, "it is the other's");
+}

@@ -6,10 +6,14 @@
 -- A replay goes through the keys in ascending order, so what isn't after the last one is done, whoever
 -- asks: the one who did it, another one who goes on after them, or both side by side.
 --
--- KEYS: stream, returning, replayed
+-- What was settled has left `returning`. The caller has read how often that happened before it looked
+-- whether the object still is what it was: if it happened since, it may not be.
+--
+-- KEYS: stream, returning, replayed, settled
 -- ARGV: replay id (empty: it comes back by itself), key of the object, most entries in the stream
---       that nobody has read, fields of the entry
--- Returns `put`, `under_way`, `before`, `busy`, or `over` (a later replay has begun).
+--       that nobody has read, field of `settled`, what it counted, fields of the entry
+-- Returns `put`, `under_way`, `before`, `busy`, `unsure` (something was settled meanwhile), or `over` (a
+-- later replay has begun).
 local replay, source, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 -- Byte by byte: `<` on strings goes by the server's locale.
@@ -48,6 +52,9 @@ if entry and (entry == '' or #redis.call('XRANGE', KEYS[1], entry, entry) > 0) t
   end
   return 'under_way'
 end
+if (redis.call('HGET', KEYS[4], ARGV[4]) or '0') ~= ARGV[5] then
+  return 'unsure'
+end
 -- What is pending doesn't count: what waits for a tenant would hold up everybody else's.
 local pending = redis.pcall('XPENDING', KEYS[1], 'workers')
 local unread = redis.call('XLEN', KEYS[1]) - (tonumber(pending[1]) or 0)
@@ -55,7 +62,7 @@ if unread >= most then
   return 'busy'
 end
 local fields = {}
-for i = 4, #ARGV do
+for i = 6, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
 local id = redis.call('XADD', KEYS[1], '*', unpack(fields))

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS: lease; ARGV: token, ttl (ms). Returns 1 if the lease is still this token's.
+-- KEYS: lease; ARGV: token, ttl (ms; 0 ends it). Returns 1 if the lease was still this token's.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end

@@ -316,13 +316,12 @@ impl ReplayRun {
         self.pace().await;
         let mut backoff = Backoff::for_server();
         loop {
-            // It was read a while ago, and may have gone out and been settled since.
-            if let Err(ReadError::Gone) = self.store.described(returning.source()).await {
-                return Ok(());
-            }
             let put = self.readmit.put_back(returning, &replay.id);
             let (waits, pause) = match put.await {
-                Ok(PutBack::Put | PutBack::UnderWay | PutBack::Before) => return Ok(()),
+                // One that was settled since it was read has gone out, or is the next replay's.
+                Ok(PutBack::Put | PutBack::UnderWay | PutBack::Before | PutBack::Changed) => {
+                    return Ok(());
+                }
                 Ok(PutBack::Over) => {
                     let over = "a later replay has begun; this one is over";
                     return Err(PassError::Failed(anyhow::anyhow!(over)));
@@ -331,7 +330,10 @@ impl ReplayRun {
                     "waits: a partition's backlog is long".to_owned(),
                     BUSY_PAUSE,
                 ),
-                Err(error) => (format!("waits for Redis: {error}"), backoff.pause()),
+                Ok(PutBack::Unsure) => {
+                    ("waits: others are settled beside it".to_owned(), BUSY_PAUSE)
+                }
+                Err(error) => (format!("waits for {error}"), backoff.pause()),
             };
             if self.rest(pause).await {
                 return Err(PassError::Turned(TurnEnd::Stopped));

@@ -3,7 +3,8 @@
 //!
 //! The object stays where it is while it is an entry again; the worker that acknowledges the entry owes
 //! its move in the same step (see [`crate::read::stream::Settle`]). Meanwhile `returning` in Redis has its key,
-//! so that nobody puts it back a second time.
+//! so that nobody puts it back a second time. When the object has moved, the key leaves `returning`: whoever
+//! has read the object before is kept from putting it back by [`Readmit::check`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::stream::{StreamExt, TryStreamExt};
-use redis::{FromRedisValue, RedisResult, Value};
+use redis::{FromRedisValue, RedisError, RedisResult, Value};
 use shared::entry::{VERSION, format_numbers};
 use shared::keys::Keys;
 use shared::redis::Connection;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use crate::out::error::Reason;
 use crate::out::store::{self, ReadError, Store, StoredObject};
+use crate::read::stream::settled_field;
 
 /// Objects in work side by side; each may have some MB.
 const AT_ONCE: usize = 8;
@@ -51,6 +53,25 @@ pub struct Returning {
     waba_id: String,
     fields: Vec<(String, Vec<u8>)>,
     attempts: usize,
+    /// What the object said of itself: another one if it was set aside again.
+    described: BTreeMap<String, String>,
+}
+
+/// An object that still was what had been read of it, when as much had been settled.
+#[derive(Debug)]
+pub struct Checked<'a> {
+    returning: &'a Returning,
+    /// What [`Keys::settled`] counts in the object's field.
+    settled: u64,
+}
+
+/// Why an object can't be put back now.
+#[derive(Debug, thiserror::Error)]
+pub enum NotNow {
+    #[error("Redis: {0}")]
+    Redis(#[from] RedisError),
+    #[error(transparent)]
+    Store(ReadError),
 }
 
 /// Why an object can't be an entry again. It stays where it is.
@@ -81,6 +102,11 @@ pub enum PutBack {
     Before,
     /// The partition's workers are behind.
     Busy,
+    /// Something was settled meanwhile, perhaps this object: it must be looked at again.
+    Unsure,
+    /// It isn't what was read any more: settled since, and perhaps set aside again.
+    #[strum(disabled)]
+    Changed,
     /// A later replay has begun.
     Over,
 }
@@ -137,8 +163,12 @@ impl Readmit {
             Ok(returning) => {
                 for _ in 0..MOST_PAUSES {
                     match self.put_back(&returning, "").await? {
-                        PutBack::Busy => sleep(BUSY_PAUSE).await,
-                        PutBack::Put | PutBack::UnderWay | PutBack::Before | PutBack::Over => break,
+                        PutBack::Busy | PutBack::Unsure => sleep(BUSY_PAUSE).await,
+                        PutBack::Put
+                        | PutBack::UnderWay
+                        | PutBack::Before
+                        | PutBack::Changed
+                        | PutBack::Over => break,
                     }
                 }
                 Ok(true)
@@ -160,15 +190,60 @@ impl Readmit {
     /// Makes an object an entry again, once. `replay_id` is empty for what comes back by itself.
     ///
     /// # Errors
+    /// See [`NotNow`]. It may have been done.
+    pub async fn put_back(
+        &self,
+        returning: &Returning,
+        replay_id: &str,
+    ) -> Result<PutBack, NotNow> {
+        match self.check(returning).await? {
+            Some(checked) => Ok(self.put_checked(&checked, replay_id).await?),
+            None => Ok(PutBack::Changed),
+        }
+    }
+
+    /// Whether an object still is what was read; `None` if not. What was settled before this is seen in the
+    /// store, where it is moved, removed or written anew first; what is settled after it, by
+    /// [`Readmit::put_checked`].
+    ///
+    /// # Errors
+    /// See [`NotNow`].
+    pub async fn check<'a>(&self, returning: &'a Returning) -> Result<Option<Checked<'a>>, NotNow> {
+        let partition = self.keys.partition_of(&returning.waba_id);
+        let mut count = redis::cmd("HGET");
+        count.arg(self.keys.settled(partition));
+        count.arg(settled_field(&returning.source));
+        let settled: Option<u64> = count.query_async(&mut self.connection.clone()).await?;
+        match self.store.described(&returning.source).await {
+            Ok(described) if described == returning.described => Ok(Some(Checked {
+                returning,
+                settled: settled.unwrap_or(0),
+            })),
+            Ok(_) | Err(ReadError::Gone) => Ok(None),
+            Err(error) => Err(NotNow::Store(error)),
+        }
+    }
+
+    /// Makes an object an entry again, once, unless it may have been settled since it was checked.
+    ///
+    /// # Errors
     /// A Redis command failed. It may have been done.
-    pub async fn put_back(&self, returning: &Returning, replay_id: &str) -> RedisResult<PutBack> {
+    pub async fn put_checked(
+        &self,
+        checked: &Checked<'_>,
+        replay_id: &str,
+    ) -> RedisResult<PutBack> {
+        let returning = checked.returning;
         let partition = self.keys.partition_of(&returning.waba_id);
         let call = self.script.call([
             self.keys.stream(partition),
             self.keys.returning(partition),
             self.keys.replayed(partition),
+            self.keys.settled(partition),
         ]);
         let call = call.arg(replay_id).arg(&returning.source).arg(MOST_UNREAD);
+        let call = call.arg(settled_field(&returning.source));
+        let call = call.arg(checked.settled);
         let call = returning
             .fields
             .iter()
@@ -192,6 +267,7 @@ fn waits_for_a_tenant(described: &BTreeMap<String, String>) -> bool {
 pub fn returning(key: &str, kept: &StoredObject) -> Result<Returning, NotReturnable> {
     let attempts = kept.of("attempts").parse().unwrap_or(0);
     let source = key.to_owned();
+    let described = kept.described.clone();
     if kept.of("reason") == Reason::Undecodable.name() {
         let (waba_id, fields) = undumped(&kept.body).ok_or(NotReturnable::NoEntry)?;
         return Ok(Returning {
@@ -199,6 +275,7 @@ pub fn returning(key: &str, kept: &StoredObject) -> Result<Returning, NotReturna
             waba_id,
             fields,
             attempts,
+            described,
         });
     }
     let (waba_id, count) = account(&kept.body)?;
@@ -234,6 +311,7 @@ pub fn returning(key: &str, kept: &StoredObject) -> Result<Returning, NotReturna
         fields: fields.into_iter().chain([body]).collect(),
         waba_id,
         attempts,
+        described,
     })
 }
 

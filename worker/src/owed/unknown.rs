@@ -21,9 +21,15 @@ pub async fn look_up_unknown(tenants: Arc<Tenants>, readmit: Readmit, stop: Canc
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for (waba_id, times) in tenants.unknown_in_turn(UNKNOWN_INTERVAL).await {
-                look_up_one(&tenants, &readmit, &waba_id, times).await;
-            }
+            let Some(turn) = tenants.take_turn(UNKNOWN_INTERVAL).await else {
+                continue;
+            };
+            let looking_up = async {
+                for (waba_id, times) in tenants.unknown().await {
+                    look_up_one(&tenants, &readmit, &waba_id, times).await;
+                }
+            };
+            turn.work(looking_up).await;
         }
     };
     stop.run_until_cancelled(looking).await;

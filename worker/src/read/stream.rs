@@ -11,6 +11,7 @@ use redis::{FromRedisValue, RedisError, RedisResult, Value};
 use shared::keys::{CONSUMER, GROUP, Keys};
 use shared::redis::{Connection, Redis};
 use shared::script::Script;
+use shared::webhook::Identity;
 use strum::{EnumString, IntoStaticStr};
 
 use crate::metrics::Backlog;
@@ -113,6 +114,13 @@ pub enum Settled {
     Again,
     /// The same under its own key.
     Same,
+}
+
+/// The field of [`Keys::settled`] that counts how often an object was settled, and every 256th other one:
+/// the counts are kept for good, and few.
+pub fn settled_field(source: &str) -> String {
+    let identity = Identity::of_body(source.as_bytes());
+    identity.short().chars().take(2).collect()
 }
 
 /// An object to write.
@@ -564,6 +572,7 @@ impl Stream {
                 self.keys.later(tenure.partition),
                 self.keys.returning(tenure.partition),
                 self.keys.replayed(tenure.partition),
+                self.keys.settled(tenure.partition),
             ])
             .arg(id)
             .arg(&settle.source)
@@ -572,6 +581,7 @@ impl Stream {
                 Settled::Out => "d",
                 Settled::Again | Settled::Same => "f",
             })
+            .arg(settled_field(&settle.source))
             .run(&mut self.connection.clone())
             .await
     }

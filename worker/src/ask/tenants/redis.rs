@@ -274,12 +274,20 @@ impl InRedis {
         }
     }
 
-    /// True if this worker looks up the accounts without a tenant this time.
-    pub(super) async fn my_turn(&self, lasts: Duration) -> bool {
+    /// Takes the turn to look up the accounts without a tenant, if nobody has it.
+    pub(super) async fn take_turn(&self, token: &str, lasts: Duration) -> bool {
         let mut set = redis::cmd("SET");
-        set.arg(self.keys.tenants_turn()).arg(1);
+        set.arg(self.keys.tenants_turn()).arg(token);
         set.arg("NX").arg("PX").arg(lasts.as_millis() as u64);
         self.ask::<Option<String>>(&set).await.flatten().is_some()
+    }
+
+    /// Keeps the turn for another while (zero: lets go of it); false if it is nobody's or another's by now.
+    pub(super) async fn keep_turn(&self, token: &str, lasts: Duration) -> RedisResult<bool> {
+        let script = Script::new(include_str!("../../lua/renew.lua"));
+        let call = script.call([self.keys.tenants_turn()]);
+        let call = call.arg(token).arg(lasts.as_millis() as u64);
+        call.run(&mut self.connection.clone()).await
     }
 }
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use shared::redis::Redis;
 use shared::secrets::Rotating;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use super::redis::InRedis;
 use super::{Directory, Need, REFRESHED_PART, TenantSource, Tenants};
 use crate::ask::neighbour::Trace;
 use crate::retry::Backoff;
@@ -168,14 +170,67 @@ impl Tenants {
     }
 }
 
-impl Tenants {
-    /// Accounts without a tenant, and how often something of each was set aside, if it is this
-    /// worker's turn to look them up: one's for all, each `interval`.
-    pub async fn unknown_in_turn(&self, interval: Duration) -> Vec<(String, u64)> {
-        // A little shorter than the interval, so that the next one isn't missed.
-        if !self.in_redis.my_turn(interval * 9 / 10).await {
-            return Vec::new();
+/// A worker's turn to look up the accounts without a tenant: one's for all. It saves work; two who both
+/// believe that it is theirs put nothing back twice.
+pub struct Turn {
+    in_redis: InRedis,
+    token: String,
+    began: Instant,
+    lasts: Duration,
+}
+
+impl Turn {
+    /// Works for as long as the turn is kept. The next one begins an interval after this one did, or when
+    /// the work is done if that takes longer.
+    pub async fn work(self, work: impl Future<Output = ()>) {
+        tokio::select! {
+            () = work => self.end().await,
+            () = self.lost() => {
+                tracing::info!("another worker looks up the accounts without a tenant");
+            }
         }
+    }
+
+    /// Keeps the turn; returns when it is another's, or may be.
+    async fn lost(&self) {
+        let mut good_until = self.began + self.lasts;
+        loop {
+            sleep(self.lasts / 3).await;
+            let asked = Instant::now();
+            let keeping = self.in_redis.keep_turn(&self.token, self.lasts);
+            match timeout(self.lasts / 3, keeping).await {
+                Ok(Ok(true)) => good_until = asked + self.lasts,
+                Ok(Ok(false)) => return,
+                Ok(Err(_)) | Err(_) if Instant::now() >= good_until => return,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    async fn end(&self) {
+        let rest = self.lasts.saturating_sub(self.began.elapsed());
+        if let Err(error) = self.in_redis.keep_turn(&self.token, rest).await {
+            tracing::debug!(%error, "the turn ends by itself");
+        }
+    }
+}
+
+impl Tenants {
+    /// This worker's turn to look up the accounts without a tenant, if nobody has it in this `interval`.
+    pub async fn take_turn(&self, interval: Duration) -> Option<Turn> {
+        let turn = Turn {
+            in_redis: self.in_redis.clone(),
+            token: Uuid::new_v4().to_string(),
+            began: Instant::now(),
+            // A little shorter than the interval, so that the next one isn't missed.
+            lasts: interval * 9 / 10,
+        };
+        let taken = self.in_redis.take_turn(&turn.token, turn.lasts).await;
+        taken.then_some(turn)
+    }
+
+    /// Accounts without a tenant, and how often something of each was set aside.
+    pub async fn unknown(&self) -> Vec<(String, u64)> {
         self.in_redis.unknown().await
     }
 
