@@ -59,7 +59,7 @@ pub struct Returning {
 
 /// An object that still was what had been read of it, when as much had been settled.
 #[derive(Debug)]
-pub struct Checked<'a> {
+pub struct CheckedObject<'a> {
     returning: &'a Returning,
     /// What [`Keys::settled`] counts in the object's field.
     settled: u64,
@@ -67,7 +67,7 @@ pub struct Checked<'a> {
 
 /// Why an object can't be put back now.
 #[derive(Debug, thiserror::Error)]
-pub enum NotNow {
+pub enum PutBackError {
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
     #[error(transparent)]
@@ -190,12 +190,12 @@ impl Readmit {
     /// Makes an object an entry again, once. `replay_id` is empty for what comes back by itself.
     ///
     /// # Errors
-    /// See [`NotNow`]. It may have been done.
+    /// See [`PutBackError`]. It may have been done.
     pub async fn put_back(
         &self,
         returning: &Returning,
         replay_id: &str,
-    ) -> Result<PutBack, NotNow> {
+    ) -> Result<PutBack, PutBackError> {
         match self.check(returning).await? {
             Some(checked) => Ok(self.put_checked(&checked, replay_id).await?),
             None => Ok(PutBack::Changed),
@@ -207,20 +207,23 @@ impl Readmit {
     /// [`Readmit::put_checked`].
     ///
     /// # Errors
-    /// See [`NotNow`].
-    pub async fn check<'a>(&self, returning: &'a Returning) -> Result<Option<Checked<'a>>, NotNow> {
+    /// See [`PutBackError`].
+    pub async fn check<'a>(
+        &self,
+        returning: &'a Returning,
+    ) -> Result<Option<CheckedObject<'a>>, PutBackError> {
         let partition = self.keys.partition_of(&returning.waba_id);
         let mut count = redis::cmd("HGET");
         count.arg(self.keys.settled(partition));
         count.arg(settled_field(&returning.source));
         let settled: Option<u64> = count.query_async(&mut self.connection.clone()).await?;
         match self.store.described(&returning.source).await {
-            Ok(described) if described == returning.described => Ok(Some(Checked {
+            Ok(described) if described == returning.described => Ok(Some(CheckedObject {
                 returning,
                 settled: settled.unwrap_or(0),
             })),
             Ok(_) | Err(ReadError::Gone) => Ok(None),
-            Err(error) => Err(NotNow::Store(error)),
+            Err(error) => Err(PutBackError::Store(error)),
         }
     }
 
@@ -230,7 +233,7 @@ impl Readmit {
     /// A Redis command failed. It may have been done.
     pub async fn put_checked(
         &self,
-        checked: &Checked<'_>,
+        checked: &CheckedObject<'_>,
         replay_id: &str,
     ) -> RedisResult<PutBack> {
         let returning = checked.returning;

@@ -172,14 +172,14 @@ impl Tenants {
 
 /// A worker's turn to look up the accounts without a tenant: one's for all. It saves work; two who both
 /// believe that it is theirs put nothing back twice.
-pub struct Turn {
+pub struct LookupTurn {
     in_redis: InRedis,
     token: String,
     began: Instant,
     lasts: Duration,
 }
 
-impl Turn {
+impl LookupTurn {
     /// Works for as long as the turn is kept. The next one begins an interval after this one did, or when
     /// the work is done if that takes longer.
     pub async fn work(self, work: impl Future<Output = ()>) {
@@ -217,8 +217,8 @@ impl Turn {
 
 impl Tenants {
     /// This worker's turn to look up the accounts without a tenant, if nobody has it in this `interval`.
-    pub async fn take_turn(&self, interval: Duration) -> Option<Turn> {
-        let turn = Turn {
+    pub async fn take_turn(&self, interval: Duration) -> Option<LookupTurn> {
+        let turn = LookupTurn {
             in_redis: self.in_redis.clone(),
             token: Uuid::new_v4().to_string(),
             began: Instant::now(),
