@@ -6,13 +6,13 @@ use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit, Mac};
 use hyper::header::{HeaderMap, HeaderValue};
-use ingress::signature::{HEADER, MediaVerifier};
+use ingress::signature::{HEADER, SignatureVerifier};
 use libfuzzer_sys::fuzz_target;
 use sha2::Sha256;
 
-static VERIFIER: LazyLock<MediaVerifier> = LazyLock::new(|| {
+static VERIFIER: LazyLock<SignatureVerifier> = LazyLock::new(|| {
     let secrets = "one,two".parse().expect("secrets");
-    MediaVerifier::parse(&secrets).expect("a verifier")
+    SignatureVerifier::parse(&secrets).expect("a verifier")
 });
 
 fn right(secret: &str, body: &[u8]) -> Vec<u8> {

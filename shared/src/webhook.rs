@@ -5,12 +5,16 @@
 //! ones into the stream entry, the worker picks these out again. ingress has a faster walk for
 //! everyday bodies; its result must equal this one's.
 
-use std::borrow::Cow;
-use std::fmt;
+mod identity;
+mod json;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
+
+pub use self::identity::{Identity, IdentityParts, Place, identity, identity_parts};
+use self::json::list;
+pub use self::json::{all_members, elements, members, scalar, string};
 
 /// The `object` that Meta puts into every WhatsApp webhook.
 pub const OBJECT: &str = "whatsapp_business_account";
@@ -52,47 +56,6 @@ pub struct WebhookEntry<'a> {
     pub items: Vec<Item<'a>>,
 }
 
-/// Where an item stood. Array path and field are part of an item's identity: the same message id
-/// in two places is two items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
-    Message,
-    Status,
-    UserAction,
-    /// Value-level `errors[]` with nothing beside them: one item, its JSON is the value.
-    ValueErrors,
-    StandbyMessage,
-    StandbyStatus,
-    StandbyEcho,
-    Echo,
-    HistoryThreadMessage,
-    HistoryMessage,
-    HistoryEcho,
-    Call,
-    CallStatus,
-    /// Every other field: the change is one item, its JSON is the value.
-    Change,
-}
-
-impl Place {
-    /// Path of the array inside `value`; empty where the value itself is the item.
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::Message | Self::HistoryMessage => "messages",
-            Self::Status | Self::CallStatus => "statuses",
-            Self::UserAction => "user_actions",
-            Self::ValueErrors => "errors",
-            Self::StandbyMessage => "standby.messages",
-            Self::StandbyStatus => "standby.statuses",
-            Self::StandbyEcho => "standby.message_echoes",
-            Self::Echo | Self::HistoryEcho => "message_echoes",
-            Self::HistoryThreadMessage => "history.threads.messages",
-            Self::Call => "calls",
-            Self::Change => "",
-        }
-    }
-}
-
 /// One thing that happened: one event.
 #[derive(Debug, Clone)]
 pub struct Item<'a> {
@@ -107,99 +70,6 @@ pub struct Item<'a> {
     /// `id` of a message, status or call.
     pub id: Option<Cow<'a, str>>,
     pub identity: Identity,
-}
-
-/// SHA-256 over the length-prefixed parts that make an item itself.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Identity(pub [u8; 32]);
-
-impl Identity {
-    /// Hashes `parts`, each behind its length, so that no two lists of parts read alike.
-    pub fn of(parts: &[&[u8]]) -> Self {
-        let mut sha = Sha256::new();
-        for part in parts {
-            sha.update((part.len() as u64).to_le_bytes());
-            sha.update(part);
-        }
-        Self(sha.finalize().into())
-    }
-
-    /// Identity of a body without items, or one that can't be read.
-    pub fn of_body(body: &[u8]) -> Self {
-        Self::of(&[b"body", body])
-    }
-
-    /// Eight hex digits, to tell two objects in the store apart.
-    pub fn short(&self) -> String {
-        let [a, b, c, d, ..] = self.0;
-        format!("{a:02x}{b:02x}{c:02x}{d:02x}")
-    }
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.short())
-    }
-}
-
-/// What of an item makes its identity, besides where it stood.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct IdentityParts<'a> {
-    pub id: Option<Cow<'a, str>>,
-    pub status: Option<Cow<'a, str>>,
-    pub event: Option<Cow<'a, str>>,
-    pub participant: Option<Cow<'a, str>>,
-    /// A `type` member is there at all: a status with one is a payment or a call.
-    pub has_type: bool,
-}
-
-/// Identity of an item: field and path, number (else account), then what names an item of its kind;
-/// where nothing does, its JSON and the entry's time.
-pub fn identity(
-    place: Place,
-    field: &str,
-    number_or_waba: &str,
-    parts: &IdentityParts<'_>,
-    raw: &[u8],
-    entry_time: &[u8],
-) -> Identity {
-    let head = [
-        field.as_bytes(),
-        place.path().as_bytes(),
-        number_or_waba.as_bytes(),
-    ];
-    let [field, path, number] = head;
-    let by_json = || Identity::of(&[b"json", field, path, number, raw, entry_time]);
-    let Some(id) = parts.id.as_deref().filter(|id| !id.is_empty()) else {
-        return by_json();
-    };
-    let id = id.as_bytes();
-    match place {
-        Place::Message
-        | Place::StandbyMessage
-        | Place::StandbyEcho
-        | Place::Echo
-        | Place::HistoryThreadMessage
-        | Place::HistoryMessage
-        | Place::HistoryEcho => Identity::of(&[b"id", field, path, number, id]),
-        Place::Status | Place::StandbyStatus => match &parts.status {
-            Some(status) if !parts.has_type => Identity::of(&[
-                b"status",
-                field,
-                path,
-                number,
-                id,
-                status.as_bytes(),
-                parts.participant.as_deref().unwrap_or_default().as_bytes(),
-            ]),
-            Some(_) | None => by_json(),
-        },
-        Place::Call => match &parts.event {
-            Some(event) => Identity::of(&[b"call", field, path, number, id, event.as_bytes()]),
-            None => by_json(),
-        },
-        Place::CallStatus | Place::UserAction | Place::ValueErrors | Place::Change => by_json(),
-    }
 }
 
 /// Takes a body apart.
@@ -427,172 +297,4 @@ fn is_empty(value: &RawValue) -> bool {
         .bytes()
         .all(|byte| matches!(byte, b'[' | b']' | b'{' | b'}' | b',') || byte.is_ascii_whitespace())
         || value.get() == "null"
-}
-
-/// The members of an item that its identity may need. An item that is no object has none.
-pub fn identity_parts(raw: &RawValue) -> IdentityParts<'_> {
-    let Some(
-        [
-            id,
-            status,
-            event,
-            kind,
-            participant,
-            participant_old,
-            participant_user,
-        ],
-    ) = members(
-        raw,
-        [
-            "id",
-            "status",
-            "event",
-            "type",
-            // Meta documents two spellings, and the business-scoped id where the phone is withheld.
-            "recipient_participant_id",
-            "participant_recipient_id",
-            "recipient_participant_user_id",
-        ],
-    )
-    else {
-        return IdentityParts::default();
-    };
-    IdentityParts {
-        id: id.and_then(string),
-        status: status.and_then(string),
-        event: event.and_then(string),
-        participant: participant
-            .and_then(string)
-            .or_else(|| participant_old.and_then(string))
-            .or_else(|| participant_user.and_then(string)),
-        has_type: kind.is_some(),
-    }
-}
-
-/// The elements of an array; of anything else: none.
-fn list(raw: Option<&RawValue>) -> impl Iterator<Item = &RawValue> {
-    raw.and_then(elements).unwrap_or_default().into_iter()
-}
-
-/// A string, or a number as it is written (ids come as both).
-pub fn scalar(raw: &RawValue) -> Option<Cow<'_, str>> {
-    string(raw).or_else(|| {
-        raw.get()
-            .starts_with(|first: char| first.is_ascii_digit() || first == '-')
-            .then(|| Cow::Borrowed(raw.get()))
-    })
-}
-
-/// A string's text; `None` for anything else, and for one with a lone surrogate.
-pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    struct TextVisitor;
-    impl<'de> Visitor<'de> for TextVisitor {
-        type Value = Cow<'de, str>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a string")
-        }
-        fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-            Ok(Cow::Borrowed(text))
-        }
-        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-            Ok(Cow::Owned(text.to_owned()))
-        }
-    }
-    serde_json::Deserializer::from_str(raw.get())
-        .deserialize_str(TextVisitor)
-        .ok()
-}
-
-/// The elements of an array, or `None` if it is none.
-pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
-    struct ElementsVisitor;
-    impl<'de> Visitor<'de> for ElementsVisitor {
-        type Value = Vec<&'de RawValue>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an array")
-        }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut elements = Vec::new();
-            while let Some(element) = seq.next_element()? {
-                elements.push(element);
-            }
-            Ok(elements)
-        }
-    }
-    serde_json::Deserializer::from_str(raw.get())
-        .deserialize_seq(ElementsVisitor)
-        .ok()
-}
-
-/// The named members of an object, in the order asked for, or `None` if it is no object. Of a name
-/// that stands twice the last counts, as in most readers of JSON.
-pub fn members<'a, const N: usize>(
-    raw: &'a RawValue,
-    names: [&str; N],
-) -> Option<[Option<&'a RawValue>; N]> {
-    struct MembersVisitor<'n, const N: usize>([&'n str; N]);
-    impl<'de, const N: usize> Visitor<'de> for MembersVisitor<'_, N> {
-        type Value = [Option<&'de RawValue>; N];
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = [None; N];
-            while let Some(MemberName(name)) = map.next_key()? {
-                match self.0.iter().position(|wanted| *wanted == name) {
-                    Some(at) => found[at] = Some(map.next_value()?),
-                    None => drop(map.next_value::<IgnoredAny>()?),
-                }
-            }
-            Ok(found)
-        }
-    }
-    serde_json::Deserializer::from_str(raw.get())
-        .deserialize_map(MembersVisitor(names))
-        .ok()
-}
-
-/// Every member of an object, or `None` if it is no object.
-pub fn all_members(raw: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
-    struct AllMembersVisitor;
-    impl<'de> Visitor<'de> for AllMembersVisitor {
-        type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut members = Vec::new();
-            while let Some(MemberName(name)) = map.next_key()? {
-                members.push((name, map.next_value()?));
-            }
-            Ok(members)
-        }
-    }
-    serde_json::Deserializer::from_str(raw.get())
-        .deserialize_map(AllMembersVisitor)
-        .ok()
-}
-
-/// A member's name, borrowed where it has no escapes.
-struct MemberName<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> serde::Deserialize<'de> for MemberName<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MemberNameVisitor;
-        impl<'de> Visitor<'de> for MemberNameVisitor {
-            type Value = Cow<'de, str>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a member's name")
-            }
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(Cow::Borrowed(name))
-            }
-            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(Cow::Owned(name.to_owned()))
-            }
-        }
-        deserializer
-            .deserialize_str(MemberNameVisitor)
-            .map(MemberName)
-    }
 }
