@@ -163,7 +163,7 @@ impl Metrics {
             redis_errors: RedisErrors(registered(
                 registry,
                 "ingress_redis_errors",
-                "Calls that Redis did not do, by what it said, whatever became of the delivery; probes too",
+                "Calls that Redis did not do, by what that says of Redis, whatever became of the delivery; probes too",
                 redis_errors.0,
             )),
             redis_memory: registered(

@@ -292,12 +292,12 @@ async fn keep(
 
 fn note_stored(envelope: &Envelope, delivery: &Delivery, items: usize) {
     let (correlation_id, waba_id) = (&envelope.correlation_id, &delivery.waba_id);
-    tracing::debug!(correlation_id, waba_id, items, "stored what was fresh");
+    tracing::debug!(correlation_id, waba_id, items, "webhook stored");
 }
 
 fn note_spooled(envelope: &Envelope, delivery: &Delivery) {
     let (correlation_id, waba_id) = (&envelope.correlation_id, &delivery.waba_id);
-    tracing::debug!(correlation_id, waba_id, "went to the spool");
+    tracing::debug!(correlation_id, waba_id, "webhook spooled");
 }
 
 fn note_over(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window: &Window) {

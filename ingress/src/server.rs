@@ -223,7 +223,7 @@ pub async fn run(
         .await
         .is_err()
     {
-        tracing::warn!("some requests were still in work when the grace was over");
+        tracing::warn!("requests were still running at the end of SHUTDOWN_GRACE");
     }
     outcome
 }
@@ -393,20 +393,20 @@ async fn look_at_memory(connection: &Connection, ingress: &Ingress, short: &mut 
     let now = short.at(used);
     if now != *short {
         match now {
-            MemoryPressure::Normal => tracing::info!(used, "Redis has memory again"),
+            MemoryPressure::Normal => tracing::info!(used, "memory use of Redis is normal again"),
             MemoryPressure::High if *short == MemoryPressure::Critical => {
                 tracing::warn!(
                     used,
-                    "Redis is less short of memory: items are remembered for their time again"
+                    "memory use of Redis is below 75 % of maxmemory: dedup marks live DEDUP_TTL again"
                 );
             }
             MemoryPressure::High => tracing::warn!(
                 used,
-                "Redis will soon be short of memory: workers don't keep up, or it needs more"
+                "memory use of Redis is above 70 % of maxmemory: workers don't keep up, or it needs more"
             ),
             MemoryPressure::Critical => tracing::error!(
                 used,
-                "Redis is short of memory: items are remembered for an hour only"
+                "memory use of Redis is above 80 % of maxmemory: dedup marks live 1 h instead of DEDUP_TTL"
             ),
         }
     }

@@ -47,8 +47,8 @@ pub struct SpoolWriter {
     /// How many of them are away.
     away: Gauge,
     redis_errors: RedisErrors,
-    /// Somebody was told that webhooks are spooled.
-    said: AtomicBool,
+    /// The log has it that webhooks are spooled.
+    outage_logged: AtomicBool,
 }
 
 struct PartitionState {
@@ -103,7 +103,7 @@ impl SpoolWriter {
         };
         Self {
             partitions: (0..keys.partitions()).map(partition).collect(),
-            said: AtomicBool::new(false),
+            outage_logged: AtomicBool::new(false),
             bucket,
             puts: Semaphore::new(PUTS_AT_ONCE),
             keys,
@@ -128,7 +128,7 @@ impl SpoolWriter {
         envelope: &Envelope,
     ) -> Result<IntakeOutcome, NotStored> {
         if self.is_away(partition) {
-            self.say(partition, "unseen", "Redis has not been seen yet");
+            self.log_outage(partition, "unseen", "Redis has not been seen yet");
             return self.put(partition, delivery, envelope).await;
         }
         let began = Instant::now();
@@ -235,15 +235,17 @@ impl SpoolWriter {
         state.away.store(away, Ordering::Relaxed);
         if away {
             self.away.inc();
-            self.say(partition, class, why);
-        } else if self.away.dec() == 1 && self.said.swap(false, Ordering::Relaxed) {
+            self.log_outage(partition, class, why);
+        } else if self.away.dec() == 1 && self.outage_logged.swap(false, Ordering::Relaxed) {
             tracing::info!("Redis takes all webhooks again: nothing is spooled");
         }
     }
 
-    /// Says so once, until all is well again.
-    fn say(&self, partition: u16, class: &str, why: &str) {
-        if !self.said.load(Ordering::Relaxed) && !self.said.swap(true, Ordering::Relaxed) {
+    /// Logs it once, until no partition is away any more.
+    fn log_outage(&self, partition: u16, class: &str, why: &str) {
+        if !self.outage_logged.load(Ordering::Relaxed)
+            && !self.outage_logged.swap(true, Ordering::Relaxed)
+        {
             tracing::error!(
                 partition,
                 class,

@@ -95,7 +95,7 @@ impl Readiness {
                 (None | Some(UNPROBED), Some(problem)) => {
                     tracing::warn!(server, problem, "a server is not ready");
                 }
-                (Some(_), None) => tracing::info!(server, "a server is well"),
+                (Some(_), None) => tracing::info!(server, "a server is ready"),
                 (None, None) | (Some(_), Some(_)) => {}
             }
         }

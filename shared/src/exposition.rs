@@ -35,8 +35,8 @@ fn older(text: &str) -> String {
         } else if let Some(typed) = line.strip_prefix("# TYPE ") {
             let (name, kind) = typed.split_once(' ').unwrap_or((typed, "untyped"));
             let whole = if kind == "counter" { "_total" } else { "" };
-            if let Some((_, said)) = help.take() {
-                older += &format!("# HELP {name}{whole} {said}\n");
+            if let Some((_, text)) = help.take() {
+                older += &format!("# HELP {name}{whole} {text}\n");
             }
             older += &format!("# TYPE {name}{whole} {kind}\n");
         } else if !line.starts_with('#') {

@@ -36,9 +36,9 @@ pub fn init(args: &LogArgs, program: &'static str) -> anyhow::Result<Option<Expo
     let filter = EnvFilter::try_new(&args.log_level)
         .with_context(|| format!("LOG_LEVEL (--log-level): `{}`", args.log_level))?;
     let (filter, handle) = reload::Layer::new(filter);
-    let quiet = filter_fn(|said| {
-        let target = said.target();
-        is_own(target) || (*said.level() <= Level::WARN && !target.starts_with(RETURNED))
+    let quiet = filter_fn(|metadata| {
+        let target = metadata.target();
+        is_own(target) || (*metadata.level() <= Level::WARN && !target.starts_with(RETURNED))
     });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match args.log_format {
@@ -53,7 +53,7 @@ pub fn init(args: &LogArgs, program: &'static str) -> anyhow::Result<Option<Expo
     let export = endpoint.map(|endpoint| Export::start(endpoint, program));
     let (export, tracer) = export.transpose()?.unzip();
     let spans = tracer.map(|tracer| {
-        let own = filter_fn(|said| said.is_span() && is_own(said.target()));
+        let own = filter_fn(|metadata| metadata.is_span() && is_own(metadata.target()));
         tracing_opentelemetry::layer()
             .with_tracer(tracer)
             .with_location(false)
@@ -155,14 +155,14 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
         signal(SignalKind::terminate()).context("SIGTERM handler")?,
         signal(SignalKind::interrupt()).context("SIGINT handler")?,
     );
-    let told = shutdown.clone();
+    let stop = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("told to stop");
-        told.cancel();
+        tracing::info!("stopping: a signal was received");
+        stop.cancel();
     });
     Ok(shutdown)
 }

@@ -254,7 +254,7 @@ async fn work(
     };
     tokio::select! {
         () = owning => {}
-        () = out_of_time => tracing::warn!("the grace is over; leases run out by themselves"),
+        () = out_of_time => tracing::warn!("SHUTDOWN_GRACE is over: leases that are left expire"),
     }
     stop_background.cancel();
     Ok(())

@@ -16,7 +16,7 @@ fn types(text: &str) -> Vec<String> {
     while let Some(line) = lines.next() {
         let code = line.trim_start();
         if code == "#[cfg(test)]" {
-            let end = format!("{}}}", &line[..line.len() - code.len()]);
+            let end = format!("{:1$}}}", "", line.len() - code.len());
             let item = lines.find(|line| !line.trim_start().starts_with("#["));
             if item.is_some_and(|item| !item.ends_with(';')) {
                 lines.find(|line| *line == end);

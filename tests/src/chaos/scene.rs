@@ -316,7 +316,7 @@ impl Scene {
             let lines = ingress.lock().await.log_lines();
             let lines = lines
                 .iter()
-                .filter(|line| line["message"] == "went to the spool");
+                .filter(|line| line["message"] == "webhook spooled");
             let ids = lines.filter_map(|line| line["correlation_id"].as_str());
             spooled.extend(ids.map(str::to_owned));
         }

@@ -142,8 +142,8 @@ async fn a_known_tenant_outlives_a_service_that_is_away() {
             > 0.0
     );
     let log = worker.log();
-    assert!(log.contains("a neighbour fails and is left alone"));
-    assert!(log.contains("a neighbour is well again"));
+    assert!(log.contains("circuit breaker open: calls to the neighbour fail"));
+    assert!(log.contains("circuit breaker closed: the neighbour answers again"));
 }
 
 #[tokio::test]

@@ -350,7 +350,7 @@ impl RequestPacer {
             }
             // Few requests are under way then: nothing new is read.
             Err(error) => {
-                tracing::debug!(%error, "the pace of the Graph API can't be kept now");
+                tracing::debug!(%error, "redis command failed: a request to the Graph API is not paced");
                 Ok(())
             }
         }
@@ -361,7 +361,7 @@ impl RequestPacer {
         let call = call.arg((pause.as_millis() as u64).max(1));
         let paused: RedisResult<()> = call.run(&mut self.connection.clone()).await;
         if let Err(error) = paused {
-            tracing::debug!(%error, "a pause of the Graph API can't be shared now");
+            tracing::debug!(%error, "redis command failed: other workers don't know of a pause of the Graph API");
         }
     }
 }
@@ -621,7 +621,7 @@ mod tests {
     }
 
     /// `None`: it is tried again at once.
-    fn said(status: u16, body: &str) -> Option<GraphError> {
+    fn error_of(status: u16, body: &str) -> Option<GraphError> {
         match judge(&answer(status, &[], body)) {
             ErrorVerdict::Definite(error, _) => Some(error),
             ErrorVerdict::Transient => None,
@@ -629,7 +629,7 @@ mod tests {
     }
 
     fn code(status: u16, code: &str) -> Option<GraphError> {
-        said(status, &format!("{{\"error\":{{\"code\":{code}}}}}"))
+        error_of(status, &format!("{{\"error\":{{\"code\":{code}}}}}"))
     }
 
     #[test]
@@ -645,9 +645,9 @@ mod tests {
         assert_eq!(code(400, "131052"), Some(GraphError::Final(131_052)));
         assert_eq!(code(400, "100"), Some(GraphError::Refused(100)));
         let missing = r#"{"error":{"code":100,"error_subcode":33}}"#;
-        assert_eq!(said(400, missing), Some(GraphError::Missing));
+        assert_eq!(error_of(400, missing), Some(GraphError::Missing));
         let transient = r#"{"error":{"code":77777,"is_transient":true}}"#;
-        assert_eq!(said(400, transient), None);
+        assert_eq!(error_of(400, transient), None);
         assert_eq!(code(503, "77777"), None);
         assert_eq!(code(400, "77777"), Some(GraphError::Refused(77777)));
         for (status, error) in [
@@ -657,7 +657,7 @@ mod tests {
             (418, Some(GraphError::Refused(0))),
             (502, None),
         ] {
-            assert_eq!(said(status, "<html>"), error, "{status}");
+            assert_eq!(error_of(status, "<html>"), error, "{status}");
         }
     }
 

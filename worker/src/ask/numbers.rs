@@ -102,7 +102,7 @@ impl Numbers {
         match self.graph.number(number, call).await {
             Ok(profile) => Some(profile),
             Err(error) => {
-                tracing::debug!(waba_id, %error, "a number's profile can't be had now");
+                tracing::debug!(waba_id, %error, "reading a number's profile failed");
                 None
             }
         }

@@ -142,7 +142,7 @@ impl StateManager {
                 tracing::debug!(
                     correlation_id = entry.correlation_id,
                     %error,
-                    "a message goes without its conversation: the State Manager"
+                    "State Manager call failed: the event has no conversation"
                 );
                 KnownConversation {
                     known: None,

@@ -172,13 +172,13 @@ pub async fn keep(
                     .fold(call, shared::script::ScriptCall::arg);
                 let written: RedisResult<()> = call.run(&mut connection.clone()).await;
                 if let Err(error) = written {
-                    tracing::debug!(%error, "traffic can't be noted now");
+                    tracing::debug!(%error, "redis command failed: traffic is not recorded");
                 }
             }
             if n.is_multiple_of(LOOK_EVERY)
                 && let Err(error) = count(&connection, &keys, &metrics).await
             {
-                tracing::debug!(%error, "silence can't be looked for now");
+                tracing::debug!(%error, "redis command failed: silent numbers are not looked for");
             }
         }
     };

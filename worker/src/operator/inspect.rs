@@ -547,8 +547,8 @@ fn write_metrics(output: &mut Output, workers: &[WorkerReport]) {
         }
         for (cache, [hits, misses]) in &metrics.caches {
             let share = 100 * hits / (hits + misses).max(1);
-            let said = format!("{hits} hits, {misses} misses ({share} %)");
-            rows.push(row(Style::Plain, ["  cache", cache, &said]));
+            let counts = format!("{hits} hits, {misses} misses ({share} %)");
+            rows.push(row(Style::Plain, ["  cache", cache, &counts]));
         }
         output.table(&rows);
     }

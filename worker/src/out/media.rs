@@ -535,7 +535,7 @@ impl MediaFetcher {
             let found = self.store.media_found(&key).await.map_err(|error| {
                 tracing::warn!(
                     %error,
-                    "the media bucket can't be looked into"
+                    "reading the metadata of a media object failed"
                 );
                 MediaFailure::Store
             })?;

@@ -72,15 +72,15 @@ const PRECONDITION_FAILED: u16 = 406;
 
 /// Whether the broker answered so.
 fn answered(error: &Error, code: u16) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == code)
+    matches!(error.kind(), ErrorKind::ProtocolError(reply) if reply.get_id() == code)
 }
 
 impl From<Error> for TopologyError {
     fn from(error: Error) -> Self {
         match error.kind() {
             // 404 NOT_FOUND, 406 PRECONDITION_FAILED, 403 ACCESS_REFUSED, 405 RESOURCE_LOCKED.
-            ErrorKind::ProtocolError(said) if (403..=406).contains(&said.get_id()) => {
-                Self::Refused(said.get_message().to_string())
+            ErrorKind::ProtocolError(reply) if (403..=406).contains(&reply.get_id()) => {
+                Self::Refused(reply.get_message().to_string())
             }
             _ => Self::Broker(error),
         }

@@ -313,7 +313,7 @@ impl Leases {
             Ok(_) => tracing::info!(partition = tenure.partition, "left a partition"),
             Err(error) => {
                 let partition = tenure.partition;
-                tracing::warn!(partition, class = class(&error), %error, "a lease runs out by itself");
+                tracing::warn!(partition, class = class(&error), %error, "redis command failed: a lease is not released, it expires");
             }
         }
     }

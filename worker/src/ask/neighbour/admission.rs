@@ -68,12 +68,21 @@ impl Neighbour {
         let neighbour = self.name;
         let name = neighbour.text();
         match state {
-            BreakerState::Closed => tracing::info!(neighbour = name, "a neighbour is well again"),
+            BreakerState::Closed => tracing::info!(
+                neighbour = name,
+                "circuit breaker closed: the neighbour answers again"
+            ),
             BreakerState::HalfOpen => {
-                tracing::info!(neighbour = name, "a neighbour is tried again")
+                tracing::info!(
+                    neighbour = name,
+                    "circuit breaker half open: one call tries the neighbour"
+                )
             }
             BreakerState::Open => {
-                tracing::warn!(neighbour = name, "a neighbour fails and is left alone")
+                tracing::warn!(
+                    neighbour = name,
+                    "circuit breaker open: calls to the neighbour fail"
+                )
             }
         }
         self.metrics.breaker_is(neighbour, state);
@@ -108,7 +117,7 @@ impl Admission<'_> {
                 tracing::warn!(
                     neighbour,
                     subject,
-                    "a neighbour fails for one account or tenant, about which it is not asked for a while"
+                    "circuit breaker open for one account or tenant: its calls to the neighbour fail"
                 );
             }
         }

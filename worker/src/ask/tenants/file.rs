@@ -34,7 +34,7 @@ impl Directory {
             if found.tenant.id.is_empty() {
                 return Err(format!("tenant {place} of the array has an empty tenantId"));
             }
-            // Somebody writes this by hand: a slip is told, where the service's word would be taken.
+            // Somebody writes this by hand: a slip is reported, where the service's word would be taken.
             if found.tenant.status == TenantStatus::Other {
                 return Err(format!(
                     "tenant {place} of the array has a status other than active and suspended"
@@ -98,9 +98,9 @@ mod tests {
                 "tenant 2 of the array has the businessAccountId of one before",
             ),
         ] {
-            let told = parse(text).expect_err("broken");
-            assert!(!told.contains("canary"), "{told}");
-            assert_eq!(told, problem);
+            let error = parse(text).expect_err("broken");
+            assert!(!error.contains("canary"), "{error}");
+            assert_eq!(error, problem);
         }
     }
 

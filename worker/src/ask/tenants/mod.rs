@@ -220,7 +220,7 @@ impl Tenants {
             match self.look_up(waba_id, Need::Fresh, trace).await {
                 Ok(verdict) => return verdict,
                 Err(error) => {
-                    tracing::warn!(waba_id, %error, "an account waits for its tenant: the Tenant Service");
+                    tracing::warn!(waba_id, %error, "Tenant Service call failed, will retry: the account waits for its tenant");
                     backoff.wait().await;
                 }
             }
@@ -304,7 +304,7 @@ impl Tenants {
             Ok(found) => Ok(self.found(waba_id, found, changes).await),
             Err(error) => match stale {
                 Some(verdict) if need != Need::Asked => {
-                    tracing::debug!(waba_id, %error, "an older answer is used");
+                    tracing::debug!(waba_id, %error, "Tenant Service call failed: an older answer is used");
                     self.metrics.stale();
                     let until = Instant::now() + STALE_FOR;
                     self.memory.prolong(waba_id, &verdict, until);
@@ -365,8 +365,8 @@ impl Tenants {
             };
             let limit = copied.tenant.as_ref();
             let limit = limit.and_then(|tenant| tenant.rate_limit_per_minute);
-            // Whoever takes the answer from Redis doesn't tell the limit.
-            if self.tell_limit(waba_id, limit).await {
+            // Whoever takes the answer from Redis doesn't write the limit.
+            if self.keep_limit(waba_id, limit).await {
                 self.in_redis.keep_tenant(waba_id, &copied, ttl).await;
             }
             if let Some(tenant) = &copied.tenant {
@@ -378,15 +378,15 @@ impl Tenants {
     }
 
     /// Lets ingress know of an account's own limit; what Redis doesn't take is tried again.
-    async fn tell_limit(&self, waba_id: &str, limit: Option<u32>) -> bool {
-        let told = self.in_redis.keep_limit(waba_id, limit).await;
+    async fn keep_limit(&self, waba_id: &str, limit: Option<u32>) -> bool {
+        let kept = self.in_redis.keep_limit(waba_id, limit).await;
         let mut untold = self.untold_limits();
-        if told {
+        if kept {
             untold.remove(waba_id);
         } else if untold.len() < MOST_UNTOLD {
             untold.insert(waba_id.to_owned(), limit);
         }
-        told
+        kept
     }
 
     fn untold_limits(&self) -> std::sync::MutexGuard<'_, HashMap<String, Option<u32>>> {

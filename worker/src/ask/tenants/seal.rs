@@ -175,10 +175,10 @@ mod tests {
     #[test]
     fn a_bad_key_is_not_repeated() {
         for text in ["canary", &format!("{OLD},c2hvcnQ="), &format!("{OLD},")] {
-            let told = Keyring::parse(&text.parse().expect("not empty"))
+            let error = Keyring::parse(&text.parse().expect("not empty"))
                 .err()
                 .expect("bad");
-            assert!(!told.contains("canary") && told.ends_with("is not 32 bytes in base64"));
+            assert!(!error.contains("canary") && error.ends_with("is not 32 bytes in base64"));
         }
     }
 }

@@ -118,7 +118,7 @@ impl TokenStore {
             }
             Ok(_) => None,
             Err(error) => {
-                tracing::warn!(waba_id, %error, "a token in Redis can't be opened");
+                tracing::warn!(waba_id, %error, "an access token in Redis can't be decrypted");
                 None
             }
         }
@@ -280,7 +280,7 @@ impl Tokens {
             .look_up(waba_id, Need::Asked, Trace::default())
             .await;
         if let Err(error) = looked {
-            tracing::warn!(waba_id, %error, "no token can be had: the Tenant Service");
+            tracing::warn!(waba_id, %error, "Tenant Service call failed: the account has no access token");
         }
         tenants.tokens.fresh(waba_id)
     }

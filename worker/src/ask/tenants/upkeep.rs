@@ -153,7 +153,7 @@ impl Tenants {
     async fn tell_untold_limits(&self) {
         let untold: Vec<_> = self.untold_limits().clone().into_iter().collect();
         for (waba_id, limit) in untold {
-            if !self.tell_limit(&waba_id, limit).await {
+            if !self.keep_limit(&waba_id, limit).await {
                 // A Redis command failed: so would the next ones.
                 return;
             }

@@ -192,8 +192,8 @@ pub fn media_ref(payload: &Payload, item: &PayloadItem) -> Option<MediaRef> {
     let reading = Reading::of(raw);
     // What isn't readable as an error says nothing, here as in the event.
     let errors = reading.member("errors").and_then(Value::as_array);
-    let said = |error: &Value| serde_json::from_value::<MetaError>(error.clone()).is_ok();
-    if errors.is_some_and(|errors| errors.iter().any(said)) {
+    let is_reported = |error: &Value| serde_json::from_value::<MetaError>(error.clone()).is_ok();
+    if errors.is_some_and(|errors| errors.iter().any(is_reported)) {
         return None;
     }
     let sent = SentMedia::of(reading.member(reading.text("type")?));

@@ -41,7 +41,7 @@ impl RefusedHosts {
         let mut connection = self.connection.clone();
         let noting = note.query_async::<()>(&mut connection);
         if let Ok(Err(error)) = timeout(PATIENCE, noting).await {
-            tracing::debug!(%error, "a refused host can't be noted");
+            tracing::debug!(%error, "redis command failed: a refused media host is not recorded");
         }
     }
 
