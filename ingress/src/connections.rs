@@ -147,21 +147,10 @@ async fn serve(
     shutdown: CancellationToken,
     _permit: OwnedSemaphorePermit,
 ) {
-    let socket = SockRef::from(&stream);
-    if let Err(error) = stream
-        .set_nodelay(true)
-        .and_then(|()| socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT)))
-    {
-        tracing::debug!(%error, "a connection without its options");
-    }
+    set_options(&stream);
     let ingress = &thread.ingress;
     let _open = ingress.metrics.open_connection();
-    let header_timeout = ingress.config.header_timeout;
-    let mut http = Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(READ_BUFFER_BYTES);
+    let http = http(ingress.config.header_timeout);
     let activity = Arc::new(Activity {
         accepted: Instant::now(),
         taken_ms: AtomicU64::new(0),
@@ -183,10 +172,10 @@ async fn serve(
             answer
         });
         let mut connection = http.serve_connection(io, service);
-        let mut told_to_stop = std::pin::pin!(shutdown.cancelled());
+        let mut stop = std::pin::pin!(shutdown.cancelled());
         let mut stopping = false;
         let served = poll_fn(|context| {
-            if !stopping && told_to_stop.as_mut().poll(context).is_ready() {
+            if !stopping && stop.as_mut().poll(context).is_ready() {
                 stopping = true;
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
             }
@@ -209,6 +198,25 @@ async fn serve(
         }
         return end(io.inner_mut(), answer).await;
     }
+}
+
+fn set_options(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let set = stream
+        .set_nodelay(true)
+        .and_then(|()| socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT)));
+    if let Err(error) = set {
+        tracing::debug!(%error, "a connection without its options");
+    }
+}
+
+fn http(header_timeout: Duration) -> Builder {
+    let mut http = Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(READ_BUFFER_BYTES);
+    http
 }
 
 /// Writes a last answer, if there is one, and closes.

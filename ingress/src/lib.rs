@@ -11,6 +11,8 @@
 pub mod config;
 pub mod server;
 
+mod redis_watch;
+
 mod admission;
 mod connections;
 mod request;
@@ -26,6 +28,7 @@ pub mod intake;
 mod queue;
 
 pub mod spool;
+mod spool_bucket;
 
 pub mod error;
 pub mod metrics;

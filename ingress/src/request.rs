@@ -198,15 +198,7 @@ async fn webhook(
         traceparent,
         received_at: SystemTime::now(),
     };
-    let deliveries = match ids::deliveries(&body) {
-        Ok(deliveries) => deliveries,
-        Err(reason @ (UnreadableBody::NotJson | UnreadableBody::OtherObject))
-            if ingress.secrets.verifier.is_none() =>
-        {
-            return Err(Refusal::Unreadable(reason));
-        }
-        Err(reason) => vec![ids::unreadable(&body, &reason)],
-    };
+    let deliveries = deliveries(ingress, &body)?;
     let asked = Instant::now();
     let stored = tokio::time::timeout_at(
         (arrived + ingress.config.request_deadline).into(),
@@ -219,6 +211,19 @@ async fn webhook(
         write_window(&window, response.headers_mut());
     }
     Ok(response)
+}
+
+/// What the body brings, by account. A signed one that can't be read is stored whole.
+fn deliveries(ingress: &Ingress, body: &Bytes) -> Result<Vec<Delivery>, Refusal> {
+    match ids::deliveries(body) {
+        Ok(deliveries) => Ok(deliveries),
+        Err(reason @ (UnreadableBody::NotJson | UnreadableBody::OtherObject))
+            if ingress.secrets.verifier.is_none() =>
+        {
+            Err(Refusal::Unreadable(reason))
+        }
+        Err(reason) => Ok(vec![ids::unreadable(body, &reason)]),
+    }
 }
 
 /// Stores all of them, or the sender must send the body again: what was stored is a duplicate then.

@@ -1,5 +1,5 @@
 //! What comes in, and the one write that takes it: a script per account that is atomic in Redis. Both
-//! programs use it: ingress at the door, the worker for what came through the spool. The same call
+//! programs use it: ingress as it comes in, the worker for what came through the spool. The same call
 //! twice is safe: the second finds the marks.
 
 use std::time::{Duration, SystemTime};

@@ -203,67 +203,79 @@ impl Metrics {
         metrics.partitions.register(registry);
         metrics.media.register(registry);
         metrics.register_times(registry);
+        metrics.register_publications(registry);
+        metrics.register_objects(registry);
+        metrics.register_ownership(registry);
+        metrics
+    }
+
+    fn register_publications(&self, registry: &mut Registry) {
         registry.register(
             "state_posts",
-            "Messages that the State Manager was to be told of, by outcome",
-            metrics.state_posts.clone(),
+            "Posts to the State Manager about messages, by outcome",
+            self.state_posts.clone(),
         );
         registry.register(
             "rabbitmq_publish",
             "Publications by outcome",
-            metrics.published.clone(),
+            self.published.clone(),
         );
         registry.register(
             "rabbitmq_publish_failures",
             "Publications that were not confirmed",
-            metrics.publish_failures.clone(),
+            self.publish_failures.clone(),
         );
         registry.register(
             "rabbitmq_channels",
             "Channels to RabbitMQ, each with a connection of its own, by state",
-            metrics.channels.clone(),
+            self.channels.clone(),
         );
-        registry.register(
-            "redis_pool_connections",
-            "Connections of the pool that leases use, by state",
-            metrics.redis_pool.clone(),
-        );
+    }
+
+    fn register_objects(&self, registry: &mut Registry) {
         registry.register(
             "webhook_set_aside",
             "Items that went to the failed store, by reason",
-            metrics.set_aside.clone(),
+            self.set_aside.clone(),
         );
         registry.register(
             "failed_store_objects",
             "Objects in the failed store, at most 10000, as the owner of partition 0 counts them",
-            metrics.failed_objects.clone(),
+            self.failed_objects.clone(),
         );
         registry.register(
             "spool_objects",
             "Objects in the spool, at most 1000 of a partition; every worker counts all",
-            metrics.spool_objects.clone(),
+            self.spool_objects.clone(),
         );
         registry.register(
             "unspooled",
             "Objects of the spool that were put into the stream or found there",
-            metrics.unspooled.clone(),
+            self.unspooled.clone(),
         );
         registry.register(
             "archived",
             "Raw payloads written to the archive",
-            metrics.archived.clone(),
+            self.archived.clone(),
+        );
+    }
+
+    fn register_ownership(&self, registry: &mut Registry) {
+        registry.register(
+            "redis_pool_connections",
+            "Connections of the pool that leases use, by state",
+            self.redis_pool.clone(),
         );
         registry.register(
             "partitions_owned",
             "How many partitions this worker owns",
-            metrics.owned.clone(),
+            self.owned.clone(),
         );
         registry.register(
             "silent_numbers",
             "Numbers without traffic for two hours that had some at this time yesterday and a week ago",
-            metrics.silent_numbers.clone(),
+            self.silent_numbers.clone(),
         );
-        metrics
     }
 
     fn register_times(&self, registry: &mut Registry) {

@@ -423,51 +423,7 @@ fn made_at(generation: &str, mark: f64, expires: f64) -> String {
 
 fn write(output: &mut Output, located: &Located) {
     output.head(&located.message_id);
-    let rows: Vec<_> = located
-        .found
-        .iter()
-        .map(|found| match found {
-            Occurrence::Remembered {
-                business_account_id,
-                item,
-                at,
-            } => {
-                let text = format!("taken about {at} ({item} of account {business_account_id})");
-                row(Style::Plain, ["remembered", &text])
-            }
-            Occurrence::Stream {
-                partition,
-                entry,
-                pending,
-                age_seconds,
-            } => {
-                let state = if *pending {
-                    "with a worker"
-                } else {
-                    "waits for a worker"
-                };
-                let age = short(*age_seconds);
-                let text = format!("partition {partition}, entry {entry}: {state}, for {age}");
-                row(Style::Doubtful, ["stream", &text])
-            }
-            Occurrence::Later {
-                partition,
-                piece,
-                kind,
-            } => {
-                let text = format!("partition {partition}, piece {piece}: {kind}");
-                row(Style::Doubtful, ["later-list", &text])
-            }
-            Occurrence::Spool { key } => row(Style::Doubtful, ["spool", key]),
-            Occurrence::Failed { key, reason } => {
-                let reason = reason.as_deref().unwrap_or("reason unknown");
-                row(Style::Bad, ["failed", &format!("{key} ({reason})")])
-            }
-            Occurrence::Replayed { key } => row(Style::Plain, ["replayed", key]),
-            Occurrence::Archive { key } => row(Style::Good, ["archive", key]),
-            Occurrence::Media { key } => row(Style::Good, ["media", key]),
-        })
-        .collect();
+    let rows: Vec<_> = located.found.iter().map(occurrence_row).collect();
     if rows.is_empty() {
         output.line(Style::Bad, "found nowhere");
     }
@@ -488,6 +444,50 @@ fn write(output: &mut Output, located: &Located) {
         Style::Faint,
         "objects have the name of the first message of their batch; queues are not looked into",
     );
+}
+
+fn occurrence_row(found: &Occurrence) -> Vec<(Style, String)> {
+    match found {
+        Occurrence::Remembered {
+            business_account_id,
+            item,
+            at,
+        } => {
+            let text = format!("taken about {at} ({item} of account {business_account_id})");
+            row(Style::Plain, ["remembered", &text])
+        }
+        Occurrence::Stream {
+            partition,
+            entry,
+            pending,
+            age_seconds,
+        } => {
+            let state = if *pending {
+                "with a worker"
+            } else {
+                "waits for a worker"
+            };
+            let age = short(*age_seconds);
+            let text = format!("partition {partition}, entry {entry}: {state}, for {age}");
+            row(Style::Doubtful, ["stream", &text])
+        }
+        Occurrence::Later {
+            partition,
+            piece,
+            kind,
+        } => {
+            let text = format!("partition {partition}, piece {piece}: {kind}");
+            row(Style::Doubtful, ["later-list", &text])
+        }
+        Occurrence::Spool { key } => row(Style::Doubtful, ["spool", key]),
+        Occurrence::Failed { key, reason } => {
+            let reason = reason.as_deref().unwrap_or("reason unknown");
+            row(Style::Bad, ["failed", &format!("{key} ({reason})")])
+        }
+        Occurrence::Replayed { key } => row(Style::Plain, ["replayed", key]),
+        Occurrence::Archive { key } => row(Style::Good, ["archive", key]),
+        Occurrence::Media { key } => row(Style::Good, ["media", key]),
+    }
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ pub async fn ended(flight: Flight) -> TransferResult {
 }
 
 /// Takes a flight off the list when it ends, also by a panic: the next one would join it for ever. A
-/// panic is told here, within the flight's span.
+/// panic is logged here, within the flight's span.
 struct TransferGuard {
     media: Arc<MediaFetcher>,
     identity: Identity,
@@ -266,7 +266,7 @@ impl MediaFetcher {
             tenant_id = job.tenant_id,
             wamid = job.message_id.as_deref().map(|id| field::debug(Hashed(id)))
         );
-        let landing = TransferGuard {
+        let guard = TransferGuard {
             media: self.clone(),
             identity: job.identity,
         };
@@ -275,7 +275,7 @@ impl MediaFetcher {
                 outcome = Box::pin(media.fly(&job, asked_by)) => outcome,
                 () = media.stop.cancelled() => Err(MediaFailure::Stopping.into()),
             };
-            drop(landing);
+            drop(guard);
             // Nobody may be waiting any more: the later-list asks again.
             drop(tell.send(outcome));
         };
@@ -438,20 +438,7 @@ impl MediaFetcher {
         declared: Declared,
         token: &Secret,
     ) -> Result<StoredMedia, Fault> {
-        if !self.allowed.allow(url) {
-            let host = url.host_str().unwrap_or_default();
-            tracing::warn!(
-                host,
-                "media lies at a host that isn't allowed (MEDIA_ALLOWED_HOSTS)"
-            );
-            self.refused_hosts.note(host).await;
-            return Err(MediaFailure::UrlRefused.into());
-        }
-        let is_too_large = |size| size > self.max_bytes;
-        // With a digest, its host has the last word.
-        if declared.sha256.is_none() && declared.size_bytes.is_some_and(is_too_large) {
-            return Err(MediaFailure::TooLarge.into());
-        }
+        self.check_allowed(url, &declared).await?;
         let mime_type = declared.mime_type.clone().unwrap_or_default();
         let key = match key {
             Some(key) => key,
@@ -488,17 +475,10 @@ impl MediaFetcher {
                 UploadTarget::Free(_) => Err(MediaFailure::Store.into()),
             };
         };
-        let (took, upload_took) = (began.elapsed(), uploading.elapsed());
-        self.metrics.media_ended(None);
-        self.metrics
-            .media_stored(verified.size_bytes, took, upload_took);
-        tracing::info!(
-            media_id = job.media.id,
-            tenant_id = job.tenant_id,
-            kind = job.media.kind.name(),
-            size_bytes = verified.size_bytes,
-            duration_ms = took.as_millis() as u64,
-            "media was stored"
+        self.note_stored(
+            job,
+            verified.size_bytes,
+            (began.elapsed(), uploading.elapsed()),
         );
         Ok(StoredMedia {
             key,
@@ -506,6 +486,38 @@ impl MediaFetcher {
             sha256: verified.sha256,
             mime_type,
         })
+    }
+
+    fn note_stored(&self, job: &Job, size_bytes: u64, (took, upload_took): (Duration, Duration)) {
+        self.metrics.media_ended(None);
+        self.metrics.media_stored(size_bytes, took, upload_took);
+        tracing::info!(
+            media_id = job.media.id,
+            tenant_id = job.tenant_id,
+            kind = job.media.kind.name(),
+            size_bytes,
+            duration_ms = took.as_millis() as u64,
+            "media was stored"
+        );
+    }
+
+    /// Refuses a host that may not get a token, and what is said to be too large.
+    async fn check_allowed(&self, url: &Url, declared: &Declared) -> Result<(), Fault> {
+        if !self.allowed.allow(url) {
+            let host = url.host_str().unwrap_or_default();
+            tracing::warn!(
+                host,
+                "media lies at a host that isn't allowed (MEDIA_ALLOWED_HOSTS)"
+            );
+            self.refused_hosts.note(host).await;
+            return Err(MediaFailure::UrlRefused.into());
+        }
+        let is_too_large = |size| size > self.max_bytes;
+        // With a digest, its host has the last word.
+        if declared.sha256.is_none() && declared.size_bytes.is_some_and(is_too_large) {
+            return Err(MediaFailure::TooLarge.into());
+        }
+        Ok(())
     }
 
     async fn request(&self, url: &Url, token: &Secret) -> Result<Response, Fault> {

@@ -104,7 +104,7 @@ const ASKING_TIME: Duration = Duration::from_secs(5);
 /// The same where something is at hand to go on with.
 const ASKING_TIME_WITH_STALE: Duration = Duration::from_secs(1);
 /// Limits that wait for Redis.
-const MOST_UNTOLD: usize = 100_000;
+const MOST_UNWRITTEN: usize = 100_000;
 /// An entry whose rest of life is shorter than this part of its whole life is refreshed.
 const REFRESHED_PART: u32 = 5;
 
@@ -141,7 +141,7 @@ pub struct Tenants {
     changes: AtomicU64,
     unusable: UnusableAccounts,
     /// Limits that Redis has not taken yet.
-    untold_limits: Mutex<HashMap<String, Option<u32>>>,
+    unwritten_limits: Mutex<HashMap<String, Option<u32>>>,
     metrics: CacheMetrics,
 }
 
@@ -178,7 +178,7 @@ impl Tenants {
             flights: Mutex::default(),
             changes: AtomicU64::new(0),
             unusable: UnusableAccounts::default(),
-            untold_limits: Mutex::default(),
+            unwritten_limits: Mutex::default(),
             metrics,
         }
     }
@@ -256,9 +256,9 @@ impl Tenants {
                 correlation_id: &correlation_id,
                 traceparent: &traceparent,
             };
-            let looked = tenants.look(&waba_id, need, trace).await;
+            let verdict = tenants.look(&waba_id, need, trace).await;
             tenants.flights().remove(&(waba_id, need));
-            looked
+            verdict
         };
         let flight = looking.boxed().shared();
         // Those that nobody waited for to the end.
@@ -300,7 +300,7 @@ impl Tenants {
             None => ASKING_TIME,
         };
         let asked = service.ask(waba_id, within, trace).await;
-        let looked = match asked {
+        let verdict = match asked {
             Ok(found) => Ok(self.found(waba_id, found, changes).await),
             Err(error) => match stale {
                 Some(verdict) if need != Need::Asked => {
@@ -321,7 +321,7 @@ impl Tenants {
         if need != Need::Asked {
             self.in_redis.asked(waba_id).await;
         }
-        looked
+        verdict
     }
 
     /// What Redis has, if it is good enough.
@@ -380,18 +380,18 @@ impl Tenants {
     /// Lets ingress know of an account's own limit; what Redis doesn't take is tried again.
     async fn keep_limit(&self, waba_id: &str, limit: Option<u32>) -> bool {
         let kept = self.in_redis.keep_limit(waba_id, limit).await;
-        let mut untold = self.untold_limits();
+        let mut unwritten = self.unwritten_limits();
         if kept {
-            untold.remove(waba_id);
-        } else if untold.len() < MOST_UNTOLD {
-            untold.insert(waba_id.to_owned(), limit);
+            unwritten.remove(waba_id);
+        } else if unwritten.len() < MOST_UNWRITTEN {
+            unwritten.insert(waba_id.to_owned(), limit);
         }
         kept
     }
 
-    fn untold_limits(&self) -> std::sync::MutexGuard<'_, HashMap<String, Option<u32>>> {
-        let untold = self.untold_limits.lock();
-        untold.unwrap_or_else(PoisonError::into_inner)
+    fn unwritten_limits(&self) -> std::sync::MutexGuard<'_, HashMap<String, Option<u32>>> {
+        let unwritten = self.unwritten_limits.lock();
+        unwritten.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember(

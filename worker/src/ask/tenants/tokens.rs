@@ -214,14 +214,14 @@ impl Tokens {
         if here.is_some() || store.is_refused(waba_id) {
             return here;
         }
-        let looked = match tenants.remembered(waba_id) {
+        let verdict = match tenants.remembered(waba_id) {
             Some(verdict) => verdict,
             None => tenants
                 .look_up(waba_id, Need::Fresh, Trace::default())
                 .await
                 .ok()?,
         };
-        let Verdict::Active(tenant) = looked else {
+        let Verdict::Active(tenant) = verdict else {
             return None;
         };
         if let Some(token) = store.fresh(waba_id) {
@@ -276,10 +276,10 @@ impl Tokens {
 
     async fn ask(&self, waba_id: &str) -> Option<Arc<Secret>> {
         let tenants = &self.0;
-        let looked = tenants
+        let verdict = tenants
             .look_up(waba_id, Need::Asked, Trace::default())
             .await;
-        if let Err(error) = looked {
+        if let Err(error) = verdict {
             tracing::warn!(waba_id, %error, "Tenant Service call failed: the account has no access token");
         }
         tenants.tokens.fresh(waba_id)

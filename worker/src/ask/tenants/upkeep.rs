@@ -108,7 +108,7 @@ pub async fn keep_warm(tenants: Arc<Tenants>, stop: CancellationToken) {
         let mut noted = Instant::now();
         loop {
             ticks.tick().await;
-            tenants.tell_untold_limits().await;
+            tenants.write_unwritten_limits().await;
             let ending = tenants.memory.ending(Instant::now(), soon, tenants.ttl);
             tenants.look_up_all(ending, Need::Fresher).await;
             if noted.elapsed() >= NOTE_INTERVAL {
@@ -150,9 +150,9 @@ async fn tell_limits(tenants: &Tenants, file: &Rotating<Directory>) {
 }
 
 impl Tenants {
-    async fn tell_untold_limits(&self) {
-        let untold: Vec<_> = self.untold_limits().clone().into_iter().collect();
-        for (waba_id, limit) in untold {
+    async fn write_unwritten_limits(&self) {
+        let unwritten: Vec<_> = self.unwritten_limits().clone().into_iter().collect();
+        for (waba_id, limit) in unwritten {
             if !self.keep_limit(&waba_id, limit).await {
                 // A Redis command failed: so would the next ones.
                 return;

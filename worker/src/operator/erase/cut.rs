@@ -158,7 +158,7 @@ fn rest(
     payload: &Payload,
     described: &BTreeMap<String, String>,
     cuts: &[Range<usize>],
-    stays: impl Fn(&PayloadItem) -> bool,
+    is_kept: impl Fn(&PayloadItem) -> bool,
 ) -> Option<RemainingPayload> {
     let body = without(&payload.entry.body, cuts);
     let left = open(&body)?;
@@ -176,8 +176,8 @@ fn rest(
         .enumerate()
         .map(|(n, item)| (item.identity.0, n))
         .collect();
-    let staying = listed.iter().filter(|item| stays(item));
-    let mut items: Vec<usize> = staying
+    let kept = listed.iter().filter(|item| is_kept(item));
+    let mut items: Vec<usize> = kept
         .filter_map(|item| numbers.get(&item.identity.0).copied())
         .collect();
     items.sort_unstable();

@@ -1,0 +1,133 @@
+//! What is looked at in Redis all the time: whether it answers, and how much of its memory is used.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use shared::redis::{Connection, StartCheck};
+use tokio_util::sync::CancellationToken;
+
+use crate::server::Ingress;
+
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Share of Redis' memory from which on items are remembered for an hour only, so that what is left
+/// goes to webhooks; and the share below which they are remembered for their time again.
+const SHORT_OF_MEMORY: (f64, f64) = (0.80, 0.75);
+/// The same for a warning. From 90 % on nothing more is sent to it where there is a spool.
+const SOON_SHORT_OF_MEMORY: (f64, f64) = (0.70, 0.65);
+
+/// Checks Redis once it is there, then keeps `/ready` true and looks at its memory. Ends early only
+/// with the reason why this deployment must not run.
+pub(crate) async fn watch_redis(
+    mut check: StartCheck,
+    ingress: Arc<Ingress>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let readiness = &ingress.admin.readiness;
+    let mut short = MemoryPressure::Normal;
+    while !shutdown.is_cancelled() {
+        let seen = if ingress.checked.load(Ordering::Relaxed) {
+            check.connection.ping().await
+        } else {
+            match check.run().await? {
+                Ok(warnings) => {
+                    ingress.checked.store(true, Ordering::Relaxed);
+                    if let Some(spool) = &ingress.spool {
+                        spool.begin();
+                    }
+                    readiness.note("redis", warnings);
+                    Ok(())
+                }
+                Err(away) => Err(away),
+            }
+        };
+        if seen.is_ok() {
+            look_at_memory(&check.connection, &ingress, &mut short).await;
+        }
+        if let Err(error) = &seen {
+            ingress.metrics.redis_errors.count(error);
+        }
+        readiness.set("redis", seen.err().map(|error| error.to_string()));
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(PROBE_INTERVAL) => {}
+        }
+    }
+    Ok(())
+}
+
+/// How short Redis is of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum MemoryPressure {
+    Normal,
+    High,
+    Critical,
+}
+
+impl MemoryPressure {
+    /// `self` is how short it was: a level is left only a little below where it began.
+    fn at(self, used: f64) -> Self {
+        let reached =
+            |(from, until): (f64, f64), level| used >= from || (self >= level && used >= until);
+        if reached(SHORT_OF_MEMORY, Self::Critical) {
+            Self::Critical
+        } else if reached(SOON_SHORT_OF_MEMORY, Self::High) {
+            Self::High
+        } else {
+            Self::Normal
+        }
+    }
+}
+
+async fn look_at_memory(connection: &Connection, ingress: &Ingress, short: &mut MemoryPressure) {
+    let Ok(used) = shared::redis::memory_used(connection).await else {
+        return;
+    };
+    ingress.metrics.redis_memory.set(used);
+    let now = short.at(used);
+    if now != *short {
+        match now {
+            MemoryPressure::Normal => tracing::info!(used, "memory use of Redis is normal again"),
+            MemoryPressure::High if *short == MemoryPressure::Critical => {
+                tracing::warn!(
+                    used,
+                    "memory use of Redis is below 75 % of maxmemory: dedup marks live DEDUP_TTL again"
+                );
+            }
+            MemoryPressure::High => tracing::warn!(
+                used,
+                "memory use of Redis is above 70 % of maxmemory: workers don't keep up, or it needs more"
+            ),
+            MemoryPressure::Critical => tracing::error!(
+                used,
+                "memory use of Redis is above 80 % of maxmemory: dedup marks live 1 h instead of DEDUP_TTL"
+            ),
+        }
+    }
+    *short = now;
+    ingress
+        .intake
+        .set_short_of_memory(now == MemoryPressure::Critical);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_of_memory_is_left_a_little_below_where_it_began() {
+        let levels = [0.69, 0.71, 0.66, 0.64, 0.81, 0.76, 0.74, 0.81, 0.60];
+        let mut short = MemoryPressure::Normal;
+        let seen = levels.map(|used| {
+            short = short.at(used);
+            short
+        });
+        use MemoryPressure::{Critical, High, Normal};
+        assert_eq!(
+            seen,
+            [
+                Normal, High, High, Normal, Critical, Critical, High, Critical, Normal
+            ]
+        );
+    }
+}
