@@ -64,11 +64,11 @@ impl AdmissionRounds {
         if taken.is_multiple_of(ROUND) {
             self.round_over.notify_one();
         }
-        self.judge(since)
+        self.admit(since)
     }
 
     /// Of somebody who waited since then, or not at all.
-    fn judge(&self, since: Option<Instant>) -> Result<(), Overloaded> {
+    fn admit(&self, since: Option<Instant>) -> Result<(), Overloaded> {
         let busy_since = self.busy_since.lock();
         let mut busy_since = busy_since.unwrap_or_else(PoisonError::into_inner);
         let Some(since) = since else {
@@ -151,16 +151,16 @@ mod tests {
         let turns = AdmissionRounds::default();
         let ago = |time| Instant::now().checked_sub(time);
         let (soon, long) = (ago(LONGEST / 2), ago(BURST * 2));
-        assert_eq!(turns.judge(long), Ok(()), "a burst");
+        assert_eq!(turns.admit(long), Ok(()), "a burst");
         *turns.busy_since.lock().expect("no panic") = ago(BURST * 2);
-        assert_eq!(turns.judge(long), Err(Overloaded));
-        assert_eq!(turns.judge(soon), Ok(()), "the thread is kept busy");
+        assert_eq!(turns.admit(long), Err(Overloaded));
+        assert_eq!(turns.admit(soon), Ok(()), "the thread is kept busy");
         assert_eq!(
-            turns.judge(long),
+            turns.admit(long),
             Err(Overloaded),
             "and is no less busy for it"
         );
-        assert_eq!(turns.judge(None), Ok(()), "nobody waits any more");
-        assert_eq!(turns.judge(long), Ok(()), "another burst");
+        assert_eq!(turns.admit(None), Ok(()), "nobody waits any more");
+        assert_eq!(turns.admit(long), Ok(()), "another burst");
     }
 }

@@ -183,7 +183,7 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn took(&self, whole: Duration, redis: Duration) {
+    pub(crate) fn observe_durations(&self, whole: Duration, redis: Duration) {
         self.duration.observe(whole.as_secs_f64());
         self.own_duration
             .observe(whole.saturating_sub(redis).as_secs_f64());

@@ -56,7 +56,7 @@ impl Queue {
     }
 
     /// One was stored, or given up. Two at the same time may count as one.
-    fn took(&self, time: Duration) {
+    fn stored_after(&self, time: Duration) {
         let most = self.most.load(Ordering::Relaxed);
         let most = if time > LONGEST {
             (most - most / LESS).max(FEWEST)
@@ -72,7 +72,7 @@ impl Queue {
 impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
         self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.queue.took(self.since.elapsed());
+        self.queue.stored_after(self.since.elapsed());
     }
 }
 
@@ -93,11 +93,11 @@ mod tests {
         };
         assert_eq!(let_in(), MOST / PARTS);
         for _ in 0..MOST / PARTS {
-            queue.took(LONGEST * 2);
+            queue.stored_after(LONGEST * 2);
         }
         assert_eq!(let_in(), FEWEST / PARTS);
         for _ in 0..80 {
-            queue.took(LONGEST / 4);
+            queue.stored_after(LONGEST / 4);
         }
         assert_eq!(let_in(), FEWEST / PARTS + 10);
     }

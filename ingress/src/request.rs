@@ -205,7 +205,9 @@ async fn webhook(
         store(thread, &deliveries, &envelope),
     )
     .await;
-    ingress.metrics.took(arrived.elapsed(), asked.elapsed());
+    ingress
+        .metrics
+        .observe_durations(arrived.elapsed(), asked.elapsed());
     let mut response = Response::new(Bytes::new());
     if let Some(window) = stored.map_err(|_| Refusal::Deadline)?? {
         write_window(&window, response.headers_mut());

@@ -223,7 +223,7 @@ fn spawn_helpers(
 ) {
     tasks.spawn(
         "watch of secret files",
-        shared::secrets::follow(ingress.secrets.followed(), shutdown.clone()),
+        shared::secrets::watch_files(ingress.secrets.followed(), shutdown.clone()),
     );
     tasks.spawn(
         "admin server",

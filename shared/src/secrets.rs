@@ -196,11 +196,11 @@ fn read(path: &Path, longest: u64) -> Result<Secret, String> {
 /// A setting whose file may change.
 pub trait WatchedFile: Send + Sync {
     /// Looks at the file, and uses what it finds there twice in a row.
-    fn look(&self);
+    fn reload(&self);
 }
 
 impl<T: Send + Sync> WatchedFile for Rotating<T> {
-    fn look(&self) {
+    fn reload(&self) {
         let Some(SecretFile {
             path,
             longest,
@@ -246,13 +246,13 @@ impl<T: Send + Sync> WatchedFile for Rotating<T> {
 }
 
 /// Follows the files of `settings` until `shutdown`.
-pub async fn follow(settings: Vec<Arc<dyn WatchedFile>>, shutdown: CancellationToken) {
+pub async fn watch_files(settings: Vec<Arc<dyn WatchedFile>>, shutdown: CancellationToken) {
     let settings = Arc::new(settings);
     let mut ticks = tokio::time::interval(INTERVAL);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let settings = settings.clone();
-        let look = move || settings.iter().for_each(|setting| setting.look());
-        if let Err(failed) = tokio::task::spawn_blocking(look).await
+        let reload = move || settings.iter().for_each(|setting| setting.reload());
+        if let Err(failed) = tokio::task::spawn_blocking(reload).await
             && failed.is_panic()
         {
             std::panic::resume_unwind(failed.into_panic());
@@ -295,7 +295,7 @@ mod tests {
             "one", "tw", "two", "two", "bad", "bad", "", "", "three", "three",
         ] {
             write(text);
-            setting.look();
+            setting.reload();
             held.push((**setting.current()).clone());
         }
         assert_eq!(
@@ -305,8 +305,8 @@ mod tests {
             ]
         );
         std::fs::remove_file(&path).expect("the file");
-        setting.look();
-        setting.look();
+        setting.reload();
+        setting.reload();
         assert_eq!(**setting.current(), "three");
     }
 

@@ -137,7 +137,7 @@ async fn work(
     );
     background.spawn(
         "watch of secret files",
-        shared::secrets::follow(secrets.followed(), stop_background.clone()),
+        shared::secrets::watch_files(secrets.followed(), stop_background.clone()),
     );
 
     let check = StartCheck {

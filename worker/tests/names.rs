@@ -7,7 +7,7 @@ use std::path::Path;
 /// Each program has its own.
 const ONE_PER_PROGRAM: [&str; 4] = ["Command", "Config", "Metrics", "Secrets"];
 /// These wait for a name of their own.
-const STILL_TWICE: [&str; 6] = ["Change", "Entry", "Head", "Message", "Outcome", "Published"];
+const STILL_TWICE: [&str; 3] = ["Change", "Entry", "Head"];
 
 /// The names of the types in a file's text, but those of its unit tests.
 fn types(text: &str) -> Vec<String> {

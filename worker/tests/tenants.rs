@@ -435,7 +435,7 @@ async fn a_key_file_rotates_while_the_worker_runs() {
             .secrets
             .followed()
             .iter()
-            .for_each(|secret| secret.look());
+            .for_each(|secret| secret.reload());
     }
     assert_eq!(worker.token("2").await.as_deref(), Some("token-2"));
     let next = stage.worker(&[("--token-encryption-key", NEW_KEY)]);
@@ -594,7 +594,7 @@ async fn an_account_taken_out_of_the_file_has_no_limit_any_more() {
     write(&[("1", 11), ("3", 30)]);
     for _ in 0..2 {
         let followed = worker.secrets.followed();
-        followed.iter().for_each(|secret| secret.look());
+        followed.iter().for_each(|secret| secret.reload());
     }
     stage
         .limits_become(&["1", "2", "3"], &[Some(11), None, Some(30)])

@@ -91,7 +91,7 @@ impl Connection {
     /// Lets go of a link that is of no use any more, unless that was done already. The client itself
     /// only sees connections that break: not one that never answers again, one on which an answer
     /// broke off and whatever comes next is taken for the rest of it, or a login that was refused once.
-    async fn judge(&self, link: &Arc<OpenClient>, error: &RedisError) {
+    async fn drop_if_useless(&self, link: &Arc<OpenClient>, error: &RedisError) {
         let useless = match error.kind() {
             // Demoted to a replica: its name may lead elsewhere by now.
             ErrorKind::Server(ServerErrorKind::ReadOnly) => true,
@@ -207,7 +207,7 @@ impl ConnectionLike for Connection {
                 RedisClient::Cluster(mut cluster) => cluster.req_packed_command(command).await,
             };
             if let Err(error) = &reply {
-                self.judge(&link, error).await;
+                self.drop_if_useless(&link, error).await;
             }
             reply
         })
@@ -228,7 +228,7 @@ impl ConnectionLike for Connection {
                 }
             };
             if let Err(error) = &replies {
-                self.judge(&link, error).await;
+                self.drop_if_useless(&link, error).await;
             }
             replies
         })

@@ -159,8 +159,8 @@ impl Graph {
     }
 
     /// Whether nothing is asked for an account now, since most of it would fail.
-    pub fn is_left_alone(&self, waba_id: &str) -> bool {
-        self.neighbour.leaves_alone(waba_id)
+    pub fn breaker_refuses(&self, waba_id: &str) -> bool {
+        self.neighbour.refuses(waba_id)
     }
 
     /// Takes a place among the requests for a number; for requests that aren't the Graph API's own
@@ -259,7 +259,7 @@ impl Graph {
         query: Option<(&str, &str)>,
         call: GraphCall<'_>,
     ) -> Result<ParsedAnswer<T>, GraphError> {
-        if self.is_left_alone(call.waba_id) {
+        if self.breaker_refuses(call.waba_id) {
             return Err(NeighbourError::BreakerOpen.into());
         }
         self.place(call).await?;
@@ -281,7 +281,7 @@ impl Graph {
             )
             .await?;
         if let Some(served) = &understood.served_version {
-            self.tell_version(served);
+            self.warn_of_version(served);
         }
         let throttled = match &understood.result {
             Err(GraphError::Throttled(pause)) => Some(*pause),
@@ -297,7 +297,7 @@ impl Graph {
     }
 
     /// A version that Meta has retired is served as another, silently.
-    fn tell_version(&self, served: &str) {
+    fn warn_of_version(&self, served: &str) {
         if served != self.version {
             self.version_told.call_once(|| {
                 let asked = &self.version;
@@ -486,7 +486,7 @@ fn understand<T: DeserializeOwned>(answer: &Answer) -> AnswerClass<ParsedAnswer<
             Err(_) => return AnswerClass::Transient(None),
         }
     } else {
-        match judge(answer) {
+        match error_verdict(answer) {
             ErrorVerdict::Definite(error, text) => (Err(error), text),
             ErrorVerdict::Transient => return AnswerClass::Transient(answer.retry_after()),
         }
@@ -519,7 +519,7 @@ enum ErrorVerdict {
     Transient,
 }
 
-fn judge(answer: &Answer) -> ErrorVerdict {
+fn error_verdict(answer: &Answer) -> ErrorVerdict {
     let throttled = || GraphError::Throttled(answer.retry_after().unwrap_or(THROTTLE_PAUSE));
     let Ok(ErrorAnswer { error }) = serde_json::from_slice::<ErrorAnswer>(&answer.body) else {
         return match answer.status.as_u16() {
@@ -622,7 +622,7 @@ mod tests {
 
     /// `None`: it is tried again at once.
     fn error_of(status: u16, body: &str) -> Option<GraphError> {
-        match judge(&answer(status, &[], body)) {
+        match error_verdict(&answer(status, &[], body)) {
             ErrorVerdict::Definite(error, _) => Some(error),
             ErrorVerdict::Transient => None,
         }

@@ -97,7 +97,7 @@ impl Neighbour {
     }
 
     /// Whether a call about a subject would be refused now.
-    pub fn leaves_alone(&self, subject: &str) -> bool {
+    pub fn refuses(&self, subject: &str) -> bool {
         self.breaker().refuses(Instant::now(), subject)
     }
 
@@ -398,7 +398,7 @@ mod tests {
                 .await
                 .expect_err("500");
         }
-        assert!(neighbour.leaves_alone("1"));
+        assert!(neighbour.refuses("1"));
         let asked = server.requests(Service::Tenants);
         let seen = ask(&neighbour, &server, SOON).await;
         assert_eq!(seen, Err(NeighbourError::BreakerOpen));
@@ -406,7 +406,7 @@ mod tests {
         assert!(series(&registry, "breaker_state").ends_with(" 2"));
 
         server.set_fault(Service::Tenants, Fault::Slow(Duration::from_millis(100)));
-        while neighbour.leaves_alone("1") {
+        while neighbour.refuses("1") {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let both = tokio::join!(
@@ -451,7 +451,7 @@ mod tests {
                 tokio::time::timeout(Duration::from_millis(10), ask(&neighbour, &server, SOON));
             given_up.await.expect_err("it hangs");
         }
-        assert!(!neighbour.leaves_alone("1"));
+        assert!(!neighbour.refuses("1"));
     }
 
     #[test]

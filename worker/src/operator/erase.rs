@@ -62,7 +62,7 @@ pub async fn run(config: &Config, args: &EraseArgs) -> anyhow::Result<()> {
         report::write(&mut output, &found, args);
     }
     output.show()?;
-    found.judge()
+    found.verdict()
 }
 
 async fn erase(config: &Config, args: &EraseArgs) -> anyhow::Result<Erasure> {

@@ -272,7 +272,7 @@ impl MediaFetcher {
         };
         let flying = async move {
             let outcome = tokio::select! {
-                outcome = Box::pin(media.fly(&job, asked_by)) => outcome,
+                outcome = Box::pin(media.run(&job, asked_by)) => outcome,
                 () = media.stop.cancelled() => Err(MediaFailure::Stopping.into()),
             };
             drop(guard);
@@ -288,7 +288,7 @@ impl MediaFetcher {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fly(&self, job: &Job, asked_by: TransferRequester) -> TransferResult {
+    async fn run(&self, job: &Job, asked_by: TransferRequester) -> TransferResult {
         let until = match asked_by {
             TransferRequester::Message(until) => until,
             TransferRequester::LaterList => Instant::now(),
@@ -301,7 +301,7 @@ impl MediaFetcher {
                 Ok(stored) => return Ok(Arc::new(stored)),
                 Err(fault) => fault,
             };
-            let fault = self.judge(job, fault, &mut rereads);
+            let fault = self.fault_of(job, fault, &mut rereads);
             let media_id = MediaId::parse(&job.media.id);
             tracing::info!(
                 media_id = media_id.as_ref().map_or("-", MediaId::text),
@@ -330,7 +330,7 @@ impl MediaFetcher {
     }
 
     /// What a fault means for this job: what is too old, or came wrong too often, is given up.
-    fn judge(&self, job: &Job, fault: Fault, rereads: &mut u32) -> Fault {
+    fn fault_of(&self, job: &Job, fault: Fault, rereads: &mut u32) -> Fault {
         if fault.next == FaultAction::Reread {
             *rereads += 1;
         }
@@ -345,7 +345,7 @@ impl MediaFetcher {
 
     async fn attempt(&self, job: &Job, asked_by: TransferRequester) -> Result<StoredMedia, Fault> {
         let id = MediaId::parse(&job.media.id).ok_or(MediaFailure::InvalidId)?;
-        if self.graph.is_left_alone(&job.waba_id) && self.shortcut(job).is_none() {
+        if self.graph.breaker_refuses(&job.waba_id) && self.shortcut(job).is_none() {
             return Err(MediaFailure::GraphLeftAlone.into());
         }
         let turn = match asked_by {
@@ -360,7 +360,7 @@ impl MediaFetcher {
         let _turn = turn.map_err(|_| MediaFailure::Busy)?;
         let key = match &job.media.mime_type {
             None => None,
-            Some(mime_type) => match self.look(job, mime_type).await? {
+            Some(mime_type) => match self.upload_target(job, mime_type).await? {
                 UploadTarget::Taken(stored) => return Ok(stored),
                 UploadTarget::Free(key) => Some(key),
             },
@@ -442,7 +442,7 @@ impl MediaFetcher {
         let mime_type = declared.mime_type.clone().unwrap_or_default();
         let key = match key {
             Some(key) => key,
-            None => match self.look(job, &mime_type).await? {
+            None => match self.upload_target(job, &mime_type).await? {
                 UploadTarget::Taken(stored) => return Ok(stored),
                 UploadTarget::Free(key) => key,
             },
@@ -470,7 +470,7 @@ impl MediaFetcher {
         let uploading = Instant::now();
         let span = tracing::debug_span!("minio put", otel.kind = "client", bucket = "media");
         let Some(verified) = transfer.run(&self.store).instrument(span).await? else {
-            return match self.look(job, &mime_type).await? {
+            return match self.upload_target(job, &mime_type).await? {
                 UploadTarget::Taken(stored) => Ok(stored),
                 UploadTarget::Free(_) => Err(MediaFailure::Store.into()),
             };
@@ -533,7 +533,7 @@ impl MediaFetcher {
 
     /// Whether the media is in the store already; else where it goes. The same message id under a
     /// second number goes to a key of its own.
-    async fn look(&self, job: &Job, mime_type: &str) -> Result<UploadTarget, Fault> {
+    async fn upload_target(&self, job: &Job, mime_type: &str) -> Result<UploadTarget, Fault> {
         let second = format!("{}.{}", job.message_name, job.identity.short());
         let mut free = None;
         for name in [&job.message_name, &second] {

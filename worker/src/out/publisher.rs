@@ -99,7 +99,7 @@ pub fn url(url: &Secret) -> Result<Secret, String> {
     limited.as_str().parse().map_err(|_| wrong())
 }
 
-struct Message {
+struct Publication {
     event: Event,
     tenure: Arc<Tenure>,
     reply: oneshot::Sender<Result<(), NotPublished>>,
@@ -109,7 +109,7 @@ struct Message {
 
 /// Hands events to the publishing tasks.
 pub struct Publisher {
-    tasks: Vec<mpsc::Sender<Message>>,
+    tasks: Vec<mpsc::Sender<Publication>>,
     next: AtomicUsize,
 }
 
@@ -127,7 +127,7 @@ impl Publisher {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let unroutable = Arc::new(Unroutable::default());
-        let link = |n| Link {
+        let link = |n| ChannelTask {
             n,
             url: url.clone(),
             pool: None,
@@ -182,7 +182,7 @@ impl Publisher {
 
     async fn hand_over(&self, event: Event, tenure: Arc<Tenure>) -> Result<(), NotPublished> {
         let (reply, outcome) = oneshot::channel();
-        let message = Message {
+        let message = Publication {
             event,
             tenure,
             reply,
@@ -225,7 +225,7 @@ impl ConnectError {
 }
 
 /// One connection and its only channel.
-struct Link {
+struct ChannelTask {
     n: u16,
     url: Arc<Rotating<Secret>>,
     /// For the version of the URL that it was made of; what it connected ends with it.
@@ -241,13 +241,13 @@ struct Link {
 }
 
 /// What became of one message of a batch.
-enum Outcome {
+enum PublicationOutcome {
     Settled(Result<(), NotPublished>),
     Unknown,
 }
 
 /// How a round of publishing ended.
-enum Round {
+enum BatchRound {
     /// All are settled.
     Sound,
     /// The channel is a new one: the broker closed the other over the size of an event.
@@ -257,14 +257,14 @@ enum Round {
 }
 
 /// What became of a batch.
-struct Published {
+struct BatchOutcome {
     /// As many as messages, in their order.
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<PublicationOutcome>,
     /// The broker closed the channel over the size of one whose outcome isn't known.
     one_too_large: bool,
 }
 
-impl Link {
+impl ChannelTask {
     fn pool(&mut self) -> Result<Pool, ConnectError> {
         let version = self.url.version();
         if let Some((made_for, pool, _)) = &self.pool
@@ -377,8 +377,8 @@ impl Link {
     /// true where there is nothing to publish.
     async fn next_batch(
         &mut self,
-        messages: &mut mpsc::Receiver<Message>,
-        batch: &mut Vec<Message>,
+        messages: &mut mpsc::Receiver<Publication>,
+        batch: &mut Vec<Publication>,
     ) -> usize {
         let most = usize::from(self.args.publish_batch);
         loop {
@@ -434,13 +434,13 @@ impl Link {
         }
     }
 
-    async fn publish(mut self, mut messages: mpsc::Receiver<Message>) {
+    async fn publish(mut self, mut messages: mpsc::Receiver<Publication>) {
         let mut batch = Vec::new();
         let mut backoff = Backoff::for_server();
         while self.next_batch(&mut messages, &mut batch).await > 0 {
             while !batch.is_empty() {
                 // Nobody waits for these any more, or the partition is another worker's.
-                batch.retain(|message: &Message| !message.reply.is_closed());
+                batch.retain(|message: &Publication| !message.reply.is_closed());
                 let (mine, lost): (Vec<_>, Vec<_>) =
                     batch.drain(..).partition(|message| message.tenure.holds());
                 settle(lost, Err(NotPublished::LeaseLost));
@@ -462,13 +462,13 @@ impl Link {
                 let sizes = sizes.map(|it| (it.event.body.len(), it.suspected));
                 let later = batch.split_off(self.sizes.together(sizes));
                 match self.publish_once(&mut batch).await {
-                    Round::Sound => {
+                    BatchRound::Sound => {
                         backoff.reset();
                         self.readiness.set("rabbitmq", None);
                     }
-                    Round::OneTooLarge => {}
-                    Round::Broken if batch.is_empty() => backoff.reset(),
-                    Round::Broken => {
+                    BatchRound::OneTooLarge => {}
+                    BatchRound::Broken if batch.is_empty() => backoff.reset(),
+                    BatchRound::Broken => {
                         tracing::warn!(
                             channel = self.n,
                             again = batch.len(),
@@ -483,9 +483,9 @@ impl Link {
     }
 
     /// Publishes these once, side by side. What isn't settled by that stays in `batch`.
-    async fn publish_once(&mut self, batch: &mut Vec<Message>) -> Round {
+    async fn publish_once(&mut self, batch: &mut Vec<Publication>) -> BatchRound {
         let Some((connection, channel)) = self.open.take() else {
-            return Round::Broken;
+            return BatchRound::Broken;
         };
         let exchange = self.args.amqp_exchange.clone();
         let publishing = publish_batch(&channel, batch, &exchange);
@@ -495,16 +495,16 @@ impl Link {
         let (mut sound, mut mend) = (true, false);
         for (message, outcome) in std::mem::take(batch).into_iter().zip(published.outcomes) {
             match outcome {
-                Outcome::Settled(result) => {
+                PublicationOutcome::Settled(result) => {
                     self.metrics.published(status(result));
                     if result == Err(NotPublished::Unroutable) {
                         let routing_key = &message.event.routing_key;
                         mend |= self.unroutable.came_back(routing_key);
                     }
-                    self.sizes.took(message.event.body.len());
+                    self.sizes.note_taken(message.event.body.len());
                     settle([message], result);
                 }
-                Outcome::Unknown => {
+                PublicationOutcome::Unknown => {
                     sound = false;
                     batch.push(message);
                 }
@@ -513,7 +513,7 @@ impl Link {
         if published.one_too_large {
             self.find_too_large(batch);
             self.renew_channel().await;
-            return Round::OneTooLarge;
+            return BatchRound::OneTooLarge;
         }
         for _ in &*batch {
             self.metrics.published(PublishStatus::Unknown);
@@ -523,14 +523,14 @@ impl Link {
         }
         if !sound {
             self.disconnect();
-            return Round::Broken;
+            return BatchRound::Broken;
         }
         self.become_state(ChannelState::Open);
-        Round::Sound
+        BatchRound::Sound
     }
 
     /// The broker closed the channel over one of these: the only one, or each is a suspect.
-    fn find_too_large(&mut self, unconfirmed: &mut Vec<Message>) {
+    fn find_too_large(&mut self, unconfirmed: &mut Vec<Publication>) {
         if let [only] = unconfirmed.as_slice() {
             let size_bytes = only.event.body.len();
             tracing::warn!(
@@ -567,14 +567,14 @@ fn status(outcome: Result<(), NotPublished>) -> PublishStatus {
     }
 }
 
-fn unknown(batch: &[Message]) -> Published {
-    Published {
-        outcomes: batch.iter().map(|_| Outcome::Unknown).collect(),
+fn unknown(batch: &[Publication]) -> BatchOutcome {
+    BatchOutcome {
+        outcomes: batch.iter().map(|_| PublicationOutcome::Unknown).collect(),
         one_too_large: false,
     }
 }
 
-fn settle(messages: impl IntoIterator<Item = Message>, outcome: Result<(), NotPublished>) {
+fn settle(messages: impl IntoIterator<Item = Publication>, outcome: Result<(), NotPublished>) {
     for message in messages {
         if message.reply.send(outcome).is_err() {
             // The partition is gone: the entry is pending, and the next owner's.
@@ -584,7 +584,7 @@ fn settle(messages: impl IntoIterator<Item = Message>, outcome: Result<(), NotPu
 }
 
 /// Publishes all, then awaits every confirm.
-async fn publish_batch(channel: &Channel, batch: &[Message], exchange: &str) -> Published {
+async fn publish_batch(channel: &Channel, batch: &[Publication], exchange: &str) -> BatchOutcome {
     let mut confirms = Vec::with_capacity(batch.len());
     let mut one_too_large = false;
     let mut failed = None;
@@ -624,13 +624,13 @@ async fn publish_batch(channel: &Channel, batch: &[Message], exchange: &str) -> 
     let outcomes = batch.iter().zip(acknowledged);
     let outcomes = outcomes.map(|(message, acknowledged)| match acknowledged {
         _ if returned.contains(&message.event.id.to_string()) => {
-            Outcome::Settled(Err(NotPublished::Unroutable))
+            PublicationOutcome::Settled(Err(NotPublished::Unroutable))
         }
-        Some(true) => Outcome::Settled(Ok(())),
-        Some(false) => Outcome::Settled(Err(NotPublished::Refused)),
-        None => Outcome::Unknown,
+        Some(true) => PublicationOutcome::Settled(Ok(())),
+        Some(false) => PublicationOutcome::Settled(Err(NotPublished::Refused)),
+        None => PublicationOutcome::Unknown,
     });
-    Published {
+    BatchOutcome {
         outcomes: outcomes.collect(),
         one_too_large,
     }

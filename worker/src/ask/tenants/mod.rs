@@ -256,7 +256,7 @@ impl Tenants {
                 correlation_id: &correlation_id,
                 traceparent: &traceparent,
             };
-            let verdict = tenants.look(&waba_id, need, trace).await;
+            let verdict = tenants.ask_in_order(&waba_id, need, trace).await;
             tenants.flights().remove(&(waba_id, need));
             verdict
         };
@@ -275,7 +275,7 @@ impl Tenants {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look(&self, waba_id: &str, need: Need, trace: Trace<'_>) -> LookupResult {
+    async fn ask_in_order(&self, waba_id: &str, need: Need, trace: Trace<'_>) -> LookupResult {
         let TenantSource::Service(service) = &self.source else {
             return Ok(Verdict::Unknown);
         };

@@ -40,7 +40,7 @@ pub(super) struct LeftObject {
 impl Erasure {
     /// # Errors
     /// What is to be done next.
-    pub(super) fn judge(&self) -> anyhow::Result<()> {
+    pub(super) fn verdict(&self) -> anyhow::Result<()> {
         if !self.unseen.is_empty() {
             let unseen = self.unseen.len();
             let why =

@@ -31,7 +31,7 @@ impl Sizes {
     }
 
     /// The broker took an event of this size: its limit may be another one by now.
-    pub(super) fn took(&mut self, size: usize) {
+    pub(super) fn note_taken(&mut self, size: usize) {
         self.refused.take_if(|refused| size >= *refused);
     }
 }
@@ -85,9 +85,9 @@ mod tests {
     fn a_limit_that_was_raised_is_noticed() {
         let mut sizes = Sizes::default();
         sizes.refused(5000);
-        sizes.took(4000);
+        sizes.note_taken(4000);
         assert_eq!(together(&sizes, &[(5000, false), (5000, false)]), 1);
-        sizes.took(5000);
+        sizes.note_taken(5000);
         assert_eq!(together(&sizes, &[(5000, false), (5000, false)]), 2);
     }
 
