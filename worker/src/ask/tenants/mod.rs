@@ -32,7 +32,7 @@ use service::{Service, TenantRecord};
 use tokens::TokenStore;
 use unusable::UnusableAccounts;
 
-use self::redis::{Copied, InRedis};
+use self::redis::{CachedTenant, RedisCache};
 use crate::ask::neighbour::{Neighbour, NeighbourError, Trace};
 use crate::item::tenant::{Tenant, Verdict};
 use crate::metrics::{Cache, CacheMetrics};
@@ -110,7 +110,7 @@ const REFRESHED_PART: u32 = 5;
 
 /// Where a lookup may take its answer from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Need {
+enum Freshness {
     /// Anything that is up to date.
     Fresh,
     /// Something that lives longer than what is about to be refreshed.
@@ -121,7 +121,7 @@ enum Need {
 
 type LookupResult = Result<Verdict, NeighbourError>;
 type Lookup = Shared<BoxFuture<'static, LookupResult>>;
-type Lookups = HashMap<(String, Need), WeakShared<BoxFuture<'static, LookupResult>>>;
+type Lookups = HashMap<(String, Freshness), WeakShared<BoxFuture<'static, LookupResult>>>;
 
 enum TenantSource {
     Service(Box<Service>),
@@ -134,9 +134,9 @@ pub struct Tenants {
     ttl: Duration,
     stale_ttl: Duration,
     memory: AccountCache<Verdict>,
-    in_redis: InRedis,
+    in_redis: RedisCache,
     tokens: TokenStore,
-    flights: Mutex<Lookups>,
+    lookups: Mutex<Lookups>,
     /// Grows whenever an account is declared changed.
     changes: AtomicU64,
     unusable: UnusableAccounts,
@@ -161,7 +161,7 @@ impl Tenants {
                 TenantSource::Service(Box::new(Service::new(neighbour, url, token)))
             }
         };
-        let in_redis = InRedis::new(connection, keys, args.tenant_stale_ttl);
+        let in_redis = RedisCache::new(connection, keys, args.tenant_stale_ttl);
         let tokens = TokenStore::new(
             in_redis.clone(),
             secrets.token_keys.clone(),
@@ -175,7 +175,7 @@ impl Tenants {
             memory: AccountCache::default(),
             in_redis,
             tokens,
-            flights: Mutex::default(),
+            lookups: Mutex::default(),
             changes: AtomicU64::new(0),
             unusable: UnusableAccounts::default(),
             unwritten_limits: Mutex::default(),
@@ -210,14 +210,15 @@ impl Tenants {
     /// # Errors
     /// The Tenant Service is away or refuses.
     pub async fn ask(self: &Arc<Self>, waba_id: &str) -> Result<Verdict, NeighbourError> {
-        self.look_up(waba_id, Need::Asked, Trace::default()).await
+        self.look_up(waba_id, Freshness::Asked, Trace::default())
+            .await
     }
 
     /// Asks until there is a verdict, however long that takes.
     pub async fn resolve(self: &Arc<Self>, waba_id: &str, trace: Trace<'_>) -> Verdict {
         let mut backoff = Backoff::for_server();
         loop {
-            match self.look_up(waba_id, Need::Fresh, trace).await {
+            match self.look_up(waba_id, Freshness::Fresh, trace).await {
                 Ok(verdict) => return verdict,
                 Err(error) => {
                     tracing::warn!(waba_id, %error, "Tenant Service call failed, will retry: the account waits for its tenant");
@@ -231,20 +232,25 @@ impl Tenants {
     async fn look_up(
         self: &Arc<Self>,
         waba_id: &str,
-        need: Need,
+        freshness: Freshness,
         trace: Trace<'_>,
     ) -> LookupResult {
         if let TenantSource::File(directory) = &self.source {
             return Ok(directory.current().verdict(waba_id));
         }
-        self.flight(waba_id, need, trace).await
+        self.join_lookup(waba_id, freshness, trace).await
     }
 
-    fn flight(self: &Arc<Self>, waba_id: &str, need: Need, trace: Trace<'_>) -> Lookup {
-        let mut flights = self.flights();
-        let key = (waba_id.to_owned(), need);
-        if let Some(flight) = flights.get(&key).and_then(WeakShared::upgrade) {
-            return flight;
+    fn join_lookup(
+        self: &Arc<Self>,
+        waba_id: &str,
+        freshness: Freshness,
+        trace: Trace<'_>,
+    ) -> Lookup {
+        let mut lookups = self.lookups();
+        let key = (waba_id.to_owned(), freshness);
+        if let Some(lookup) = lookups.get(&key).and_then(WeakShared::upgrade) {
+            return lookup;
         }
         let (tenants, waba_id) = (self.clone(), waba_id.to_owned());
         let (correlation_id, traceparent) = (
@@ -256,40 +262,45 @@ impl Tenants {
                 correlation_id: &correlation_id,
                 traceparent: &traceparent,
             };
-            let verdict = tenants.ask_in_order(&waba_id, need, trace).await;
-            tenants.flights().remove(&(waba_id, need));
+            let verdict = tenants.ask_in_order(&waba_id, freshness, trace).await;
+            tenants.lookups().remove(&(waba_id, freshness));
             verdict
         };
-        let flight = looking.boxed().shared();
+        let lookup = looking.boxed().shared();
         // Those that nobody waited for to the end.
-        if flights.len() >= 1024 {
-            flights.retain(|_, flight| flight.upgrade().is_some());
+        if lookups.len() >= 1024 {
+            lookups.retain(|_, lookup| lookup.upgrade().is_some());
         }
-        if let Some(weak) = flight.downgrade() {
-            flights.insert(key, weak);
+        if let Some(weak) = lookup.downgrade() {
+            lookups.insert(key, weak);
         }
-        flight
+        lookup
     }
 
-    fn flights(&self) -> std::sync::MutexGuard<'_, Lookups> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lookups(&self) -> std::sync::MutexGuard<'_, Lookups> {
+        self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask_in_order(&self, waba_id: &str, need: Need, trace: Trace<'_>) -> LookupResult {
+    async fn ask_in_order(
+        &self,
+        waba_id: &str,
+        freshness: Freshness,
+        trace: Trace<'_>,
+    ) -> LookupResult {
         let TenantSource::Service(service) = &self.source else {
             return Ok(Verdict::Unknown);
         };
         let changes = self.changes.load(Ordering::Acquire);
         let mut copied = self.in_redis.tenant(waba_id).await;
-        if let Some(verdict) = self.accept(copied.as_ref(), need) {
+        if let Some(verdict) = self.accept(copied.as_ref(), freshness) {
             return Ok(self.remember(waba_id, verdict, copied.as_ref(), changes));
         }
-        if need != Need::Asked && !self.in_redis.ask_alone(waba_id).await {
+        if freshness != Freshness::Asked && !self.in_redis.ask_alone(waba_id).await {
             let until = Instant::now() + OTHERS_PATIENCE;
             while Instant::now() < until {
                 tokio::time::sleep(OTHERS_LOOK).await;
                 copied = self.in_redis.tenant(waba_id).await;
-                if let Some(verdict) = self.accept(copied.as_ref(), need) {
+                if let Some(verdict) = self.accept(copied.as_ref(), freshness) {
                     return Ok(self.remember(waba_id, verdict, copied.as_ref(), changes));
                 }
             }
@@ -303,7 +314,7 @@ impl Tenants {
         let verdict = match asked {
             Ok(found) => Ok(self.found(waba_id, found, changes).await),
             Err(error) => match stale {
-                Some(verdict) if need != Need::Asked => {
+                Some(verdict) if freshness != Freshness::Asked => {
                     tracing::debug!(waba_id, %error, "Tenant Service call failed: an older answer is used");
                     self.metrics.stale();
                     let until = Instant::now() + STALE_FOR;
@@ -311,26 +322,26 @@ impl Tenants {
                     Ok(verdict)
                 }
                 Some(_) | None => match self.unusable.note(waba_id, &error) {
-                    true if need != Need::Asked => {
+                    true if freshness != Freshness::Asked => {
                         Ok(self.remember(waba_id, Verdict::Unusable, None, changes))
                     }
                     _ => Err(error),
                 },
             },
         };
-        if need != Need::Asked {
+        if freshness != Freshness::Asked {
             self.in_redis.asked(waba_id).await;
         }
         verdict
     }
 
     /// What Redis has, if it is good enough.
-    fn accept(&self, copied: Option<&Copied>, need: Need) -> Option<Verdict> {
+    fn accept(&self, copied: Option<&CachedTenant>, freshness: Freshness) -> Option<Verdict> {
         let life = self.life(copied?.tenant.is_some());
-        let least = match need {
-            Need::Fresh => Duration::ZERO,
-            Need::Fresher => life / REFRESHED_PART,
-            Need::Asked => return None,
+        let least = match freshness {
+            Freshness::Fresh => Duration::ZERO,
+            Freshness::Fresher => life / REFRESHED_PART,
+            Freshness::Asked => return None,
         };
         let accepted = copied.filter(|copied| copied.age() + least < life);
         self.metrics.count(Cache::TenantRedis, accepted.is_some());
@@ -346,7 +357,7 @@ impl Tenants {
     }
 
     /// What may be used although it is out of date.
-    fn stale(&self, waba_id: &str, copied: Option<Copied>) -> Option<Verdict> {
+    fn stale(&self, waba_id: &str, copied: Option<CachedTenant>) -> Option<Verdict> {
         let here = self.memory.usable(waba_id, Instant::now());
         here.or_else(|| {
             let copied = copied.filter(|copied| copied.age() < self.stale_ttl)?;
@@ -357,7 +368,7 @@ impl Tenants {
     async fn found(&self, waba_id: &str, found: Option<TenantRecord>, changes: u64) -> Verdict {
         self.unusable.forget(waba_id);
         let (tenant, token) = found.map_or((None, None), |it| (Some(it.tenant), it.token));
-        let copied = Copied::now(tenant);
+        let copied = CachedTenant::now(tenant);
         if self.changes.load(Ordering::Acquire) == changes {
             let ttl = match copied.tenant {
                 Some(_) => self.stale_ttl,
@@ -398,10 +409,10 @@ impl Tenants {
         &self,
         waba_id: &str,
         verdict: Verdict,
-        copied: Option<&Copied>,
+        copied: Option<&CachedTenant>,
         changes: u64,
     ) -> Verdict {
-        let age = copied.map(Copied::age).unwrap_or_default();
+        let age = copied.map(CachedTenant::age).unwrap_or_default();
         let mut fresh_for = self.life(verdict.tenant().is_some()).saturating_sub(age);
         let mut usable_for = match verdict.tenant() {
             Some(_) => self.stale_ttl.saturating_sub(age),
@@ -428,7 +439,7 @@ impl Tenants {
         self.memory.remove(waba_id);
         self.tokens.forget(waba_id);
         self.unusable.forget(waba_id);
-        self.flights().retain(|(flying, _), _| flying != waba_id);
+        self.lookups().retain(|(account, _), _| account != waba_id);
     }
 
     /// Some account may have changed: Redis knows.

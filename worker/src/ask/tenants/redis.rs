@@ -29,14 +29,14 @@ fn limit_field(waba_id: &str) -> String {
 
 /// What the Tenant Service said, and when; without the token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Copied {
+pub(super) struct CachedTenant {
     /// Ms since 1970.
     at: u64,
     /// `None`: it knows no tenant.
     pub tenant: Option<Tenant>,
 }
 
-impl Copied {
+impl CachedTenant {
     pub(super) fn now(tenant: Option<Tenant>) -> Self {
         Self {
             at: now_ms(),
@@ -55,13 +55,13 @@ pub(super) fn now_ms() -> u64 {
 }
 
 #[derive(Clone)]
-pub(super) struct InRedis {
+pub(super) struct RedisCache {
     connection: Connection,
     keys: Keys,
     stale_ttl: Duration,
 }
 
-impl InRedis {
+impl RedisCache {
     pub(super) fn new(connection: Connection, keys: Keys, stale_ttl: Duration) -> Self {
         Self {
             connection,
@@ -75,21 +75,21 @@ impl InRedis {
         match timeout(PATIENCE, command.query_async(&mut connection)).await {
             Ok(Ok(answer)) => Some(answer),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "Redis remembers nothing now");
+                tracing::debug!(%error, "redis command failed: tenants remembered in Redis are not used");
                 None
             }
             Err(_) => None,
         }
     }
 
-    pub(super) async fn tenant(&self, waba_id: &str) -> Option<Copied> {
+    pub(super) async fn tenant(&self, waba_id: &str) -> Option<CachedTenant> {
         let mut get = redis::cmd("GET");
         get.arg(self.keys.tenant(waba_id));
         let text: Option<String> = self.ask(&get).await?;
         serde_json::from_str(&text?).ok()
     }
 
-    pub(super) async fn keep_tenant(&self, waba_id: &str, copied: &Copied, ttl: Duration) {
+    pub(super) async fn keep_tenant(&self, waba_id: &str, copied: &CachedTenant, ttl: Duration) {
         let Ok(text) = serde_json::to_string(copied) else {
             return;
         };

@@ -10,8 +10,8 @@ use shared::secrets::{Rotating, Secret};
 use tokio::time::Instant;
 
 use super::memory::{AccountCache, Cached};
-use super::redis::InRedis;
-use super::{Keyring, Need, TenantSource, Tenants, Verdict};
+use super::redis::RedisCache;
+use super::{Freshness, Keyring, TenantSource, Tenants, Verdict};
 use crate::ask::neighbour::Trace;
 use crate::metrics::{Cache, CacheMetrics};
 
@@ -22,7 +22,7 @@ const MOST_REFUSALS: usize = 10_000;
 
 pub(super) struct TokenStore {
     memory: AccountCache<Arc<Secret>>,
-    in_redis: InRedis,
+    in_redis: RedisCache,
     keys: Option<Arc<Rotating<Keyring>>>,
     ttl: Duration,
     refusals: Mutex<HashMap<String, RefusedToken>>,
@@ -41,7 +41,7 @@ struct RefusedToken {
 
 impl TokenStore {
     pub(super) fn new(
-        in_redis: InRedis,
+        in_redis: RedisCache,
         keys: Option<Arc<Rotating<Keyring>>>,
         ttl: Duration,
         metrics: CacheMetrics,
@@ -217,7 +217,7 @@ impl Tokens {
         let verdict = match tenants.remembered(waba_id) {
             Some(verdict) => verdict,
             None => tenants
-                .look_up(waba_id, Need::Fresh, Trace::default())
+                .look_up(waba_id, Freshness::Fresh, Trace::default())
                 .await
                 .ok()?,
         };
@@ -255,8 +255,8 @@ impl Tokens {
         }
         if !may_ask {
             // Somebody else may be asking because of the same refusal.
-            let key = (waba_id.to_owned(), Need::Asked);
-            let asking = tenants.flights().get(&key).and_then(WeakShared::upgrade)?;
+            let key = (waba_id.to_owned(), Freshness::Asked);
+            let asking = tenants.lookups().get(&key).and_then(WeakShared::upgrade)?;
             drop(asking.await);
             return store.fresh(waba_id);
         }
@@ -266,7 +266,7 @@ impl Tokens {
         );
         store.memory.remove(waba_id);
         // At once, so that whoever is refused meanwhile finds the question on its way.
-        let asking = tenants.flight(waba_id, Need::Asked, Trace::default());
+        let asking = tenants.join_lookup(waba_id, Freshness::Asked, Trace::default());
         if store.keys.is_some() {
             store.in_redis.forget_token(waba_id).await;
         }
@@ -277,7 +277,7 @@ impl Tokens {
     async fn ask(&self, waba_id: &str) -> Option<Arc<Secret>> {
         let tenants = &self.0;
         let verdict = tenants
-            .look_up(waba_id, Need::Asked, Trace::default())
+            .look_up(waba_id, Freshness::Asked, Trace::default())
             .await;
         if let Err(error) = verdict {
             tracing::warn!(waba_id, %error, "Tenant Service call failed: the account has no access token");

@@ -11,8 +11,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::redis::InRedis;
-use super::{Directory, Need, REFRESHED_PART, TenantSource, Tenants};
+use super::redis::RedisCache;
+use super::{Directory, Freshness, REFRESHED_PART, TenantSource, Tenants};
 use crate::ask::neighbour::Trace;
 use crate::retry::Backoff;
 
@@ -101,7 +101,7 @@ pub async fn keep_warm(tenants: Arc<Tenants>, stop: CancellationToken) {
     }
     let warming = async {
         let seen = tenants.in_redis.seen(MOST_WARMED).await;
-        tenants.look_up_all(seen, Need::Fresh).await;
+        tenants.look_up_all(seen, Freshness::Fresh).await;
         let soon = tenants.ttl / REFRESHED_PART;
         let mut ticks = interval((soon / 4).clamp(Duration::from_millis(100), NOTE_INTERVAL));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,7 +110,7 @@ pub async fn keep_warm(tenants: Arc<Tenants>, stop: CancellationToken) {
             ticks.tick().await;
             tenants.write_unwritten_limits().await;
             let ending = tenants.memory.ending(Instant::now(), soon, tenants.ttl);
-            tenants.look_up_all(ending, Need::Fresher).await;
+            tenants.look_up_all(ending, Freshness::Fresher).await;
             if noted.elapsed() >= NOTE_INTERVAL {
                 let since = std::mem::replace(&mut noted, Instant::now());
                 tenants
@@ -128,11 +128,11 @@ pub async fn keep_warm(tenants: Arc<Tenants>, stop: CancellationToken) {
 async fn tell_limits(tenants: &Tenants, file: &Rotating<Directory>) {
     let mut ticks = interval(FILE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = None;
+    let mut written = None;
     loop {
         ticks.tick().await;
         let version = file.version();
-        let due = told.is_none_or(|(of, at): (u64, Instant)| {
+        let due = written.is_none_or(|(of, at): (u64, Instant)| {
             of != version || at.elapsed() >= LIMITS_INTERVAL
         });
         if !due {
@@ -144,7 +144,7 @@ async fn tell_limits(tenants: &Tenants, file: &Rotating<Directory>) {
             .filter_map(|(waba_id, limit)| Some((waba_id.to_owned(), limit?)))
             .collect();
         if tenants.in_redis.keep_limits(&limits).await {
-            told = Some((version, Instant::now()));
+            written = Some((version, Instant::now()));
         }
     }
 }
@@ -160,11 +160,11 @@ impl Tenants {
         }
     }
 
-    async fn look_up_all(self: &Arc<Self>, waba_ids: Vec<String>, need: Need) {
+    async fn look_up_all(self: &Arc<Self>, waba_ids: Vec<String>, freshness: Freshness) {
         stream::iter(waba_ids)
             .for_each_concurrent(AT_ONCE, async |waba_id| {
                 // What fails stays as it is, and is tried again with the next tick.
-                drop(self.look_up(&waba_id, need, Trace::default()).await);
+                drop(self.look_up(&waba_id, freshness, Trace::default()).await);
             })
             .await;
     }
@@ -173,7 +173,7 @@ impl Tenants {
 /// A worker's turn to look up the accounts without a tenant: one's for all. It saves work; two who both
 /// believe that it is theirs put nothing back twice.
 pub struct LookupTurn {
-    in_redis: InRedis,
+    in_redis: RedisCache,
     token: String,
     began: Instant,
     lasts: Duration,
