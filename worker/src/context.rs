@@ -16,6 +16,7 @@ use crate::out::publisher::Publisher;
 use crate::out::store::Store;
 use crate::read::lanes::LaneHasher;
 use crate::read::stream::Stream;
+use crate::read::suspects::Suspects;
 
 /// What all partitions of a worker use.
 pub struct Work {
@@ -32,6 +33,8 @@ pub struct Work {
     /// For the status page.
     pub set_asides: SetAsides,
     pub hasher: LaneHasher,
+    /// Who may read bytes now.
+    pub suspects: Suspects,
     /// How many entries wait for their tenant.
     pub parked: Arc<AtomicUsize>,
     /// One permit per conversation in work.

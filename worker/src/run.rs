@@ -39,6 +39,7 @@ use crate::partition;
 use crate::read::lanes::LaneHasher;
 use crate::read::leases::Leases;
 use crate::read::stream::Stream;
+use crate::read::suspects::Suspects;
 use crate::retry::Backoff;
 use strum::IntoEnumIterator;
 
@@ -238,6 +239,7 @@ async fn work(
         set_asides,
         parked: Arc::default(),
         hasher: LaneHasher::default(),
+        suspects: Suspects::default(),
         permits: Arc::new(Semaphore::new(config.concurrency)),
         state_permits: Semaphore::new(config.concurrency),
         read_bytes: config.read_bytes,

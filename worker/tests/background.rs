@@ -10,12 +10,16 @@ use tests::meta::payload::{self, Number};
 use tests::panics::PanicsAt;
 use tests::{Stage, eventually};
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use worker::cli::Cli;
 use worker::config::Config;
 use worker::run;
 
 const SOON: Duration = Duration::from_secs(30);
+/// Held by each test: which lines anybody wants is asked once for the whole process, and a line that is
+/// first reached while a subscriber comes or goes can be taken for one that nobody wants.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn config(stage: &Stage) -> Config {
     let neighbours = stage.neighbours.url();
@@ -39,6 +43,7 @@ fn config(stage: &Stage) -> Config {
 
 #[tokio::test]
 async fn a_background_task_that_panics_ends_the_worker_with_its_name() {
+    let _alone = ALONE.lock().await;
     let stage = Stage::new().await;
     let config = config(&stage);
     // Of this thread, as all of its tasks are.
@@ -76,6 +81,7 @@ fn of<'a>(seen: &'a [Event], message: &Value, kind: &str) -> Option<&'a Event> {
 /// Nothing can be fetched on a runtime without clock and sockets: each transfer panics.
 #[tokio::test]
 async fn a_file_whose_transfers_always_panic_is_asked_for_again_until_it_is_too_old() {
+    let _alone = ALONE.lock().await;
     let stage = Stage::new().await;
     let (ingress, config) = (stage.ingress().start().await, config(&stage));
     let media = Builder::new_multi_thread().worker_threads(1).build();

@@ -5,6 +5,8 @@ use tests::Stage;
 use tests::events::Event;
 use tests::meta::payload::{self, Number};
 use tests::neighbours::{Fault, Service, Tenant, Turn};
+use tests::programs::Until;
+use tests::proxy::{Mode, Proxy};
 use tests::waiting::eventually;
 
 use crate::{SOON, drained, repeats};
@@ -118,6 +120,7 @@ async fn a_silent_tenant_service_holds_back_only_whom_it_does_not_know() {
 struct Neighbourhood {
     poisoned: Number,
     well: Number,
+    partition: u16,
     body: bytes::Bytes,
     /// Of the image: the Graph API never answers for it, so it stays in work.
     media_id: String,
@@ -139,6 +142,7 @@ impl Neighbourhood {
         stage.neighbours.always(Service::Graph, &media_id, hang);
         Self {
             well: number(&|partition| partition == partition_of(&poisoned)),
+            partition: partition_of(&poisoned),
             body: poisoned.message(payload::image("1111111111", &media_id)),
             poisoned,
             media_id,
@@ -154,22 +158,55 @@ impl Neighbourhood {
     }
 }
 
-/// Every crash before the third makes suspects of all that is in work; a suspect is in work alone, and
-/// five deaths then are enough.
+/// What a worker sends when it has read a suspect's bytes: held back, that entry stays named in Redis, as if
+/// the worker were still at its bytes.
+fn end_of_alone(partition: u16, entry: &str) -> Mode {
+    let script = redis::Script::new(include_str!("../../../worker/src/lua/end_alone.lua"));
+    let keys = ["alone", "deaths"].map(|name| format!("whatsapp:{{{partition}}}:{name}"));
+    let [alone, deaths] = &keys;
+    let mut request = "*7\r\n".to_owned();
+    for part in ["EVALSHA", script.get_hash(), "2", alone, deaths, entry] {
+        request += &format!("${}\r\n{part}\r\n", part.len());
+    }
+    Mode::Hold(Box::leak(request.into_bytes().into_boxed_slice()))
+}
+
+/// The entry of a partition that lies longest in its stream.
+async fn oldest(redis: &mut redis::aio::MultiplexedConnection, partition: u16) -> Option<String> {
+    let key = format!("whatsapp:{{{partition}}}:stream");
+    let range = redis.xrange_count(key, "-", "+", 1);
+    let entries: redis::streams::StreamRangeReply = range.await.expect("a range");
+    entries.ids.into_iter().next().map(|entry| entry.id)
+}
+
+/// From three crashes on an entry that was pending is a suspect, whose bytes are read alone. Five deaths
+/// over them are enough, and nothing else is counted: not a crash while it waits for a file, not what the
+/// other partition's suspect does.
 #[tokio::test]
 async fn entries_of_two_partitions_that_kill_every_worker_are_set_aside() {
-    const CRASHES: usize = 3 + 5;
+    const CRASHES: usize = 3;
     let stage = Stage::new().await;
+    let proxy = Proxy::start(stage.redis.address()).await.expect("a proxy");
     let ingress = stage.ingress().start().await;
-    let worker = stage.worker().env("LEASE_TTL", "1s");
-    let mut worker = worker.env("MEDIA_DEADLINE", "10m").start().await;
+    let url = format!("redis://{}", proxy.address());
+    let worker = stage.worker().env("LEASE_TTL", "1s").env("REDIS_URL", url);
+    let worker = worker.env("MEDIA_DEADLINE", "10m").until(Until::Healthy);
+    let mut worker = worker.start().await;
     let (events, sender) = (stage.events(), stage.sender(&ingress));
     let one = Neighbourhood::new(&stage, |_| true);
-    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&one.poisoned.waba_id);
-    let other = Neighbourhood::new(&stage, |own| own != partition);
-    let both = [one, other];
+    let partition = one.partition;
+    let both = [one, Neighbourhood::new(&stage, |own| own != partition)];
     for place in &both {
         sender.send(place.body.clone()).await;
+    }
+    let mut redis = stage.redis.connection().await;
+    let mut poisoned = Vec::new();
+    for place in &both {
+        poisoned.push(
+            oldest(&mut redis, place.partition)
+                .await
+                .expect("it was stored"),
+        );
     }
     let mut asked = [0; 2];
     for crash in 0..CRASHES {
@@ -186,6 +223,33 @@ async fn entries_of_two_partitions_that_kill_every_worker_are_set_aside() {
         asked = [0, 1].map(|n| both[n].asked(&stage));
         worker.restart().await;
     }
+    for (place, poisoned) in both.iter().zip(&poisoned) {
+        proxy.set(end_of_alone(place.partition, poisoned));
+        let keys = shared::keys::Keys::new("whatsapp", 16);
+        let alone = keys.alone(place.partition);
+        let (lease, mut last) = (keys.lease(place.partition), String::new());
+        loop {
+            let asked = place.asked(&stage);
+            worker.restart().await;
+            // What wasn't held back, since it came together with other requests, is in work now.
+            let killed_as = eventually(SOON, "a new worker reads its bytes", async || {
+                let owner: String = redis.get(&lease).await.ok()?;
+                let named: Option<String> = redis.get(&alone).await.ok()?;
+                if oldest(&mut redis, place.partition).await.as_ref() != Some(poisoned) {
+                    return Some(None);
+                }
+                let read = named.as_ref() == Some(poisoned) || place.asked(&stage) > asked;
+                (owner != last && read).then_some(Some(owner))
+            })
+            .await;
+            match killed_as {
+                Some(owner) => last = owner,
+                None => break,
+            }
+            worker.kill();
+        }
+    }
+    proxy.set(Mode::Pass);
     let all = |seen: &[Event]| seen.len() - repeats(seen) == 2 * CRASHES;
     let seen = events.wait_until(SOON, all).await;
     drained(&stage).await;
@@ -205,4 +269,42 @@ async fn entries_of_two_partitions_that_kill_every_worker_are_set_aside() {
     }
     let failed = stage.webhooks().list("failed/").await.expect("a list");
     assert_eq!(failed.len(), 2, "{failed:?}");
+}
+
+/// A worker that is killed while it waits for a server was at nobody's bytes: nothing is set aside for it,
+/// however often that happens.
+#[tokio::test]
+async fn workers_killed_while_they_wait_for_a_server_set_nothing_aside() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let worker = stage
+        .worker()
+        .env("LEASE_TTL", "1s")
+        .env("MAX_DELIVERIES", 1);
+    let mut worker = worker.env("MEDIA_DEADLINE", "10m").start().await;
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    let mut places: Vec<Neighbourhood> = Vec::new();
+    for _ in 0..4 {
+        let taken: Vec<u16> = places.iter().map(|place| place.partition).collect();
+        places.push(Neighbourhood::new(&stage, |own| !taken.contains(&own)));
+    }
+    for place in &places {
+        sender.send(place.body.clone()).await;
+    }
+    let mut asked = vec![0; places.len()];
+    for _ in 0..6 {
+        eventually(SOON, "all of them are in work", async || {
+            let now: Vec<usize> = places.iter().map(|place| place.asked(&stage)).collect();
+            let all = now.iter().zip(&asked).all(|(now, asked)| now > asked);
+            all.then(|| asked = now)
+        })
+        .await;
+        worker.kill();
+        worker.restart().await;
+    }
+    worker.restart_with("MEDIA_DEADLINE", "100ms").await;
+    let all = |seen: &[Event]| seen.len() - repeats(seen) == places.len();
+    events.wait_until(SOON, all).await;
+    let failed = stage.webhooks().list("failed/").await.expect("a list");
+    assert!(failed.is_empty(), "{failed:?}");
 }

@@ -19,6 +19,14 @@ pub struct Payload {
     changes: Vec<ChangeContext>,
 }
 
+/// An entry whose body can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{unreadable}")]
+pub struct Unopened {
+    pub entry: StreamEntry,
+    pub unreadable: UnreadableBody,
+}
+
 /// One item of a body.
 #[derive(Debug)]
 pub struct PayloadItem {
@@ -76,15 +84,17 @@ impl Payload {
     /// Takes the body of `entry` apart, as ingress did.
     ///
     /// # Errors
-    /// [`UnreadableBody`]. ingress says so in the entry itself, unless its version reads more than this
+    /// [`Unopened`]. ingress says so in the entry itself, unless its version reads more than this
     /// one.
-    pub fn open(entry: StreamEntry) -> Result<Self, UnreadableBody> {
-        let (items, changes) = read(&entry.body)?;
-        Ok(Self {
-            entry,
-            items,
-            changes,
-        })
+    pub fn open(entry: StreamEntry) -> Result<Self, Box<Unopened>> {
+        match read(&entry.body) {
+            Ok((items, changes)) => Ok(Self {
+                entry,
+                items,
+                changes,
+            }),
+            Err(unreadable) => Err(Box::new(Unopened { entry, unreadable })),
+        }
     }
 
     /// The item's JSON as Meta sent it.

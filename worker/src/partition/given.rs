@@ -73,19 +73,17 @@ impl Given {
     }
 
     /// Up to which entry former tenures got them; what is told first holds.
-    pub(super) fn delivered_before(&mut self, last: &str) {
-        if self.delivered.is_none() {
-            self.delivered = Id::parse(last);
-        }
+    pub(super) fn delivered_before(&mut self, last: Id) {
+        self.delivered.get_or_insert(last);
     }
 
     /// Whose an entry is. `verdict`: its account's tenant now.
-    pub(super) fn give(&mut self, account: &str, seq: u64, id: &str, verdict: Verdict) -> Gives {
+    pub(super) fn give(&mut self, account: &str, seq: u64, id: Id, verdict: Verdict) -> Gives {
         if let Some(waiting) = self.writing.get_mut(account) {
             waiting.insert(seq);
             return Gives::Wait;
         }
-        let (id, note) = (Id::parse(id), self.notes.get_mut(account));
+        let note = self.notes.get_mut(account);
         if let Some(note) = &note
             && let Some(tenant) = note.before(id, self.delivered)
         {
@@ -104,15 +102,15 @@ impl Given {
             return Gives::Note(note.passes_to(wanted, self.delivered));
         }
         if let Some(note) = note {
-            note.last = note.last.max(id);
+            note.last = note.last.max(Some(id));
         }
         Gives::Given(verdict)
     }
 
     /// Whose an entry is that won't go out: for where it is kept.
-    pub(super) fn held(&self, account: &str, id: &str, verdict: Verdict) -> Verdict {
+    pub(super) fn held(&self, account: &str, id: Id, verdict: Verdict) -> Verdict {
         let note = self.notes.get(account);
-        match note.and_then(|note| note.before(Id::parse(id), self.delivered)) {
+        match note.and_then(|note| note.before(id, self.delivered)) {
             Some(tenant) => held_by(tenant, verdict),
             None => verdict,
         }
@@ -159,8 +157,7 @@ impl Note {
     }
 
     /// Whose an entry was before, if it was, or may have been, somebody's.
-    fn before(&self, id: Option<Id>, delivered: Option<Id>) -> Option<&Tenant> {
-        let id = id?;
+    fn before(&self, id: Id, delivered: Option<Id>) -> Option<&Tenant> {
         let mut former = self.former.iter();
         let former = former.find(|(last, _)| Id::parse(last).is_some_and(|last| id <= last));
         let now = self.now.as_ref();
@@ -217,9 +214,9 @@ mod tests {
     }
 
     impl Tenure {
-        fn next(self, delivered: &str) -> Self {
+        fn next(self, delivered: u64) -> Self {
             let mut given = Given::read(self.noted.clone());
-            given.delivered_before(delivered);
+            given.delivered_before(Id::new(delivered, 0));
             let noted = self.noted;
             Self { given, noted }
         }
@@ -232,9 +229,9 @@ mod tests {
         }
 
         /// Whose an entry is in the end, and how many notes that took.
-        fn give(&mut self, id: &str, verdict: &Verdict) -> (Option<String>, usize) {
+        fn give(&mut self, id: u64, verdict: &Verdict) -> (Option<String>, usize) {
             for notes in 0..2 {
-                match self.given.give("a", 0, id, verdict.clone()) {
+                match self.given.give("a", 0, Id::new(id, 0), verdict.clone()) {
                     Gives::Given(verdict) => {
                         return (verdict.tenant_id().map(str::to_owned), notes);
                     }
@@ -260,75 +257,75 @@ mod tests {
     fn what_was_pending_stays_its_tenants_whatever_the_account_is_now() {
         for now in [tenant("t2"), Verdict::Unknown, Verdict::Unusable] {
             let mut first = Tenure::default();
-            assert_eq!(first.give("1-0", &tenant("t1")), (whose("t1"), 1));
-            assert_eq!(first.give("2-0", &tenant("t1")), (whose("t1"), 0));
-            let mut next = first.next("2-0");
+            assert_eq!(first.give(1, &tenant("t1")), (whose("t1"), 1));
+            assert_eq!(first.give(2, &tenant("t1")), (whose("t1"), 0));
+            let mut next = first.next(2);
             next.doubt();
-            assert_eq!(next.give("1-0", &now).0, whose("t1"));
-            let (new, _) = next.give("3-0", &now);
+            assert_eq!(next.give(1, &now).0, whose("t1"));
+            let (new, _) = next.give(3, &now);
             assert_eq!(new.as_deref(), now.tenant_id());
             // Those of before are still pending when the next one dies, too.
-            let mut last = next.next("3-0");
-            assert_eq!(last.give("2-0", &tenant("t3")).0, whose("t1"));
+            let mut last = next.next(3);
+            assert_eq!(last.give(2, &tenant("t3")).0, whose("t1"));
             let third = now.tenant_id().unwrap_or("t3");
-            assert_eq!(last.give("3-0", &tenant("t3")).0, whose(third));
-            assert_eq!(last.give("4-0", &tenant("t3")).0, whose("t3"));
+            assert_eq!(last.give(3, &tenant("t3")).0, whose(third));
+            assert_eq!(last.give(4, &tenant("t3")).0, whose("t3"));
         }
     }
 
     #[test]
     fn a_tenant_that_was_suspended_since_keeps_what_was_its() {
         let mut first = Tenure::default();
-        first.give("1-0", &tenant("t1"));
+        first.give(1, &tenant("t1"));
         let suspended = Verdict::Suspended(Arc::new(Tenant {
             id: "t1".to_owned(),
             ..Tenant::default()
         }));
-        let mut next = first.next("1-0");
-        let given = next.given.give("a", 0, "1-0", suspended.clone());
+        let mut next = first.next(1);
+        let given = next.given.give("a", 0, Id::new(1, 0), suspended.clone());
         assert_eq!(given, Gives::Given(suspended));
     }
 
     #[test]
     fn what_came_while_nobody_knew_the_tenant_is_given_the_next_one() {
         let mut first = Tenure::default();
-        first.give("1-0", &tenant("t1"));
+        first.give(1, &tenant("t1"));
         // Declared changed; entry 2 waits for the Tenant Service when the worker dies.
         first.doubt();
-        let mut next = first.next("2-0");
-        assert_eq!(next.give("1-0", &tenant("t2")).0, whose("t1"));
-        assert_eq!(next.give("2-0", &tenant("t2")).0, whose("t2"));
+        let mut next = first.next(2);
+        assert_eq!(next.give(1, &tenant("t2")).0, whose("t1"));
+        assert_eq!(next.give(2, &tenant("t2")).0, whose("t2"));
     }
 
     #[test]
     fn an_account_that_stays_with_its_tenant_has_one_note() {
         let mut first = Tenure::default();
-        first.give("1-0", &tenant("t1"));
+        first.give(1, &tenant("t1"));
         let noted = first.noted.clone();
-        for id in ["2-0", "3-0", "4-0"] {
+        for id in [2, 3, 4] {
             first.doubt();
             assert_eq!(first.give(id, &tenant("t1")), (whose("t1"), 1));
         }
         assert_eq!(first.noted, noted);
-        let mut next = first.next("4-0");
+        let mut next = first.next(4);
         next.doubt();
-        assert_eq!(next.give("4-0", &tenant("t1")), (whose("t1"), 0));
-        assert_eq!(next.give("5-0", &tenant("t1")), (whose("t1"), 1));
+        assert_eq!(next.give(4, &tenant("t1")), (whose("t1"), 0));
+        assert_eq!(next.give(5, &tenant("t1")), (whose("t1"), 1));
         assert_eq!(next.noted, noted);
     }
 
     #[test]
     fn entries_wait_for_the_note_of_their_account() {
         let mut given = Given::default();
-        let Gives::Note(note) = given.give("a", 1, "1-0", tenant("t1")) else {
+        let Gives::Note(note) = given.give("a", 1, Id::new(1, 0), tenant("t1")) else {
             panic!("nothing is noted yet");
         };
         given.writes("a", Some(1));
-        assert_eq!(given.give("a", 2, "2-0", tenant("t1")), Gives::Wait);
+        assert_eq!(given.give("a", 2, Id::new(2, 0), tenant("t1")), Gives::Wait);
         assert_eq!(given.doubt("a"), None);
         assert_eq!(given.written("a", note), BTreeSet::from([1, 2]));
         assert!(matches!(
-            given.give("a", 2, "2-0", tenant("t1")),
+            given.give("a", 2, Id::new(2, 0), tenant("t1")),
             Gives::Given(_)
         ));
     }

@@ -1,5 +1,5 @@
-//! One item on its way out: waits for its media, asks for its conversation, and is published again and
-//! again until it is confirmed, or it is decided what else becomes of it.
+//! One item on its way out: its media and its conversation are waited for, then its event is published.
+//! When it may, [`super::window`] says.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,31 +15,31 @@ use crate::ask::state::{self, KnownConversation};
 use crate::context::Work;
 use crate::item::event::channel::NumberProfile;
 use crate::item::event::media::MediaState;
-use crate::item::event::{self, EventContext, EventType, RawObject};
+use crate::item::event::{self, Event, EventContext, EventType, RawObject};
 use crate::item::payload::{Payload, PayloadItem};
 use crate::item::tenant::Tenant;
 use crate::metrics::{Latencies, MediaOutcome};
-use crate::out::error::{Decision, Failure};
+use crate::out::error::Failure;
 use crate::out::media::outcome::{FaultAction, Said};
 use crate::out::media::{self, Flight, StoredMedia};
 use crate::out::publisher::NotPublished;
 use crate::owed::follow_up;
-use crate::read::gate::{Gate, Turn};
 use crate::read::leases::Tenure;
-use crate::read::stream::OwedMedia;
+use crate::read::stream::{OwedMedia, StreamError};
 use crate::retry::Backoff;
 
-/// One item on its way out.
-pub(super) struct RunningItem {
+/// One item of an entry that has its tenant.
+#[derive(Clone)]
+pub(super) struct Item {
     pub(super) work: Arc<Work>,
     pub(super) tenure: Arc<Tenure>,
     pub(super) payload: Arc<Payload>,
     pub(super) tenant: Arc<Tenant>,
     pub(super) raw_object: Option<RawObject>,
-    pub(super) unrecorded: Arc<Gate>,
     pub(super) entry_id: String,
+    /// Its bytes are read alone in the process.
+    pub(super) suspect: bool,
     pub(super) read_at: Instant,
-    pub(super) media: Option<ItemMedia>,
     pub(super) n: usize,
 }
 
@@ -51,23 +51,40 @@ pub(super) enum ItemMedia {
     Flying(Flight, Instant),
 }
 
-/// What is left of an item when its event is out.
-#[derive(Default)]
-pub(super) struct Published {
-    /// Until Redis knows of it.
-    pub(super) turn: Option<Turn>,
-    pub(super) conversation_id: Option<String>,
-    pub(super) pending_media: Option<OwedMedia>,
-}
-
 /// What an item's event says of its media.
+#[derive(Default)]
 pub(super) enum OfMedia {
+    #[default]
     Nothing,
     Stored(Arc<StoredMedia>),
     Said(Said),
 }
 
-impl RunningItem {
+/// What an item's event needs beside the item.
+#[derive(Default)]
+pub(super) struct Prepared {
+    media: OfMedia,
+    conversation: KnownConversation,
+    /// Between tries to publish it.
+    backoff: Option<Backoff>,
+}
+
+impl Prepared {
+    /// Waits before it may be published again.
+    pub(super) async fn wait(&mut self) {
+        let backoff = self.backoff.get_or_insert_with(Backoff::for_server);
+        backoff.wait().await;
+    }
+}
+
+/// What is left of an item when its event is out.
+#[derive(Default)]
+pub(super) struct Published {
+    pub(super) conversation_id: Option<String>,
+    pub(super) pending_media: Option<OwedMedia>,
+}
+
+impl Item {
     /// What every line and span about it says of it.
     pub(super) fn span(&self, delivery: &Span) -> Span {
         let item = self.payload.items.get(self.n);
@@ -80,48 +97,106 @@ impl RunningItem {
         )
     }
 
-    /// Publishes the item's event, again and again if need be; `Err` says what else becomes of it.
-    pub(super) async fn run(self) -> Result<Published, Decision> {
-        let media = self.wait_for_media().await?;
-        let mut backoff = Backoff::for_server();
-        let mut conversation = None;
-        loop {
-            let failure = match self.once(&media, &mut conversation).await {
-                Err(failure) => failure,
-                Ok(turn) => {
-                    let known = conversation.and_then(|conversation| conversation.known);
-                    return Ok(Published {
-                        turn: Some(turn),
-                        conversation_id: known.and_then(|known| state::conversation_id(&known)),
-                        pending_media: self.after(&media)?,
-                    });
-                }
-            };
-            let decision = failure.decide();
-            match decision {
-                Decision::Retry => {
-                    // The publisher tells it once for all events with that routing key.
-                    if !matches!(failure, Failure::NotPublished(NotPublished::Unroutable)) {
-                        tracing::warn!(error = %failure, "an event is published again later");
-                    }
-                    backoff.wait().await;
-                }
-                Decision::SetAside(reason) => {
-                    tracing::error!(error = %failure, reason = reason.name(), "an item is set aside");
-                    return Err(decision);
-                }
-                Decision::Leave | Decision::GoOn => return Err(decision),
-            }
-        }
+    /// Its event needs nothing that must be waited for.
+    pub(super) fn is_prepared(&self, media: Option<&ItemMedia>) -> bool {
+        media.is_none() && (self.work.state.is_none() || !self.has_conversation())
+    }
+
+    fn has_conversation(&self) -> bool {
+        let item = self.payload.items.get(self.n);
+        item.is_some_and(|item| item.place == Place::Message)
+    }
+
+    /// Waits for its media, then for what the State Manager knows.
+    ///
+    /// # Errors
+    /// The lease is another worker's.
+    pub(super) async fn prepare(&self, media: Option<ItemMedia>) -> Result<Prepared, StreamError> {
+        let media = self.wait_for_media(media).await?;
+        let conversation = match self.payload.items.get(self.n) {
+            Some(item) => self.conversation(item).await,
+            None => KnownConversation::default(),
+        };
+        Ok(Prepared {
+            media,
+            conversation,
+            backoff: None,
+        })
+    }
+
+    /// Publishes its event, once.
+    pub(super) async fn publish(&self, prepared: &Prepared) -> Result<Published, Failure> {
+        let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
+        let lost = || Failure::NotPublished(NotPublished::LeaseLost);
+        let _permit = self.work.permits.acquire().await.map_err(|_| lost())?;
+        let pending_media = match &prepared.media {
+            OfMedia::Said(Said::Pending) => Some(self.owed_media()?),
+            OfMedia::Nothing | OfMedia::Stored(_) | OfMedia::Said(Said::Failed(_)) => None,
+        };
+        let media = match &prepared.media {
+            OfMedia::Nothing => None,
+            // Signed anew each time: the URL must be fresh when the event goes out.
+            OfMedia::Stored(stored) => Some(follow_up::stored(&self.work, stored).await?),
+            OfMedia::Said(Said::Pending) => Some(MediaState::Pending),
+            OfMedia::Said(Said::Failed(error)) => Some(MediaState::Failed {
+                error: error.clone(),
+            }),
+        };
+        let event = self
+            .event(item, media.as_ref(), &prepared.conversation)
+            .await?;
+        let occurred = (event.kind, event.occurred_at);
+        let publishing = self.work.publisher.publish(event, self.tenure.clone());
+        publishing.await?;
+        tracing::debug!("published");
+        self.count(item, occurred, &prepared.media);
+        let known = prepared.conversation.known.as_deref();
+        Ok(Published {
+            conversation_id: known.and_then(state::conversation_id),
+            pending_media,
+        })
+    }
+
+    async fn event(
+        &self,
+        item: &PayloadItem,
+        media: Option<&MediaState>,
+        conversation: &KnownConversation,
+    ) -> Result<Event, Failure> {
+        let number = self.number(item);
+        let known = EventContext {
+            raw_object: self.raw_object.as_ref(),
+            number: number.as_deref(),
+            media,
+            conversation: conversation.known.as_deref(),
+            degraded: conversation.degraded,
+            ..EventContext::of(&self.tenant)
+        };
+        // An item that makes this code panic is one item's problem.
+        let make = || {
+            catch_unwind(AssertUnwindSafe(|| {
+                event::event(&self.payload, item, &known)
+            }))
+        };
+        let suspects = &self.work.suspects;
+        let event = if self.suspect {
+            let (stream, id) = (&self.work.stream, &self.entry_id);
+            let made = suspects.alone(stream, &self.tenure, id, make).await;
+            made.map_err(|_| Failure::NotPublished(NotPublished::LeaseLost))?
+        } else {
+            let _bytes = suspects.read().await;
+            make()
+        };
+        Ok(event.map_err(|_| Failure::Panicked)??)
     }
 
     /// Returns when the media is stored or given up, or the item waits no longer. What is not stored
     /// is noted before it is published: a crash in between must not make two stories of it.
-    async fn wait_for_media(&self) -> Result<OfMedia, Decision> {
-        let (flight, until) = match &self.media {
+    async fn wait_for_media(&self, media: Option<ItemMedia>) -> Result<OfMedia, StreamError> {
+        let (flight, until) = match media {
             None => return Ok(OfMedia::Nothing),
-            Some(ItemMedia::Said(said)) => return Ok(OfMedia::Said(said.clone())),
-            Some(ItemMedia::Flying(flight, until)) => (flight.clone(), *until),
+            Some(ItemMedia::Said(said)) => return Ok(OfMedia::Said(said)),
+            Some(ItemMedia::Flying(flight, until)) => (flight, until),
         };
         let said = match timeout_at(until, media::ended(flight)).await {
             Ok(Ok(stored)) => return Ok(OfMedia::Stored(stored)),
@@ -135,77 +210,12 @@ impl RunningItem {
         persist(&self.tenure, || {
             stream.note_media(&self.tenure, &self.entry_id, &note)
         })
-        .await
-        .map_err(|_| Decision::Leave)?;
+        .await?;
         Ok(OfMedia::Said(said))
     }
 
-    /// The event is out; what its media still needs.
-    fn after(&self, media: &OfMedia) -> Result<Option<OwedMedia>, Decision> {
-        let status = match media {
-            OfMedia::Nothing => return Ok(None),
-            OfMedia::Stored(_) => MediaOutcome::Stored,
-            OfMedia::Said(Said::Failed(_)) => MediaOutcome::Failed,
-            OfMedia::Said(Said::Pending) => MediaOutcome::Pending,
-        };
-        self.work.metrics.media_message(status);
-        if status != MediaOutcome::Pending {
-            return Ok(None);
-        }
-        let raw_object = self.raw_object.as_ref();
-        owed_media(&self.payload, self.n, &self.tenant, raw_object).map(Some)
-    }
-
-    async fn once(
-        &self,
-        media: &OfMedia,
-        conversation: &mut Option<KnownConversation>,
-    ) -> Result<Turn, Failure> {
-        let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
-        if conversation.is_none() {
-            *conversation = Some(self.conversation(item).await);
-        }
-        // More don't wait than there may be items.
-        let lost = || Failure::NotPublished(NotPublished::LeaseLost);
-        let waba_id = &self.payload.entry.waba_id;
-        let turn = self.unrecorded.turn(waba_id).await.map_err(|_| lost())?;
-        let _permit = self.work.permits.acquire().await.map_err(|_| lost())?;
-        let media = match media {
-            OfMedia::Nothing => None,
-            // Signed anew each time: the URL must be fresh when the event goes out.
-            OfMedia::Stored(stored) => Some(follow_up::stored(&self.work, stored).await?),
-            OfMedia::Said(Said::Pending) => Some(MediaState::Pending),
-            OfMedia::Said(Said::Failed(error)) => Some(MediaState::Failed {
-                error: error.clone(),
-            }),
-        };
-        let known = conversation.as_ref();
-        let degraded = known.map_or(&[][..], |conversation| conversation.degraded);
-        let known = known.and_then(|conversation| conversation.known.as_deref());
-        let number = self.number(item);
-        // An item that makes this code panic is one item's problem.
-        let event = catch_unwind(AssertUnwindSafe(|| {
-            let known = EventContext {
-                raw_object: self.raw_object.as_ref(),
-                number: number.as_deref(),
-                media: media.as_ref(),
-                conversation: known,
-                degraded,
-                ..EventContext::of(&self.tenant)
-            };
-            event::event(&self.payload, item, &known)
-        }))
-        .map_err(|_| Failure::Panicked)??;
-        let occurred = (event.kind, event.occurred_at);
-        let publishing = self.work.publisher.publish(event, self.tenure.clone());
-        publishing.await?;
-        tracing::debug!("published");
-        self.count(item, occurred);
-        Ok(turn)
-    }
-
     /// Its event, of a kind and of what happened at a time (s since 1970), is in the queue.
-    fn count(&self, item: &PayloadItem, (kind, occurred_at): (&str, u64)) {
+    fn count(&self, item: &PayloadItem, (kind, occurred_at): (&str, u64), media: &OfMedia) {
         let now = SystemTime::now();
         let since = |time: Duration| {
             let then = SystemTime::UNIX_EPOCH + time;
@@ -222,6 +232,17 @@ impl RunningItem {
         let item_type = event::item_type(&self.payload, item);
         let metrics = &self.work.metrics;
         metrics.item_published(&self.tenant.id, item_type, took);
+        match media {
+            OfMedia::Nothing => {}
+            OfMedia::Stored(_) => metrics.media_message(MediaOutcome::Stored),
+            OfMedia::Said(Said::Failed(_)) => metrics.media_message(MediaOutcome::Failed),
+            OfMedia::Said(Said::Pending) => metrics.media_message(MediaOutcome::Pending),
+        }
+    }
+
+    fn owed_media(&self) -> Result<OwedMedia, Failure> {
+        let raw_object = self.raw_object.as_ref();
+        owed_media(&self.payload, self.n, &self.tenant, raw_object)
     }
 
     fn number(&self, item: &PayloadItem) -> Option<Arc<NumberProfile>> {
@@ -241,16 +262,17 @@ impl RunningItem {
     }
 }
 
+/// What the media of an item needs to be fetched behind its entry's record.
+///
+/// # Errors
+/// The body has no such item, or it can't be written.
 pub(super) fn owed_media(
     payload: &Payload,
     n: usize,
     tenant: &Tenant,
     raw_object: Option<&RawObject>,
-) -> Result<OwedMedia, Decision> {
-    let item = payload.items.get(n).ok_or(Failure::NoSuchItem);
-    let owed = item.and_then(|item| {
-        let owed = follow_up::owed(payload, item, tenant, raw_object);
-        Ok(owed.map_err(event::Unwritable::from)?)
-    });
-    owed.map_err(|failure| failure.decide())
+) -> Result<OwedMedia, Failure> {
+    let item = payload.items.get(n).ok_or(Failure::NoSuchItem)?;
+    let owed = follow_up::owed(payload, item, tenant, raw_object);
+    Ok(owed.map_err(event::Unwritable::from)?)
 }

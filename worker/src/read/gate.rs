@@ -1,27 +1,17 @@
-//! Who may go now: so many at once, of one tenant at most three quarters of them, and those who wait
-//! take turns by tenant. Of media transfers in a process, and of publications in a partition.
+//! Makes tasks wait for their turn: so many at once, and tenants in turn, as [`Turns`] says. Of media
+//! transfers in a process.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::read::turns::Turns;
+
 /// Hands out turns.
 #[derive(Debug)]
 pub struct Gate {
-    state: Mutex<GateState>,
-    most: usize,
-    most_of_tenant: usize,
+    turns: Mutex<Turns<oneshot::Sender<Turn>>>,
     most_waiting_of_tenant: usize,
-}
-
-#[derive(Debug, Default)]
-struct GateState {
-    running: usize,
-    running_of: HashMap<String, usize>,
-    waiting: HashMap<String, VecDeque<oneshot::Sender<Turn>>>,
-    /// Tenants that wait, in the order of their turns.
-    turns: VecDeque<String>,
 }
 
 /// As many of the tenant as may wait do already.
@@ -41,9 +31,7 @@ impl Gate {
     /// `most` turns at once, at least 1; of a tenant `most_waiting_of_tenant` wait at most.
     pub fn new(most: usize, most_waiting_of_tenant: usize) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
-            most,
-            most_of_tenant: (most * 3).div_ceil(4),
+            turns: Mutex::new(Turns::new(most)),
             most_waiting_of_tenant,
         })
     }
@@ -71,68 +59,33 @@ impl Gate {
     ) -> Result<Turn, TenantQueueFull> {
         let (turn, mine) = oneshot::channel();
         {
-            let mut state = self.lock();
-            let waiting = state.waiting.get(tenant).map_or(0, VecDeque::len);
-            if waiting >= most_waiting {
+            let mut turns = self.lock();
+            if turns.waiting_of(tenant) >= most_waiting {
                 return Err(TenantQueueFull);
             }
-            state.wait(tenant, turn);
-            self.hand_out(&mut state);
+            turns.wait(tenant, turn);
+            self.hand_out(&mut turns);
         }
         // Dropped here while it waits, the sender finds nobody and the turn goes to the next.
         mine.await.map_err(|_| TenantQueueFull)
     }
 
-    fn hand_out(self: &Arc<Self>, state: &mut GateState) {
-        let mut passed_over = 0;
-        while state.running < self.most && passed_over < state.turns.len() {
-            let Some(tenant) = state.turns.pop_front() else {
-                return;
-            };
-            let running = state.running_of.get(&tenant).copied().unwrap_or(0);
-            if running >= self.most_of_tenant {
-                state.turns.push_back(tenant);
-                passed_over += 1;
-                continue;
-            }
-            let Some(waiting) = state.waiting.get_mut(&tenant) else {
-                continue;
-            };
-            let next = waiting.pop_front();
-            if waiting.is_empty() {
-                state.waiting.remove(&tenant);
-            } else {
-                state.turns.push_back(tenant.clone());
-            }
-            let Some(next) = next else { continue };
+    fn hand_out(self: &Arc<Self>, turns: &mut Turns<oneshot::Sender<Turn>>) {
+        while let Some((tenant, next)) = turns.take() {
             let turn = Turn {
                 gate: Some(self.clone()),
                 tenant: tenant.clone(),
             };
-            match next.send(turn) {
-                Ok(()) => {
-                    state.running += 1;
-                    *state.running_of.entry(tenant).or_default() += 1;
-                    passed_over = 0;
-                }
-                // It was not counted, and the state is locked here.
-                Err(mut untaken) => untaken.gate = None,
+            // Who waited has gone: the turn is the next one's. The turns are locked here.
+            if let Err(mut untaken) = next.send(turn) {
+                untaken.gate = None;
+                turns.end(&tenant);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, GateState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl GateState {
-    fn wait(&mut self, tenant: &str, turn: oneshot::Sender<Turn>) {
-        let waiting = self.waiting.entry(tenant.to_owned()).or_default();
-        if waiting.is_empty() {
-            self.turns.push_back(tenant.to_owned());
-        }
-        waiting.push_back(turn);
+    fn lock(&self) -> MutexGuard<'_, Turns<oneshot::Sender<Turn>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,15 +94,9 @@ impl Drop for Turn {
         let Some(gate) = self.gate.take() else {
             return;
         };
-        let mut state = gate.lock();
-        state.running -= 1;
-        if let Some(running) = state.running_of.get_mut(&self.tenant) {
-            *running -= 1;
-            if *running == 0 {
-                state.running_of.remove(&self.tenant);
-            }
-        }
-        gate.hand_out(&mut state);
+        let mut turns = gate.lock();
+        turns.end(&self.tenant);
+        gate.hand_out(&mut turns);
     }
 }
 
@@ -180,8 +127,7 @@ mod tests {
         running.pop();
         drop(fourth.await.expect("a turn"));
         drop((running, second_of_b));
-        assert_eq!(gate.lock().running, 0);
-        assert!(gate.lock().running_of.is_empty());
+        assert!(gate.lock().is_idle());
     }
 
     #[tokio::test]
@@ -199,6 +145,6 @@ mod tests {
         drop(given_up);
         drop(running);
         drop(other.await.expect("a turn"));
-        assert!(gate.lock().waiting.is_empty());
+        assert!(gate.lock().is_idle());
     }
 }

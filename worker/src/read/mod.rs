@@ -5,3 +5,5 @@ pub mod lanes;
 pub mod leases;
 pub mod parked;
 pub mod stream;
+pub mod suspects;
+pub mod turns;

@@ -11,6 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Id(u64, u64);
 
 impl Id {
+    /// Before every entry.
+    pub const ZERO: Self = Self(0, 0);
+
+    pub fn new(ms: u64, number: u64) -> Self {
+        Self(ms, number)
+    }
+
     pub fn parse(text: &str) -> Option<Self> {
         let (ms, number) = text.split_once('-')?;
         Some(Self(ms.parse().ok()?, number.parse().ok()?))
@@ -58,8 +65,8 @@ impl Parked {
         self.total.load(Ordering::Relaxed)
     }
 
-    pub fn contains(&self, id: &str) -> bool {
-        Id::parse(id).is_some_and(|id| self.ids.contains(&id))
+    pub fn contains(&self, id: Id) -> bool {
+        self.ids.contains(&id)
     }
 
     /// Whether something of the account waits or returns: what is newer must wait behind it.
@@ -67,11 +74,8 @@ impl Parked {
         self.accounts.contains_key(waba_id)
     }
 
-    /// An entry waits, behind what its account has here. False if its id is none.
-    pub fn park(&mut self, waba_id: &str, id: &str) -> bool {
-        let Some(id) = Id::parse(id) else {
-            return false;
-        };
+    /// An entry waits, behind what its account has here.
+    pub fn park(&mut self, waba_id: &str, id: Id) {
         match self.accounts.get_mut(waba_id) {
             Some(waiting) => waiting.push_back(id),
             None => drop(self.accounts.insert(waba_id.to_owned(), [id].into())),
@@ -79,7 +83,6 @@ impl Parked {
         if self.ids.insert(id) {
             self.total.fetch_add(1, Ordering::Relaxed);
         }
-        true
     }
 
     /// The account's tenant is known.
@@ -90,29 +93,29 @@ impl Parked {
     }
 
     /// The first entries of the account whose turn it is. [`Parked::returned`] ends its turn.
-    pub fn next(&mut self, most: usize) -> Option<(String, Vec<String>)> {
+    pub fn next(&mut self, most: usize) -> Option<(String, Vec<Id>)> {
         loop {
             let waba_id = self.turns.pop_front()?;
             let Some(waiting) = self.accounts.get_mut(&waba_id) else {
                 continue;
             };
             let first = waiting.drain(..most.min(waiting.len()));
-            let ids = first.map(|id| id.to_string()).collect();
+            let ids = first.collect();
             return Some((waba_id, ids));
         }
     }
 
     /// Entries of the account's turn that can't return yet, or not all at once.
-    pub fn put_back(&mut self, waba_id: &str, ids: &[String]) {
+    pub fn put_back(&mut self, waba_id: &str, ids: &[Id]) {
         let waiting = self.accounts.entry(waba_id.to_owned()).or_default();
-        for id in ids.iter().rev().filter_map(|id| Id::parse(id)) {
-            waiting.push_front(id);
+        for id in ids.iter().rev() {
+            waiting.push_front(*id);
         }
     }
 
     /// A returning entry is taken in.
-    pub fn taken_in(&mut self, id: &str) {
-        if Id::parse(id).is_some_and(|id| self.ids.remove(&id)) {
+    pub fn taken_in(&mut self, id: Id) {
+        if self.ids.remove(&id) {
             self.total.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -142,33 +145,29 @@ mod tests {
         let total = Arc::new(AtomicUsize::new(0));
         let mut parked = Parked::new(total.clone());
         for n in 0..3 {
-            assert!(parked.park("a", &format!("1-{n}")));
-            assert!(parked.park("b", &format!("2-{n}")));
+            parked.park("a", Id(1, n));
+            parked.park("b", Id(2, n));
         }
         assert!(parked.next(2).is_none());
         parked.release("a");
         parked.release("b");
         parked.release("a");
-        assert_eq!(
-            parked.next(2),
-            Some(("a".into(), vec!["1-0".into(), "1-1".into()]))
-        );
+        assert_eq!(parked.next(2), Some(("a".into(), vec![Id(1, 0), Id(1, 1)])));
         // What comes meanwhile is behind; one of the two could not return yet.
-        assert!(parked.park("a", "1-3"));
-        parked.put_back("a", &["1-1".into()]);
-        parked.taken_in("1-0");
+        parked.park("a", Id(1, 3));
+        parked.put_back("a", &[Id(1, 1)]);
+        parked.taken_in(Id(1, 0));
         parked.returned("a");
+        let next = parked.next(9);
         assert_eq!(
-            parked.next(9).map(|(account, ids)| (account, ids.len())),
+            next.map(|(account, ids)| (account, ids.len())),
             Some(("b".into(), 3))
         );
-        for n in 0..3 {
-            parked.taken_in(&format!("2-{n}"));
-        }
+        (0..3).for_each(|n| parked.taken_in(Id(2, n)));
         parked.returned("b");
-        assert!(!parked.holds("b") && parked.contains("1-1") && !parked.contains("1-0"));
+        assert!(!parked.holds("b") && parked.contains(Id(1, 1)) && !parked.contains(Id(1, 0)));
         let (_, ids) = parked.next(9).expect("a again");
-        assert_eq!(ids, ["1-1", "1-2", "1-3"]);
+        assert_eq!(ids, [Id(1, 1), Id(1, 2), Id(1, 3)]);
         assert_eq!((parked.len(), total.load(Ordering::Relaxed)), (3, 3));
         drop(parked);
         assert_eq!(total.load(Ordering::Relaxed), 0);

@@ -69,6 +69,8 @@ pub struct Read {
     pub last_delivered: String,
     /// How many entries are delivered and not acknowledged.
     pub pending: usize,
+    /// Nothing was read: another entry than the expected one was the last to be delivered.
+    pub moved: bool,
 }
 
 /// What is read.
@@ -76,7 +78,8 @@ pub struct Read {
 pub enum ReadFrom {
     /// Entries that were delivered and not acknowledged, after this id.
     Pending(String),
-    New,
+    /// New ones, if the last one that was delivered has this id.
+    New(String),
 }
 
 /// What an acknowledged entry still owes.
@@ -288,7 +291,7 @@ struct Scripts {
     read: Script,
     record: Script,
     announce: Script,
-    alive: Script,
+    end_alone: Script,
     note_media: Script,
     note_tenant: Script,
     decide_media: Script,
@@ -313,7 +316,7 @@ impl Stream {
             read: Script::new(include_str!("../lua/read.lua")),
             record: Script::new(include_str!("../lua/record.lua")),
             announce: Script::new(include_str!("../lua/announce.lua")),
-            alive: Script::new(include_str!("../lua/alive.lua")),
+            end_alone: Script::new(include_str!("../lua/end_alone.lua")),
             note_media: Script::new(include_str!("../lua/note_media.lua")),
             note_tenant: Script::new(include_str!("../lua/note_tenant.lua")),
             decide_media: Script::new(include_str!("../lua/decide_media.lua")),
@@ -337,11 +340,11 @@ impl Stream {
         from: &ReadFrom,
         bytes: usize,
     ) -> Result<Read, StreamError> {
-        let after = match from {
-            ReadFrom::Pending(after) => after,
-            ReadFrom::New => ">",
+        let (after, expected) = match from {
+            ReadFrom::Pending(after) => (after.as_str(), ""),
+            ReadFrom::New(expected) => (">", expected.as_str()),
         };
-        let (entries, last_delivered, pending) = self
+        let (entries, last_delivered, pending, moved): (_, _, _, u8) = self
             .scripts
             .read
             .call([
@@ -354,12 +357,14 @@ impl Stream {
             .arg(after)
             .arg(bytes)
             .arg(READ_COUNT)
+            .arg(expected)
             .run(&mut self.connection.clone())
             .await?;
         Ok(Read {
             entries,
             last_delivered,
             pending,
+            moved: moved == 1,
         })
     }
 
@@ -491,11 +496,17 @@ impl Stream {
         Ok(())
     }
 
-    /// Takes back the death that was counted against `id` when this tenure was taken for dead.
-    pub async fn take_back_death(&self, tenure: &Tenure, id: &str) -> RedisResult<()> {
+    /// A suspected entry is in work alone no more; a death that was counted meanwhile is taken back.
+    ///
+    /// # Errors
+    /// A Redis command failed.
+    pub async fn end_alone(&self, tenure: &Tenure, id: &str) -> RedisResult<()> {
         self.scripts
-            .alive
-            .call([self.keys.deaths(tenure.partition)])
+            .end_alone
+            .call([
+                self.keys.alone(tenure.partition),
+                self.keys.deaths(tenure.partition),
+            ])
             .arg(id)
             .arg(&tenure.token)
             .run(&mut self.connection.clone())

@@ -1,7 +1,7 @@
-//! An entry between its read and its acknowledgement: what of it is open, published, set aside, and what
-//! it still owes when it is acknowledged.
+//! What an entry is made of, from when its bytes were read until it is recorded: its body, its tenant,
+//! what was set aside, and what it still owes. Which of its items may run, [`super::window`] says.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use shared::entry::{Returned, StreamEntry, format_numbers};
@@ -11,51 +11,44 @@ use shared::webhook::Identity;
 use tokio::time::Instant;
 use tracing::{Span, field};
 
-use super::item::{ItemMedia, owed_media};
+use super::item::{ItemMedia, Prepared, owed_media};
 use crate::ask::state;
 use crate::context::Work;
-use crate::item::event::{EventType, RawObject};
+use crate::item::event::{self, EventType, RawObject};
 use crate::item::payload::Payload;
-use crate::item::tenant::{Tenant, Verdict};
+use crate::item::tenant::Verdict;
 use crate::out::error::Reason;
 use crate::out::media::TransferRequester;
 use crate::out::media::outcome::Said;
 use crate::out::store::{self, ObjectAttributes};
 use crate::owed::follow_up;
-use crate::read::gate::Turn;
 use crate::read::stream::{Owed, OwedMedia, OwedObject, OwedState, Settle, Settled};
 
-/// An entry between its read and its acknowledgement.
-pub(super) struct Entry {
+/// What an entry is made of.
+pub(super) struct Content {
     pub(super) id: String,
     /// What every line and span about it says of it.
     pub(super) span: Span,
     pub(super) read_at: Instant,
-    pub(super) bytes: usize,
     pub(super) head: Head,
     /// `None` while nothing of it can run and memory is short.
     pub(super) payload: Option<Arc<Payload>>,
     pub(super) verdict: Option<Verdict>,
-    pub(super) items: usize,
-    pub(super) open: BTreeSet<usize>,
-    /// Open, and not behind any other item.
-    pub(super) ready: Vec<usize>,
-    pub(super) running: usize,
-    pub(super) published: Vec<usize>,
-    /// How many of them are in a note that was sent.
-    pub(super) noted: usize,
-    /// Of those that aren't.
-    pub(super) turns: Vec<Turn>,
+    /// What goes out: its fresh items, without those that a former tenure published.
+    pub(super) open: Vec<usize>,
+    /// Of items whose media and conversation are known, until they are published.
+    pub(super) prepared: HashMap<usize, Prepared>,
     /// Conversation ids of published messages, by item.
     pub(super) conversations: HashMap<usize, String>,
     /// What the failed store gets instead of the entry's body.
     pub(super) failed_body: Vec<u8>,
     pub(super) set_aside: BTreeMap<Reason, SetAside>,
-    /// Tenures that died while it was in work alone.
+    /// Processes that died while they read its bytes.
     pub(super) deaths: usize,
-    pub(super) archive: Archive,
-    /// Where the raw object lies, or will.
+    /// Where the raw object lies, or will. `None`: nothing of it is archived.
     pub(super) object_key: Option<String>,
+    /// Its archive write failed, or takes too long.
+    pub(super) archive_owed: bool,
     /// Until when its messages wait for their media.
     pub(super) media_until: Instant,
     /// Of its open items; `None` before their transfers were started.
@@ -65,7 +58,6 @@ pub(super) struct Entry {
     /// Published as pending by a former tenure, and done but for that.
     pub(super) formerly_pending: Vec<usize>,
     pub(super) pending_media: Vec<OwedMedia>,
-    pub(super) acknowledging: bool,
 }
 
 /// What of an entry goes to the failed store for one reason.
@@ -90,16 +82,8 @@ pub(super) struct Head {
     pub(super) returned: Option<Returned>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Archive {
-    Due,
-    Running,
-    Owed,
-    Done,
-}
-
-impl Entry {
-    pub(super) fn new(id: String, bytes: usize, head: Head) -> Self {
+impl Content {
+    pub(super) fn new(id: String, head: Head) -> Self {
         let [correlation_id, traceparent] = head.trace();
         let span = tracing::error_span!(
             "delivery",
@@ -113,49 +97,38 @@ impl Entry {
             id,
             span,
             read_at: Instant::now(),
-            bytes,
             head,
             payload: None,
             verdict: None,
-            items: 0,
-            open: BTreeSet::new(),
-            ready: Vec::new(),
-            running: 0,
-            published: Vec::new(),
-            noted: 0,
-            turns: Vec::new(),
+            open: Vec::new(),
+            prepared: HashMap::new(),
             conversations: HashMap::new(),
             failed_body: Vec::new(),
             set_aside: BTreeMap::new(),
             deaths: 0,
-            archive: Archive::Done,
             object_key: None,
+            archive_owed: false,
             media_until: Instant::now(),
             media: None,
             said: BTreeMap::new(),
             formerly_pending: Vec::new(),
             pending_media: Vec::new(),
-            acknowledging: false,
         }
-    }
-
-    /// Its tenant is known now, or that it has none.
-    pub(super) fn decide(&mut self, verdict: Verdict) {
-        if let Some(tenant_id) = verdict.tenant_id() {
-            self.span.record("tenant_id", tenant_id);
-        }
-        self.verdict = Some(verdict);
     }
 
     /// Starts the transfers of all its open items, as soon as its tenant is known: those that must
     /// wait for their turn don't make it longer.
-    pub(super) fn begin_media(&mut self, work: &Work) {
+    fn begin_media(&mut self, work: &Work) {
         let (Some(Verdict::Active(tenant)), Some(payload), None) =
             (&self.verdict, &self.payload, &self.media)
         else {
             return;
         };
-        if self.tenant_changed() {
+        if self
+            .head
+            .only_for()
+            .is_some_and(|folder| folder != store::segment(&tenant.id))
+        {
             return;
         }
         let _in_span = self.span.enter();
@@ -172,14 +145,14 @@ impl Entry {
     }
 
     /// Items that a former tenure published as pending still need their follow-up.
-    pub(super) fn owe_former(
-        &mut self,
-        payload: &Payload,
-        tenant: &Tenant,
-        raw_object: Option<&RawObject>,
-    ) {
+    fn owe_former(&mut self, work: &Work) {
+        let tenant = self.verdict.as_ref().and_then(Verdict::tenant).cloned();
+        let (Some(payload), Some(tenant)) = (self.payload.clone(), tenant) else {
+            return;
+        };
+        let raw_object = self.raw_object(work);
         for n in std::mem::take(&mut self.formerly_pending) {
-            match owed_media(payload, n, tenant, raw_object) {
+            match owed_media(&payload, n, &tenant, raw_object.as_ref()) {
                 Ok(owed) => self.pending_media.push(owed),
                 Err(_) => {
                     self.span
@@ -189,8 +162,52 @@ impl Entry {
         }
     }
 
-    pub(super) fn archiving(&self) -> bool {
-        self.archive == Archive::Running
+    /// It has its tenant, and its body is here.
+    pub(super) fn begin(&mut self, work: &Work, verdict: Verdict) {
+        if let Some(tenant_id) = verdict.tenant_id() {
+            self.span.record("tenant_id", tenant_id);
+        }
+        if work.store.archives() {
+            let archived = self.head.archived_at().map(str::to_owned);
+            self.object_key = Some(archived.unwrap_or_else(|| {
+                let folder = self.head.folder(Some(&verdict));
+                store::archive_key(&folder, self.head.received_at_ms, &self.head.name)
+            }));
+        }
+        self.verdict = Some(verdict);
+        self.begin_media(work);
+        self.owe_former(work);
+    }
+
+    pub(super) fn raw_object(&self, work: &Work) -> Option<RawObject> {
+        let key = self.object_key.as_ref()?;
+        Some(work.store.raw_object(key))
+    }
+
+    /// One of its items goes to the failed store.
+    pub(super) fn set_aside(&mut self, work: &Work, n: usize, reason: Reason) {
+        let payload = self.payload.as_ref();
+        let item = payload.and_then(|payload| Some((payload, payload.items.get(n)?)));
+        let kind = item.map_or("none", |(payload, item)| event::item_type(payload, item));
+        let tenant = self.verdict.as_ref().and_then(Verdict::tenant_id);
+        work.metrics.item_set_aside(tenant, kind, reason.name());
+        let mut name = match item {
+            Some((_, item)) => store::item_name(item),
+            None => format!("{}.{n}", self.head.name),
+        };
+        let mut others = self.set_aside.iter().filter(|(of, _)| **of != reason);
+        if let Some((_, item)) = item
+            && others.any(|(_, other)| other.name == name)
+        {
+            name = store::name_apart(item);
+        }
+        let of_reason = self.set_aside.entry(reason);
+        let set_aside = of_reason.or_insert_with(|| SetAside {
+            items: Vec::new(),
+            name,
+            error: reason.told().to_owned(),
+        });
+        set_aside.items.push(n);
     }
 
     /// All that is left of it goes to the failed store.
@@ -203,15 +220,6 @@ impl Entry {
     ) {
         let set_aside = SetAside { items, name, error };
         self.set_aside.insert(reason, set_aside);
-    }
-
-    /// It was put back from the folder of a tenant whose account is another's now.
-    pub(super) fn tenant_changed(&self) -> bool {
-        let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
-        match (self.head.returned_folder(), tenant_id) {
-            (Some(folder), Some(tenant_id)) => folder != store::segment(tenant_id),
-            (None, _) | (_, None) => false,
-        }
     }
 
     /// What of it is set aside, for the status page.
@@ -229,7 +237,7 @@ impl Entry {
     }
 
     /// What is left to do when it is acknowledged.
-    pub(super) fn owed(&mut self, state: bool) -> Vec<Owed> {
+    pub(super) fn owed(&mut self, published: &[usize], state: bool) -> Vec<Owed> {
         let folder = self.head.folder(self.verdict.as_ref());
         let failed = self.set_aside.iter().map(|(reason, set_aside)| {
             let name = self.head.failed_name(&set_aside.name);
@@ -261,7 +269,7 @@ impl Entry {
         let archive = self
             .object_key
             .clone()
-            .filter(|_| self.archive == Archive::Owed)
+            .filter(|_| self.archive_owed)
             .map(|key| (key, self.head.described(&[]), Vec::new()));
         let objects = failed
             .into_iter()
@@ -275,7 +283,7 @@ impl Entry {
             });
         // What an object is replaced by lies before it in the list.
         let pieces = objects.chain(settle);
-        let pieces = pieces.chain(self.to_tell().filter(|_| state));
+        let pieces = pieces.chain(self.to_tell(published).filter(|_| state));
         let mut pieces: Vec<_> = pieces.collect();
         pieces.extend(self.pending_media.drain(..).map(Owed::Media));
         pieces
@@ -283,10 +291,10 @@ impl Entry {
 
     /// What the State Manager is to be told: of each published message. Of one that an earlier
     /// tenure published the conversation isn't known any more.
-    pub(super) fn to_tell(&self) -> impl Iterator<Item = Owed> {
+    fn to_tell(&self, published: &[usize]) -> impl Iterator<Item = Owed> {
         let known = self.payload.as_ref().zip(self.verdict.as_ref());
         let known = known.and_then(|(payload, verdict)| Some((payload, verdict.tenant_id()?)));
-        let published = self.published.iter().map(move |n| (known, *n));
+        let published = published.iter().map(move |n| (known, *n));
         published.filter_map(|(known, n)| {
             let (payload, tenant_id) = known?;
             let item = payload.items.get(n)?;
@@ -333,8 +341,8 @@ impl Head {
         }
     }
 
-    /// The tenant's folder that it was put back from.
-    fn returned_folder(&self) -> Option<&str> {
+    /// The folder of the only tenant that it may go out for: the one that it was put back from.
+    pub(super) fn only_for(&self) -> Option<&str> {
         let source = &self.returned.as_ref()?.source;
         let folder = source.strip_prefix(store::FAILED).unwrap_or(source);
         let folder = folder.split('/').next()?;
@@ -343,7 +351,7 @@ impl Head {
 
     /// Whose folder its objects belong into.
     pub(super) fn folder(&self, verdict: Option<&Verdict>) -> String {
-        match self.returned_folder() {
+        match self.only_for() {
             Some(folder) => folder.to_owned(),
             None => store::folder(verdict.and_then(Verdict::tenant_id), &self.waba_id),
         }

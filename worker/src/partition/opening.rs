@@ -1,0 +1,231 @@
+//! Reads an entry's bytes: what the window is told of it, and what it is made of.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use shared::entry::{Returned, StreamEntry, parse_numbers};
+
+use super::content::{Content, Head};
+use super::window::{Items, Opened};
+use crate::context::Work;
+use crate::item::customer::Customer;
+use crate::item::payload::Payload;
+use crate::item::tenant::Verdict;
+use crate::out::error::Reason;
+use crate::out::media::outcome::Said;
+use crate::out::store;
+use crate::read::lanes::{LaneHasher, LaneKey};
+use crate::read::stream::{Notes, RawEntry};
+
+/// What the bytes of an entry say, read by [`read`] alone.
+#[derive(Debug)]
+pub(super) enum Bytes {
+    /// A pending entry was deleted by somebody else.
+    Gone,
+    Undecodable(String),
+    Unreadable(StreamEntry, String),
+    /// With the keys of each item's lanes.
+    Payload(Payload, Vec<(usize, Vec<LaneKey>)>),
+}
+
+/// Reads an entry's bytes. What takes a process down does it here or where events are made.
+pub(super) fn read(raw: &RawEntry, hasher: &LaneHasher) -> Bytes {
+    let Some(fields) = &raw.fields else {
+        return Bytes::Gone;
+    };
+    let entry = match StreamEntry::decode(fields) {
+        Ok(entry) => entry,
+        Err(error) => return Bytes::Undecodable(error.to_string()),
+    };
+    if let Some(reason) = entry.unreadable.clone() {
+        return Bytes::Unreadable(entry, reason);
+    }
+    let payload = match Payload::open(entry) {
+        Ok(payload) => payload,
+        Err(unopened) => {
+            return Bytes::Unreadable(unopened.entry, unopened.unreadable.to_string());
+        }
+    };
+    let fresh = payload.entry.fresh.iter();
+    let lanes = fresh.map(|n| {
+        let item = payload.items.get(*n);
+        let keys = item.map(|item| Customer::of(&payload, item).lane_keys(hasher, &payload, item));
+        (*n, keys.unwrap_or_default())
+    });
+    let lanes = lanes.collect();
+    Bytes::Payload(payload, lanes)
+}
+
+/// What former tenures noted of one entry.
+#[derive(Debug, Default)]
+pub(super) struct Former {
+    /// Items that are done.
+    done: BTreeSet<usize>,
+    /// What the first publications of its items said of media that wasn't stored.
+    said: BTreeMap<usize, Said>,
+    /// Crashes at which it was pending.
+    pub(super) crashes: usize,
+    /// Processes that died while they read its bytes.
+    deaths: usize,
+}
+
+impl Former {
+    /// Takes what the notes have of an entry.
+    pub(super) fn take(notes: &mut Notes, id: &str) -> Self {
+        let done = notes.progress.remove(id);
+        let done = done.and_then(|numbers| parse_numbers(&numbers));
+        Self {
+            done: done.unwrap_or_default().into_iter().collect(),
+            said: Said::read(&notes.media.remove(id).unwrap_or_default()),
+            crashes: notes.suspects.get(id).copied().unwrap_or(0),
+            deaths: notes.deaths.get(id).copied().unwrap_or(0),
+        }
+    }
+
+    /// It is set aside unread: too many processes died over its bytes. If events of it went out, its
+    /// bytes could be read once, and are read again for what those events promised (a file that follows,
+    /// the raw body), until twice as many have died.
+    pub(super) fn gives_up(&self, most: usize) -> bool {
+        self.deaths >= most && (self.done.is_empty() || self.deaths >= 2 * most)
+    }
+}
+
+/// What an entry that is given up unread is made of.
+pub(super) fn given_up(
+    work: &Work,
+    raw: &RawEntry,
+    former: &Former,
+    held_by: impl FnOnce(&str, Verdict) -> Verdict,
+) -> (Opened, Content) {
+    let entry = raw.fields.as_ref().map(StreamEntry::decode);
+    let Some(Ok(entry)) = entry else {
+        return opened(
+            work,
+            raw,
+            Bytes::Undecodable("unread".to_owned()),
+            Former::default(),
+        );
+    };
+    let head = Head::of(&entry);
+    let (waba_id, name) = (head.waba_id.clone(), head.name.clone());
+    let mut content = Content::new(raw.id.clone(), head);
+    content.deaths = former.deaths;
+    let verdict = work.tenants.remembered(&waba_id);
+    content.verdict = verdict.map(|verdict| held_by(&waba_id, verdict));
+    let fresh = entry.fresh.iter().copied();
+    let open: Vec<usize> = fresh.filter(|n| !former.done.contains(n)).collect();
+    give_up(work, &mut content, Reason::Crashes, open, name, None);
+    (Opened::Over, content)
+}
+
+/// What the window is told of an entry, and what it is made of.
+pub(super) fn opened(
+    work: &Work,
+    raw: &RawEntry,
+    bytes: Bytes,
+    former: Former,
+) -> (Opened, Content) {
+    let id = || raw.id.clone();
+    match bytes {
+        Bytes::Gone => {
+            tracing::error!(
+                entry = raw.id,
+                "a pending entry was deleted by somebody else"
+            );
+            (Opened::Over, Content::new(id(), Head::nobody(&raw.id)))
+        }
+        Bytes::Undecodable(error) => {
+            tracing::error!(entry = raw.id, error, "an entry can't be decoded");
+            let mut content = Content::new(id(), Head::nobody(&raw.id));
+            if let Some(fields) = &raw.fields {
+                content.head.returned = Returned::decode(fields);
+                content.failed_body = dump(fields);
+            }
+            let reason = Reason::Undecodable;
+            give_up(work, &mut content, reason, Vec::new(), id(), Some(error));
+            (Opened::Over, content)
+        }
+        Bytes::Unreadable(entry, error) => {
+            let mut content = Content::new(id(), Head::of(&entry));
+            (content.span).in_scope(|| tracing::warn!(reason = error, "a body can't be read"));
+            let name = content.head.name.clone();
+            let reason = Reason::Unreadable;
+            give_up(work, &mut content, reason, Vec::new(), name, Some(error));
+            (Opened::Over, content)
+        }
+        Bytes::Payload(payload, lanes) => items(work, raw, payload, lanes, former),
+    }
+}
+
+fn items(
+    work: &Work,
+    raw: &RawEntry,
+    payload: Payload,
+    lanes: Vec<(usize, Vec<LaneKey>)>,
+    former: Former,
+) -> (Opened, Content) {
+    work.traffic.note(&payload);
+    let mut head = Head::of(&payload.entry);
+    let first = payload.entry.fresh.first();
+    if let Some(item) = first.and_then(|n| payload.items.get(*n)) {
+        head.name = store::item_name(item);
+    }
+    let mut content = Content::new(raw.id.clone(), head);
+    let (done, mut open): (Vec<_>, Vec<_>) = lanes
+        .into_iter()
+        .partition(|(n, _)| former.done.contains(n));
+    let done: Vec<usize> = done.into_iter().map(|(n, _)| n).collect();
+    let pending = |n: &usize| former.said.get(n) == Some(&Said::Pending);
+    content.formerly_pending = done.iter().copied().filter(pending).collect();
+    content.said = former.said;
+    content.deaths = former.deaths;
+    if former.deaths >= work.max_deliveries {
+        let name = content.head.name.clone();
+        let left = open.drain(..).map(|(n, _)| n).collect();
+        give_up(work, &mut content, Reason::Crashes, left, name, None);
+    }
+    content.media_until = work.media.deadline();
+    content.open = open.iter().map(|(n, _)| *n).collect();
+    let items = Items {
+        account: content.head.waba_id.clone(),
+        bytes: bytes_of(raw),
+        open,
+        done,
+        archive: work.store.archives(),
+        only_for: content.head.only_for().map(str::to_owned),
+        verdict: work.tenants.remembered(&content.head.waba_id),
+    };
+    content.payload = Some(Arc::new(payload));
+    (Opened::Items(items), content)
+}
+
+fn bytes_of(raw: &RawEntry) -> usize {
+    let fields = raw.fields.iter().flat_map(HashMap::values);
+    fields.map(Vec::len).sum()
+}
+
+fn give_up(
+    work: &Work,
+    content: &mut Content,
+    reason: Reason,
+    items: Vec<usize>,
+    name: String,
+    error: Option<String>,
+) {
+    let count = items.len().max(1);
+    work.metrics.entry_set_aside(count, reason.name());
+    let error = error.unwrap_or_else(|| reason.told().to_owned());
+    content.give_up(reason, items, name, error);
+}
+
+/// The fields of an entry that can't be decoded, as JSON; what isn't text is kept as bytes.
+fn dump(fields: &HashMap<String, Vec<u8>>) -> Vec<u8> {
+    let fields: BTreeMap<_, serde_json::Value> = fields
+        .iter()
+        .map(|(name, value)| match std::str::from_utf8(value) {
+            Ok(text) => (name, text.into()),
+            Err(_) => (name, value.clone().into()),
+        })
+        .collect();
+    serde_json::to_vec(&fields).unwrap_or_default()
+}

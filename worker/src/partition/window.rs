@@ -1,0 +1,843 @@
+//! What an owned partition does next, as a state machine without Redis, clock or task. It is told what
+//! happened ([`Happened`]) and says what to do ([`Command`]); [`super::driver`] does it and tells how it
+//! ended.
+//!
+//! An entry is read, waits for its tenant, its body and its lanes, goes out item by item, is archived,
+//! and is recorded. Nothing is recorded as done before all of it has ended, so whatever is lost on the
+//! way is pending in Redis and the next owner's.
+
+mod cursor;
+mod entry;
+#[cfg(test)]
+mod properties;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use self::cursor::Cursor;
+pub(super) use self::cursor::{Next, ReadEnd};
+use self::entry::{Archive, Body, Entry, Open, Phase, TenantOf};
+use crate::item::tenant::Verdict;
+use crate::out::error::Reason;
+use crate::partition::given::{Given, Gives, Note};
+use crate::read::lanes::{ItemId, LaneKey, Lanes};
+use crate::read::parked::{Id, Parked};
+use crate::read::turns::Turns;
+
+/// An entry's number in its window: entries have them in the order in which they were taken in.
+pub(super) type Number = u64;
+
+/// How much of what there may be.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// Bytes of the bodies that are kept.
+    pub(super) bytes: usize,
+    pub(super) bytes_per_read: usize,
+    pub(super) entries: usize,
+    pub(super) items: usize,
+    /// Entries of the worker that wait for their tenant; beyond, a partition that has some isn't read.
+    pub(super) parked: usize,
+    /// Entries that return at once when their tenant is known.
+    pub(super) returning: usize,
+    /// Publications that Redis doesn't know of yet: as many can be repeated after a crash.
+    pub(super) unrecorded: usize,
+    /// So many publications of entries that go on are recorded at once, fewer with the next tick.
+    pub(super) worth_a_note: usize,
+    /// Entries of one record.
+    pub(super) finished: usize,
+}
+
+/// An entry as a read brings it.
+#[derive(Debug)]
+pub(super) struct Arrived<B> {
+    pub(super) id: Id,
+    /// `None` if it can't be told: such an entry needs no tenant.
+    pub(super) account: Option<String>,
+    /// This worker knows the account's tenant.
+    pub(super) known: bool,
+    pub(super) body: B,
+}
+
+/// What an entry's bytes say.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Items(Items),
+    /// Nothing of it goes out, and what it owes is known.
+    Over,
+}
+
+/// The items of an entry.
+#[derive(Debug, Default)]
+pub(super) struct Items {
+    pub(super) account: String,
+    pub(super) bytes: usize,
+    /// What goes out: the item's number in the body, and the keys of its lanes.
+    pub(super) open: Vec<(usize, Vec<LaneKey>)>,
+    /// What former tenures published.
+    pub(super) done: Vec<usize>,
+    /// Its body belongs into the archive.
+    pub(super) archive: bool,
+    /// It was put back from this tenant's folder, and is no other tenant's.
+    pub(super) only_for: Option<String>,
+    /// What is known of the account's tenant now.
+    pub(super) verdict: Option<Verdict>,
+}
+
+/// How an item ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Published,
+    SetAside,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Happened<B> {
+    Read(ReadEnd<B>),
+    /// The wait for new entries is over.
+    Woke,
+    Opened(Opened),
+    /// Of the entries that were asked for, those that came: the first ones. `known`: this worker still
+    /// knows the account's tenant.
+    Fetched {
+        account: String,
+        ids: Vec<Id>,
+        entries: Vec<Arrived<B>>,
+        known: bool,
+    },
+    /// An entry's body is here again, or (false) gone from the stream.
+    Loaded(Number, bool),
+    Tenant(String, Verdict),
+    TenantNoted(String, Note),
+    /// All that an item's event needs is known.
+    Prepared(ItemId),
+    /// An item could not be published, and is prepared again after a while.
+    Delayed(ItemId),
+    Ended(ItemId, End),
+    /// An entry's archive write has ended: done, or owed.
+    Archived(Number),
+    Recorded,
+    /// It is time to record what was published of entries that go on.
+    Tick,
+    /// The partition is handed over: nothing new is begun.
+    Drain,
+}
+
+/// Why a tenant is looked up: for the trace of the call.
+#[derive(Debug)]
+pub(super) enum Because<B> {
+    /// This entry is parked.
+    Parked(B),
+    Entry(Number),
+    /// Its tenant was forgotten while its entries returned.
+    Forgotten,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub(super) enum Command<B> {
+    Read {
+        next: Next,
+        bytes: usize,
+    },
+    /// Wait until there is an entry after this one.
+    Sleep(Id),
+    /// Read an entry's bytes. Nothing else is opened before [`Happened::Opened`].
+    Open(Number, Arrived<B>),
+    Fetch {
+        account: String,
+        ids: Vec<Id>,
+        bytes: usize,
+    },
+    Load(Number),
+    Forget(Number),
+    Resolve(String, Because<B>),
+    NoteTenant(String, Note),
+    /// An entry has its tenant, and its body is here.
+    Begin(Number, Verdict),
+    Prepare(ItemId),
+    Publish(ItemId),
+    SetAside(ItemId, Reason),
+    Archive(Number),
+    Record {
+        /// With all items that were published.
+        finished: Vec<(Number, Vec<usize>)>,
+        /// Of entries that go on: all items that were published.
+        progress: Vec<(Number, Vec<usize>)>,
+    },
+    /// After [`Happened::Drain`]: nothing is in work any more.
+    End,
+}
+
+/// What a record that is under way will have told Redis.
+#[derive(Debug, Default)]
+struct Recording {
+    finished: Vec<Number>,
+    /// How many more publications of these entries.
+    progress: Vec<(Number, usize)>,
+}
+
+/// One owned partition.
+#[derive(Debug)]
+pub(super) struct Window<B> {
+    limits: Limits,
+    commands: VecDeque<Command<B>>,
+    cursor: Cursor,
+    /// Read, not yet taken in.
+    backlog: VecDeque<Arrived<B>>,
+    /// The entry whose bytes are being read.
+    opening: Option<(Number, Id)>,
+    /// What waits for its tenant, as ids.
+    parked: Parked,
+    /// The account whose parked entries are fetched again, or taken in. Agrees with `returning`.
+    returning_of: Option<String>,
+    fetching: bool,
+    returning: VecDeque<Arrived<B>>,
+    /// Which tenants the accounts' entries were given.
+    given: Given,
+    /// Accounts that are asked about, and the entries of `entries` that wait for it.
+    asked: HashMap<String, BTreeSet<Number>>,
+    entries: BTreeMap<Number, Entry>,
+    /// The ids of `entries` and of `opening`.
+    ids: HashSet<Id>,
+    next_number: Number,
+    /// Of those bodies of `entries` that are here or being loaded.
+    bytes: usize,
+    to_load: VecDeque<Number>,
+    /// The items of `entries` that have not ended.
+    lanes: Lanes,
+    /// Entries of which something may be able to start.
+    starting: VecDeque<Number>,
+    /// A turn is taken by each publication that is under way, and by each that Redis may not know of:
+    /// [`Entry::unrecorded`] of all entries, and `publishing`.
+    turns: Turns<ItemId>,
+    publishing: usize,
+    /// Entries that go on, with publications that Redis may not know of.
+    unnoted: BTreeSet<Number>,
+    noting: bool,
+    finished: VecDeque<Number>,
+    recording: Option<Recording>,
+    draining: bool,
+    ended: bool,
+}
+
+impl<B> Window<B> {
+    pub(super) fn new(limits: Limits, parked: Parked, given: Given) -> Self {
+        Self {
+            turns: Turns::new(limits.unrecorded),
+            limits,
+            commands: VecDeque::new(),
+            cursor: Cursor::default(),
+            backlog: VecDeque::new(),
+            opening: None,
+            parked,
+            returning_of: None,
+            fetching: false,
+            returning: VecDeque::new(),
+            given,
+            asked: HashMap::new(),
+            entries: BTreeMap::new(),
+            ids: HashSet::new(),
+            next_number: 0,
+            bytes: 0,
+            to_load: VecDeque::new(),
+            lanes: Lanes::default(),
+            starting: VecDeque::new(),
+            publishing: 0,
+            unnoted: BTreeSet::new(),
+            noting: false,
+            finished: VecDeque::new(),
+            recording: None,
+            draining: false,
+            ended: false,
+        }
+    }
+
+    /// How many entries wait for their tenant.
+    pub(super) fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Whose an entry is that won't go out: for where it is kept.
+    pub(super) fn held_by(&self, account: &str, id: Id, verdict: Verdict) -> Verdict {
+        self.given.held(account, id, verdict)
+    }
+
+    /// Takes in what happened. [`Window::poll`] says what follows from it.
+    pub(super) fn handle(&mut self, happened: Happened<B>) {
+        match happened {
+            Happened::Read(end) => self.read_ended(end),
+            Happened::Woke => self.cursor.woke(),
+            Happened::Opened(opened) => self.opened(opened),
+            Happened::Fetched {
+                account,
+                ids,
+                entries,
+                known,
+            } => self.fetched(account, &ids, entries, known),
+            Happened::Loaded(number, here) => self.loaded(number, here),
+            Happened::Tenant(account, verdict) => self.tenant_known(&account, &verdict),
+            Happened::TenantNoted(account, note) => {
+                self.starting.extend(self.given.written(&account, note));
+            }
+            Happened::Prepared(item) => self.prepared(item),
+            Happened::Delayed(item) => {
+                self.end_turn(item);
+                self.publishing -= 1;
+            }
+            Happened::Ended(item, end) => {
+                if end == End::SetAside {
+                    self.end_turn(item);
+                }
+                self.publishing -= 1;
+                self.item_ended(item, end);
+            }
+            Happened::Archived(number) => self.archived(number),
+            Happened::Recorded => self.recorded(),
+            Happened::Tick => self.noting = true,
+            Happened::Drain => self.draining = true,
+        }
+    }
+
+    /// The next thing to do, `None` until something else happens.
+    pub(super) fn poll(&mut self) -> Option<Command<B>> {
+        if self.commands.is_empty() {
+            self.advance();
+        }
+        self.commands.pop_front()
+    }
+
+    fn advance(&mut self) {
+        while let Some(number) = self.starting.pop_front() {
+            self.start(number);
+        }
+        if !self.draining {
+            self.take_in();
+            self.load_more();
+            self.return_more();
+            self.read_more();
+            self.publish_more();
+        }
+        self.record();
+        if self.draining && !self.ended && self.is_idle() {
+            self.ended = true;
+            self.commands.push_back(Command::End);
+        }
+    }
+
+    /// Nothing is in work that this worker could still finish.
+    fn is_idle(&self) -> bool {
+        let settling = |entry: &Entry| matches!(entry.phase, Phase::Settling);
+        self.publishing == 0
+            && self.recording.is_none()
+            && self.finished.is_empty()
+            && self.unnoted.is_empty()
+            && !self.entries.values().any(settling)
+    }
+
+    // Reading
+
+    /// No more entries can be taken in now.
+    fn is_full(&self) -> bool {
+        !self.to_load.is_empty()
+            || self.bytes >= self.limits.bytes
+            || self.entries.len() >= self.limits.entries
+            || self.lanes.len() >= self.limits.items
+    }
+
+    fn bytes_of_a_read(&self) -> usize {
+        let left = self.limits.bytes - self.bytes.min(self.limits.bytes);
+        self.limits.bytes_per_read.min(left)
+    }
+
+    fn read_more(&mut self) {
+        let parked_too_many = !self.parked.is_empty() && self.parked.total() >= self.limits.parked;
+        let untaken = !self.backlog.is_empty() || self.opening.is_some();
+        if untaken || parked_too_many || self.is_full() {
+            return;
+        }
+        let bytes = self.bytes_of_a_read();
+        self.commands.extend(match self.cursor.go_on() {
+            Some(cursor::Step::Read(next)) => Some(Command::Read { next, bytes }),
+            Some(cursor::Step::Sleep(after)) => Some(Command::Sleep(after)),
+            None => None,
+        });
+    }
+
+    fn read_ended(&mut self, end: ReadEnd<B>) {
+        let known = self.entries.len() + usize::from(self.opening.is_some()) + self.parked.len();
+        let Some(read) = self.cursor.read_ended(end, known) else {
+            return;
+        };
+        self.given.delivered_before(self.cursor.delivered());
+        let (ids, parked) = (&self.ids, &self.parked);
+        let new = read.into_iter();
+        self.backlog
+            .extend(new.filter(|entry| !ids.contains(&entry.id) && !parked.contains(entry.id)));
+    }
+
+    /// Takes in what was read, in order: while one entry's bytes are being read, nothing behind it is
+    /// taken in, since its lanes aren't known.
+    fn take_in(&mut self) {
+        if self.opening.is_some() {
+            return;
+        }
+        if let Some(entry) = self.next_entry() {
+            let number = self.next_number;
+            self.next_number += 1;
+            self.opening = Some((number, entry.id));
+            self.ids.insert(entry.id);
+            self.commands.push_back(Command::Open(number, entry));
+        }
+    }
+
+    /// The next entry to take in: what returns comes first. What is newer of its account is parked
+    /// until all of that is taken in.
+    fn next_entry(&mut self) -> Option<Arrived<B>> {
+        if let Some(entry) = self.returning.pop_front() {
+            self.parked.taken_in(entry.id);
+            return Some(entry);
+        }
+        if let Some(account) = self.returning_of.take_if(|_| !self.fetching) {
+            self.parked.returned(&account);
+        }
+        while let Some(entry) = self.backlog.pop_front() {
+            match &entry.account {
+                Some(account) if !entry.known || self.parked.holds(account) => {
+                    let account = account.clone();
+                    self.park(account, entry);
+                }
+                Some(_) | None => return Some(entry),
+            }
+        }
+        None
+    }
+
+    fn opened(&mut self, opened: Opened) {
+        let Some((number, id)) = self.opening.take() else {
+            return;
+        };
+        match opened {
+            Opened::Over => {
+                self.entries.insert(number, Entry::over(id));
+                self.finished.push_back(number);
+            }
+            Opened::Items(items) => {
+                let mut ready = Vec::new();
+                let mut left = BTreeSet::new();
+                for (n, keys) in items.open {
+                    left.insert(n);
+                    if self.lanes.add((number, n), keys) {
+                        ready.push(n);
+                    }
+                }
+                // What can't run yet and finds memory short is read again when it can.
+                let waits = ready.is_empty() && !left.is_empty();
+                let body = if waits && self.bytes > self.limits.bytes / 2 {
+                    self.commands.push_back(Command::Forget(number));
+                    Body::Away
+                } else {
+                    self.bytes += items.bytes;
+                    Body::Here
+                };
+                let tenant = match items.verdict {
+                    Some(verdict) => TenantOf::Known(verdict),
+                    None => TenantOf::Unknown,
+                };
+                let archive = if items.archive {
+                    Archive::Due
+                } else {
+                    Archive::Over
+                };
+                let open = Open {
+                    tenant,
+                    only_for: items.only_for,
+                    begun: false,
+                    empty: left.is_empty() && items.done.is_empty(),
+                    left,
+                    ready,
+                    running: 0,
+                    archive,
+                };
+                let entry = Entry {
+                    id,
+                    account: items.account,
+                    bytes: items.bytes,
+                    body,
+                    recorded: items.done.len(),
+                    published: items.done,
+                    phase: Phase::Open(open),
+                };
+                self.entries.insert(number, entry);
+                self.starting.push_back(number);
+            }
+        }
+    }
+
+    // Waiting for a tenant
+
+    fn park(&mut self, account: String, entry: Arrived<B>) {
+        let first = !self.parked.holds(&account);
+        self.parked.park(&account, entry.id);
+        if first {
+            self.resolve(account, Because::Parked(entry.body));
+        }
+    }
+
+    fn resolve(&mut self, account: String, because: Because<B>) {
+        if let Some(note) = self.given.doubt(&account) {
+            self.note_tenant(account.clone(), None, note);
+        }
+        self.commands.push_back(Command::Resolve(account, because));
+    }
+
+    fn note_tenant(&mut self, account: String, of: Option<Number>, note: Note) {
+        self.given.writes(&account, of);
+        self.commands.push_back(Command::NoteTenant(account, note));
+    }
+
+    fn tenant_known(&mut self, account: &str, verdict: &Verdict) {
+        self.parked.release(account);
+        for number in self.asked.remove(account).unwrap_or_default() {
+            if let Some(open) = self.entries.get_mut(&number).and_then(Entry::open) {
+                open.tenant = TenantOf::Known(verdict.clone());
+                self.starting.push_back(number);
+            }
+        }
+    }
+
+    /// Fetches entries again that were parked and whose tenant is known now.
+    fn return_more(&mut self) {
+        if self.returning_of.is_some() || self.is_full() {
+            return;
+        }
+        let Some((account, ids)) = self.parked.next(self.limits.returning) else {
+            return;
+        };
+        self.returning_of = Some(account.clone());
+        self.fetching = true;
+        let bytes = self.bytes_of_a_read();
+        self.commands.push_back(Command::Fetch {
+            account,
+            ids,
+            bytes,
+        });
+    }
+
+    fn fetched(&mut self, account: String, ids: &[Id], entries: Vec<Arrived<B>>, known: bool) {
+        self.fetching = false;
+        if known {
+            self.parked
+                .put_back(&account, &ids[entries.len().min(ids.len())..]);
+            self.returning.extend(entries);
+            return;
+        }
+        // It was forgotten meanwhile.
+        self.parked.put_back(&account, ids);
+        self.returning_of = None;
+        self.resolve(account, Because::Forgotten);
+    }
+
+    // Running
+
+    /// Starts what of an entry can run: it needs its tenant and its body.
+    fn start(&mut self, number: Number) {
+        if self.draining || !self.has_tenant(number) {
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return;
+        };
+        let (body, published) = (entry.body, !entry.published.is_empty());
+        let Some(open) = entry.open() else {
+            return;
+        };
+        let TenantOf::Given(verdict) = &open.tenant else {
+            return;
+        };
+        let verdict = verdict.clone();
+        if body == Body::Here && !open.begun {
+            open.begun = true;
+            self.commands
+                .push_back(Command::Begin(number, verdict.clone()));
+        }
+        if open.ready.is_empty() && !open.left.is_empty() {
+            return;
+        }
+        if body != Body::Here {
+            if body == Body::Away && !self.to_load.contains(&number) {
+                self.to_load.push_back(number);
+            }
+            return;
+        }
+        let set_aside = open.set_aside(&verdict);
+        // A former tenure may have published some of it, before its tenant was suspended. Of what goes
+        // into the failed store as a whole, that object is the raw one.
+        let archived = set_aside.is_none() || published || open.empty;
+        let ready = std::mem::take(&mut open.ready);
+        open.running += ready.len();
+        if open.archive == Archive::Due {
+            open.archive = if archived {
+                Archive::Running
+            } else {
+                Archive::Over
+            };
+            self.commands
+                .extend(archived.then_some(Command::Archive(number)));
+        }
+        for n in ready {
+            match set_aside {
+                None => self.commands.push_back(Command::Prepare((number, n))),
+                Some(reason) => {
+                    let item = (number, n);
+                    self.commands.push_back(Command::SetAside(item, reason));
+                    self.item_ended(item, End::SetAside);
+                }
+            }
+        }
+        self.finish(number);
+    }
+
+    /// Whether an entry has been given its tenant. If not, what must come before is under way.
+    fn has_tenant(&mut self, number: Number) -> bool {
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return false;
+        };
+        let (id, account) = (entry.id, entry.account.clone());
+        let Some(open) = entry.open() else {
+            return false;
+        };
+        let verdict = match &open.tenant {
+            TenantOf::Given(_) => return true,
+            TenantOf::Asked => return false,
+            TenantOf::Known(verdict) => verdict.clone(),
+            TenantOf::Unknown => {
+                open.tenant = TenantOf::Asked;
+                let waiting = self.asked.entry(account.clone()).or_default();
+                let first = waiting.is_empty();
+                waiting.insert(number);
+                if first {
+                    self.resolve(account, Because::Entry(number));
+                }
+                self.forget_body(number);
+                return false;
+            }
+        };
+        match self.given.give(&account, number, id, verdict) {
+            Gives::Given(verdict) => {
+                open.tenant = TenantOf::Given(verdict);
+                true
+            }
+            Gives::Note(note) => {
+                self.note_tenant(account, Some(number), note);
+                false
+            }
+            Gives::Wait => false,
+        }
+    }
+
+    /// Drops the body of an entry of which nothing runs, if memory is short.
+    fn forget_body(&mut self, number: Number) {
+        let short = self.bytes > self.limits.bytes / 2;
+        if let Some(entry) = self.entries.get_mut(&number)
+            && short
+            && entry.body == Body::Here
+            && let Phase::Open(open) = &entry.phase
+            && open.running == 0
+            && !open.left.is_empty()
+            && open.archive != Archive::Running
+        {
+            entry.body = Body::Away;
+            self.bytes -= entry.bytes;
+            self.commands.push_back(Command::Forget(number));
+        }
+    }
+
+    fn load_more(&mut self) {
+        while self.bytes < self.limits.bytes
+            && let Some(number) = self.to_load.pop_front()
+        {
+            if let Some(entry) = self.entries.get_mut(&number)
+                && entry.body == Body::Away
+            {
+                // Counted from here on, so that not all are loaded at once.
+                entry.body = Body::Loading;
+                self.bytes += entry.bytes;
+                self.commands.push_back(Command::Load(number));
+            }
+        }
+    }
+
+    /// Only somebody else's XDEL can take a body away; what is left of its entry ends.
+    fn loaded(&mut self, number: Number, here: bool) {
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return;
+        };
+        entry.body = Body::Here;
+        self.starting.push_back(number);
+        if here {
+            return;
+        }
+        let Some(open) = entry.open() else {
+            return;
+        };
+        open.archive = Archive::Over;
+        open.ready.clear();
+        for n in std::mem::take(&mut open.left) {
+            self.end_lane((number, n));
+        }
+        self.finish(number);
+    }
+
+    fn prepared(&mut self, item: ItemId) {
+        if let Some(entry) = self.entries.get(&item.0) {
+            self.turns.wait(&entry.account, item);
+        }
+    }
+
+    fn end_turn(&mut self, item: ItemId) {
+        if let Some(entry) = self.entries.get(&item.0) {
+            self.turns.end(&entry.account);
+        }
+    }
+
+    fn publish_more(&mut self) {
+        while let Some((_, item)) = self.turns.take() {
+            self.publishing += 1;
+            self.commands.push_back(Command::Publish(item));
+        }
+    }
+
+    /// An item is in its queue, or goes to the failed store with its entry's record. A publication
+    /// keeps its turn until Redis knows of it.
+    fn item_ended(&mut self, item: ItemId, end: End) {
+        let (number, n) = item;
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return;
+        };
+        if end == End::Published {
+            entry.published.push(n);
+            self.unnoted.insert(number);
+        }
+        if let Some(open) = entry.open() {
+            open.running -= 1;
+            open.left.remove(&n);
+        }
+        self.end_lane(item);
+        self.finish(number);
+        self.forget_body(number);
+    }
+
+    fn end_lane(&mut self, item: ItemId) {
+        for (number, n) in self.lanes.finish(item) {
+            if let Some(open) = self.entries.get_mut(&number).and_then(Entry::open)
+                && open.left.contains(&n)
+            {
+                open.ready.push(n);
+                self.starting.push_back(number);
+            }
+        }
+    }
+
+    // Finishing
+
+    fn archived(&mut self, number: Number) {
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return;
+        };
+        match &mut entry.phase {
+            Phase::Open(open) => open.archive = Archive::Over,
+            Phase::Settling => self.finished(number),
+            Phase::Finished => {}
+        }
+    }
+
+    /// An entry of which nothing is open any more waits for its archive write, then for its record.
+    fn finish(&mut self, number: Number) {
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return;
+        };
+        let Phase::Open(open) = &entry.phase else {
+            return;
+        };
+        if !open.left.is_empty() || open.running > 0 {
+            return;
+        }
+        match open.archive {
+            Archive::Due => {}
+            Archive::Running => entry.phase = Phase::Settling,
+            Archive::Over => self.finished(number),
+        }
+    }
+
+    fn finished(&mut self, number: Number) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.phase = Phase::Finished;
+            self.unnoted.remove(&number);
+            self.finished.push_back(number);
+        }
+    }
+
+    /// Publications of entries that go on, of which Redis doesn't know.
+    fn unnoted(&self) -> usize {
+        let entries = self.unnoted.iter();
+        let entries = entries.filter_map(|number| self.entries.get(number));
+        entries.map(Entry::unrecorded).sum()
+    }
+
+    /// One record is under way at a time; what ends meanwhile goes into the next.
+    fn record(&mut self) {
+        if self.recording.is_some() {
+            return;
+        }
+        let noting = self.noting || self.draining || self.unnoted() >= self.limits.worth_a_note;
+        let most = self.limits.finished.min(self.finished.len());
+        let finished: Vec<Number> = self.finished.drain(..most).collect();
+        let (mut recording, mut progress) = (Recording::default(), Vec::new());
+        if noting {
+            self.noting = false;
+            for number in std::mem::take(&mut self.unnoted) {
+                if let Some(entry) = self.entries.get_mut(&number) {
+                    entry.published.sort_unstable();
+                    recording.progress.push((number, entry.unrecorded()));
+                    progress.push((number, entry.published.clone()));
+                }
+            }
+        }
+        if finished.is_empty() && progress.is_empty() {
+            return;
+        }
+        recording.finished.clone_from(&finished);
+        self.recording = Some(recording);
+        let published = |number| {
+            let entry = self.entries.get(&number);
+            (
+                number,
+                entry.map_or(Vec::new(), |entry| entry.published.clone()),
+            )
+        };
+        let finished = finished.into_iter().map(published).collect();
+        self.commands
+            .push_back(Command::Record { finished, progress });
+    }
+
+    fn recorded(&mut self) {
+        let Some(Recording { finished, progress }) = self.recording.take() else {
+            return;
+        };
+        for (number, publications) in progress {
+            if let Some(entry) = self.entries.get_mut(&number) {
+                entry.recorded += publications;
+                (0..publications).for_each(|_| self.turns.end(&entry.account));
+            }
+        }
+        for number in finished {
+            if let Some(entry) = self.entries.remove(&number) {
+                (0..entry.unrecorded()).for_each(|_| self.turns.end(&entry.account));
+                if entry.body != Body::Away {
+                    self.bytes -= entry.bytes;
+                }
+                self.ids.remove(&entry.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! The promises of the window, held against random histories: answers that are late or lost, kills,
+//! hand-overs, tenants that come and go. Redis, the queues and the store are a model here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::item::tenant::Tenant;
+
+const LIMITS: Limits = Limits {
+    bytes: 6,
+    bytes_per_read: 4,
+    entries: 8,
+    items: 12,
+    parked: 100,
+    returning: 2,
+    unrecorded: 4,
+    worth_a_note: 2,
+    finished: 3,
+};
+
+/// An entry as it lies in the stream.
+#[derive(Debug, Clone)]
+struct Stored {
+    account: String,
+    /// The lane keys of each item.
+    items: Vec<Vec<LaneKey>>,
+}
+
+/// What all tenures share: Redis' partition, the queues, the failed store and the archive.
+#[derive(Debug, Default)]
+struct World {
+    stream: BTreeMap<Id, Stored>,
+    delivered: Id0,
+    pending: BTreeSet<Id>,
+    progress: HashMap<Id, Vec<usize>>,
+    notes: HashMap<String, String>,
+    owner: usize,
+    /// All entries that ever were, for the checks.
+    all: BTreeMap<Id, Stored>,
+    /// Each item's first end, in order.
+    ended: Vec<(Id, usize)>,
+    set_aside: HashSet<(Id, usize)>,
+    published: HashSet<(Id, usize)>,
+    archived: HashSet<Id>,
+    acknowledged: BTreeSet<Id>,
+    tenants: HashMap<String, Verdict>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Id0(Id);
+
+impl Default for Id0 {
+    fn default() -> Self {
+        Self(Id::ZERO)
+    }
+}
+
+/// Something that a tenure asked for and that has not been answered.
+#[derive(Debug)]
+enum Flight {
+    Read(Next, usize),
+    Sleep,
+    Fetch(String, Vec<Id>),
+    Load(Number),
+    Resolve(String),
+    NoteTenant(String, Note),
+    Prepare(ItemId),
+    Publish(ItemId),
+    Archive(Number),
+    Record(Vec<Id>, Vec<(Id, Vec<usize>)>),
+}
+
+/// One worker's time of owning the partition.
+struct Tenure {
+    token: usize,
+    window: Window<Id>,
+    flights: Vec<Flight>,
+    /// Reads whose answer is lost and that Redis may still run.
+    late: Vec<(Next, usize)>,
+    entries: HashMap<Number, Id>,
+    set_aside: HashMap<Number, Vec<usize>>,
+    over: bool,
+}
+
+fn lane_free(world: &World, id: Id, n: usize) -> bool {
+    let keys = &world.all[&id].items[n];
+    let ended: HashSet<_> = world.ended.iter().copied().collect();
+    world.all.range(..=id).all(|(earlier, stored)| {
+        stored.items.iter().enumerate().all(|(m, other)| {
+            (*earlier, m) >= (id, n)
+                || !other.iter().any(|key| keys.contains(key))
+                || ended.contains(&(*earlier, m))
+        })
+    })
+}
+
+impl World {
+    fn arrive(&self, id: Id) -> Arrived<Id> {
+        let account = self.all[&id].account.clone();
+        Arrived {
+            id,
+            known: self.tenants.contains_key(&account),
+            account: Some(account),
+            body: id,
+        }
+    }
+
+    /// The fenced read; `None`: the lease is another's.
+    fn read(&mut self, token: usize, next: Next, most: usize) -> Option<ReadEnd<Id>> {
+        if self.owner != token {
+            return None;
+        }
+        let ids: Vec<Id> = match next {
+            Next::Pending(after) => {
+                let pending = self.pending.iter().copied();
+                pending.filter(|id| *id > after).take(most).collect()
+            }
+            Next::New(expected) if expected != self.delivered.0 => return Some(ReadEnd::Moved),
+            Next::New(after) => {
+                let new = self.stream.keys().copied().filter(|id| *id > after);
+                let new: Vec<Id> = new.take(most).collect();
+                self.pending.extend(&new);
+                self.delivered.0 = new.last().copied().unwrap_or(self.delivered.0);
+                new
+            }
+        };
+        Some(ReadEnd::Entries {
+            entries: ids.into_iter().map(|id| self.arrive(id)).collect(),
+            delivered: self.delivered.0,
+            pending: self.pending.len(),
+        })
+    }
+
+    /// An item's event lies in its queue, or it goes to the failed store.
+    fn end(&mut self, id: Id, n: usize) {
+        if !self.ended.contains(&(id, n)) {
+            assert!(lane_free(self, id, n), "out of order: {id} {n}");
+            self.ended.push((id, n));
+        }
+    }
+
+    fn record(&mut self, token: usize, finished: &[Id], progress: &[(Id, Vec<usize>)]) -> bool {
+        if self.owner != token {
+            return false;
+        }
+        for id in finished {
+            if !self.pending.remove(id) {
+                continue;
+            }
+            let items = self.all[id].items.len();
+            assert!(
+                (0..items).all(|n| self.ended.contains(&(*id, n))),
+                "open: {id}"
+            );
+            let out = (0..items).any(|n| self.published.contains(&(*id, n)));
+            assert!(!out || self.archived.contains(id), "not archived: {id}");
+            self.stream.remove(id);
+            self.progress.remove(id);
+            assert!(self.acknowledged.insert(*id), "twice: {id}");
+        }
+        for (id, items) in progress {
+            if self.pending.contains(id) {
+                self.progress.insert(*id, items.clone());
+            }
+        }
+        true
+    }
+
+    /// Publications that Redis doesn't know of.
+    fn unrecorded(&self) -> usize {
+        let of = |id: &Id, n: &usize| self.progress.get(id).is_some_and(|done| done.contains(n));
+        let published = self.published.iter();
+        published
+            .filter(|(id, n)| !self.acknowledged.contains(id) && !of(id, n))
+            .count()
+    }
+}
+
+impl Tenure {
+    fn new(world: &mut World) -> Self {
+        world.owner += 1;
+        let given = Given::read(world.notes.clone());
+        Self {
+            token: world.owner,
+            window: Window::new(LIMITS, Parked::new(Arc::default()), given),
+            flights: Vec::new(),
+            late: Vec::new(),
+            entries: HashMap::new(),
+            set_aside: HashMap::new(),
+            over: false,
+        }
+    }
+
+    /// Does what the window wants, as far as nobody else is needed for it.
+    fn run(&mut self, world: &mut World) {
+        while let Some(command) = self.window.poll() {
+            let flight = match command {
+                Command::Read { next, bytes } => Flight::Read(next, bytes),
+                Command::Sleep(_) => Flight::Sleep,
+                Command::Open(number, arrived) => {
+                    self.open(world, number, &arrived);
+                    continue;
+                }
+                Command::Fetch { account, ids, .. } => Flight::Fetch(account, ids),
+                Command::Load(number) => Flight::Load(number),
+                Command::Resolve(account, _) => Flight::Resolve(account),
+                Command::NoteTenant(account, note) => Flight::NoteTenant(account, note),
+                Command::Prepare(item) => Flight::Prepare(item),
+                Command::Publish(item) => Flight::Publish(item),
+                Command::SetAside((number, n), _) => {
+                    let id = self.entries[&number];
+                    self.set_aside.entry(number).or_default().push(n);
+                    // It lies in the failed store once it is recorded, and is before whatever follows.
+                    world.set_aside.insert((id, n));
+                    world.end(id, n);
+                    continue;
+                }
+                Command::Archive(number) => Flight::Archive(number),
+                Command::Record { finished, progress } => {
+                    let id = |number: &Number| self.entries[number];
+                    let progress = progress
+                        .iter()
+                        .map(|(number, items)| (id(number), items.clone()));
+                    Flight::Record(
+                        finished.iter().map(|(number, _)| id(number)).collect(),
+                        progress.collect(),
+                    )
+                }
+                Command::End => {
+                    self.over = true;
+                    continue;
+                }
+                Command::Begin(..) | Command::Forget(_) => continue,
+            };
+            self.flights.push(flight);
+        }
+        assert!(
+            world.unrecorded() <= LIMITS.unrecorded * world.owner,
+            "too many unrecorded"
+        );
+    }
+
+    fn open(&mut self, world: &World, number: Number, arrived: &Arrived<Id>) {
+        let stored = &world.all[&arrived.id];
+        self.entries.insert(number, arrived.id);
+        let done = world.progress.get(&arrived.id).cloned().unwrap_or_default();
+        let items = stored.items.iter().cloned().enumerate();
+        let items = Items {
+            account: stored.account.clone(),
+            bytes: 1,
+            open: items.filter(|(n, _)| !done.contains(n)).collect(),
+            done,
+            archive: true,
+            only_for: None,
+            verdict: world.tenants.get(&stored.account).cloned(),
+        };
+        self.window.handle(Happened::Opened(Opened::Items(items)));
+    }
+
+    /// One thing that is under way takes effect and is answered, unless its answer gets lost.
+    fn answer(&mut self, world: &mut World, n: usize, lost: bool) {
+        if self.flights.is_empty() {
+            return;
+        }
+        let flight = self.flights.swap_remove(n % self.flights.len());
+        let happened = match flight {
+            Flight::Read(next, most) if lost => {
+                self.late.push((next, most));
+                Happened::Read(ReadEnd::Failed)
+            }
+            Flight::Read(next, most) => match world.read(self.token, next, most) {
+                Some(end) => Happened::Read(end),
+                None => return self.over = true,
+            },
+            Flight::Sleep => Happened::Woke,
+            Flight::Fetch(account, ids) => Happened::Fetched {
+                entries: ids.iter().take(1).map(|id| world.arrive(*id)).collect(),
+                known: world.tenants.contains_key(&account),
+                account,
+                ids,
+            },
+            Flight::Load(number) => Happened::Loaded(number, true),
+            Flight::Resolve(account) => match world.tenants.get(&account) {
+                Some(verdict) => Happened::Tenant(account, verdict.clone()),
+                None => return self.flights.push(Flight::Resolve(account)),
+            },
+            Flight::NoteTenant(account, note) if world.owner == self.token => {
+                world.notes.insert(account.clone(), note.text());
+                world.notes.retain(|_, text| !text.is_empty());
+                Happened::TenantNoted(account, note)
+            }
+            Flight::NoteTenant(..) => return self.over = true,
+            Flight::Prepare(item) => Happened::Prepared(item),
+            Flight::Publish(item) if lost => {
+                // The event may be there or not; it is published again.
+                if n.is_multiple_of(2) {
+                    self.publish(world, item);
+                }
+                return self.flights.push(Flight::Publish(item));
+            }
+            Flight::Publish(item) if n % 7 == 3 => {
+                self.flights.push(Flight::Prepare(item));
+                Happened::Delayed(item)
+            }
+            Flight::Publish(item) => {
+                self.publish(world, item);
+                Happened::Ended(item, End::Published)
+            }
+            Flight::Archive(number) => {
+                world.archived.insert(self.entries[&number]);
+                Happened::Archived(number)
+            }
+            Flight::Record(finished, progress) => {
+                if !world.record(self.token, &finished, &progress) {
+                    return self.over = true;
+                }
+                if lost {
+                    return self.flights.push(Flight::Record(finished, progress));
+                }
+                Happened::Recorded
+            }
+        };
+        self.window.handle(happened);
+    }
+
+    fn publish(&mut self, world: &mut World, (number, n): ItemId) {
+        let id = self.entries[&number];
+        // Whoever lost the lease publishes no more: it is asked before each publication.
+        if world.owner == self.token {
+            world.end(id, n);
+            world.published.insert((id, n));
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Store(usize, Vec<Vec<LaneKey>>),
+    Answer(usize),
+    Lose(usize),
+    /// A read whose answer was lost is run now.
+    Late(usize),
+    Tick,
+    /// The account's tenant is known from now on, or asked for anew.
+    Tenant(usize, bool),
+    /// The process dies, or is taken for dead; another one takes over.
+    Kill,
+    Drain,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let items = prop::collection::vec(prop::collection::vec(0u64..4, 1..3), 1..4);
+    prop_oneof![
+        4 => (0usize..3, items).prop_map(|(account, items)| Step::Store(account, items)),
+        20 => any::<usize>().prop_map(Step::Answer),
+        3 => any::<usize>().prop_map(Step::Lose),
+        2 => any::<usize>().prop_map(Step::Late),
+        2 => Just(Step::Tick),
+        2 => (0usize..3, any::<bool>()).prop_map(|(account, known)| Step::Tenant(account, known)),
+        1 => Just(Step::Kill),
+        1 => Just(Step::Drain),
+    ]
+}
+
+fn verdict(account: usize) -> Verdict {
+    let tenant = Arc::new(Tenant {
+        id: format!("t{account}"),
+        ..Tenant::default()
+    });
+    match account {
+        // All of this account is set aside.
+        2 => Verdict::Suspended(tenant),
+        _ => Verdict::Active(tenant),
+    }
+}
+
+struct History {
+    world: World,
+    tenure: Tenure,
+    now: u64,
+}
+
+impl History {
+    fn new() -> Self {
+        let mut world = World::default();
+        let tenure = Tenure::new(&mut world);
+        Self {
+            world,
+            tenure,
+            now: 0,
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        let (world, tenure) = (&mut self.world, &mut self.tenure);
+        match step {
+            Step::Store(account, mut items) => {
+                self.now += 1;
+                // A lane is one account's.
+                for key in items.iter_mut().flatten() {
+                    *key += 10 * account as LaneKey;
+                }
+                let stored = Stored {
+                    account: format!("a{account}"),
+                    items,
+                };
+                world.stream.insert(Id::new(self.now, 0), stored.clone());
+                world.all.insert(Id::new(self.now, 0), stored);
+            }
+            Step::Answer(n) => tenure.answer(world, n, false),
+            Step::Lose(n) => tenure.answer(world, n, true),
+            Step::Late(n) if !tenure.late.is_empty() => {
+                let (next, most) = tenure.late.swap_remove(n % tenure.late.len());
+                // Nobody hears what it brought.
+                drop(world.read(tenure.token, next, most));
+            }
+            Step::Late(_) => {}
+            Step::Tick => tenure.window.handle(Happened::Tick),
+            Step::Tenant(account, true) => {
+                world
+                    .tenants
+                    .insert(format!("a{account}"), verdict(account));
+            }
+            Step::Tenant(account, false) => drop(world.tenants.remove(&format!("a{account}"))),
+            Step::Kill => *tenure = Tenure::new(world),
+            Step::Drain => tenure.window.handle(Happened::Drain),
+        }
+        self.tenure.run(&mut self.world);
+        if self.tenure.over {
+            self.tenure = Tenure::new(&mut self.world);
+            self.tenure.run(&mut self.world);
+        }
+    }
+
+    /// From now on all is well: everything ends, and nothing is left.
+    fn end_well(mut self) {
+        for account in 0..3 {
+            let name = format!("a{account}");
+            self.world.tenants.insert(name, verdict(account));
+        }
+        for n in 0..20_000 {
+            self.take(Step::Tick);
+            self.take(Step::Answer(n * 14));
+            if self.world.pending.is_empty() && self.world.delivered.0 == Id::new(self.now, 0) {
+                break;
+            }
+        }
+        (0..50).for_each(|n| self.take(Step::Answer(n * 14)));
+        let world = &self.world;
+        assert_eq!(
+            world.acknowledged.len(),
+            world.all.len(),
+            "{:?}",
+            world.pending
+        );
+        let window = &self.tenure.window;
+        assert!(window.entries.is_empty() && window.ids.is_empty() && window.lanes.is_empty());
+        assert!(window.turns.is_idle() && window.parked.is_empty() && window.asked.is_empty());
+        assert_eq!((window.bytes, window.publishing), (0, 0));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn everything_ends_once_in_order_and_nothing_is_left(
+        steps in prop::collection::vec(step(), 0..80),
+    ) {
+        let mut history = History::new();
+        history.tenure.run(&mut history.world);
+        for step in steps {
+            history.take(step);
+        }
+        history.end_well();
+    }
+}

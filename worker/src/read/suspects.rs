@@ -1,0 +1,88 @@
+//! Which entry takes the process down. An entry that was pending at several crashes is a suspect: its
+//! bytes are read while nothing else in the process reads any, and only then is it named in Redis
+//! (`{p}:alone`). So a process that dies while it waits for a server counts against nobody, and one that
+//! dies over bytes counts against the entry whose they are.
+//!
+//! | killed | left behind | counted |
+//! | --- | --- | --- |
+//! | before the name is in Redis, or after it is removed | nothing | one more crash for all that is pending |
+//! | over the bytes | the name | a death of that entry alone |
+//! | between the end of the bytes and the removal: a few ms, if Redis answers | the name | the same, though it wasn't the cause |
+
+use std::time::Duration;
+
+use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::time::timeout;
+
+use crate::read::leases::Tenure;
+use crate::read::stream::{Stream, StreamError};
+use crate::retry::Backoff;
+
+/// From this many crashes on an entry is a suspect.
+pub const CRASHES: usize = 3;
+/// How long Redis is waited for while nobody else may read bytes.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One for a process: whoever reads an entry's bytes holds it, a suspect's reader alone.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    bytes: RwLock<()>,
+}
+
+impl Suspects {
+    /// To read bytes of no suspect at once; `None` while a suspect's are read.
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.bytes.try_read().ok()
+    }
+
+    /// To read bytes of no suspect.
+    pub async fn read(&self) -> RwLockReadGuard<'_, ()> {
+        self.bytes.read().await
+    }
+
+    /// Reads the bytes of a suspect while nothing else in the process reads any.
+    ///
+    /// # Errors
+    /// The lease is another worker's.
+    pub async fn alone<T>(
+        &self,
+        stream: &Stream,
+        tenure: &Tenure,
+        id: &str,
+        read: impl FnOnce() -> T,
+    ) -> Result<T, StreamError> {
+        let mut backoff = Backoff::for_server();
+        let alone = loop {
+            let alone = self.bytes.write().await;
+            match timeout(PATIENCE, stream.announce_alone(tenure, id)).await {
+                Ok(Ok(())) => break alone,
+                Ok(Err(StreamError::NotOwner)) => return Err(StreamError::NotOwner),
+                Ok(Err(StreamError::Redis(_))) | Err(_) if !tenure.holds() => {
+                    return Err(StreamError::NotOwner);
+                }
+                Ok(Err(StreamError::Redis(error))) => {
+                    tracing::warn!(class = shared::redis::class(&error), %error, "redis command failed, will retry");
+                }
+                Err(_) => tracing::warn!(entry = id, "a suspect waits for Redis"),
+            }
+            drop(alone);
+            backoff.wait().await;
+        };
+        tracing::warn!(entry = id, "a suspect's bytes are read alone");
+        let result = read();
+        let mut alone = Some(alone);
+        // It isn't in work before it is named no more; others wait for that only so long.
+        while !matches!(
+            timeout(PATIENCE, stream.end_alone(tenure, id)).await,
+            Ok(Ok(()))
+        ) {
+            tracing::warn!(entry = id, "a suspect is still named: its bytes are read");
+            if !tenure.holds() {
+                return Err(StreamError::NotOwner);
+            }
+            drop(alone.take());
+            backoff.wait().await;
+        }
+        Ok(result)
+    }
+}
