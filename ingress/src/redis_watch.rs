@@ -24,7 +24,7 @@ pub(crate) async fn watch_redis(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let readiness = &ingress.admin.readiness;
-    let mut short = MemoryPressure::Normal;
+    let mut pressure = MemoryPressure::Normal;
     while !shutdown.is_cancelled() {
         let seen = if ingress.checked.load(Ordering::Relaxed) {
             check.connection.ping().await
@@ -42,7 +42,7 @@ pub(crate) async fn watch_redis(
             }
         };
         if seen.is_ok() {
-            look_at_memory(&check.connection, &ingress, &mut short).await;
+            look_at_memory(&check.connection, &ingress, &mut pressure).await;
         }
         if let Err(error) = &seen {
             ingress.metrics.redis_errors.count(error);
@@ -79,16 +79,16 @@ impl MemoryPressure {
     }
 }
 
-async fn look_at_memory(connection: &Connection, ingress: &Ingress, short: &mut MemoryPressure) {
+async fn look_at_memory(connection: &Connection, ingress: &Ingress, pressure: &mut MemoryPressure) {
     let Ok(used) = shared::redis::memory_used(connection).await else {
         return;
     };
     ingress.metrics.redis_memory.set(used);
-    let now = short.at(used);
-    if now != *short {
+    let now = pressure.at(used);
+    if now != *pressure {
         match now {
             MemoryPressure::Normal => tracing::info!(used, "memory use of Redis is normal again"),
-            MemoryPressure::High if *short == MemoryPressure::Critical => {
+            MemoryPressure::High if *pressure == MemoryPressure::Critical => {
                 tracing::warn!(
                     used,
                     "memory use of Redis is below 75 % of maxmemory: dedup marks live DEDUP_TTL again"
@@ -104,7 +104,7 @@ async fn look_at_memory(connection: &Connection, ingress: &Ingress, short: &mut 
             ),
         }
     }
-    *short = now;
+    *pressure = now;
     ingress
         .intake
         .set_short_of_memory(now == MemoryPressure::Critical);
@@ -117,10 +117,10 @@ mod tests {
     #[test]
     fn a_level_of_memory_is_left_a_little_below_where_it_began() {
         let levels = [0.69, 0.71, 0.66, 0.64, 0.81, 0.76, 0.74, 0.81, 0.60];
-        let mut short = MemoryPressure::Normal;
+        let mut pressure = MemoryPressure::Normal;
         let seen = levels.map(|used| {
-            short = short.at(used);
-            short
+            pressure = pressure.at(used);
+            pressure
         });
         use MemoryPressure::{Critical, High, Normal};
         assert_eq!(

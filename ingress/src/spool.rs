@@ -60,7 +60,7 @@ struct PartitionState {
     since: Mutex<Instant>,
 }
 
-/// What somebody found out about a partition.
+/// What a webhook or a probe found out about a partition.
 #[derive(Debug, Clone, Copy)]
 enum PartitionHealth<'a> {
     TakesWebhooks,
@@ -186,7 +186,7 @@ impl SpoolWriter {
     /// A delivery that began at `began` found Redis unable to take it; `None`: it got no answer.
     fn failed(&self, partition: u16, began: Instant, error: Option<&RedisError>) {
         let why = error.map_or_else(|| "no answer in time".to_owned(), ToString::to_string);
-        let finding = match error.map_or(FailureKind::NoAnswer, FailureKind::of) {
+        let health = match error.map_or(FailureKind::NoAnswer, FailureKind::of) {
             FailureKind::NoAnswer | FailureKind::Recovering | FailureKind::ReadOnly => {
                 PartitionHealth::Failing {
                     class: error.map_or("timeout", class),
@@ -198,7 +198,7 @@ impl SpoolWriter {
             FailureKind::NeedsRepair => return,
         };
         for partition in self.alike(partition) {
-            self.switch(partition, began, finding);
+            self.switch(partition, began, health);
         }
     }
 
@@ -212,18 +212,18 @@ impl SpoolWriter {
 
     /// Something that began at `began` found this of the partition. `since` decides between two who
     /// found different things.
-    fn switch(&self, partition: u16, began: Instant, finding: PartitionHealth<'_>) {
+    fn switch(&self, partition: u16, began: Instant, health: PartitionHealth<'_>) {
         let state = &self.partitions[usize::from(partition)];
         let mut since = state.since.lock().unwrap_or_else(PoisonError::into_inner);
         if began < *since {
             return;
         }
-        let (away, class, why) = match finding {
+        let (away, class, why) = match health {
             PartitionHealth::TakesWebhooks => (false, "", ""),
             PartitionHealth::ShortOfMemory => (true, "oom", "short of memory"),
             PartitionHealth::Failing { class, why } => (true, class, why),
         };
-        match finding {
+        match health {
             PartitionHealth::TakesWebhooks => state.short_of_memory.store(false, Ordering::Relaxed),
             PartitionHealth::ShortOfMemory => state.short_of_memory.store(true, Ordering::Relaxed),
             PartitionHealth::Failing { .. } => {}
@@ -283,7 +283,7 @@ impl SpoolWriter {
             Err(error) => return self.redis_errors.count(&error),
         };
         let state = &self.partitions[usize::from(partition)];
-        let finding = if used >= full {
+        let health = if used >= full {
             PartitionHealth::ShortOfMemory
         } else if used < not_full || !state.short_of_memory.load(Ordering::Relaxed) {
             PartitionHealth::TakesWebhooks
@@ -291,7 +291,7 @@ impl SpoolWriter {
             return;
         };
         for partition in self.alike(partition) {
-            self.switch(partition, began, finding);
+            self.switch(partition, began, health);
         }
     }
 }
