@@ -10,7 +10,7 @@ use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use hyper::{Response, StatusCode};
-use shared::intake::Window;
+use shared::intake::RateWindow;
 use shared::telemetry::SampledLog;
 use shared::webhook::UnreadableBody;
 
@@ -209,7 +209,7 @@ const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// `X-RateLimit-Limit`, `-Remaining`, and `-Reset`: seconds since 1970.
-pub(crate) fn write_window(window: &Window, headers: &mut HeaderMap) {
+pub(crate) fn write_window(window: &RateWindow, headers: &mut HeaderMap) {
     let reset = (SystemTime::now() + window.resets_in).duration_since(SystemTime::UNIX_EPOCH);
     headers.insert(LIMIT, window.limit.into());
     headers.insert(REMAINING, window.remaining.into());

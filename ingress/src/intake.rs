@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::RedisError;
-use shared::intake::{Delivery, Envelope, IntakeOutcome, IntakeScript, Terms, Window, outcome};
+use shared::intake::{Delivery, Envelope, IntakeOutcome, IntakeScript, RateWindow, Terms, outcome};
 use shared::keys::Keys;
 use shared::redis::{Connection, FailureKind, class};
 use shared::webhook::NO_WABA;
@@ -22,7 +22,7 @@ pub enum NotStored {
     #[error("too many webhooks wait to be stored")]
     Busy,
     #[error("the business account has sent its {} webhooks of this minute", .0.limit)]
-    Limited(Window),
+    Limited(RateWindow),
 }
 
 /// Webhooks per minute of an account; a tenant's own limit takes its place.

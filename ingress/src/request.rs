@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response};
-use shared::intake::{Delivery, Envelope, IntakeOutcome, Window};
+use shared::intake::{Delivery, Envelope, IntakeOutcome, RateWindow};
 use shared::trace;
 use shared::webhook::UnreadableBody;
 use tracing::Instrument;
@@ -234,10 +234,10 @@ async fn store(
     thread: &ServingThread,
     deliveries: &[Delivery],
     envelope: &Envelope,
-) -> Result<Option<Window>, Refusal> {
+) -> Result<Option<RateWindow>, Refusal> {
     let ingress = &*thread.ingress;
-    let mut least: Option<Window> = None;
-    let mut refused: Option<Window> = None;
+    let mut least: Option<RateWindow> = None;
+    let mut refused: Option<RateWindow> = None;
     for some in deliveries.chunks(ACCOUNTS_AT_ONCE) {
         let stored = join_all(some.iter().map(|it| keep(thread, it, envelope)));
         for (delivery, outcome) in some.iter().zip(stored.await) {
@@ -307,7 +307,7 @@ fn note_spooled(envelope: &Envelope, delivery: &Delivery) {
     tracing::debug!(correlation_id, waba_id, "webhook spooled");
 }
 
-fn note_over(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window: &Window) {
+fn note_over(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window: &RateWindow) {
     if window.over {
         ingress.metrics.over_limit.inc();
         if let Some(skipped) = ingress.over_limit.pass() {

@@ -44,7 +44,7 @@ pub enum IntakeOutcome {
     Fresh {
         items: usize,
         /// `None` where nothing is limited.
-        window: Option<Window>,
+        window: Option<RateWindow>,
     },
     Duplicate,
     /// Not in the stream: Redis can't take it now.
@@ -53,7 +53,7 @@ pub enum IntakeOutcome {
 
 /// An account's last minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub struct RateWindow {
     /// Webhooks per minute.
     pub limit: u32,
     pub remaining: u32,
@@ -136,8 +136,8 @@ impl IntakeScript {
 /// The account's last minute.
 pub fn outcome(
     (outcome, items, remaining, resets_in_ms, limit): Reply,
-) -> Result<IntakeOutcome, Window> {
-    let window = Window {
+) -> Result<IntakeOutcome, RateWindow> {
+    let window = RateWindow {
         limit,
         remaining,
         resets_in: Duration::from_millis(resets_in_ms),

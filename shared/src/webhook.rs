@@ -53,12 +53,12 @@ pub struct WebhookEntry<'a> {
     pub waba_id: Cow<'a, str>,
     /// The element's bytes as they came.
     pub raw: &'a RawValue,
-    pub items: Vec<Item<'a>>,
+    pub items: Vec<WebhookItem<'a>>,
 }
 
 /// One thing that happened: one event.
 #[derive(Debug, Clone)]
-pub struct Item<'a> {
+pub struct WebhookItem<'a> {
     pub place: Place,
     /// `changes[].field`, empty where it is missing.
     pub field: Cow<'a, str>,
@@ -174,7 +174,7 @@ struct Change<'a, 'w> {
 }
 
 impl<'a> Change<'a, '_> {
-    fn read(self, items: &mut Vec<Item<'a>>) {
+    fn read(self, items: &mut Vec<WebhookItem<'a>>) {
         let before = items.len();
         let phone_number_id = members(self.value, ["metadata"])
             .and_then(|[metadata]| members(metadata?, ["phone_number_id"]))
@@ -242,10 +242,10 @@ impl<'a> Change<'a, '_> {
         place: Place,
         raw: &'a RawValue,
         phone_number_id: Option<Cow<'a, str>>,
-    ) -> Item<'a> {
+    ) -> WebhookItem<'a> {
         let parts = identity_parts(raw);
         let number = phone_number_id.as_deref().unwrap_or(self.waba_id);
-        Item {
+        WebhookItem {
             place,
             identity: identity(
                 place,

@@ -7,7 +7,7 @@ use std::ops::Range;
 use serde_json::value::RawValue;
 use shared::entry::StreamEntry;
 use shared::webhook::{
-    self, Identity, Item, Place, UnreadableBody, all_members, elements, members, scalar,
+    self, Identity, Place, UnreadableBody, WebhookItem, all_members, elements, members, scalar,
 };
 
 /// An entry with its body taken apart.
@@ -205,7 +205,7 @@ fn lists(field: &str) -> &'static [&'static str] {
     }
 }
 
-fn change(body: &[u8], item: &Item<'_>) -> ChangeContext {
+fn change(body: &[u8], item: &WebhookItem<'_>) -> ChangeContext {
     let mut change = ChangeContext {
         value: range(body, item.value),
         ..ChangeContext::default()

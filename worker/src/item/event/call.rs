@@ -58,7 +58,7 @@ pub(super) struct Call {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cta_payload: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub call_recording: Option<Recording>,
+    pub call_recording: Option<CallRecording>,
     /// Of a status: `call`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub sent_type: Option<Text>,
@@ -100,8 +100,9 @@ pub(super) struct WebRtc {
 
 /// A recording that can be fetched.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "Recording")]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
-pub(super) struct Recording {
+pub(super) struct CallRecording {
     /// `audio`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<Text>,
