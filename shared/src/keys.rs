@@ -9,6 +9,9 @@ pub const GROUP: &str = "workers";
 /// finds everything pending in one place.
 pub const CONSUMER: &str = "worker";
 
+/// Kinds of what an acknowledged entry may owe.
+pub const OWED: [&str; 4] = ["put", "state", "settle", "media"];
+
 /// Names of the keys of one deployment.
 #[derive(Debug, Clone)]
 pub struct Keys {
@@ -175,19 +178,26 @@ impl Keys {
         )
     }
 
-    /// Stream: media that acknowledged entries left pending.
-    pub fn later_media(&self, partition: u16) -> String {
-        self.of(partition, "later-media")
-    }
-
     /// String: written to see whether the partition's node takes writes; expires.
     pub fn write_probe(&self, partition: u16) -> String {
         self.of(partition, "write-probe")
     }
 
-    /// Stream: objects that acknowledged entries still owe.
-    pub fn later(&self, partition: u16) -> String {
-        self.of(partition, "later")
+    /// Sorted set: what acknowledged entries still owe of one kind, by when it is due (ms).
+    pub fn owed_list(&self, partition: u16, kind: &str) -> String {
+        self.of(partition, &format!("owed:{kind}"))
+    }
+
+    /// The sorted sets of all kinds, in the order in which scripts number them.
+    pub fn owed_lists(&self, partition: u16) -> [String; 4] {
+        OWED.map(|kind| self.owed_list(partition, kind))
+    }
+
+    /// Hash: `entries` → how many acknowledged entries still owe something and lie in the stream; entry
+    /// id → pieces that are left of one that owes several; `<entry id>:settle` → objects that are to be
+    /// written before the piece that stands behind.
+    pub fn owed(&self, partition: u16) -> String {
+        self.of(partition, "owed")
     }
 
     /// Hash: key of an object that was put back → the entry that it is now; empty once that is

@@ -504,8 +504,9 @@ async fn answer(
                 state.serve(service, &head, &segments, base_url),
             ),
         };
-        // An answer that is cut may be whole to its reader: this one has no body.
-        let taken = matches!(fault, Fault::None | Fault::Slow(_) | Fault::Cut(_));
+        // An answer of which the body is spoilt may be whole to its reader: this one has none.
+        let spoilt = matches!(fault, Fault::Cut(_) | Fault::Garbage);
+        let taken = spoilt || matches!(fault, Fault::None | Fault::Slow(_));
         if taken && service == Service::State && head.method == Method::POST {
             state
                 .taken
@@ -876,14 +877,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_told_is_taken_though_its_answer_is_cut() {
+    async fn what_was_told_is_taken_though_its_answer_is_spoilt() {
         crate::install_tls_provider();
         let neighbours = Neighbours::start().await.expect("neighbours");
-        neighbours.set_fault(Service::State, Fault::Cut(5));
         let url = format!("{}/state/message", neighbours.url());
-        let told = reqwest::Client::new().post(&url).body("{}").send().await;
-        // It has no body that could be cut.
-        assert!(told.expect("an answer").status().is_success());
-        assert_eq!(neighbours.state_taken().len(), 1);
+        for fault in [Fault::Cut(5), Fault::Garbage] {
+            neighbours.set_fault(Service::State, fault);
+            let told = reqwest::Client::new().post(&url).body("{}").send().await;
+            // It has no body that could be spoilt.
+            assert!(told.expect("an answer").status().is_success());
+        }
+        assert_eq!(neighbours.state_taken().len(), 2);
     }
 }

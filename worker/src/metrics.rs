@@ -21,8 +21,8 @@ pub use caches::{Cache, CacheMetrics};
 use media::MediaMetrics;
 pub use media::MediaOutcome;
 use neighbours::NeighbourMetrics;
-pub use partitions::Backlog;
 use partitions::PartitionMetrics;
+pub use partitions::{Backlog, OwedKind};
 use received::{NONE, Received};
 
 /// Implements what a label's value needs for types that are their own text.

@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 
 use self::driver::Driver;
 use crate::context::Work;
+use crate::owed;
 use crate::owed::spool::{self, Spool};
-use crate::owed::{follow_up, later};
 use crate::read::leases::Tenure;
 use crate::read::stream::StreamError;
 use crate::retry::Backoff;
@@ -27,23 +27,15 @@ use crate::retry::Backoff;
 /// read. About 60 bytes each.
 const MOST_PARKED: usize = 1_000_000;
 
-/// What has something to do behind records.
-#[derive(Debug, Default, Clone)]
-struct Owes {
-    pieces: Arc<Notify>,
-    media: Arc<Notify>,
-}
-
 /// Owns a partition until the tenure is lost, or it is told to drain and has.
 pub async fn own(work: Arc<Work>, spool: Arc<Spool>, tenure: Arc<Tenure>) {
-    let owes = Owes::default();
-    let driving = Driver::run(work.clone(), tenure.clone(), owes.clone());
+    let owed = Arc::new(Notify::new());
+    let driving = Driver::run(work.clone(), tenure.clone(), owed.clone());
     tokio::select! {
         () = Box::pin(driving) => {}
-        () = later::work_off(work.clone(), tenure.clone(), owes.pieces) => {}
+        () = Box::pin(owed::work_off(&work, &tenure, &owed)) => {}
         () = watch::watch(&work, &tenure) => {}
         () = Box::pin(spool::empty(&spool, &tenure)) => {}
-        () = Box::pin(follow_up::work_off(work.clone(), tenure.clone(), owes.media)) => {}
     }
     work.metrics.left(tenure.partition);
 }

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::Context;
 use futures::StreamExt;
-use redis::aio::MultiplexedConnection;
 use redis::streams::StreamRangeReply;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::entry::parse_numbers;
-use shared::keys::{GROUP, Keys};
+use shared::keys::{GROUP, Keys, OWED};
 
 use super::history::{Fate, Item, Post};
 use super::model::{SetAside, Violation};
@@ -26,8 +25,8 @@ const READS: usize = 16;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Backlog {
     pub stream: u64,
-    pub later: u64,
-    pub media: u64,
+    /// Pieces that acknowledged entries owe.
+    pub owed: u64,
     pub spool: usize,
     pub returning: usize,
 }
@@ -42,8 +41,7 @@ impl std::fmt::Display for Backlog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let named = [
             ("in streams", self.stream),
-            ("owed to store and State Manager", self.later),
-            ("files pending", self.media),
+            ("owed", self.owed),
             ("in the spool", self.spool as u64),
             ("returning", self.returning as u64),
         ];
@@ -78,15 +76,16 @@ pub async fn streams(scene: &Scene) -> anyhow::Result<Backlog> {
     let (mut backlog, keys) = (Backlog::default(), keys());
     for partition in 0..PARTITIONS {
         let mut redis = scene.redis_for(&keys.stream(partition)).await?;
-        backlog.stream += length(&mut redis, &keys.stream(partition)).await?;
-        backlog.later += length(&mut redis, &keys.later(partition)).await?;
-        backlog.media += length(&mut redis, &keys.later_media(partition)).await?;
+        let mut length = redis::cmd("XLEN");
+        length.arg(keys.stream(partition));
+        backlog.stream += length.query_async::<u64>(&mut redis).await?;
+        for kind in OWED {
+            let mut count = redis::cmd("ZCARD");
+            count.arg(keys.owed_list(partition, kind));
+            backlog.owed += count.query_async::<u64>(&mut redis).await?;
+        }
     }
     Ok(backlog)
-}
-
-async fn length(redis: &mut MultiplexedConnection, stream: &str) -> redis::RedisResult<u64> {
-    redis::cmd("XLEN").arg(stream).query_async(redis).await
 }
 
 /// Bodies that wait in streams.

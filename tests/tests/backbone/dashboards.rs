@@ -72,10 +72,10 @@ fn without(text: &str, open: &str, close: char) -> String {
 
 #[test]
 fn names_of_metrics_are_found_in_an_expression() {
-    let expression = r#"sum by (list) (later_length{a="b_c"}) > 1 and max_over_time(parked[5m])"#;
+    let expression = r#"sum by (kind) (owed_length{a="b_c"}) > 1 and max_over_time(parked[5m])"#;
     assert_eq!(
         names(expression),
-        ["later_length", "parked"].map(str::to_owned).into()
+        ["owed_length", "parked"].map(str::to_owned).into()
     );
 }
 

@@ -141,26 +141,44 @@ async fn pending(stage: &Stage) -> usize {
     pending
 }
 
-/// Waits until streams and later-lists are empty: all is published, archived and acknowledged.
+/// How many pieces of a kind the deployment owes.
+async fn owed(stage: &Stage, kind: &str) -> usize {
+    let mut count = 0;
+    for partition in 0..16 {
+        let key = format!("whatsapp:{{{partition}}}:owed:{kind}");
+        let mut redis = stage.redis_for(&key).await;
+        count += redis::AsyncCommands::zcard::<_, usize>(&mut redis, key)
+            .await
+            .expect("a count");
+    }
+    count
+}
+
+/// Waits until streams are empty and nothing is owed: all is published, archived and acknowledged.
 async fn drained(stage: &Stage) {
     let mut redis = Vec::new();
     for partition in 0..16 {
         redis.push(stage.redis_for(&format!("{{{partition}}}")).await);
     }
-    eventually(SOON * 2, "streams and later-lists are empty", async || {
-        for (partition, redis) in redis.iter_mut().enumerate() {
-            for what in ["stream", "later", "later-media"] {
-                let length: u64 = redis::cmd("XLEN")
-                    .arg(format!("whatsapp:{{{partition}}}:{what}"))
-                    .query_async(redis)
-                    .await
-                    .ok()?;
-                if length > 0 {
+    eventually(
+        SOON * 2,
+        "streams are empty and nothing is owed",
+        async || {
+            for (partition, redis) in redis.iter_mut().enumerate() {
+                let key = |what: &str| format!("whatsapp:{{{partition}}}:{what}");
+                let mut lengths = redis::pipe();
+                lengths.cmd("XLEN").arg(key("stream"));
+                for kind in shared::keys::OWED {
+                    lengths.cmd("ZCARD").arg(key(&format!("owed:{kind}")));
+                }
+                lengths.cmd("EXISTS").arg(key("owed"));
+                let lengths: Vec<u64> = lengths.query_async(redis).await.ok()?;
+                if lengths.iter().any(|length| *length > 0) {
                     return None;
                 }
             }
-        }
-        Some(())
-    })
+            Some(())
+        },
+    )
     .await;
 }

@@ -255,10 +255,8 @@ async fn between_the_acknowledgement_and_the_transfer() {
     let (id, message) = scene.image();
     scene.stage.neighbours.always(Service::Download, &id, DRIP);
     scene.send([message.clone()]).await;
-    scene
-        .until("it is on the later-list", "XLEN", "later-media", 1)
-        .await;
-    assert_eq!(scene.count("XLEN", "stream").await, 0);
+    scene.until("it is owed", "ZCARD", "owed:media", 1).await;
+    assert_eq!(crate::pending(&scene.stage).await, 0);
     worker.kill();
     scene.stage.neighbours.heal(&id);
     worker.restart().await;
@@ -276,13 +274,11 @@ async fn between_the_follow_up_and_its_removal() {
     let (id, message) = scene.image();
     scene.stage.neighbours.always(Service::Download, &id, DRIP);
     scene.send([message.clone()]).await;
-    scene
-        .until("it is on the later-list", "XLEN", "later-media", 1)
-        .await;
+    scene.until("it is owed", "ZCARD", "owed:media", 1).await;
     scene.broker.set(Mode::LoseAnswers);
     scene.stage.neighbours.heal(&id);
     scene.events.wait_for(2, SOON * 2).await;
-    assert_eq!(scene.count("XLEN", "later-media").await, 1);
+    assert_eq!(scene.count("ZCARD", "owed:media").await, 1);
     worker.kill();
     scene.broker.set(Mode::Pass);
     worker.restart().await;
@@ -302,9 +298,7 @@ async fn between_giving_up_and_saying_so() {
     let hang = Turn::Fault(Fault::Hang);
     scene.stage.neighbours.always(Service::Graph, &id, hang);
     scene.send([message.clone()]).await;
-    scene
-        .until("it is on the later-list", "XLEN", "later-media", 1)
-        .await;
+    scene.until("it is owed", "ZCARD", "owed:media", 1).await;
     scene.broker.set(Mode::Blackhole);
     // Meta's word that it can't be had.
     let graph = Turn::json(400, &json!({"error": {"code": 131_052}}));
@@ -312,10 +306,10 @@ async fn between_giving_up_and_saying_so() {
     let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&scene.number.waba_id);
     let mut redis = scene.stage.redis.connection().await;
     eventually(SOON, "it is given up", async || {
-        let list: redis::Value = redis::cmd("XRANGE")
-            .arg(format!("whatsapp:{{{partition}}}:later-media"))
-            .arg("-")
-            .arg("+")
+        let list: redis::Value = redis::cmd("ZRANGE")
+            .arg(format!("whatsapp:{{{partition}}}:owed:media"))
+            .arg(0)
+            .arg(-1)
             .query_async(&mut redis)
             .await
             .ok()?;

@@ -123,7 +123,7 @@ async fn a_real_prometheus_reads_all_that_is_written_down() {
         ("webhook_processing_duration_seconds_count".into(), 4.0),
         ("webhook_delay_seconds_count".into(), 4.0),
         ("sum(partition_owned)".into(), 16.0),
-        ("sum(stream_length) + sum(later_length)".into(), 0.0),
+        ("sum(stream_length) + sum(owed_length)".into(), 0.0),
         ("sum(server_up{job=\"worker\"})".into(), 3.0),
         ("breaker_state{neighbour=\"graph\"}".into(), 0.0),
         ("ingress_requests_total{code=\"200\"}".into(), 5.0),

@@ -243,16 +243,10 @@ async fn an_absent_state_manager_does_not_hold_up_what_else_is_owed() {
         stage.webhooks().list("failed/").await.ok()?.pop()
     })
     .await;
-    assert_eq!(later_length(&stage).await, 200);
+    assert_eq!(crate::owed(&stage, "state").await, 200);
     stage.neighbours.set_fault(Service::State, Fault::None);
     drained(&stage).await;
     assert_eq!(by_event(stage.neighbours.state_taken()).len(), 200);
-}
-
-async fn later_length(stage: &Stage) -> u64 {
-    let mut redis = stage.redis.connection().await;
-    let length = redis::AsyncCommands::xlen(&mut redis, "whatsapp:{0}:later");
-    length.await.expect("XLEN")
 }
 
 /// 10,000 messages at 250/s (`STATE_MESSAGES=10000`); less in every run.

@@ -386,12 +386,7 @@ async fn the_store_away_holds_no_event_up_and_misses_no_object() {
     }
     events.wait_for(STORE_AWAY_MESSAGES, SOON).await;
     eventually(SOON, "all objects are owed", async || {
-        let mut owed = 0;
-        for partition in 0..16 {
-            let key = format!("whatsapp:{{{partition}}}:later");
-            let mut redis = stage.redis_for(&key).await;
-            owed += redis.xlen::<_, usize>(&key).await.ok()?;
-        }
+        let owed = crate::owed(&stage, "put").await;
         (owed == STORE_AWAY_MESSAGES).then_some(())
     })
     .await;

@@ -161,9 +161,12 @@ async fn record(
         "deaths",
         "media",
         "alone",
-        "later",
-        "later-media",
         "returning",
+        "owed",
+        "owed:put",
+        "owed:state",
+        "owed:settle",
+        "owed:media",
     ] {
         call.key(key(what));
     }
@@ -194,7 +197,7 @@ async fn without_the_lease_nothing_is_read_or_acknowledged() {
         let read: redis::RedisResult<redis::Value> = read
             .key(key("lease"))
             .key(key("stream"))
-            .arg(&[token, "workers", "worker", ">", "1000", "10"])
+            .arg(&[token, "workers", "worker", ">", "1000", "10", "0-0"])
             .invoke_async(&mut redis)
             .await;
         refused.push(read.is_err());
@@ -204,11 +207,12 @@ async fn without_the_lease_nothing_is_read_or_acknowledged() {
     let id = &stream.ids[0].id;
     for token in ["theirs", "mine"] {
         let mut arguments = vec![token, "workers", "1", id, "1"];
-        arguments.extend(["put", "owed.json", "{}", ""]);
+        let piece = format!("{id} {{}}");
+        arguments.extend(["1", &piece, ""]);
         let done = record(&mut redis, partition, &arguments).await;
         refused.push(done.is_err());
         let left: u64 = redis.xlen(key("stream")).await.expect("XLEN");
-        let owed: u64 = redis.xlen(key("later")).await.expect("XLEN");
+        let owed: u64 = redis.zcard(key("owed:put")).await.expect("ZCARD");
         refused.push((left, owed) == (1, 0));
     }
     assert_eq!(refused, [true, false, true, true, false, false]);
@@ -264,18 +268,108 @@ async fn a_note_of_an_acknowledged_entry_leaves_nothing() {
     assert_eq!(noted, [true, true, false, false]);
 }
 
-/// Its answer was lost, so it is sent again: nothing is owed twice, and above all not an object without
-/// the body that went with the entry, which would take the place of the whole one.
+/// Its answer was lost, so it is sent again: nothing is owed twice, also once a part of it is done.
 #[tokio::test]
 async fn an_acknowledgement_that_is_sent_again_owes_nothing_more() {
     let stage = Stage::new().await;
     let ingress = stage.ingress().start().await;
     let number = Number::fresh();
-    let body = number.message(payload::text("1111111111", "a"));
-    stage.sender(&ingress).send(body.clone()).await;
     let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
-    let key = |what| format!("whatsapp:{{{partition}}}:{what}");
+    let key = |what: &str| format!("whatsapp:{{{partition}}}:{what}");
+    for text in ["a", "b", "c"] {
+        let body = number.message(payload::text("1111111111", text));
+        stage.sender(&ingress).send(body).await;
+    }
     let mut redis = stage.redis.connection().await;
+    let ids = pending_entries(&mut redis, partition).await;
+    // The first one owes two pieces, the second one owes one, the third one nothing.
+    let put = |n: usize| format!("{} {{\"archive\":\"tenant\"}}", ids[n]);
+    let (pieces, media) = ([put(0), put(1)], format!("{} {{}}", ids[0]));
+    let mut arguments = vec!["mine", "workers", "3", &ids[0], "2"];
+    arguments.extend(["4", &media, "", "1", &pieces[0], ""]);
+    arguments.extend([&*ids[1], "1", "1", &pieces[1], "", &ids[2], "0"]);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let recorded = record(&mut redis, partition, &arguments).await;
+        recorded.expect("recorded");
+        let owed: Vec<usize> = vec![
+            redis.zcard(key("owed:put")).await.expect("ZCARD"),
+            redis.zcard(key("owed:media")).await.expect("ZCARD"),
+            redis.xlen(key("stream")).await.expect("XLEN"),
+            redis.hget(key("owed"), "entries").await.expect("HGET"),
+        ];
+        seen.push(owed);
+        for piece in &pieces {
+            let done = update_owed(&mut redis, partition, &["1", piece, "", "", "", "", ""]).await;
+            done.expect("done");
+        }
+    }
+    assert_eq!(seen, [[2, 1, 2, 2], [0, 1, 1, 1]]);
+    let last = ["4", &media, "", "", "", "", ""];
+    update_owed(&mut redis, partition, &last)
+        .await
+        .expect("done");
+    let left: (usize, bool) = (
+        redis.xlen(key("stream")).await.expect("XLEN"),
+        redis.exists(key("owed")).await.expect("EXISTS"),
+    );
+    assert_eq!(left, (0, false));
+}
+
+/// A place is settled once what replaces the object is written, however often either is told.
+#[tokio::test]
+async fn a_place_is_settled_after_the_last_object_of_its_entry() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let number = Number::fresh();
+    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
+    let key = |what: &str| format!("whatsapp:{{{partition}}}:{what}");
+    let body = number.message(payload::text("1111111111", "a"));
+    stage.sender(&ingress).send(body).await;
+    let mut redis = stage.redis.connection().await;
+    let ids = pending_entries(&mut redis, partition).await;
+    let of = |what: &str| format!("{} {what}", ids[0]);
+    let (one, other, settle) = (of("1"), of("2"), of("out"));
+    let mut arguments = vec!["mine", "workers", "1", &ids[0], "3"];
+    arguments.extend(["1", &one, "", "1", &other, "", "3", &settle, "failed/a"]);
+    let recorded = record(&mut redis, partition, &arguments).await;
+    recorded.expect("recorded");
+    let mut due = Vec::new();
+    for piece in [&one, &one, &other] {
+        let score: f64 = redis
+            .zscore(key("owed:settle"), &settle)
+            .await
+            .expect("ZSCORE");
+        due.push(score.is_finite());
+        let told = ["1", piece, "", "", "", "", ""];
+        update_owed(&mut redis, partition, &told)
+            .await
+            .expect("done");
+    }
+    let score: f64 = redis
+        .zscore(key("owed:settle"), &settle)
+        .await
+        .expect("ZSCORE");
+    due.push(score.is_finite());
+    assert_eq!(due, [false, false, false, true]);
+    let told = ["3", &settle, "", "failed/a", "ab", "", "d"];
+    update_owed(&mut redis, partition, &told)
+        .await
+        .expect("done");
+    for gone in ["owed", "returning"] {
+        let there: bool = redis.exists(key(gone)).await.expect("EXISTS");
+        assert!(!there, "{gone}");
+    }
+    let left: usize = redis.xlen(key("stream")).await.expect("XLEN");
+    assert_eq!(left, 0);
+}
+
+/// The lease is this test's, and it reads what there is.
+async fn pending_entries(
+    redis: &mut redis::aio::MultiplexedConnection,
+    partition: u16,
+) -> Vec<String> {
+    let key = |what| format!("whatsapp:{{{partition}}}:{what}");
     redis
         .set::<_, _, ()>(key("lease"), "mine")
         .await
@@ -283,24 +377,35 @@ async fn an_acknowledgement_that_is_sent_again_owes_nothing_more() {
     let read = redis::Script::new(include_str!("../../../worker/src/lua/read.lua"));
     let mut read = read.key(key("lease"));
     read.key(key("stream"));
-    read.arg(&["mine", "workers", "worker", ">", "1000", "10"]);
-    read.invoke_async::<redis::Value>(&mut redis)
+    read.arg(&["mine", "workers", "worker", ">", "100000", "10", "0-0"]);
+    read.invoke_async::<redis::Value>(redis)
         .await
         .expect("read");
     let stream: redis::streams::StreamRangeReply =
         redis.xrange_all(key("stream")).await.expect("XRANGE");
-    let id = &stream.ids[0].id;
-    let mut arguments = vec!["mine", "workers", "1", id, "2"];
-    arguments.extend(["media", "tenant", "{}", "{}"]);
-    arguments.extend(["put", "owed.json", "{}", ""]);
-    for _ in 0..2 {
-        let recorded = record(&mut redis, partition, &arguments).await;
-        recorded.expect("recorded");
+    stream.ids.into_iter().map(|entry| entry.id).collect()
+}
+
+/// Runs the script that tells what became of pieces.
+async fn update_owed(
+    redis: &mut redis::aio::MultiplexedConnection,
+    partition: u16,
+    arguments: &[&str],
+) -> redis::RedisResult<()> {
+    let script = redis::Script::new(include_str!("../../../worker/src/lua/update_owed.lua"));
+    let key = |what| format!("whatsapp:{{{partition}}}:{what}");
+    let mut call = script.key(key("stream"));
+    for what in [
+        "owed",
+        "returning",
+        "replayed",
+        "settled",
+        "owed:put",
+        "owed:state",
+        "owed:settle",
+        "owed:media",
+    ] {
+        call.key(key(what));
     }
-    let owed: redis::streams::StreamRangeReply =
-        redis.xrange_all(key("later")).await.expect("XRANGE");
-    let bodies: Vec<Vec<u8>> = owed.ids.iter().filter_map(|owed| owed.get("b")).collect();
-    assert_eq!(bodies, [body.to_vec()]);
-    let media: u64 = redis.xlen(key("later-media")).await.expect("XLEN");
-    assert_eq!(media, 1);
+    call.arg(arguments).invoke_async(redis).await
 }

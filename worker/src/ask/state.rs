@@ -1,5 +1,5 @@
 //! The State Manager: what it knows of a conversation goes into a message's event, and of each
-//! published message it gets a post, through the later-list.
+//! published message it gets a post, which is owed when the event is out.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct StateArgs {
 
 /// What an event says that lacks its conversation.
 pub const DEGRADED: &[&str] = &["state-manager"];
-/// The post of one message, all attempts; what fails is tried again by the later-list.
+/// The post of one message, all attempts; what fails is still owed.
 const POST_TIME: Duration = Duration::from_secs(3);
 const LARGEST_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -245,6 +245,11 @@ fn correlation_id(body: &str) -> String {
     )
 }
 
+/// Whether the State Manager gets a post about an item.
+pub fn has_post(item: &PayloadItem) -> bool {
+    item.place == Place::Message
+}
+
 /// The post about a published message; `None` of anything else.
 pub fn message_post(
     payload: &Payload,
@@ -253,7 +258,7 @@ pub fn message_post(
     event_id: Uuid,
     conversation_id: Option<&str>,
 ) -> Option<String> {
-    if item.place != Place::Message {
+    if !has_post(item) {
         return None;
     }
     let customer = Customer::of(payload, item);

@@ -9,7 +9,7 @@
 -- What was settled has left `returning`. The caller has read how often that happened before it looked
 -- whether the object still is what it was: if it happened since, it may not be.
 --
--- KEYS: stream, returning, replayed, settled
+-- KEYS: stream, returning, replayed, settled, owed
 -- ARGV: replay id (empty: it comes back by itself), key of the object, most entries in the stream
 --       that nobody has read, field of `settled`, what it counted, fields of the entry
 -- Returns `put`, `under_way`, `before`, `busy`, `unsure` (something was settled meanwhile), or `over` (a
@@ -55,9 +55,11 @@ end
 if (redis.call('HGET', KEYS[4], ARGV[4]) or '0') ~= ARGV[5] then
   return 'unsure'
 end
--- What is pending doesn't count: what waits for a tenant would hold up everybody else's.
+-- What is pending doesn't count: what waits for a tenant would hold up everybody else's. Nor does what is
+-- acknowledged and still owes something.
 local pending = redis.pcall('XPENDING', KEYS[1], 'workers')
-local unread = redis.call('XLEN', KEYS[1]) - (tonumber(pending[1]) or 0)
+local owing = tonumber(redis.call('HGET', KEYS[5], 'entries') or 0)
+local unread = redis.call('XLEN', KEYS[1]) - (tonumber(pending[1]) or 0) - owing
 if unread >= most then
   return 'busy'
 end

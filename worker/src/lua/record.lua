@@ -1,15 +1,17 @@
 #!lua flags=allow-oom
--- The one place that acknowledges: what an entry still owes goes to the later-lists, and the entry and
--- everything noted about it goes away; of entries that go on it is noted which items are done. All of
--- it together or not at all.
+-- The one place that acknowledges: what an entry still owes goes to the lists of what is owed, and
+-- everything noted about it goes away; so does the entry, unless it owes something. Of entries that go
+-- on it is noted which items are done. All of it together or not at all.
 --
--- KEYS: lease, stream, progress, suspects, deaths, media, alone, later, later-list of media, returning
+-- KEYS: lease, stream, progress, suspects, deaths, media, alone, returning, owed, and the lists of
+--       what is owed: put, state, settle, media
 -- ARGV: token, group, number of entries that are done; of each its id, the number of pieces it owes, and
---       of each piece: kind, key, attributes, body (empty: of an object the entry's own, else none);
+--       of each piece: number of its list, the piece, key of the object that settles (else empty);
 --       then of each entry that goes on: id, numbers of its items that are done
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('NOTOWNER the lease is not this worker\'s')
 end
+local SETTLE, LISTS = 3, 9
 
 local function is_pending(id)
   -- (A group that was destroyed has nothing pending.)
@@ -17,46 +19,54 @@ local function is_pending(id)
   return not pending.err and #pending > 0
 end
 
-local function own_body(id)
-  local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
-  for f = 1, entry and #entry[2] or 0, 2 do
-    if entry[2][f] == 'b' then
-      return entry[2][f + 1]
+local now
+local function owe(id, from, pieces)
+  if not now then
+    local time = redis.call('TIME')
+    now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  end
+  local puts, settle = 0, nil
+  for i = from, from + 3 * (pieces - 1), 3 do
+    local list, piece = tonumber(ARGV[i]), ARGV[i + 1]
+    if list == SETTLE then
+      settle = piece
+      redis.call('HSET', KEYS[8], ARGV[i + 2], '')
+    else
+      puts = puts + (list == 1 and 1 or 0)
+      redis.call('ZADD', KEYS[LISTS + list], now, piece)
     end
   end
-  return ''
+  -- An object leaves its old place once what replaces it is written.
+  if settle then
+    redis.call('ZADD', KEYS[LISTS + SETTLE], puts > 0 and '+inf' or now, settle)
+    if puts > 0 then
+      redis.call('HSET', KEYS[9], id .. ':settle', puts .. ' ' .. settle)
+    end
+  end
+  if pieces > 1 then
+    redis.call('HSET', KEYS[9], id, pieces)
+  end
+  redis.call('HINCRBY', KEYS[9], 'entries', 1)
 end
 
-local function owe(id, kind, key, attributes, body)
-  if kind == 'media' then
-    redis.call('XADD', KEYS[9], '*', 't', key, 'm', attributes, 'b', body)
-    return
-  end
-  if kind == 'settle' then
-    redis.call('HSET', KEYS[10], key, '')
-  end
-  if kind == 'put' and body == '' then
-    body = own_body(id)
-  end
-  redis.call('XADD', KEYS[8], '*', 'k', kind, 'o', key, 'm', attributes, 'b', body)
-end
-
-local ids, at = {}, 4
+local ids, gone, at = {}, {}, 4
 for n = 1, tonumber(ARGV[3]) do
   local id, pieces = ARGV[at], tonumber(ARGV[at + 1])
-  at = at + 2
   ids[n] = id
-  -- Recorded before, if the answer was lost: it is gone, and owes nothing a second time.
-  if pieces > 0 and (is_pending(id) or #redis.call('XRANGE', KEYS[2], id, id) > 0) then
-    for i = at, at + 4 * (pieces - 1), 4 do
-      owe(id, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
-    end
+  if pieces == 0 then
+    gone[#gone + 1] = id
+  elseif is_pending(id) then
+    owe(id, at + 2, pieces)
   end
-  at = at + 4 * pieces
+  -- Else it was recorded before, and the answer was lost: it owes nothing a second time. (Or its group
+  -- was destroyed: it is delivered again.)
+  at = at + 2 + 3 * pieces
 end
 if #ids > 0 then
   redis.call('XACK', KEYS[2], ARGV[2], unpack(ids))
-  redis.call('XDEL', KEYS[2], unpack(ids))
+  if #gone > 0 then
+    redis.call('XDEL', KEYS[2], unpack(gone))
+  end
   for i = 3, 6 do
     redis.call('HDEL', KEYS[i], unpack(ids))
   end

@@ -1,15 +1,34 @@
-#!lua flags=allow-oom
--- How much waits in a partition. KEYS: stream, later, later-list of media; ARGV: group.
--- Returns {entries, pieces, pieces of media, pending entries, age of the oldest entry (ms)}.
-local entries = redis.call('XLEN', KEYS[1])
-local pending, age = 0, 0
-if entries > 0 then
-  local group = redis.pcall('XPENDING', KEYS[1], ARGV[1])
-  if group and not group.err then
-    pending = group[1]
+#!lua flags=no-writes
+-- What a partition holds. Entries that are acknowledged and still owe something lie in the stream, too,
+-- and aren't counted among its entries.
+-- KEYS: stream, lease, owed, and the lists of what is owed: put, state, settle, media; ARGV: group.
+-- Returns {entries, delivered and not acknowledged, age of the oldest (ms; negative: there is none),
+--          owner's token or '', pieces of each list}.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local owing = tonumber(redis.call('HGET', KEYS[3], 'entries') or 0)
+local entries = math.max(redis.call('XLEN', KEYS[1]) - owing, 0)
+local group = redis.pcall('XPENDING', KEYS[1], ARGV[1])
+local pending, oldest, read = 0, nil, '-'
+if not group.err then
+  pending, oldest = group[1], group[2]
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local name, delivered
+    for i = 1, #info, 2 do
+      if info[i] == 'name' then name = info[i + 1] end
+      if info[i] == 'last-delivered-id' then delivered = info[i + 1] end
+    end
+    if name == ARGV[1] then read = '(' .. delivered end
   end
-  local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][1]
-  local now = redis.call('TIME')
-  age = now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(string.match(first, '^%d+'))
 end
-return {entries, redis.call('XLEN', KEYS[2]), redis.call('XLEN', KEYS[3]), pending, math.max(age, 0)}
+-- What is pending was read before what isn't read yet.
+if entries > 0 and not oldest then
+  local first = redis.call('XRANGE', KEYS[1], read, '+', 'COUNT', 1)[1]
+  oldest = first and first[1]
+end
+local age = oldest and math.max(now - string.match(oldest, '^%d+'), 0) or -1
+local owed = {}
+for k = 4, #KEYS do
+  owed[#owed + 1] = redis.call('ZCARD', KEYS[k])
+end
+return {entries, pending, age, redis.call('GET', KEYS[2]) or '', owed}

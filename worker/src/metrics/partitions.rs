@@ -11,38 +11,52 @@ use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::{Metrics, label_values};
 
-label_values!(LaterList);
+label_values!(OwedKind);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PartitionLabels {
     pub(super) partition: u16,
 }
 
-/// Where an acknowledged entry's work waits.
+/// What an acknowledged entry still owes: an object to write, a post to the State Manager, the place of an
+/// object that was put back, a transfer of media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-enum LaterList {
-    Later,
+pub enum OwedKind {
+    Put,
+    State,
+    Settle,
     Media,
 }
 
+impl OwedKind {
+    /// The number of its list in scripts.
+    pub(crate) fn number(self) -> usize {
+        match self {
+            Self::Put => 1,
+            Self::State => 2,
+            Self::Settle => 3,
+            Self::Media => 4,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LaterLabels {
+struct OwedLabels {
     partition: u16,
-    list: LaterList,
+    kind: OwedKind,
 }
 
 /// How much waits in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
-    /// Entries in the stream.
+    /// Entries that aren't acknowledged.
     pub stream: u64,
-    /// Of them, read and not acknowledged.
+    /// Of them, read.
     pub pending: u64,
-    /// Pieces of the later-list, and of that of media.
-    pub later: u64,
-    pub later_media: u64,
-    /// Of the oldest entry.
+    /// Pieces that acknowledged entries still owe, in the order of [`OwedKind`].
+    pub owed: [u64; 4],
+    /// Of the oldest entry that isn't acknowledged; zero if there is none.
     pub age: Duration,
 }
 
@@ -53,7 +67,7 @@ pub(super) struct PartitionMetrics {
     stream_length: Family<PartitionLabels, Gauge>,
     pending: Family<PartitionLabels, Gauge>,
     oldest: Family<PartitionLabels, Gauge<f64, AtomicU64>>,
-    later_length: Family<LaterLabels, Gauge>,
+    owed_length: Family<OwedLabels, Gauge>,
     parked: Family<PartitionLabels, Gauge>,
 }
 
@@ -66,7 +80,7 @@ impl PartitionMetrics {
         );
         registry.register(
             "stream_length",
-            "Entries in the stream of an owned partition",
+            "Entries of an owned partition that are not acknowledged",
             self.stream_length.clone(),
         );
         registry.register(
@@ -76,13 +90,13 @@ impl PartitionMetrics {
         );
         registry.register(
             "stream_oldest_entry_age_seconds",
-            "Age of the oldest entry in the stream of an owned partition",
+            "Age of the oldest entry of an owned partition that is not acknowledged",
             self.oldest.clone(),
         );
         registry.register(
-            "later_length",
-            "Pieces in the later-lists of an owned partition: what acknowledged entries still owe",
-            self.later_length.clone(),
+            "owed_length",
+            "Pieces that acknowledged entries of an owned partition still owe, by kind",
+            self.owed_length.clone(),
         );
         registry.register(
             "parked",
@@ -110,12 +124,9 @@ impl Metrics {
         all.oldest
             .get_or_create(&label)
             .set(waiting.age.as_secs_f64());
-        for (list, length) in [
-            (LaterList::Later, waiting.later),
-            (LaterList::Media, waiting.later_media),
-        ] {
-            let label = LaterLabels { partition, list };
-            all.later_length.get_or_create(&label).set(length as i64);
+        for (kind, length) in OwedKind::iter().zip(waiting.owed) {
+            let label = OwedLabels { partition, kind };
+            all.owed_length.get_or_create(&label).set(length as i64);
         }
     }
 
@@ -126,8 +137,8 @@ impl Metrics {
         all.pending.remove(&label);
         all.oldest.remove(&label);
         all.parked.remove(&label);
-        for list in LaterList::iter() {
-            all.later_length.remove(&LaterLabels { partition, list });
+        for kind in OwedKind::iter() {
+            all.owed_length.remove(&OwedLabels { partition, kind });
         }
         self.media.parked.remove(&label);
         if partition == 0 {

@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use lapin::ConnectionProperties;
 use redis::RedisResult;
 use serde::Serialize;
-use shared::keys::GROUP;
+use shared::keys::OWED;
 use shared::script::Script;
 use url::Url;
 
@@ -18,6 +18,7 @@ use super::{Deployment, Section, locate, within};
 use crate::config::Config;
 use crate::out::store::{Bucket, Store};
 use crate::out::topology;
+use crate::read::stream::{backlog, backlog_script};
 
 /// What each part of the report may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -25,9 +26,6 @@ const LIMIT: Duration = Duration::from_secs(10);
 const LISTING_LIMIT: Duration = Duration::from_secs(60);
 /// Partitions looked at side by side.
 const AT_ONCE: usize = 8;
-/// Pieces of a later-list whose kind is counted, and their bytes.
-const MOST_PIECES: usize = 500;
-const MOST_PIECE_BYTES: usize = 16 * 1024 * 1024;
 /// Objects of the spool that are counted.
 const MOST_SPOOLED: usize = 1000;
 /// Objects of the failed store that are counted, and those whose reason is read.
@@ -77,16 +75,15 @@ struct Inspection {
 #[serde(rename_all = "camelCase")]
 struct PartitionReport {
     partition: u16,
+    /// Entries that aren't acknowledged.
     length: u64,
     pending: u64,
     /// Not read yet.
     lag: u64,
     oldest_age_seconds: Option<u64>,
     owner: Option<String>,
-    later: u64,
-    /// Of the first [`MOST_PIECES`].
-    later_by_kind: BTreeMap<String, u64>,
-    later_media: u64,
+    /// Pieces that acknowledged entries still owe, by kind.
+    owed: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -195,7 +192,7 @@ async fn inspect(deployment: &Deployment, args: &InspectArgs) -> Inspection {
 }
 
 async fn partitions(deployment: &Deployment) -> anyhow::Result<Vec<PartitionReport>> {
-    let script = Script::new(include_str!("../lua/look.lua"));
+    let script = backlog_script();
     let all = stream::iter(0..deployment.keys.partitions());
     let reports = all.map(|n| partition(deployment, &script, n));
     let reports: RedisResult<Vec<_>> = reports.buffered(AT_ONCE).try_collect().await;
@@ -207,32 +204,20 @@ async fn partition(
     script: &Script,
     partition: u16,
 ) -> RedisResult<PartitionReport> {
-    type PartitionReply = (u64, u64, String, u64, String, u64, u64, Vec<(String, u64)>);
-    let keys = &deployment.keys;
-    let call = script.call([
-        keys.stream(partition),
-        keys.later(partition),
-        keys.later_media(partition),
-        keys.lease(partition),
-    ]);
-    let call = call.arg(GROUP).arg(MOST_PIECES).arg(MOST_PIECE_BYTES);
-    let (length, pending, oldest, now, owner, later, later_media, kinds): PartitionReply =
-        call.run(&mut deployment.connection.clone()).await?;
-    let taken_at: Option<u64> = oldest.split('-').next().and_then(|ms| ms.parse().ok());
+    let mut redis = deployment.connection.clone();
+    let (backlog, owner) = backlog(script, &deployment.keys, partition, &mut redis).await?;
     Ok(PartitionReport {
         partition,
-        length,
-        pending,
-        lag: length.saturating_sub(pending),
-        oldest_age_seconds: taken_at.map(|at| now.saturating_sub(at) / 1000),
+        length: backlog.stream,
+        pending: backlog.pending,
+        lag: backlog.stream.saturating_sub(backlog.pending),
+        oldest_age_seconds: (backlog.stream > 0).then_some(backlog.age.as_secs()),
         // Behind its id stands what makes this tenure its own.
         owner: owner
             .split_once(':')
             .map(|(worker, _)| worker.to_owned())
             .or(Some(owner).filter(|owner| !owner.is_empty())),
-        later,
-        later_by_kind: kinds.into_iter().collect(),
-        later_media,
+        owed: OWED.into_iter().zip(backlog.owed).collect(),
     })
 }
 
@@ -404,18 +389,17 @@ fn write_partitions(output: &mut Output, report: &Inspection) {
             "pending",
             "lag",
             "oldest",
-            "later",
-            "later media",
+            "owed",
             "owner",
         ];
         let mut rows = vec![row(Style::Faint, names)];
         rows.extend(partitions.iter().map(|one| {
             let oldest = one.oldest_age_seconds;
-            let kinds = one.later_by_kind.iter();
+            let kinds = one.owed.iter().filter(|(_, n)| **n > 0);
             let kinds: Vec<_> = kinds.map(|(kind, n)| format!("{n} {kind}")).collect();
-            let later = match one.later {
-                0 => "0".to_owned(),
-                later => format!("{later} ({})", kinds.join(", ")),
+            let owed = match kinds.as_slice() {
+                [] => "0".to_owned(),
+                kinds => kinds.join(", "),
             };
             let cells = [
                 one.partition.to_string(),
@@ -423,8 +407,7 @@ fn write_partitions(output: &mut Output, report: &Inspection) {
                 one.pending.to_string(),
                 one.lag.to_string(),
                 oldest.map_or("-".to_owned(), short),
-                later,
-                one.later_media.to_string(),
+                owed,
                 one.owner.clone().unwrap_or_else(|| "nobody".to_owned()),
             ];
             let tone = match (&one.owner, oldest) {

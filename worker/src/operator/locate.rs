@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat};
 use futures::stream::TryStreamExt;
-use redis::streams::StreamId;
 use serde::Serialize;
-use shared::keys::GROUP;
+use shared::keys::{GROUP, Keys, OWED};
+use shared::redis::Connection;
 use shared::script::Script;
 use shared::webhook::{Identity, IdentityParts, Place, identity};
 
@@ -20,7 +20,7 @@ use crate::out::store::{self, Bucket};
 
 /// All of one kind of place.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Entries of a stream, and pieces of a later-list, that are looked at.
+/// Entries of a stream that are looked at.
 const MOST_ENTRIES: usize = 2000;
 /// Objects whose names are looked at, in each of the folders.
 const MOST_KEYS: usize = 200_000;
@@ -48,11 +48,12 @@ enum Occurrence {
         pending: bool,
         age_seconds: u64,
     },
+    /// Its entry is acknowledged, and owes this still.
     #[serde(rename_all = "camelCase")]
-    Later {
+    Owed {
         partition: u16,
-        piece: String,
-        kind: String,
+        entry: String,
+        kind: &'static str,
     },
     Spool {
         key: String,
@@ -121,7 +122,6 @@ pub(super) async fn run(
     let mut searched = Vec::new();
     let mut note = |at, extent| searched.push(SearchedPlace { at, extent });
     note("streams", within(LIMIT, search.streams()).await);
-    note("later-lists", within(LIMIT, search.later_lists()).await);
     note("spool", within(LIMIT, search.spool()).await);
     for (folder, name) in [("failed", "failed store"), ("replayed", "replayed")] {
         note(name, within(LIMIT, search.objects(folder, args)).await);
@@ -141,6 +141,43 @@ pub(super) async fn run(
         write(&mut output, &located);
     }
     Ok(output.show()?)
+}
+
+/// What of some entries is still owed: entry and kind.
+async fn owed_of(
+    connection: &Connection,
+    keys: &Keys,
+    partition: u16,
+    entries: &[String],
+) -> redis::RedisResult<Vec<(String, &'static str)>> {
+    let mut owed = Vec::new();
+    for kind in OWED {
+        for entry in entries {
+            let list = keys.owed_list(partition, kind);
+            if has_piece(connection, &list, entry).await? {
+                owed.push((entry.clone(), kind));
+            }
+        }
+    }
+    Ok(owed)
+}
+
+/// Whether there is a piece of an entry in a list: it begins with the entry.
+async fn has_piece(connection: &Connection, list: &str, entry: &str) -> redis::RedisResult<bool> {
+    let mut cursor = 0_u64;
+    loop {
+        let mut scan = redis::cmd("ZSCAN");
+        scan.arg(list).arg(cursor).arg("MATCH");
+        scan.arg(format!("{entry} *")).arg("COUNT").arg(1000);
+        let (next, found): (u64, Vec<String>) = scan.query_async(&mut connection.clone()).await?;
+        if !found.is_empty() {
+            return Ok(true);
+        }
+        if next == 0 {
+            return Ok(false);
+        }
+        cursor = next;
+    }
 }
 
 impl Search<'_> {
@@ -181,6 +218,20 @@ impl Search<'_> {
             let (count, all) = scan.await.context("Redis")?;
             extent.count += count;
             extent.all &= all;
+            let owed = owed_of(
+                &self.deployment.connection,
+                &self.deployment.keys,
+                partition,
+                &met,
+            );
+            let owed = owed.await.context("Redis")?;
+            met.retain(|entry| owed.iter().all(|(owing, _)| owing != entry));
+            let owed = owed.into_iter().map(|(entry, kind)| Occurrence::Owed {
+                partition,
+                entry,
+                kind,
+            });
+            self.found.extend(owed);
             for entry in met {
                 let mut of = redis::cmd("XPENDING");
                 of.arg(&key).arg(GROUP).arg(&entry).arg(&entry).arg(1);
@@ -200,50 +251,6 @@ impl Search<'_> {
             }
         }
         Ok(extent)
-    }
-
-    async fn later_lists(&mut self) -> anyhow::Result<SearchExtent> {
-        let mut extent = SearchExtent {
-            count: 0,
-            all: true,
-        };
-        let keys = &self.deployment.keys;
-        for partition in 0..keys.partitions() {
-            for (key, media) in [
-                (keys.later(partition), false),
-                (keys.later_media(partition), true),
-            ] {
-                let mut met = Vec::new();
-                let scan = scan_stream(&self.deployment.connection, &key, MOST_ENTRIES, |piece| {
-                    if let Some(kind) = self.owed(piece, media) {
-                        met.push((piece.id.clone(), kind));
-                    }
-                });
-                let (count, all) = scan.await.context("Redis")?;
-                extent.count += count;
-                extent.all &= all;
-                let met = met.into_iter().map(|(piece, kind)| Occurrence::Later {
-                    partition,
-                    piece,
-                    kind,
-                });
-                self.found.extend(met);
-            }
-        }
-        Ok(extent)
-    }
-
-    /// What a piece of a later-list owes, if it is of the message.
-    fn owed(&mut self, piece: &StreamId, media: bool) -> Option<String> {
-        let in_body = self.is_in(&field(piece, "b"));
-        if media {
-            return in_body.then(|| "media".to_owned());
-        }
-        let text = |name| String::from_utf8(field(piece, name)).unwrap_or_default();
-        let kind = text("k");
-        let piece: serde_json::Value = serde_json::from_str(&text("m")).unwrap_or_default();
-        let named = self.is_named(&text("o")) || piece["messageId"] == self.message_id;
-        (in_body || named).then_some(kind)
     }
 
     /// Whether a key is of an object that is called after the message.
@@ -471,13 +478,13 @@ fn occurrence_row(found: &Occurrence) -> Vec<(Style, String)> {
             let text = format!("partition {partition}, entry {entry}: {state}, for {age}");
             row(Style::Doubtful, ["stream", &text])
         }
-        Occurrence::Later {
+        Occurrence::Owed {
             partition,
-            piece,
+            entry,
             kind,
         } => {
-            let text = format!("partition {partition}, piece {piece}: {kind}");
-            row(Style::Doubtful, ["later-list", &text])
+            let text = format!("partition {partition}, entry {entry}: {kind}");
+            row(Style::Doubtful, ["owed", &text])
         }
         Occurrence::Spool { key } => row(Style::Doubtful, ["spool", key]),
         Occurrence::Failed { key, reason } => {

@@ -33,8 +33,8 @@ pub struct RepartitionArgs {
 struct PartitionContents {
     partition: u16,
     entries: u64,
-    later: u64,
-    later_media: u64,
+    /// Pieces that acknowledged entries still owe.
+    owed: u64,
     leased: bool,
     /// The count that it took webhooks for; `None`: the one that the deployment began with.
     taken_for: Option<u16>,
@@ -42,7 +42,7 @@ struct PartitionContents {
 
 impl PartitionContents {
     fn holds(&self) -> bool {
-        self.entries + self.later + self.later_media > 0 || self.leased
+        self.entries + self.owed > 0 || self.leased
     }
 }
 
@@ -164,23 +164,26 @@ async fn fence(
     let keys = &deployment.keys;
     let mut partitions = Vec::new();
     for partition in 0..most {
+        let [put, state, settle, media] = keys.owed_lists(partition);
         let call = script.call([
             keys.stream(partition),
-            keys.later(partition),
-            keys.later_media(partition),
             keys.lease(partition),
             keys.seen(partition),
+            keys.owed(partition),
+            put,
+            state,
+            settle,
+            media,
         ]);
         let call = call.arg(count.map_or(String::new(), |count| count.to_string()));
-        let (entries, later, later_media, leased, taken_for): (_, _, _, _, String) = call
+        let (entries, owed, leased, taken_for): (_, _, _, String) = call
             .run(&mut deployment.connection.clone())
             .await
             .context("Redis")?;
         partitions.push(PartitionContents {
             partition,
             entries,
-            later,
-            later_media,
+            owed,
             leased,
             taken_for: taken_for.parse().ok(),
         });
@@ -271,18 +274,13 @@ async fn limits(
 
 fn write_held(held: &[PartitionContents]) -> anyhow::Result<()> {
     let mut output = Output::new();
-    let names = ["partition", "entries", "later", "later media", "owner"];
+    let names = ["partition", "entries", "owed", "owner"];
     let mut rows = vec![row(Style::Faint, names)];
     rows.extend(held.iter().map(|held| {
         let owner = if held.leased { "a worker" } else { "nobody" };
-        let numbers = [
-            u64::from(held.partition),
-            held.entries,
-            held.later,
-            held.later_media,
-        ];
-        let [a, b, c, d] = numbers.map(|number| number.to_string());
-        row(Style::Plain, [&a, &b, &c, &d, owner])
+        let numbers = [u64::from(held.partition), held.entries, held.owed];
+        let [a, b, c] = numbers.map(|number| number.to_string());
+        row(Style::Plain, [&a, &b, &c, owner])
     }));
     output.table(&rows);
     Ok(output.show()?)

@@ -2,7 +2,7 @@
 //!
 //! A message with media starts a *flight* when its entry is read ([`MediaFetcher::begin`]): tries until the
 //! file is stored, given up, or the message's deadline is over. What isn't there then goes on from
-//! the later-list (`owed/follow_up.rs`), one flight at a time. Any number may wait for the same flight.
+//! what is owed (`owed/media.rs`), one flight at a time. Any number may wait for the same flight.
 //! [`outcome`] decides what a fault means, [`crate::read::gate`] whose turn it is, [`safety`] where a token may
 //! go, [`transfer`] and [`verify`] move the bytes, [`names`] says what they are called.
 
@@ -112,6 +112,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// When Meta deletes it, in ms since 1970.
+    pub fn gone_at_ms(&self) -> u64 {
+        self.sent_at_ms.max(0) as u64 + MEDIA_LIFE.as_millis() as u64
+    }
+
     /// Whether Meta has deleted it by now.
     fn is_too_old(&self) -> bool {
         let age_ms = Utc::now()
@@ -139,8 +144,8 @@ impl Job {
 pub enum TransferRequester {
     /// A message that waits until then: it tries so long, at least once.
     Message(Instant),
-    /// The later-list, which asks again: it tries once.
-    LaterList,
+    /// A piece that is owed, which asks again: it tries once.
+    Owed,
 }
 
 /// A media object in the store.
@@ -276,7 +281,7 @@ impl MediaFetcher {
                 () = media.stop.cancelled() => Err(MediaFailure::Stopping.into()),
             };
             drop(guard);
-            // Nobody may be waiting any more: the later-list asks again.
+            // Nobody may be waiting any more: what is owed asks again.
             drop(tell.send(outcome));
         };
         self.tracker
@@ -291,7 +296,7 @@ impl MediaFetcher {
     async fn run(&self, job: &Job, asked_by: TransferRequester) -> TransferResult {
         let until = match asked_by {
             TransferRequester::Message(until) => until,
-            TransferRequester::LaterList => Instant::now(),
+            TransferRequester::Owed => Instant::now(),
         };
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut rereads = 0;
@@ -349,11 +354,11 @@ impl MediaFetcher {
             return Err(MediaFailure::GraphLeftAlone.into());
         }
         let turn = match asked_by {
-            // It may be the last try, and the later-list has few at once.
-            TransferRequester::LaterList if job.is_too_old() => {
+            // It may be the last try, and few that are owed are tried at once.
+            TransferRequester::Owed if job.is_too_old() => {
                 self.gate.turn_in_any_case(&job.tenant_id).await
             }
-            TransferRequester::LaterList | TransferRequester::Message(_) => {
+            TransferRequester::Owed | TransferRequester::Message(_) => {
                 self.gate.turn(&job.tenant_id).await
             }
         };
@@ -750,14 +755,14 @@ mod tests {
         }
         let of_message = TransferRequester::Message(Instant::now());
         for (name, asked_by, age) in [
-            ("young", TransferRequester::LaterList, Duration::ZERO),
+            ("young", TransferRequester::Owed, Duration::ZERO),
             ("of a message", of_message, OLD),
         ] {
             let ended = ended(media.begin(&job(name, age), asked_by)).await;
             let fault = ended.expect_err("none has a turn");
             assert_eq!(fault, MediaFailure::Busy.into(), "{name} was not tried");
         }
-        let mut last = media.begin(&job("old", OLD), TransferRequester::LaterList);
+        let mut last = media.begin(&job("old", OLD), TransferRequester::Owed);
         tokio::task::yield_now().await;
         assert_eq!((&mut last).now_or_never(), None, "it waits for its turn");
         drop((waiting, running));

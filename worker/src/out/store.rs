@@ -19,6 +19,7 @@ use object_store::{
     Attribute, AttributeValue, Attributes, GetOptions, ObjectStore, PutMode, PutOptions,
 };
 use sha2::{Digest, Sha256};
+use shared::entry::StreamEntry;
 use shared::store::{StoreArgs, StoreKeys, StorePatience, path};
 use shared::webhook::{Identity, Place};
 use tokio::sync::Semaphore;
@@ -26,7 +27,7 @@ use tracing::Instrument;
 use url::Url;
 
 use crate::item::event::RawObject;
-use crate::item::payload::PayloadItem;
+use crate::item::payload::{Payload, PayloadItem};
 use clap::Args;
 use shared::config::duration;
 
@@ -56,7 +57,7 @@ pub use self::survey::{Bucket, Canary};
 
 /// More would not make the store faster, only each write later.
 const WRITES_AT_ONCE: usize = 32;
-/// What fails goes to the later-list, which tries for ever.
+/// What fails is owed, and tried for ever.
 const PATIENCE: StorePatience = StorePatience {
     connect: Duration::from_secs(2),
     request: Duration::from_secs(30),
@@ -239,6 +240,19 @@ impl Store {
     }
 }
 
+/// What an entry says of the objects that are made of it.
+pub fn described_by(entry: &StreamEntry) -> ObjectAttributes {
+    let all = [
+        ("correlation-id", entry.correlation_id.clone()),
+        ("signature", entry.signature.clone()),
+        ("waba-id", entry.waba_id.clone()),
+        ("received-at", entry.received_at_ms.to_string()),
+        ("traceparent", entry.traceparent.clone()),
+    ];
+    let said = all.into_iter().filter(|(_, value)| !value.is_empty());
+    said.collect()
+}
+
 /// The folder of a tenant, or of an account that has none.
 pub fn folder(tenant_id: Option<&str>, waba_id: &str) -> String {
     match tenant_id {
@@ -272,6 +286,15 @@ pub fn item_name(item: &PayloadItem) -> String {
     match (item.place, id) {
         (Place::Message, Some(id)) => segment(id),
         (_, Some(_) | None) => name_apart(item),
+    }
+}
+
+/// What the objects of an entry are called: after its first fresh item.
+pub fn entry_name(payload: &Payload) -> String {
+    let first = payload.entry.fresh.first();
+    match first.and_then(|n| payload.items.get(*n)) {
+        Some(item) => item_name(item),
+        None => body_name(Identity::of_body(&payload.entry.body)),
     }
 }
 

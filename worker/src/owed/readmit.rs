@@ -2,7 +2,7 @@
 //! there is one, and of what `worker replay` chooses.
 //!
 //! The object stays where it is while it is an entry again; the worker that acknowledges the entry owes
-//! its move in the same step (see [`crate::read::stream::Settle`]). Meanwhile `returning` in Redis has its key,
+//! its move in the same step (see [`crate::read::owed::OwedSettle`]). Meanwhile `returning` in Redis has its key,
 //! so that nobody puts it back a second time. When the object has moved, the key leaves `returning`: whoever
 //! has read the object before is kept from putting it back by [`Readmit::check`].
 
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::out::error::Reason;
 use crate::out::store::{self, ReadError, Store, StoredObject};
-use crate::read::stream::settled_field;
+use crate::read::owed::settled_field;
 
 /// Objects in work side by side; each may have some MB.
 const AT_ONCE: usize = 8;
@@ -243,6 +243,7 @@ impl Readmit {
             self.keys.returning(partition),
             self.keys.replayed(partition),
             self.keys.settled(partition),
+            self.keys.owed(partition),
         ]);
         let call = call.arg(replay_id).arg(&returning.source).arg(MOST_UNREAD);
         let call = call.arg(settled_field(&returning.source));

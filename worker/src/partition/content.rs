@@ -11,18 +11,18 @@ use shared::webhook::Identity;
 use tokio::time::Instant;
 use tracing::{Span, field};
 
-use super::item::{ItemMedia, Prepared, owed_media};
-use crate::ask::state;
+use super::item::{ItemMedia, Prepared};
+use crate::ask::state::has_post;
 use crate::context::Work;
-use crate::item::event::{self, EventType, RawObject};
+use crate::item::event::{self, RawObject};
 use crate::item::payload::Payload;
 use crate::item::tenant::Verdict;
 use crate::out::error::Reason;
 use crate::out::media::TransferRequester;
 use crate::out::media::outcome::Said;
 use crate::out::store::{self, ObjectAttributes};
-use crate::owed::follow_up;
-use crate::read::stream::{Owed, OwedMedia, OwedObject, OwedState, Settle, Settled};
+use crate::owed::{media, state};
+use crate::read::owed::{Owed, OwedMedia, OwedPut, OwedSettle, Settled};
 
 /// What an entry is made of.
 pub(super) struct Content {
@@ -40,8 +40,6 @@ pub(super) struct Content {
     pub(super) prepared: HashMap<usize, Prepared>,
     /// Conversation ids of published messages, by item.
     pub(super) conversations: HashMap<usize, String>,
-    /// What the failed store gets instead of the entry's body.
-    pub(super) failed_body: Vec<u8>,
     pub(super) set_aside: BTreeMap<Reason, SetAside>,
     /// Processes that died while they read its bytes.
     pub(super) deaths: usize,
@@ -103,7 +101,6 @@ impl Content {
             open: Vec::new(),
             prepared: HashMap::new(),
             conversations: HashMap::new(),
-            failed_body: Vec::new(),
             set_aside: BTreeMap::new(),
             deaths: 0,
             object_key: None,
@@ -136,7 +133,7 @@ impl Content {
             if let Some(said) = self.said.get(n) {
                 return Some((*n, ItemMedia::Said(said.clone())));
             }
-            let job = follow_up::job(payload, payload.items.get(*n)?, &tenant.id)?;
+            let job = media::job(payload, payload.items.get(*n)?, &tenant.id)?;
             let asked_by = TransferRequester::Message(self.media_until);
             let flight = work.media.begin(&Arc::new(job), asked_by);
             Some((*n, ItemMedia::Flying(flight, self.media_until)))
@@ -152,9 +149,9 @@ impl Content {
         };
         let raw_object = self.raw_object(work);
         for n in std::mem::take(&mut self.formerly_pending) {
-            match owed_media(&payload, n, &tenant, raw_object.as_ref()) {
-                Ok(owed) => self.pending_media.push(owed),
-                Err(_) => {
+            match media::owed(&payload, n, &tenant, raw_object.as_ref()) {
+                Some(owed) => self.pending_media.push(owed),
+                None => {
                     self.span
                         .in_scope(|| tracing::error!("pending media can't be kept"));
                 }
@@ -239,72 +236,61 @@ impl Content {
     /// What is left to do when it is acknowledged.
     pub(super) fn owed(&mut self, published: &[usize], state: bool) -> Vec<Owed> {
         let folder = self.head.folder(self.verdict.as_ref());
-        let failed = self.set_aside.iter().map(|(reason, set_aside)| {
-            let name = self.head.failed_name(&set_aside.name);
-            let mut described = self.head.described(&set_aside.items);
-            let before = self.head.returned.as_ref().map_or(0, |it| it.attempts);
-            for (name, value) in [
-                ("reason", reason.name().to_owned()),
-                ("error", set_aside.error.clone()),
-                ("attempts", (before + self.deaths.max(1)).to_string()),
-            ] {
-                described.insert(name.to_owned(), value);
-            }
-            let key = store::failed_key(&folder, self.head.received_at_ms, &name);
-            (self.head.own_key(key), described, self.failed_body.clone())
-        });
-        let failed: Vec<_> = failed.collect();
+        let failed: Vec<_> = self.failed(&folder).collect();
         let settle = self.head.returned.as_ref().map(|returned| {
             let settled = match failed.as_slice() {
                 [] => Settled::Out,
-                failed if failed.iter().any(|(key, ..)| *key == returned.source) => Settled::Same,
+                failed if failed.iter().any(|(key, _)| *key == returned.source) => Settled::Same,
                 [_, ..] => Settled::Again,
             };
-            Owed::Settle(Settle {
+            Owed::Settle(OwedSettle {
                 source: returned.source.clone(),
                 replay_id: returned.replay_id.clone(),
                 settled,
             })
         });
-        let archive = self
-            .object_key
-            .clone()
-            .filter(|_| self.archive_owed)
-            .map(|key| (key, self.head.described(&[]), Vec::new()));
-        let objects = failed
-            .into_iter()
-            .chain(archive)
-            .map(|(key, described, body)| {
-                Owed::Object(OwedObject {
-                    key,
-                    attributes: serde_json::to_string(&described).unwrap_or_default(),
-                    body,
-                })
-            });
-        // What an object is replaced by lies before it in the list.
-        let pieces = objects.chain(settle);
-        let pieces = pieces.chain(self.to_tell(published).filter(|_| state));
-        let mut pieces: Vec<_> = pieces.collect();
-        pieces.extend(self.pending_media.drain(..).map(Owed::Media));
-        pieces
+        let archive = self.archive_owed.then_some(OwedPut::Archive(folder));
+        let failed = failed.into_iter();
+        let failed = failed.map(|(key, described)| OwedPut::Failed { key, described });
+        let mut owed: Vec<_> = failed.chain(archive).map(Owed::Put).collect();
+        owed.extend(settle);
+        owed.extend(self.posts(published).filter(|_| state));
+        owed.extend(self.pending_media.drain(..).map(Owed::Media));
+        owed
     }
 
-    /// What the State Manager is to be told: of each published message. Of one that an earlier
-    /// tenure published the conversation isn't known any more.
-    fn to_tell(&self, published: &[usize]) -> impl Iterator<Item = Owed> {
+    /// What of it is set aside: of each object its key, and what it says beside the entry's own.
+    fn failed(&self, folder: &str) -> impl Iterator<Item = (String, BTreeMap<String, String>)> {
+        self.set_aside.iter().map(move |(reason, set_aside)| {
+            let name = self.head.failed_name(&set_aside.name);
+            let before = self.head.returned.as_ref().map_or(0, |it| it.attempts);
+            let attempts = before + self.deaths.max(1);
+            let mut described = BTreeMap::from([
+                ("reason".to_owned(), reason.name().to_owned()),
+                ("error".to_owned(), set_aside.error.clone()),
+                ("attempts".to_owned(), attempts.to_string()),
+            ]);
+            if !set_aside.items.is_empty() {
+                let mut items = set_aside.items.clone();
+                items.sort_unstable();
+                described.insert("items".to_owned(), format_numbers(items));
+            }
+            let key = store::failed_key(folder, self.head.received_at_ms, &name);
+            (self.head.own_key(key), described)
+        })
+    }
+
+    /// Posts that the State Manager gets: of each published message. Of one that an earlier tenure
+    /// published the conversation isn't known any more.
+    fn posts(&self, published: &[usize]) -> impl Iterator<Item = Owed> {
         let known = self.payload.as_ref().zip(self.verdict.as_ref());
         let known = known.and_then(|(payload, verdict)| Some((payload, verdict.tenant_id()?)));
         let published = published.iter().map(move |n| (known, *n));
         published.filter_map(|(known, n)| {
             let (payload, tenant_id) = known?;
-            let item = payload.items.get(n)?;
-            let event_id = EventType::MessageReceived.id(item);
             let conversation_id = self.conversations.get(&n).map(String::as_str);
-            let told = state::message_post(payload, item, tenant_id, event_id, conversation_id)?;
-            Some(Owed::State(OwedState {
-                tenant_id: tenant_id.to_owned(),
-                told,
-            }))
+            let has_post = payload.items.get(n).is_some_and(has_post);
+            has_post.then(|| Owed::State(state::owed(tenant_id, n, conversation_id)))
         })
     }
 }
@@ -315,13 +301,7 @@ impl Head {
         Self {
             waba_id: entry.waba_id.clone(),
             received_at_ms: entry.received_at_ms,
-            described: ObjectAttributes::from([
-                ("correlation-id", entry.correlation_id.clone()),
-                ("signature", entry.signature.clone()),
-                ("waba-id", entry.waba_id.clone()),
-                ("received-at", entry.received_at_ms.to_string()),
-                ("traceparent", entry.traceparent.clone()),
-            ]),
+            described: store::described_by(entry),
             name: store::body_name(body),
             body,
             returned: entry.returned.clone(),

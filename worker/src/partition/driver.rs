@@ -10,6 +10,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::format_numbers;
 use shared::redis::class;
 use shared::trace;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
@@ -20,7 +21,7 @@ use super::opening::{self, Bytes, Former};
 use super::window::{
     Arrived, Because, Command, End, Happened, Limits, Next, Number, ReadEnd, Window,
 };
-use super::{MOST_PARKED, Owes, persist};
+use super::{MOST_PARKED, persist};
 use crate::ask::neighbour::Trace;
 use crate::context::Work;
 use crate::item::tenant::Verdict;
@@ -29,10 +30,9 @@ use crate::out::error::{Decision, Failure};
 use crate::out::publisher::NotPublished;
 use crate::read::lanes::ItemId;
 use crate::read::leases::Tenure;
+use crate::read::owed::{Finished, Owed};
 use crate::read::parked::{Id, Parked};
-use crate::read::stream::{
-    Finished, Notes, Owed, OwedKind, RawEntry, Read, ReadFrom, Sleeper, StreamError,
-};
+use crate::read::stream::{Notes, RawEntry, Read, ReadFrom, Sleeper, StreamError};
 use crate::read::suspects;
 use crate::retry::Backoff;
 
@@ -78,7 +78,7 @@ enum Done {
 pub(super) struct Driver {
     work: Arc<Work>,
     tenure: Arc<Tenure>,
-    owes: Owes,
+    owes: Arc<Notify>,
     window: Window<RawEntry>,
     /// What former tenures noted of entries that aren't open yet.
     notes: Notes,
@@ -94,7 +94,7 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Runs until the tenure is lost, or it is told to drain and has.
-    pub(super) async fn run(work: Arc<Work>, tenure: Arc<Tenure>, owes: Owes) {
+    pub(super) async fn run(work: Arc<Work>, tenure: Arc<Tenure>, owes: Arc<Notify>) {
         let mut notes = tokio::select! {
             notes = read_notes(&work, &tenure) => notes,
             () = tenure.lost.cancelled() => return,
@@ -617,12 +617,8 @@ impl Driver {
             if recording.await.is_err() {
                 return Done::NotOwner;
             }
-            let mut owed = done.iter().flat_map(|(_, owed)| owed).map(Owed::kind);
-            if owed.clone().any(|kind| kind == OwedKind::Media) {
-                owes.media.notify_one();
-            }
-            if owed.any(|kind| kind != OwedKind::Media) {
-                owes.pieces.notify_one();
+            if done.iter().any(|(_, owed)| !owed.is_empty()) {
+                owes.notify_one();
             }
             Done::Recorded(finished)
         });

@@ -23,9 +23,10 @@ use crate::out::error::Failure;
 use crate::out::media::outcome::{FaultAction, Said};
 use crate::out::media::{self, Flight, StoredMedia};
 use crate::out::publisher::NotPublished;
-use crate::owed::follow_up;
+use crate::owed;
 use crate::read::leases::Tenure;
-use crate::read::stream::{OwedMedia, StreamError};
+use crate::read::owed::OwedMedia;
+use crate::read::stream::StreamError;
 use crate::retry::Backoff;
 
 /// One item of an entry that has its tenant.
@@ -136,7 +137,7 @@ impl Item {
         let media = match &prepared.media {
             OfMedia::Nothing => None,
             // Signed anew each time: the URL must be fresh when the event goes out.
-            OfMedia::Stored(stored) => Some(follow_up::stored(&self.work, stored).await?),
+            OfMedia::Stored(stored) => Some(owed::media::stored(&self.work, stored).await?),
             OfMedia::Said(Said::Pending) => Some(MediaState::Pending),
             OfMedia::Said(Said::Failed(error)) => Some(MediaState::Failed {
                 error: error.clone(),
@@ -242,7 +243,8 @@ impl Item {
 
     fn owed_media(&self) -> Result<OwedMedia, Failure> {
         let raw_object = self.raw_object.as_ref();
-        owed_media(&self.payload, self.n, &self.tenant, raw_object)
+        let owed = owed::media::owed(&self.payload, self.n, &self.tenant, raw_object);
+        owed.ok_or(Failure::NoSuchItem)
     }
 
     fn number(&self, item: &PayloadItem) -> Option<Arc<NumberProfile>> {
@@ -260,19 +262,4 @@ impl Item {
             Some(_) | None => KnownConversation::default(),
         }
     }
-}
-
-/// What the media of an item needs to be fetched behind its entry's record.
-///
-/// # Errors
-/// The body has no such item, or it can't be written.
-pub(super) fn owed_media(
-    payload: &Payload,
-    n: usize,
-    tenant: &Tenant,
-    raw_object: Option<&RawObject>,
-) -> Result<OwedMedia, Failure> {
-    let item = payload.items.get(n).ok_or(Failure::NoSuchItem)?;
-    let owed = follow_up::owed(payload, item, tenant, raw_object);
-    Ok(owed.map_err(event::Unwritable::from)?)
 }

@@ -139,7 +139,6 @@ pub(super) fn opened(
             let mut content = Content::new(id(), Head::nobody(&raw.id));
             if let Some(fields) = &raw.fields {
                 content.head.returned = Returned::decode(fields);
-                content.failed_body = dump(fields);
             }
             let reason = Reason::Undecodable;
             give_up(work, &mut content, reason, Vec::new(), id(), Some(error));
@@ -166,10 +165,7 @@ fn items(
 ) -> (Opened, Content) {
     work.traffic.note(&payload);
     let mut head = Head::of(&payload.entry);
-    let first = payload.entry.fresh.first();
-    if let Some(item) = first.and_then(|n| payload.items.get(*n)) {
-        head.name = store::item_name(item);
-    }
+    head.name = store::entry_name(&payload);
     let mut content = Content::new(raw.id.clone(), head);
     let (done, mut open): (Vec<_>, Vec<_>) = lanes
         .into_iter()
@@ -216,16 +212,4 @@ fn give_up(
     work.metrics.entry_set_aside(count, reason.name());
     let error = error.unwrap_or_else(|| reason.told().to_owned());
     content.give_up(reason, items, name, error);
-}
-
-/// The fields of an entry that can't be decoded, as JSON; what isn't text is kept as bytes.
-fn dump(fields: &HashMap<String, Vec<u8>>) -> Vec<u8> {
-    let fields: BTreeMap<_, serde_json::Value> = fields
-        .iter()
-        .map(|(name, value)| match std::str::from_utf8(value) {
-            Ok(text) => (name, text.into()),
-            Err(_) => (name, value.clone().into()),
-        })
-        .collect();
-    serde_json::to_vec(&fields).unwrap_or_default()
 }

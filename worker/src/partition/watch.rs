@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Listing costs a request per 1000 objects.
 const FAILED_INTERVAL: Duration = Duration::from_secs(60);
 const MOST_FAILED: usize = 10_000;
-/// From so many pieces of a partition's later-lists on somebody should look; nothing bounds them but
+/// From so many pieces that a partition owes on somebody should look; nothing bounds them but
 /// Redis' memory, of which ingress leaves a tenth.
 const MANY_OWED: usize = 100_000;
 
@@ -50,11 +50,8 @@ pub(super) async fn watch(work: &Work, tenure: &Tenure) {
         ticks.tick().await;
         match work.stream.waiting(tenure.partition).await {
             Ok(waiting) => {
-                tell_owed(
-                    tenure.partition,
-                    &mut owed,
-                    (waiting.later + waiting.later_media) as usize,
-                );
+                let pieces: u64 = waiting.owed.iter().sum();
+                tell_owed(tenure.partition, &mut owed, pieces as usize);
                 work.metrics.waiting(tenure.partition, waiting);
             }
             Err(error) => tracing::debug!(%error, "what waits can't be counted"),
@@ -79,9 +76,9 @@ fn tell_owed(partition: u16, alarm: &mut Alarm, pieces: usize) {
         Some(true) => tracing::error!(
             partition,
             pieces,
-            "a later-list grows: the object store, the State Manager or the Graph API doesn't keep up"
+            "what is owed grows: the object store, the State Manager or the Graph API doesn't keep up"
         ),
-        Some(false) => tracing::info!(partition, pieces, "a later-list is short again"),
+        Some(false) => tracing::info!(partition, pieces, "little is owed again"),
         None => {}
     }
 }

@@ -3,6 +3,7 @@
 pub mod gate;
 pub mod lanes;
 pub mod leases;
+pub mod owed;
 pub mod parked;
 pub mod stream;
 pub mod suspects;

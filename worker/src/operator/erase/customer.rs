@@ -9,7 +9,6 @@ use futures::stream::{self, StreamExt};
 use super::cut::{ClearedPayload, ErasedMedia, clear, cuts, renamed};
 use super::eraser::{AT_ONCE, Eraser};
 use super::erasure::{ErasedPayload, Erasure};
-use super::ids;
 use super::in_transit::InTransit;
 use crate::operator::output::ProgressLine;
 use crate::out::store::{Bucket, ReadError, StoreError};
@@ -26,12 +25,8 @@ impl Eraser<'_> {
     ) -> anyhow::Result<Erasure> {
         let is_theirs = |waiting: &InTransit<'_>| {
             let of_tenant = self.args.tenant.is_none() || self.accounts.contains(waiting.account);
-            let post: serde_json::Value = serde_json::from_str(waiting.post).unwrap_or_default();
-            let in_post = ["waId", "userId"]
-                .iter()
-                .any(|name| post[*name].as_str().map(ids::reduced).as_deref() == Some(customer));
             let in_body = !cuts(waiting.body, customer).is_empty();
-            (of_tenant || waiting.account.is_empty()) && (in_body || in_post)
+            (of_tenant || waiting.account.is_empty()) && in_body
         };
         let before = self.in_transit(&mut found, is_theirs).await?;
         let returning = self.returning().await.context("Redis")?;

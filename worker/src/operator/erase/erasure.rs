@@ -18,7 +18,7 @@ pub(super) struct Erasure {
     pub(super) media: usize,
     /// Accounts of which Redis forgets tenant, token, limit and traffic.
     pub(super) accounts: BTreeSet<String>,
-    /// Still on its way: streams, later-lists, spool.
+    /// Still on its way: streams, spool.
     pub(super) waiting: usize,
     /// Other ids of the customer, seen beside the one that was asked for.
     pub(super) other_ids: BTreeSet<String>,

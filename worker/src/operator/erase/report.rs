@@ -33,7 +33,7 @@ pub(super) fn write(output: &mut Output, found: &Erasure, args: &EraseArgs) {
     }
     output.table(&rows);
     if found.waiting > 0 {
-        let waiting = "are still on their way (streams, later-lists, spool) and stay";
+        let waiting = "are still on their way (streams, spool) and stay";
         output.line(Style::Bad, format!("{} {waiting}", found.waiting));
     }
     for LeftObject { bucket, key, why } in &found.left {

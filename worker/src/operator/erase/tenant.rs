@@ -22,7 +22,8 @@ impl Eraser<'_> {
         found.accounts = self.accounts.clone();
         let is_theirs = |waiting: &InTransit<'_>| {
             self.accounts.contains(waiting.account)
-                || waiting.tenant_id == Some(tenant_id)
+                || waiting.tenants.contains(tenant_id)
+                || waiting.tenants.contains(&tenant)
                 || waiting.key.split('/').any(|part| part == tenant)
         };
         let before = self.in_transit(&mut found, is_theirs).await?;

@@ -1,0 +1,481 @@
+//! Works off what a partition owes: looks up what is due, fetches the entries of the pieces whose turn it
+//! is, runs them, and tells Redis what became of them. Doing a piece twice is harmless, so a crash between
+//! the work and its removal is too.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use redis::RedisResult;
+use shared::entry::StreamEntry;
+use shared::redis::class;
+use strum::IntoEnumIterator;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::list::{Due, FetchedEntry, Lists, PieceUpdate, UpdatedPiece};
+use super::schedule::{Piece, PieceOutcome, Schedule, ScheduleLimits, Score, Update};
+use super::{media, put, settle, state};
+use crate::context::Work;
+use crate::item::payload::Payload;
+use crate::metrics::OwedKind;
+use crate::read::leases::Tenure;
+use crate::read::owed::{Owed, entry_of};
+use crate::retry::Backoff;
+
+/// It is looked for what is due this often even if nobody says that there is something.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// All that is due is looked up again this often: what a clock that was set back hid.
+const LOOK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
+/// Bodies of a kind in memory, and one more: each may have 3 MB.
+const BYTES: usize = 2 * 1024 * 1024;
+/// Where a list begins.
+const BEGINNING: &str = "-inf";
+
+fn limits(kind: OwedKind) -> ScheduleLimits {
+    let at_once = match kind {
+        OwedKind::Put | OwedKind::State => 64,
+        OwedKind::Settle => 16,
+        OwedKind::Media => 32,
+    };
+    ScheduleLimits {
+        at_once,
+        of_tenant: at_once * 3 / 4,
+        known: 20_000,
+        known_of_tenant: 500,
+        first_pause: Duration::from_millis(500),
+        longest_pause: Duration::from_secs(300),
+        away: Duration::from_millis(100),
+        longest_away: Duration::from_secs(5),
+        longest_away_of_tenant: Duration::from_secs(15),
+    }
+}
+
+/// Works off what a partition owes for as long as it is polled. `owed` says that there is more.
+pub async fn work_off(work: &Arc<Work>, tenure: &Arc<Tenure>, owed: &Notify) {
+    let mut owed_work = OwedWork::new(work.clone(), tenure.clone());
+    loop {
+        owed_work.go_on();
+        let wakes_at = owed_work.wakes_at();
+        tokio::select! {
+            Some(done) = owed_work.futures.next() => owed_work.take(done),
+            () = owed.notified() => owed_work.look_at = Instant::now(),
+            () = sleep_until(wakes_at) => {}
+        }
+    }
+}
+
+/// A future of the owed_work came to its end.
+enum Ended {
+    Looked(Vec<String>, RedisResult<Due>),
+    Fetched(OwedKind, Vec<Piece>, RedisResult<Vec<FetchedEntry>>),
+    Ran(OwedKind, Piece, PieceOutcome),
+    /// Redis knows what became of pieces.
+    Recorded(Vec<UpdatedPiece>),
+}
+
+/// The pieces of a partition that are in work.
+struct OwedWork {
+    work: Arc<Work>,
+    tenure: Arc<Tenure>,
+    lists: Lists,
+    kinds: Vec<KindWork>,
+    futures: FuturesUnordered<BoxFuture<'static, Ended>>,
+    looking: bool,
+    look_at: Instant,
+    look_again_at: Instant,
+    look_backoff: Backoff,
+    /// Redis' time (ms), and when it was that.
+    clock: (u64, Instant),
+    /// What Redis doesn't know yet, and whether it is being recorded.
+    updates: Vec<UpdatedPiece>,
+    recording: bool,
+}
+
+struct KindWork {
+    kind: OwedKind,
+    schedule: Schedule,
+    /// Where the next look at its list begins, and whether the last one left it out.
+    cursor: String,
+    left_out: bool,
+    fetching: bool,
+    /// Of bodies in memory.
+    bytes: Arc<AtomicUsize>,
+    /// Pieces that wait for an operator.
+    parked: HashSet<Arc<str>>,
+}
+
+/// An entry of pieces in work.
+struct OwingEntry {
+    id: String,
+    content: OwingContent,
+    bytes: usize,
+    all_bytes: Arc<AtomicUsize>,
+}
+
+enum OwingContent {
+    Fields(HashMap<String, Vec<u8>>),
+    Payload(Box<Payload>),
+    /// This version can't.
+    Unreadable,
+    /// Somebody deleted it.
+    Gone,
+}
+
+impl Drop for OwingEntry {
+    fn drop(&mut self) {
+        self.all_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl OwingEntry {
+    fn new(
+        kind: OwedKind,
+        id: String,
+        fields: Option<HashMap<String, Vec<u8>>>,
+        all_bytes: &Arc<AtomicUsize>,
+    ) -> Self {
+        let bytes = fields.iter().flat_map(HashMap::values).map(Vec::len).sum();
+        all_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let content = match (fields, kind) {
+            (None, _) => OwingContent::Gone,
+            (Some(fields), OwedKind::Put | OwedKind::Settle) => OwingContent::Fields(fields),
+            (Some(fields), OwedKind::State | OwedKind::Media) => {
+                let payload = StreamEntry::decode(&fields).ok();
+                let payload = payload.and_then(|entry| Payload::open(entry).ok());
+                payload.map_or(OwingContent::Unreadable, |it| {
+                    OwingContent::Payload(Box::new(it))
+                })
+            }
+        };
+        Self {
+            id,
+            content,
+            bytes,
+            all_bytes: all_bytes.clone(),
+        }
+    }
+}
+
+impl OwedWork {
+    fn new(work: Arc<Work>, tenure: Arc<Tenure>) -> Self {
+        let kinds = OwedKind::iter().map(|kind| KindWork {
+            kind,
+            schedule: Schedule::new(limits(kind)),
+            cursor: BEGINNING.to_owned(),
+            left_out: false,
+            fetching: false,
+            bytes: Arc::default(),
+            parked: HashSet::new(),
+        });
+        Self {
+            lists: Lists::new(&work.stream, &tenure),
+            kinds: kinds.collect(),
+            work,
+            tenure,
+            futures: FuturesUnordered::new(),
+            looking: false,
+            look_at: Instant::now(),
+            look_again_at: Instant::now() + LOOK_AGAIN_INTERVAL,
+            look_backoff: Backoff::for_server(),
+            clock: (0, Instant::now()),
+            updates: Vec::new(),
+            recording: false,
+        }
+    }
+
+    fn push(&self, future: impl Future<Output = Ended> + Send + 'static) {
+        self.futures.push(Box::pin(future));
+    }
+
+    /// Redis' time (ms since 1970), as far as it is known here.
+    fn now_ms(&self) -> u64 {
+        self.clock.0 + self.clock.1.elapsed().as_millis() as u64
+    }
+
+    /// When there is something to do if nothing ends before.
+    fn wakes_at(&self) -> Instant {
+        let now_ms = self.now_ms();
+        let waiting = self.kinds.iter().filter_map(|it| it.schedule.wakes_at());
+        let waiting = waiting.min().map(|at| {
+            let wait = at.saturating_sub(now_ms).max(1);
+            Instant::now() + Duration::from_millis(wait)
+        });
+        let look_at = (!self.looking).then_some(self.look_at);
+        let first = waiting.into_iter().chain(look_at).min();
+        first.unwrap_or_else(|| Instant::now() + LOOK_INTERVAL)
+    }
+
+    /// Begins what can be begun.
+    fn go_on(&mut self) {
+        self.look();
+        for n in 0..self.kinds.len() {
+            self.fetch(n);
+        }
+        self.record();
+        if let Some(media) = self.kinds.iter().find(|it| it.kind == OwedKind::Media) {
+            let parked = media.parked.len();
+            self.work
+                .metrics
+                .media_parked(self.tenure.partition, parked);
+        }
+    }
+
+    fn take(&mut self, done: Ended) {
+        match done {
+            Ended::Looked(asked, Ok(due)) => self.looked(&asked, due),
+            Ended::Looked(_, Err(error)) => {
+                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                self.looking = false;
+                self.look_at = Instant::now() + self.look_backoff.pause();
+            }
+            Ended::Fetched(kind, pieces, fetched) => self.fetched(kind, pieces, fetched),
+            Ended::Ran(kind, piece, outcome) => self.ran(kind, piece, outcome),
+            Ended::Recorded(updates) => {
+                self.recording = false;
+                for UpdatedPiece { kind, piece, .. } in updates {
+                    self.of(kind).schedule.is_recorded(&piece);
+                }
+            }
+        }
+    }
+
+    fn of(&mut self, kind: OwedKind) -> &mut KindWork {
+        &mut self.kinds[kind.number() - 1]
+    }
+
+    // What is due
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        let wanted =
+            |it: &KindWork| it.schedule.lacks() || (it.left_out && it.schedule.wants_more());
+        if self.looking || (now < self.look_at && !self.kinds.iter().any(wanted)) {
+            return;
+        }
+        self.looking = true;
+        self.look_at = now + LOOK_INTERVAL;
+        let all_again = now >= self.look_again_at;
+        if all_again {
+            self.look_again_at = now + LOOK_AGAIN_INTERVAL;
+        }
+        let cursors = self.kinds.iter_mut().map(|it| {
+            it.left_out = !it.schedule.wants_more();
+            if it.left_out {
+                return String::new();
+            }
+            if all_again || it.schedule.lacks() {
+                it.schedule.begin_again();
+                BEGINNING.clone_into(&mut it.cursor);
+            }
+            it.cursor.clone()
+        });
+        let cursors: Vec<_> = cursors.collect();
+        let lists = self.lists.clone();
+        self.push(async move {
+            let due = lists.due(&cursors).await;
+            Ended::Looked(cursors, due)
+        });
+    }
+
+    fn looked(&mut self, asked: &[String], due: Due) {
+        let now = Instant::now();
+        self.looking = false;
+        self.look_backoff.reset();
+        self.clock = (due.now_ms, now);
+        for ((kind_work, asked), due_pieces) in self.kinds.iter_mut().zip(asked).zip(due.kinds) {
+            if asked.is_empty() {
+                continue;
+            }
+            if due_pieces.goes_on() {
+                self.look_at = now;
+            } else if let Some(later_ms) = due_pieces.later_ms {
+                let wait = Duration::from_millis(later_ms.saturating_sub(due.now_ms) + 1);
+                self.look_at = self.look_at.min(now + wait);
+            }
+            kind_work.cursor = due_pieces.cursor;
+            for (text, score) in due_pieces.pieces {
+                let owed = Owed::read(kind_work.kind, &text);
+                let tenant = owed.as_ref().map_or("", Owed::tenant);
+                let until_ms = owed.as_ref().and_then(Owed::until_ms);
+                let piece = Piece::new(&text, tenant, Score(score), until_ms);
+                kind_work.schedule.found(piece);
+            }
+        }
+    }
+
+    // What runs
+
+    fn fetch(&mut self, n: usize) {
+        let now_ms = self.now_ms();
+        let kind_work = &mut self.kinds[n];
+        let left = BYTES.saturating_sub(kind_work.bytes.load(Ordering::Relaxed));
+        if kind_work.fetching || left == 0 {
+            return;
+        }
+        let mut pieces: Vec<_> = std::iter::from_fn(|| kind_work.schedule.take(now_ms)).collect();
+        if pieces.is_empty() {
+            return;
+        }
+        kind_work.fetching = true;
+        // Pieces of an entry lie side by side then.
+        pieces.sort_by(|one, other| one.text.cmp(&other.text));
+        let kind = kind_work.kind;
+        let lists = self.lists.clone();
+        self.push(async move {
+            let texts: Vec<_> = pieces.iter().map(|piece| piece.text.clone()).collect();
+            let fetched = lists.fetch(kind, &texts, left).await;
+            if fetched.is_err() {
+                Backoff::for_server().wait().await;
+            }
+            Ended::Fetched(kind, pieces, fetched)
+        });
+    }
+
+    fn fetched(
+        &mut self,
+        kind: OwedKind,
+        pieces: Vec<Piece>,
+        fetched: RedisResult<Vec<FetchedEntry>>,
+    ) {
+        let fetched = fetched.unwrap_or_else(|error| {
+            tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+            Vec::new()
+        });
+        let bytes = self.of(kind).bytes.clone();
+        self.of(kind).fetching = false;
+        let mut entry = None;
+        let mut fetched = fetched.into_iter();
+        let mut left = Vec::new();
+        for piece in pieces {
+            match fetched.next() {
+                None => left.push(piece),
+                Some(FetchedEntry::Gone) => self.ran(kind, piece, PieceOutcome::Gone),
+                Some(FetchedEntry::Same) => self.run(kind, piece, entry.clone()),
+                Some(FetchedEntry::Entry(raw)) => {
+                    let read = OwingEntry::new(kind, raw.id, raw.fields, &bytes);
+                    entry = Some(Arc::new(read));
+                    self.run(kind, piece, entry.clone());
+                }
+            }
+        }
+        for piece in left.into_iter().rev() {
+            self.of(kind).schedule.give_back(piece);
+        }
+    }
+
+    fn run(&mut self, kind: OwedKind, piece: Piece, entry: Option<Arc<OwingEntry>>) {
+        let Some(entry) = entry else {
+            return self.ran(kind, piece, PieceOutcome::Gone);
+        };
+        let Some(owed) = Owed::read(kind, &piece.text) else {
+            tracing::error!(entry = entry.id, "a piece that is owed can't be read");
+            return self.ran(kind, piece, PieceOutcome::Seldom);
+        };
+        let (work, tenure, lists) = (self.work.clone(), self.tenure.clone(), self.lists.clone());
+        self.push(async move {
+            let running = run(&work, &tenure, &lists, &entry, &piece.text, &owed);
+            let outcome = AssertUnwindSafe(running).catch_unwind().await;
+            Ended::Ran(
+                kind,
+                piece,
+                outcome.unwrap_or_else(|_| {
+                    tracing::error!(entry = entry.id, "a piece that is owed panicked");
+                    PieceOutcome::Seldom
+                }),
+            )
+        });
+    }
+
+    fn ran(&mut self, kind: OwedKind, piece: Piece, outcome: PieceOutcome) {
+        let now_ms = self.now_ms();
+        let text = piece.text.clone();
+        let kind_work = self.of(kind);
+        if outcome == PieceOutcome::Seldom {
+            kind_work.parked.insert(text.clone());
+        } else {
+            kind_work.parked.remove(&text);
+        }
+        let update = match kind_work.schedule.ended(piece, outcome, now_ms) {
+            Update::Nothing => return,
+            Update::Done if matches!(outcome, PieceOutcome::Replaced | PieceOutcome::Gone) => {
+                return kind_work.schedule.is_recorded(&text);
+            }
+            Update::Done => PieceUpdate::Done(match Owed::read(kind, &text) {
+                Some(Owed::Settle(settle)) => Some(settle),
+                Some(Owed::Put(_) | Owed::State(_) | Owed::Media(_)) | None => None,
+            }),
+            Update::Later(score) => PieceUpdate::Later(score),
+        };
+        self.updates.push(UpdatedPiece {
+            kind,
+            piece: text,
+            update,
+        });
+    }
+
+    // What became of it
+
+    fn record(&mut self) {
+        if self.recording || self.updates.is_empty() {
+            return;
+        }
+        self.recording = true;
+        let (lists, tenure) = (self.lists.clone(), self.tenure.clone());
+        let updates = std::mem::take(&mut self.updates);
+        self.push(async move {
+            let mut backoff = Backoff::for_server();
+            while let Err(error) = lists.update(&updates).await {
+                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                if tenure.lost.is_cancelled() {
+                    break;
+                }
+                backoff.wait().await;
+            }
+            Ended::Recorded(updates)
+        });
+    }
+}
+
+/// Does a piece once.
+async fn run(
+    work: &Work,
+    tenure: &Arc<Tenure>,
+    lists: &Lists,
+    entry: &OwingEntry,
+    piece: &str,
+    owed: &Owed,
+) -> PieceOutcome {
+    match (owed, &entry.content) {
+        (Owed::Settle(settle), _) => settle::settle(work, settle).await,
+        (_, OwingContent::Gone) => {
+            let entry = entry_of(piece);
+            tracing::error!(
+                entry,
+                "an entry that owed something was deleted by somebody else"
+            );
+            PieceOutcome::Done
+        }
+        (Owed::Put(owed), OwingContent::Fields(fields)) => {
+            put::put(work, &entry.id, fields, owed).await
+        }
+        (Owed::State(owed), OwingContent::Payload(payload)) => {
+            state::post(work, &entry.id, payload, owed).await
+        }
+        (Owed::Media(owed), OwingContent::Payload(payload)) => {
+            media::follow_up(work, tenure, lists, piece, payload, owed).await
+        }
+        (Owed::Put(_) | Owed::State(_) | Owed::Media(_), _) => {
+            tracing::error!(
+                entry = entry.id,
+                "an entry that owes something can't be read"
+            );
+            PieceOutcome::Seldom
+        }
+    }
+}
