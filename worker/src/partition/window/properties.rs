@@ -21,6 +21,9 @@ const LIMITS: Limits = Limits {
     finished: 3,
 };
 
+/// Who published what nobody knows to be published.
+const NOBODY: usize = 0;
+
 /// An entry as it lies in the stream.
 #[derive(Debug, Clone)]
 struct Stored {
@@ -43,7 +46,8 @@ struct World {
     /// Each item's first end, in order.
     ended: Vec<(Id, usize)>,
     set_aside: HashSet<(Id, usize)>,
-    published: HashSet<(Id, usize)>,
+    /// And the tenure that published it last, if it knows that.
+    published: HashMap<(Id, usize), usize>,
     archived: HashSet<Id>,
     acknowledged: BTreeSet<Id>,
     tenants: HashMap<String, Verdict>,
@@ -119,8 +123,9 @@ impl World {
                 pending.filter(|id| *id > after).take(most).collect()
             }
             Next::New(expected) if expected != self.delivered.0 => return Some(ReadEnd::Moved),
-            Next::New(after) => {
-                let new = self.stream.keys().copied().filter(|id| *id > after);
+            Next::New(_) => {
+                let last = self.delivered.0;
+                let new = self.stream.keys().copied().filter(|id| *id > last);
                 let new: Vec<Id> = new.take(most).collect();
                 self.pending.extend(&new);
                 self.delivered.0 = new.last().copied().unwrap_or(self.delivered.0);
@@ -155,7 +160,7 @@ impl World {
                 (0..items).all(|n| self.ended.contains(&(*id, n))),
                 "open: {id}"
             );
-            let out = (0..items).any(|n| self.published.contains(&(*id, n)));
+            let out = (0..items).any(|n| self.published.contains_key(&(*id, n)));
             assert!(!out || self.archived.contains(id), "not archived: {id}");
             self.stream.remove(id);
             self.progress.remove(id);
@@ -169,13 +174,25 @@ impl World {
         true
     }
 
-    /// Publications that Redis doesn't know of.
-    fn unrecorded(&self) -> usize {
+    fn forget(&mut self, n: usize) {
+        let acknowledged = self.acknowledged.len().max(1);
+        if let Some(id) = self.acknowledged.iter().nth(n % acknowledged).copied() {
+            self.acknowledged.remove(&id);
+            self.stream.insert(id, self.all[&id].clone());
+            self.pending.insert(id);
+            let published = self.published.iter_mut();
+            let published = published.filter(|((of, _), _)| *of == id);
+            published.for_each(|(_, by)| *by = NOBODY);
+        }
+    }
+
+    /// Publications that Redis doesn't know of, by the tenures that made them.
+    fn unrecorded(&self) -> Vec<usize> {
         let of = |id: &Id, n: &usize| self.progress.get(id).is_some_and(|done| done.contains(n));
         let published = self.published.iter();
-        published
-            .filter(|(id, n)| !self.acknowledged.contains(id) && !of(id, n))
-            .count()
+        let unrecorded =
+            published.filter(|((id, n), _)| !self.acknowledged.contains(id) && !of(id, n));
+        unrecorded.map(|(_, token)| *token).collect()
     }
 }
 
@@ -230,6 +247,8 @@ impl Tenure {
                     )
                 }
                 Command::End => {
+                    let mine = world.unrecorded().contains(&self.token);
+                    assert!(!mine, "handed over, and would be repeated");
                     self.over = true;
                     continue;
                 }
@@ -237,10 +256,10 @@ impl Tenure {
             };
             self.flights.push(flight);
         }
-        assert!(
-            world.unrecorded() <= LIMITS.unrecorded * world.owner,
-            "too many unrecorded"
-        );
+        let mine = |token: &&usize| **token == self.token;
+        let unrecorded = world.unrecorded();
+        let unrecorded = unrecorded.iter().filter(mine).count();
+        assert!(unrecorded <= LIMITS.unrecorded, "too many unrecorded");
     }
 
     fn open(&mut self, world: &World, number: Number, arrived: &Arrived<Id>) {
@@ -255,7 +274,8 @@ impl Tenure {
             done,
             archive: true,
             only_for: None,
-            verdict: world.tenants.get(&stored.account).cloned(),
+            // Forgotten since it was read, for some.
+            verdict: (world.tenants.get(&stored.account).cloned()).filter(|_| number % 5 != 4),
         };
         self.window.handle(Happened::Opened(Opened::Items(items)));
     }
@@ -295,9 +315,9 @@ impl Tenure {
             Flight::NoteTenant(..) => return self.over = true,
             Flight::Prepare(item) => Happened::Prepared(item),
             Flight::Publish(item) if lost => {
-                // The event may be there or not; it is published again.
+                // The event may be there or not; it is published again, or refused in the end.
                 if n.is_multiple_of(2) {
-                    self.publish(world, item);
+                    self.publish(world, item, NOBODY);
                 }
                 return self.flights.push(Flight::Publish(item));
             }
@@ -305,8 +325,14 @@ impl Tenure {
                 self.flights.push(Flight::Prepare(item));
                 Happened::Delayed(item)
             }
+            Flight::Publish(item) if n % 11 == 5 && world.owner == self.token => {
+                let id = self.entries[&item.0];
+                world.set_aside.insert((id, item.1));
+                world.end(id, item.1);
+                Happened::Ended(item, End::SetAside)
+            }
             Flight::Publish(item) => {
-                self.publish(world, item);
+                self.publish(world, item, self.token);
                 Happened::Ended(item, End::Published)
             }
             Flight::Archive(number) => {
@@ -326,12 +352,12 @@ impl Tenure {
         self.window.handle(happened);
     }
 
-    fn publish(&mut self, world: &mut World, (number, n): ItemId) {
+    fn publish(&mut self, world: &mut World, (number, n): ItemId, by: usize) {
         let id = self.entries[&number];
         // Whoever lost the lease publishes no more: it is asked before each publication.
         if world.owner == self.token {
             world.end(id, n);
-            world.published.insert((id, n));
+            world.published.insert((id, n), by);
         }
     }
 }
@@ -349,6 +375,8 @@ enum Step {
     /// The process dies, or is taken for dead; another one takes over.
     Kill,
     Drain,
+    /// Redis comes back without the last it was told: an acknowledged entry is pending again.
+    Forget(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -362,6 +390,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0usize..3, any::<bool>()).prop_map(|(account, known)| Step::Tenant(account, known)),
         1 => Just(Step::Kill),
         1 => Just(Step::Drain),
+        1 => any::<usize>().prop_map(Step::Forget),
     ]
 }
 
@@ -427,6 +456,7 @@ impl History {
             Step::Tenant(account, false) => drop(world.tenants.remove(&format!("a{account}"))),
             Step::Kill => *tenure = Tenure::new(world),
             Step::Drain => tenure.window.handle(Happened::Drain),
+            Step::Forget(n) => world.forget(n),
         }
         self.tenure.run(&mut self.world);
         if self.tenure.over {
