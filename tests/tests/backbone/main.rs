@@ -32,6 +32,7 @@ mod odd_answers;
 mod one_tenant;
 mod openapi;
 mod outages;
+mod owed;
 mod ownership;
 mod path;
 mod publishing;
@@ -142,7 +143,7 @@ async fn pending(stage: &Stage) -> usize {
 }
 
 /// How many pieces of a kind the deployment owes.
-async fn owed(stage: &Stage, kind: &str) -> usize {
+async fn count_owed(stage: &Stage, kind: &str) -> usize {
     let mut count = 0;
     for partition in 0..16 {
         let key = format!("whatsapp:{{{partition}}}:owed:{kind}");

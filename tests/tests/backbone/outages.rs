@@ -386,7 +386,7 @@ async fn the_store_away_holds_no_event_up_and_misses_no_object() {
     }
     events.wait_for(STORE_AWAY_MESSAGES, SOON).await;
     eventually(SOON, "all objects are owed", async || {
-        let owed = crate::owed(&stage, "put").await;
+        let owed = crate::count_owed(&stage, "put").await;
         (owed == STORE_AWAY_MESSAGES).then_some(())
     })
     .await;

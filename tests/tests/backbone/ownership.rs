@@ -146,7 +146,7 @@ async fn a_worker_stopped_with_unconfirmed_publications_acknowledges_nothing_of_
 }
 
 /// Runs the script that acknowledges.
-async fn record(
+pub(crate) async fn record(
     redis: &mut redis::aio::MultiplexedConnection,
     partition: u16,
     arguments: &[&str],
