@@ -56,7 +56,7 @@ async fn an_archive_write_that_is_owed_takes_150_bytes_beside_its_entry() {
         read.arg(key("stream")).arg(">");
         read.exec_async(&mut redis).await.expect("XREADGROUP");
         let pieces = ids.iter().map(|id| {
-            let piece = format!("{id} {{\"archive\":\"tenant-102290129340398\"}}");
+            let piece = format!("{id} \"tenant-102290129340398\"");
             [id.clone(), "1".into(), "1".into(), piece, String::new()]
         });
         let pieces: Vec<String> = pieces.flatten().collect();

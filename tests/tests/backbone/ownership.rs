@@ -283,7 +283,7 @@ async fn an_acknowledgement_that_is_sent_again_owes_nothing_more() {
     let mut redis = stage.redis.connection().await;
     let ids = pending_entries(&mut redis, partition).await;
     // The first one owes two pieces, the second one owes one, the third one nothing.
-    let put = |n: usize| format!("{} {{\"archive\":\"tenant\"}}", ids[n]);
+    let put = |n: usize| format!("{} \"tenant\"", ids[n]);
     let (pieces, media) = ([put(0), put(1)], format!("{} {{}}", ids[0]));
     let mut arguments = vec!["mine", "workers", "3", &ids[0], "2"];
     arguments.extend(["4", &media, "", "1", &pieces[0], ""]);

@@ -25,9 +25,10 @@ pub struct Finished<'a> {
     pub owed: &'a [Owed],
 }
 
-/// An object to write, with the entry's body.
+/// An object to write, with the entry's body. While the store is away there may be millions: a piece is
+/// short, a bare string or an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(untagged)]
 pub enum OwedPut {
     /// The archive's, in this folder.
     Archive(String),
