@@ -398,7 +398,7 @@ async fn short_of_memory_new_items_are_remembered_for_an_hour() {
             .expect("RPUSH");
     }
     eventually(SOON, "an alarm", async || {
-        ingress.log().contains("short of memory").then_some(())
+        ingress.log().contains("is above 80 %").then_some(())
     })
     .await;
     sender.send(short.clone()).await;
@@ -417,7 +417,7 @@ async fn short_of_memory_new_items_are_remembered_for_an_hour() {
     );
     redis.del::<_, ()>("filler").await.expect("DEL");
     eventually(SOON, "it is over", async || {
-        ingress.log().contains("memory again").then_some(())
+        ingress.log().contains("normal again").then_some(())
     })
     .await;
     for body in [long, short] {

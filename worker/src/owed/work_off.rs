@@ -28,6 +28,8 @@ use crate::read::leases::Tenure;
 use crate::read::owed::{Owed, entry_of};
 use crate::retry::Backoff;
 
+/// What is due and can't begin yet is looked at again after this.
+const LEAST_WAIT_MS: u64 = 100;
 /// It is looked for what is due this often even if nobody says that there is something.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// All that is due is looked up again this often: what a clock that was set back hid.
@@ -203,7 +205,7 @@ impl OwedWork {
         let now_ms = self.now_ms();
         let waiting = self.kinds.iter().filter_map(|it| it.schedule.wakes_at());
         let waiting = waiting.min().map(|at| {
-            let wait = at.saturating_sub(now_ms).max(1);
+            let wait = at.saturating_sub(now_ms).max(LEAST_WAIT_MS);
             Instant::now() + Duration::from_millis(wait)
         });
         let look_at = (!self.looking).then_some(self.look_at);

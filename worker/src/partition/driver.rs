@@ -41,6 +41,8 @@ const BYTES_PER_READ: usize = 1_048_576;
 /// Entries and items known at once; those that can't run yet are kept without their bodies.
 const MOST_ENTRIES: usize = 20_000;
 const MOST_ITEMS: usize = 50_000;
+/// Items of one entry that are on their way out at once: each costs a kilobyte or two.
+const RUNNING_OF_ENTRY: usize = 256;
 /// Entries that return at once when their tenant is known.
 const RETURNING: usize = 256;
 /// Publications of a partition that Redis doesn't know of yet: as many can be repeated after a crash.
@@ -105,6 +107,7 @@ impl Driver {
             bytes_per_read: BYTES_PER_READ,
             entries: MOST_ENTRIES,
             items: MOST_ITEMS,
+            running_of_entry: RUNNING_OF_ENTRY,
             parked: MOST_PARKED,
             returning: RETURNING,
             unrecorded: MOST_UNRECORDED,

@@ -34,6 +34,8 @@ pub(super) struct Limits {
     pub(super) bytes_per_read: usize,
     pub(super) entries: usize,
     pub(super) items: usize,
+    /// Items of an entry that are started and have not ended.
+    pub(super) running_of_entry: usize,
     /// Entries of the worker that wait for their tenant; beyond, a partition that has some isn't read.
     pub(super) parked: usize,
     /// Entries that return at once when their tenant is known.
@@ -203,6 +205,10 @@ pub(super) struct Window<B> {
     /// Of those bodies of `entries` that are here or being loaded.
     bytes: usize,
     to_load: VecDeque<Number>,
+    /// Bodies that are being loaded.
+    loading: usize,
+    /// Items that are started and have not ended: the sum of [`Open::running`].
+    running: usize,
     /// The items of `entries` that have not ended.
     lanes: Lanes,
     /// Entries of which something may be able to start.
@@ -240,6 +246,8 @@ impl<B> Window<B> {
             next_number: 0,
             bytes: 0,
             to_load: VecDeque::new(),
+            loading: 0,
+            running: 0,
             lanes: Lanes::default(),
             starting: VecDeque::new(),
             publishing: 0,
@@ -573,8 +581,14 @@ impl<B> Window<B> {
         // A former tenure may have published some of it, before its tenant was suspended. Of what goes
         // into the failed store as a whole, that object is the raw one.
         let archived = set_aside.is_none() || published || open.empty;
-        let ready = std::mem::take(&mut open.ready);
+        // The others wait as numbers; what is set aside has ended at once.
+        let most = match set_aside {
+            None => self.limits.running_of_entry - open.running,
+            Some(_) => open.ready.len(),
+        };
+        let ready: Vec<usize> = open.ready.drain(..most.min(open.ready.len())).collect();
         open.running += ready.len();
+        self.running += ready.len();
         if open.archive == Archive::Due {
             open.archive = if archived {
                 Archive::Running
@@ -653,7 +667,8 @@ impl<B> Window<B> {
     }
 
     fn load_more(&mut self) {
-        while self.bytes < self.limits.bytes
+        // One, if nothing else could make room: bodies that are here may all wait for it.
+        while (self.bytes < self.limits.bytes || self.running + self.loading == 0)
             && let Some(number) = self.to_load.pop_front()
         {
             if let Some(entry) = self.entries.get_mut(&number)
@@ -661,6 +676,7 @@ impl<B> Window<B> {
             {
                 // Counted from here on, so that not all are loaded at once.
                 entry.body = Body::Loading;
+                self.loading += 1;
                 self.bytes += entry.bytes;
                 self.commands.push_back(Command::Load(number));
             }
@@ -669,6 +685,7 @@ impl<B> Window<B> {
 
     /// Only somebody else's XDEL can take a body away; what is left of its entry ends.
     fn loaded(&mut self, number: Number, here: bool) {
+        self.loading -= 1;
         let Some(entry) = self.entries.get_mut(&number) else {
             return;
         };
@@ -720,7 +737,11 @@ impl<B> Window<B> {
         }
         if let Some(open) = entry.open() {
             open.running -= 1;
+            self.running -= 1;
             open.left.remove(&n);
+            if !open.ready.is_empty() {
+                self.starting.push_back(number);
+            }
         }
         self.end_lane(item);
         self.finish(number);
@@ -745,7 +766,10 @@ impl<B> Window<B> {
             return;
         };
         match &mut entry.phase {
-            Phase::Open(open) => open.archive = Archive::Over,
+            Phase::Open(open) => {
+                open.archive = Archive::Over;
+                self.forget_body(number);
+            }
             Phase::Settling => self.finished(number),
             Phase::Finished => {}
         }

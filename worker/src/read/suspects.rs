@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 use tokio::time::timeout;
 
 use crate::read::leases::Tenure;
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// One for a process: whoever reads an entry's bytes holds it, a suspect's reader alone.
 #[derive(Debug, Default)]
 pub struct Suspects {
+    /// Suspects one after the other: those who read no suspect's bytes come between two of them.
+    queue: Mutex<()>,
     bytes: RwLock<()>,
 }
 
@@ -51,6 +53,7 @@ impl Suspects {
         id: &str,
         read: impl FnOnce() -> T,
     ) -> Result<T, StreamError> {
+        let _turn = self.queue.lock().await;
         let mut backoff = Backoff::for_server();
         let alone = loop {
             let alone = self.bytes.write().await;

@@ -14,6 +14,7 @@ const LIMITS: Limits = Limits {
     bytes_per_read: 4,
     entries: 8,
     items: 12,
+    running_of_entry: 2,
     parked: 100,
     returning: 2,
     unrecorded: 4,
@@ -490,6 +491,7 @@ impl History {
         assert!(window.entries.is_empty() && window.ids.is_empty() && window.lanes.is_empty());
         assert!(window.turns.is_idle() && window.parked.is_empty() && window.asked.is_empty());
         assert_eq!((window.bytes, window.publishing), (0, 0));
+        assert_eq!((window.running, window.loading), (0, 0));
     }
 }
 
