@@ -316,6 +316,43 @@ async fn an_acknowledgement_that_is_sent_again_owes_nothing_more() {
     assert_eq!(left, (0, false));
 }
 
+/// An entry that is delivered again, since its group was destroyed, may owe another piece beside those from
+/// before: it stays until all of them are done.
+#[tokio::test]
+async fn what_is_owed_from_before_a_destroyed_group_keeps_its_entry() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let number = Number::fresh();
+    let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);
+    let key = |what: &str| format!("whatsapp:{{{partition}}}:{what}");
+    let body = number.message(payload::text("1111111111", "a"));
+    stage.sender(&ingress).send(body).await;
+    let mut redis = stage.redis.connection().await;
+    let ids = pending_entries(&mut redis, partition).await;
+    let of = |what: &str| format!("{} {what}", ids[0]);
+    let (put, posts) = (of("put"), [of("until 1"), of("until 2")]);
+    for post in &posts {
+        assert_eq!(pending_entries(&mut redis, partition).await, ids);
+        let mut arguments = vec!["mine", "workers", "1", &ids[0], "2"];
+        arguments.extend(["1", &put, "", "2", post, ""]);
+        let recorded = record(&mut redis, partition, &arguments).await;
+        recorded.expect("recorded");
+        let destroyed = redis.xgroup_destroy::<_, _, bool>(key("stream"), "workers");
+        assert!(destroyed.await.expect("XGROUP DESTROY"));
+    }
+    let mut left: Vec<usize> = Vec::new();
+    for (list, piece) in [("2", &posts[0]), ("2", &posts[1]), ("1", &put)] {
+        left.push(redis.xlen(key("stream")).await.expect("XLEN"));
+        let done = [list, piece, "", "", "", "", ""];
+        let done = update_owed(&mut redis, partition, &done).await;
+        done.expect("done");
+    }
+    left.push(redis.xlen(key("stream")).await.expect("XLEN"));
+    assert_eq!(left, [1, 1, 1, 0]);
+    let owed: bool = redis.exists(key("owed")).await.expect("EXISTS");
+    assert!(!owed);
+}
+
 /// A place is settled once what replaces the object is written, however often either is told.
 #[tokio::test]
 async fn a_place_is_settled_after_the_last_object_of_its_entry() {

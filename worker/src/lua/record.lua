@@ -25,6 +25,17 @@ local function owe(id, from, pieces)
     local time = redis.call('TIME')
     now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
   end
+  -- An entry may owe something from before: its group was destroyed, and it was delivered again. What
+  -- is in a list already is counted already.
+  local added, owed, seen = 0, tonumber(redis.call('HGET', KEYS[9], id)) or 0, {}
+  local function add(list, score, piece)
+    local new = redis.call('ZADD', KEYS[LISTS + list], score, piece)
+    if new == 0 and not seen[piece] then
+      owed = math.max(owed, 1)
+    end
+    seen[piece], added = true, added + new
+    return new
+  end
   local puts, settle = 0, nil
   for i = from, from + 3 * (pieces - 1), 3 do
     local list, piece = tonumber(ARGV[i]), ARGV[i + 1]
@@ -32,21 +43,25 @@ local function owe(id, from, pieces)
       settle = piece
       redis.call('HSET', KEYS[8], ARGV[i + 2], '')
     else
-      puts = puts + (list == 1 and 1 or 0)
-      redis.call('ZADD', KEYS[LISTS + list], now, piece)
+      local new = add(list, now, piece)
+      puts = puts + (list == 1 and new or 0)
     end
   end
   -- An object leaves its old place once what replaces it is written.
   if settle then
-    redis.call('ZADD', KEYS[LISTS + SETTLE], puts > 0 and '+inf' or now, settle)
+    local before = string.match(redis.call('HGET', KEYS[9], id .. ':settle') or '', '^%d+')
+    puts = puts + (tonumber(before) or 0)
+    add(SETTLE, puts > 0 and '+inf' or now, settle)
     if puts > 0 then
       redis.call('HSET', KEYS[9], id .. ':settle', puts .. ' ' .. settle)
     end
   end
-  if pieces > 1 then
-    redis.call('HSET', KEYS[9], id, pieces)
+  if owed + added > 1 then
+    redis.call('HSET', KEYS[9], id, owed + added)
   end
-  redis.call('HINCRBY', KEYS[9], 'entries', 1)
+  if owed == 0 then
+    redis.call('HINCRBY', KEYS[9], 'entries', 1)
+  end
 end
 
 local ids, gone, at = {}, {}, 4
