@@ -1,11 +1,13 @@
 //! Who an item is about. The same ids decide which items wait for each other and what the event
 //! says of the customer.
 
+use std::collections::HashSet;
+
 use serde_json::value::RawValue;
 use shared::webhook::{Place, members, scalar};
 
 use crate::item::event::Direction;
-use crate::item::payload::{Contact, Payload, PayloadItem};
+use crate::item::payload::{Contact, Payload, PayloadItem, is_user_id};
 use crate::read::lanes::{LaneHasher, LaneKey};
 
 /// The people of an item.
@@ -26,12 +28,22 @@ const FROM: [&str; 3] = ["from", "from_user_id", "from_parent_user_id"];
 const TO: [&str; 3] = ["to", "to_user_id", "to_parent_user_id"];
 
 impl Customer {
-    /// Reads the ids of an item. One that has none is about nobody.
+    /// Reads the ids of an item, and finds their contact. One that has none is about nobody.
     pub fn of(payload: &Payload, item: &PayloadItem) -> Self {
+        let mut customer = Self::named(payload, item);
+        let contacts = &payload.change(item).contacts;
+        let found = customer.find(contacts).or_else(|| match &contacts[..] {
+            // Meta spells one phone in two ways, and some gateways send another one.
+            [only] if customer.may_be(only) && is_of_one_person(payload, item) => Some(only),
+            _ => None,
+        });
+        customer.contact = found.cloned().or(customer.contact);
+        customer
+    }
+
+    /// The ids that stand in the item, and of a history's message in its thread.
+    pub(crate) fn named(payload: &Payload, item: &PayloadItem) -> Self {
         let raw = payload.raw(item);
-        let change = payload.change(item);
-        let business = change.display_phone_number.as_deref().map(digits);
-        let not_business = |id: &String| business.as_deref() != Some(digits(id).as_str());
         let mut customer = Self::default();
         let ids = |names| texts(raw, names);
         match item.place {
@@ -47,46 +59,52 @@ impl Customer {
             Place::HistoryThreadMessage
             | Place::HistoryMessage
             | Place::Call
-            | Place::CallStatus => {
-                let [from, from_user, from_parent] = ids(FROM);
-                let [to, to_user, to_parent] = ids(TO);
-                let [recipient, recipient_user, recipient_parent] = texts(
-                    raw,
-                    [
-                        "recipient_id",
-                        "recipient_user_id",
-                        "recipient_parent_user_id",
-                    ],
-                );
-                let thread = payload.thread(item);
-                let of_thread = |part: fn(&Contact) -> &Option<String>| {
-                    thread.and_then(|thread| part(&thread.contact).clone())
-                };
-                customer.set([
-                    thread
-                        .and_then(|thread| thread.id.clone())
-                        .or_else(|| of_thread(|contact| &contact.wa_id))
-                        .or(from.filter(not_business))
-                        .or(to.filter(not_business))
-                        .or(recipient),
-                    of_thread(|contact| &contact.user_id)
-                        .or(from_user)
-                        .or(to_user)
-                        .or(recipient_user),
-                    of_thread(|contact| &contact.parent_user_id)
-                        .or(from_parent)
-                        .or(to_parent)
-                        .or(recipient_parent),
-                ]);
-                customer.contact = thread.map(|thread| thread.contact.clone());
-            }
-            Place::UserAction | Place::ValueErrors | Place::Change => {}
+            | Place::CallStatus => customer.is_either(payload, item),
+            Place::UserAction | Place::ValueErrors | Place::Change | Place::UnknownShape => {}
         }
         let [group_id] = texts(raw, ["group_id"]);
         customer.group_id = customer.group_id.or(group_id);
-        customer.aliases = system_ids(raw);
-        customer.contact = customer.find(&change.contacts).or(customer.contact);
+        customer.aliases.extend(system_ids(raw));
         customer
+    }
+
+    /// The customer is whoever of the two isn't the business.
+    fn is_either(&mut self, payload: &Payload, item: &PayloadItem) {
+        let raw = payload.raw(item);
+        let business = payload.change(item).display_phone_number.as_deref();
+        let business = business.map(digits);
+        let not_business = |id: &String| business.as_deref() != Some(digits(id).as_str());
+        let [from, from_user, from_parent] = texts(raw, FROM);
+        let [to, to_user, to_parent] = texts(raw, TO);
+        let [recipient, recipient_user, recipient_parent] = texts(
+            raw,
+            [
+                "recipient_id",
+                "recipient_user_id",
+                "recipient_parent_user_id",
+            ],
+        );
+        let thread = payload.thread(item);
+        let of_thread = |part: fn(&Contact) -> &Option<String>| {
+            thread.and_then(|thread| part(&thread.contact).clone())
+        };
+        self.set([
+            thread
+                .and_then(|thread| thread.id.clone())
+                .or_else(|| of_thread(|contact| &contact.wa_id))
+                .or(from.filter(not_business))
+                .or(to.filter(not_business))
+                .or(recipient),
+            of_thread(|contact| &contact.user_id)
+                .or(from_user)
+                .or(to_user)
+                .or(recipient_user),
+            of_thread(|contact| &contact.parent_user_id)
+                .or(from_parent)
+                .or(to_parent)
+                .or(recipient_parent),
+        ]);
+        self.contact = thread.map(|thread| thread.contact.clone());
     }
 
     /// The ids of a status. Of a group's, the customer is the member of the group.
@@ -133,7 +151,9 @@ impl Customer {
     pub fn direction(&self, payload: &Payload, item: &PayloadItem) -> Option<Direction> {
         let [from, from_user, _] = texts(payload.raw(item), FROM);
         let business = payload.change(item).display_phone_number.as_deref();
-        let Some(from) = from.as_deref().map(digits) else {
+        let (from, user) = (from.as_deref(), from.as_deref().filter(|id| is_user_id(id)));
+        let from_user = from_user.as_deref().or(user);
+        let Some(from) = from.filter(|id| !is_user_id(id)).map(digits) else {
             return from_user.map(|_| Direction::Inbound);
         };
         if business.map(digits).as_ref() == Some(&from) {
@@ -147,11 +167,44 @@ impl Customer {
         self.wa_id = wa_id;
         self.user_id = user_id;
         self.parent_user_id = parent_user_id;
+        // A business-scoped id stands where a phone was.
+        if let Some(id) = self.wa_id.take_if(|id| is_user_id(id)) {
+            let mine = self.user_id.get_or_insert_with(|| id.clone());
+            if *mine != id {
+                self.aliases.push(id);
+            }
+        }
+    }
+
+    /// Whether two items name the same person.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.wa_id, &self.user_id) == (&other.wa_id, &other.user_id)
+    }
+
+    /// Whether nothing speaks against it that a contact is theirs: no other business-scoped id.
+    fn may_be(&self, contact: &Contact) -> bool {
+        match (&self.user_id, &contact.user_id) {
+            (Some(mine), Some(theirs)) => mine == theirs,
+            (Some(_), None) | (None, _) => true,
+        }
+    }
+
+    /// Whether a contact of theirs has another id than the item.
+    pub(crate) fn differs(&self, contact: &Contact) -> bool {
+        let of_two = [
+            (&self.wa_id, &contact.wa_id),
+            (&self.user_id, &contact.user_id),
+            (&self.parent_user_id, &contact.parent_user_id),
+        ];
+        of_two.iter().any(|two| match two {
+            (Some(mine), Some(theirs)) => plain(mine) != plain(theirs),
+            (None, _) | (_, None) => false,
+        })
     }
 
     /// The contact of this customer: by user id, then by phone; never by position, since Meta
     /// gathers contacts of several items.
-    fn find(&self, contacts: &[Contact]) -> Option<Contact> {
+    fn find<'c>(&self, contacts: &'c [Contact]) -> Option<&'c Contact> {
         let by = |mine: &Option<String>, theirs: fn(&Contact) -> &Option<String>| {
             let mine = mine.as_ref()?;
             contacts
@@ -160,7 +213,6 @@ impl Customer {
         };
         by(&self.user_id, |contact| &contact.user_id)
             .or_else(|| by(&self.wa_id, |contact| &contact.wa_id))
-            .cloned()
     }
 
     /// Every id of theirs: the item's, their contact's, and those of a `system` message.
@@ -201,6 +253,43 @@ impl Customer {
             keys
         }
     }
+}
+
+/// Whether all items of an item's change name the same person, or none of them names any.
+fn is_of_one_person(payload: &Payload, item: &PayloadItem) -> bool {
+    let of_one = || {
+        let mut people = payload
+            .beside(item)
+            .map(|item| Customer::named(payload, item));
+        let first = people.next();
+        people.all(|other| first.as_ref().is_some_and(|first| first.is_same(&other)))
+    };
+    *payload.change(item).of_one_person.get_or_init(of_one)
+}
+
+/// Contacts beside an item that are no item's of their change, with their positions.
+pub(crate) fn strangers<'p>(
+    payload: &'p Payload,
+    item: &PayloadItem,
+) -> impl Iterator<Item = (usize, &'p Contact)> {
+    let change = payload.change(item);
+    // Where an item is the value, its contacts are in it.
+    let is_listed = !matches!(
+        item.place,
+        Place::Change | Place::ValueErrors | Place::UnknownShape
+    );
+    let find = || {
+        let items = payload.beside(item);
+        let known: HashSet<usize> = items
+            .filter_map(|item| Some(Customer::of(payload, item).contact?.position))
+            .collect();
+        let positions = 0..change.contacts.len();
+        positions.filter(|at| !known.contains(at)).collect()
+    };
+    let some = is_listed && !change.contacts.is_empty();
+    let strangers = some.then(|| change.strangers.get_or_init(find));
+    let positions = strangers.into_iter().flatten().copied();
+    positions.filter_map(|at| Some((at, change.contacts.get(at)?)))
 }
 
 fn system_ids(raw: &RawValue) -> Vec<String> {

@@ -3,12 +3,23 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use serde_json::value::RawValue;
 use shared::entry::StreamEntry;
 use shared::webhook::{
     self, Identity, Place, UnreadableBody, WebhookItem, all_members, elements, members, scalar,
 };
+
+/// Events of `account_update` that Meta sends for a portfolio.
+const OF_PORTFOLIOS: [&str; 6] = [
+    "AD_ACCOUNT_LINKED",
+    "MM_LITE_TERMS_SIGNED",
+    "PARTNER_ADDED",
+    "PARTNER_APP_INSTALLED",
+    "PARTNER_APP_UNINSTALLED",
+    "PARTNER_REMOVED",
+];
 
 /// An entry with its body taken apart.
 #[derive(Debug)]
@@ -53,6 +64,10 @@ pub struct ChangeContext {
     other_members: Vec<(String, Range<usize>)>,
     /// Of `history`, in the order of the body.
     threads: Vec<Thread>,
+    /// Whether all its items are one person's; [`crate::item::customer`] finds out when it matters.
+    pub(crate) of_one_person: OnceLock<bool>,
+    /// Positions of contacts that are no item's; found out likewise.
+    pub(crate) strangers: OnceLock<Vec<usize>>,
 }
 
 /// An element of `contacts[]`.
@@ -64,8 +79,14 @@ pub struct Contact {
     pub name: Option<String>,
     pub username: Option<String>,
     pub identity_key_hash: Option<String>,
-    /// The element, if it has more than the above.
-    odd: Option<Range<usize>>,
+    /// ISO 3166, where Meta says it.
+    pub country_code: Option<String>,
+    /// Which of `contacts[]` it is.
+    pub position: usize,
+    /// The element.
+    raw: Range<usize>,
+    /// It has more than the above.
+    pub is_odd: bool,
 }
 
 /// A conversation of `history[].threads[]`.
@@ -95,6 +116,22 @@ impl Payload {
             }),
             Err(unreadable) => Err(Box::new(Unopened { entry, unreadable })),
         }
+    }
+
+    /// Whether nothing of it is an account's: it is a portfolio's, or a test from Meta's dashboard.
+    pub fn has_no_account(&self) -> bool {
+        let is_portfolios = |item: &PayloadItem| match (item.place, &*item.field) {
+            (Place::Change, "partner_solutions") => true,
+            // One that names an account is that account's.
+            (Place::Change, "account_update") => members(self.raw(item), ["event", "waba_info"])
+                .is_some_and(|[event, account]| {
+                    let event = event.and_then(scalar).unwrap_or_default();
+                    account.is_none() && OF_PORTFOLIOS.contains(&&*event)
+                }),
+            _ => false,
+        };
+        self.entry.waba_id == webhook::NO_WABA
+            || (!self.items.is_empty() && self.items.iter().all(is_portfolios))
     }
 
     /// The item's JSON as Meta sent it.
@@ -133,10 +170,17 @@ impl Payload {
         members.map(|(path, range)| (Cow::Borrowed(path.as_str()), self.json(range)))
     }
 
-    /// A contact that has more than [`Contact`] holds.
-    pub fn odd_contact(&self, contact: &Contact) -> Option<(Cow<'static, str>, &RawValue)> {
-        let range = contact.odd.as_ref()?;
-        Some((Cow::Borrowed("contact"), self.json(range)))
+    /// A contact as it came.
+    pub(crate) fn contact(&self, contact: &Contact) -> &RawValue {
+        self.json(&contact.raw)
+    }
+
+    /// All items of an item's change.
+    pub(crate) fn beside(&self, item: &PayloadItem) -> impl Iterator<Item = &PayloadItem> {
+        let change = item.change;
+        let start = self.items.partition_point(|other| other.change < change);
+        let rest = self.items.iter().skip(start);
+        rest.take_while(move |other| other.change == change)
     }
 
     /// The thread of history that a message stood in.
@@ -198,7 +242,7 @@ fn range(body: &[u8], part: &RawValue) -> Range<usize> {
 fn lists(field: &str) -> &'static [&'static str] {
     match field {
         "messages" => &["messages", "statuses", "user_actions"],
-        "smb_message_echoes" | "message_echoes" => &["message_echoes"],
+        "smb_message_echoes" | "message_echoes" => &["message_echoes", "messages"],
         "history" => &["messages", "message_echoes"],
         "calls" => &["calls", "statuses"],
         _ => &[],
@@ -211,7 +255,10 @@ fn change(body: &[u8], item: &WebhookItem<'_>) -> ChangeContext {
         ..ChangeContext::default()
     };
     // Where the value itself is the item, nothing stands beside it.
-    let whole = matches!(item.place, Place::Change | Place::ValueErrors);
+    let whole = matches!(
+        item.place,
+        Place::Change | Place::ValueErrors | Place::UnknownShape
+    );
     for (name, member) in all_members(item.value).unwrap_or_default() {
         match (&*name, &*item.field) {
             ("metadata", _) => {
@@ -257,8 +304,14 @@ impl ChangeContext {
         let Some(elements) = elements(list) else {
             return false;
         };
-        let contacts = elements.into_iter().filter_map(|raw| contact(body, raw));
-        self.contacts.extend(contacts);
+        for raw in elements {
+            let position = self.contacts.len();
+            let contact = contact(body, raw).map(|contact| Contact {
+                position,
+                ..contact
+            });
+            self.contacts.extend(contact);
+        }
         true
     }
 
@@ -327,36 +380,67 @@ fn contact(body: &[u8], raw: &RawValue) -> Option<Contact> {
         "username",
     ];
     let [profile, wa_id, user_id, parent_user_id, hash, username] = members(raw, NAMES)?;
-    let [name, profile_username] = profile
-        .and_then(|profile| members(profile, ["name", "username"]))
+    const OF_PROFILE: [&str; 3] = ["name", "username", "country_code"];
+    let [name, profile_username, country] = profile
+        .and_then(|profile| members(profile, OF_PROFILE))
         .unwrap_or_default();
-    let known = has_only(raw, &NAMES)
-        && profile.is_none_or(|profile| has_only(profile, &["name", "username"]))
-        && [
-            wa_id,
-            user_id,
-            parent_user_id,
-            hash,
-            name,
-            username,
-            profile_username,
-        ]
-        .into_iter()
-        .flatten()
-        .all(|member| member.get() == "null" || text(member).is_some());
+    let all = [
+        wa_id,
+        user_id,
+        parent_user_id,
+        hash,
+        name,
+        username,
+        profile_username,
+        country,
+    ];
+    let mut all = all.into_iter().flatten();
+    let readable = all.all(|member| member.get() == "null" || scalar(member).is_some());
+    let mut wa_id = wa_id.and_then(text);
+    let mut user_id = user_id.and_then(text);
+    // A business-scoped id stands where a phone was.
+    let mut is_other = false;
+    if let Some(id) = wa_id.take_if(|id| is_user_id(id)) {
+        is_other = user_id.as_ref().is_some_and(|mine| *mine != id);
+        user_id.get_or_insert(id);
+    }
+    let country_code = country.and_then(text);
+    let known = readable
+        && !is_other
+        && has_only(raw, &NAMES)
+        && profile.is_none_or(|profile| has_only(profile, &OF_PROFILE))
+        && country_code.as_deref().is_none_or(is_country);
     Some(Contact {
-        wa_id: wa_id.and_then(text),
-        user_id: user_id.and_then(text),
+        wa_id,
+        user_id,
         parent_user_id: parent_user_id.and_then(text),
         name: name.and_then(text),
         username: profile_username.or(username).and_then(text),
         identity_key_hash: hash.and_then(text),
-        odd: (!known).then(|| range(body, raw)),
+        country_code: country_code.filter(|code| is_country(code)),
+        position: 0,
+        raw: range(body, raw),
+        is_odd: !known,
     })
 }
 
+/// Whether it is a business-scoped id (`CC.…`, also `user.…`), and no phone.
+pub fn is_user_id(id: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    id.split_once('.').is_some_and(|(scope, rest)| {
+        let scoped = !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_alphabetic());
+        scoped && !rest.is_empty() && rest.chars().all(is_word)
+    })
+}
+
+fn is_country(code: &str) -> bool {
+    code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+/// Text that says something: a withheld phone may be there as `""`.
 fn text(raw: &RawValue) -> Option<String> {
-    scalar(raw).map(Cow::into_owned)
+    let text = scalar(raw).map(Cow::into_owned);
+    text.filter(|text| !text.is_empty())
 }
 
 /// Whether it is an object, of these members only; `null` counts as nothing.

@@ -17,6 +17,26 @@ pub struct Tenant {
     /// Webhooks per minute and account, instead of the limit that ingress is set to.
     #[serde(default)]
     pub rate_limit_per_minute: Option<u32>,
+    /// The numbers of the account, where the Tenant Service says them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phone_number_ids: Vec<String>,
+}
+
+/// Stands where a tenant's id would, in routing keys and folders, of what is no account's.
+pub const PLATFORM: &str = "_platform";
+
+impl Tenant {
+    /// Of what is no account's, and so no tenant's.
+    pub fn platform() -> Self {
+        Self {
+            id: PLATFORM.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    pub fn is_platform(&self) -> bool {
+        self.id == PLATFORM
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -59,6 +79,11 @@ impl Verdict {
             },
             None => Self::Unknown,
         }
+    }
+
+    /// What goes out without a tenant.
+    pub(crate) fn platform() -> Self {
+        Self::Active(Arc::new(Tenant::platform()))
     }
 
     pub fn tenant_id(&self) -> Option<&str> {

@@ -94,6 +94,11 @@ impl Hours {
         back.and_then(|back| self.hours.as_bytes().get(back)) == Some(&b'1')
     }
 
+    /// How many hours ago its last traffic was.
+    pub fn quiet(&self, now: u64) -> u64 {
+        now.saturating_sub(self.last)
+    }
+
     /// How many hours ago its last traffic was, if it is silent: nothing in this hour and in the last
     /// two, and in each of these two there was some both the day and the week before.
     pub fn silent(&self, now: u64) -> Option<u64> {
@@ -102,7 +107,7 @@ impl Hours {
             let before = |hours| hour.checked_sub(hours).is_some_and(|hour| self.had(hour));
             before(24) && before(7 * 24)
         };
-        let quiet = now.saturating_sub(self.last);
+        let quiet = self.quiet(now);
         (quiet > SILENT_HOURS && hours.all(usually)).then_some(quiet)
     }
 }

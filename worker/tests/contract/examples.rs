@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
 use strum::IntoEnumIterator;
-use worker::item::event::channel::NumberProfile;
+use worker::item::event::channel::{KnownNumber, NumberProfile};
 use worker::item::event::media::MediaState;
 use worker::item::event::{self, Event, EventContext, EventType, contract};
 use worker::item::payload::Payload;
@@ -56,6 +57,7 @@ fn with_more_known() -> Vec<(&'static str, Event)> {
         size_bytes: 48_213,
         sha256: [0xab; 32],
         mime_type: "image/jpeg".to_owned(),
+        detected_mime_type: Some("image/jpeg".to_owned()),
         bucket: "media-inbound".to_owned(),
         key: "acme/image/2026-11-25/wamid.ZXhhbXBsZSBpbWFnZQ.jpg".to_owned(),
         url: "http://127.0.0.1:9000/media-inbound/acme/image/example.jpg?X-Amz-Signature=example"
@@ -65,10 +67,15 @@ fn with_more_known() -> Vec<(&'static str, Event)> {
     let failed = MediaState::Failed {
         error: "larger than 104857600 bytes".to_owned(),
     };
-    let number = NumberProfile {
+    let profile = NumberProfile {
         verified_name: Some("Acme Lamps".to_owned()),
         quality_rating: Some("GREEN".to_owned()),
         is_official_business_account: Some(false),
+        display_phone_number: Some("+49 30 901820".to_owned()),
+    };
+    let number = KnownNumber {
+        id: "204800000000077".to_owned(),
+        profile: Some(Arc::new(profile)),
     };
     let conversation = serde_json::value::to_raw_value(&json!({"id": "c-7", "state": "open"}));
     let conversation = conversation.expect("JSON");
@@ -79,12 +86,13 @@ fn with_more_known() -> Vec<(&'static str, Event)> {
         number: Some(&number),
         ..EventContext::of(&tenant)
     };
-    let follow_up = |media| {
+    let recording = fixture("call_recording");
+    let follow_up = |of: &Payload, media| {
         let known = EventContext {
             media: Some(media),
             ..known
         };
-        let event = event::media_follow_up(&image, &image.items[0], &known);
+        let event = event::media_follow_up(of, &of.items[0], &known);
         event.expect("an event").expect("it has ended")
     };
     let all = EventContext {
@@ -105,8 +113,9 @@ fn with_more_known() -> Vec<(&'static str, Event)> {
             "text_degraded",
             event::event(&text, &text.items[0], &degraded).expect("an event"),
         ),
-        ("media_stored", follow_up(&stored)),
-        ("media_failed", follow_up(&failed)),
+        ("media_stored", follow_up(&image, &stored)),
+        ("media_failed", follow_up(&image, &failed)),
+        ("media_stored_of_call", follow_up(&recording, &stored)),
     ]
 }
 
@@ -126,6 +135,10 @@ fn timeless(mut event: Value) -> Value {
 fn the_published_documents_are_those_of_the_code() {
     let mut published = Published::default();
     published.file("event.schema.json", &contract::schema());
+    published.file(
+        "event.unions.schema.json",
+        &contract::unions(&contract::schema()),
+    );
     published.file("asyncapi.json", &contract::asyncapi());
     let validator = validator();
     let mut index = Map::new();
@@ -160,6 +173,32 @@ fn the_published_documents_are_those_of_the_code() {
         .map(|kind| kind.name().to_owned())
         .collect();
     assert_eq!(kinds, all, "an example of each type of event");
+}
+
+#[test]
+fn the_unions_take_every_example_and_no_other_types() {
+    if std::env::var_os("UPDATE_EXAMPLES").is_some() {
+        return;
+    }
+    let unions = contract::unions(&contract::schema());
+    let options = jsonschema::options().should_validate_formats(true);
+    let validator = options.build(&unions).expect("a sound schema");
+    for (name, example) in json_files(docs().join("examples")).expect("examples") {
+        let example: Value = serde_json::from_slice(&example).expect("JSON");
+        if name == "index" {
+            continue;
+        }
+        if let Some(error) = validator.iter_errors(&example).next() {
+            panic!("{name}: {error} at {}", error.instance_path());
+        }
+        for pointer in ["/eventType", "/message/content", "/account/details"] {
+            let mut wrong = example.clone();
+            if let Some(member) = wrong.pointer_mut(pointer) {
+                *member = json!("something else");
+                assert!(!validator.is_valid(&wrong), "{name}: {pointer}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Events held against their published contract: the schema, the examples, and the promise that
 //! nothing of an item gets lost.
 
+mod cases;
+mod conformance;
 mod corpus;
 mod examples;
 #[path = "../../../tests/src/json_walk.rs"]
@@ -8,6 +10,7 @@ mod examples;
 mod json_walk;
 mod odd;
 mod properties;
+mod released;
 mod walk;
 
 use std::path::PathBuf;

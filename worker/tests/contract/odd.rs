@@ -1,7 +1,7 @@
 //! Single facts about odd items.
 
 use serde_json::{Value, json};
-use worker::item::event::media::{MediaKind, media_ref};
+use worker::item::event::media::{MediaKind, MediaPlace, media_ref};
 use worker::item::payload::Payload;
 
 use crate::{Made, check, events, json_files, manifest_dir, open, validator};
@@ -148,7 +148,7 @@ fn only_a_customers_new_message_looks_like_one() {
 }
 
 #[test]
-fn media_is_fetched_for_received_messages_that_have_it() {
+fn media_is_found_wherever_an_item_has_it() {
     let of = |payload: &Payload| media_ref(payload, &payload.items[0]);
     let image = of(&fixture("image")).expect("media");
     assert_eq!(
@@ -165,15 +165,73 @@ fn media_is_fetched_for_received_messages_that_have_it() {
     assert_eq!(voice.mime_type.as_deref(), Some("audio/ogg; codecs=opus"));
     let odd = of(&fixture("image_without_digest")).expect("media");
     assert_eq!(odd.sha256, None);
+    for (name, kind, place) in [
+        ("image", MediaKind::Image, MediaPlace::Message),
+        ("echo_image", MediaKind::Image, MediaPlace::Echo),
+        ("history_media", MediaKind::Image, MediaPlace::History),
+        ("edit_caption", MediaKind::Image, MediaPlace::Edit),
+        ("call_recording", MediaKind::Audio, MediaPlace::Call),
+    ] {
+        let media = of(&fixture(name)).expect(name);
+        assert_eq!((media.kind, media.place), (kind, place), "{name}");
+        let made = events(&fixture(name))[0].json();
+        let part = if place == MediaPlace::Call {
+            "call"
+        } else {
+            "message"
+        };
+        // Of history nothing is fetched by default.
+        let status = if place == MediaPlace::History {
+            Value::Null
+        } else {
+            "pending".into()
+        };
+        assert_eq!(made[part]["media"]["status"], status, "{name}");
+    }
     for without in [
         "text",
         "image_failed_at_meta",
-        "echo_image",
-        "history_media",
-        "edit_caption",
+        "call_connect",
+        "echo_text",
+        "edit_text",
     ] {
         assert_eq!(of(&fixture(without)), None, "{without}");
     }
+}
+
+#[test]
+fn a_wrapped_echo_and_a_transcript_have_media_and_a_link_is_none() {
+    let sent = |image: &str| {
+        let echo = format!(r#"{{"id":"wamid.1","message":{{"type":"image","image":{image}}}}}"#);
+        change(
+            "standby",
+            &format!(r#"{{"standby":{{"message_echoes":[{echo}]}}}}"#),
+        )
+    };
+    let of = |payload: &Payload| media_ref(payload, &payload.items[0]);
+    let wrapped = of(&sent(r#"{"id":"7"}"#)).expect("media");
+    assert_eq!((&*wrapped.id, wrapped.place), ("7", MediaPlace::Standby));
+    let link = sent(r#"{"link":"https://example.com/a.jpg"}"#);
+    assert_eq!(of(&link), None);
+    assert_eq!(events(&link)[0].json()["message"].get("media"), None);
+    let transcript = change(
+        "calls",
+        r#"{"calls":[{"id":"wacid.1","event":"call_transcription_available","call_transcript":{"document":{"id":"8"}}}]}"#,
+    );
+    let transcript = of(&transcript).expect("media");
+    assert_eq!(
+        (transcript.kind, &*transcript.id),
+        (MediaKind::Document, "8")
+    );
+}
+
+#[test]
+fn a_digest_of_zeros_is_a_placeholder() {
+    let zeros = "0".repeat(64);
+    let image = format!(r#"{{"type":"image","image":{{"id":"7","sha256":"{zeros}"}}}}"#);
+    let payload = change("messages", &format!(r#"{{"messages":[{image}]}}"#));
+    let media = media_ref(&payload, &payload.items[0]).expect("media");
+    assert_eq!(media.sha256, None);
 }
 
 #[test]

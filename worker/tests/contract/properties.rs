@@ -150,6 +150,12 @@ fn name() -> impl Strategy<Value = String> {
             "recipient_id",
             "conversation_context",
             "participant_recipient_id",
+            "groups",
+            "event",
+            "timestamp",
+            "display_phone_number",
+            "max_daily_conversations_per_business",
+            "waba_info",
         ])
         .prop_map(str::to_owned),
         "[a-z_]{1,6}",
@@ -261,6 +267,8 @@ proptest! {
             ("messages", "messages"), ("messages", "statuses"), ("messages", "user_actions"),
             ("smb_message_echoes", "message_echoes"), ("history", "messages"),
             ("calls", "calls"), ("calls", "statuses"), ("tea_time", "cups"),
+            ("group_participants_update", "groups"), ("smb_app_state_sync", "state_sync"),
+            ("automatic_events", "automatic_events"), ("message_echoes", "messages"),
         ]),
         items in prop::collection::vec(node(), 0..4),
     ) {

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumIter, EnumString, IntoStaticStr};
 
 use super::audio::Audio;
+use super::document::Document;
+use super::media::Media;
 use super::read::Reading;
 use super::values::{Number, Text, Timestamp, Words};
 
@@ -59,6 +61,11 @@ pub(super) struct Call {
     pub cta_payload: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call_recording: Option<CallRecording>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call_transcript: Option<CallTranscript>,
+    /// Of a recording or transcript if those of calls are fetched: what became of it.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
     /// Of a status: `call`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub sent_type: Option<Text>,
@@ -110,6 +117,15 @@ pub(super) struct CallRecording {
     pub audio: Option<Audio>,
 }
 
+/// What was said, as a file that can be fetched: JSON with a `transcript`.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "Transcript")]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct CallTranscript {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<Document>,
+}
+
 /// Words that calls may route by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
@@ -117,6 +133,7 @@ pub(super) enum CallWord {
     Accepted,
     CallCreated,
     CallRecordingAvailable,
+    CallTranscriptionAvailable,
     Connect,
     Failed,
     Rejected,

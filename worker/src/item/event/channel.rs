@@ -1,7 +1,11 @@
 //! What an event says of the number that a webhook came for.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use shared::webhook::{Place, members, scalar};
 
 use super::phone;
 use crate::item::payload::{Payload, PayloadItem};
@@ -17,10 +21,80 @@ pub struct NumberProfile {
     pub quality_rating: Option<String>,
     #[serde(default)]
     pub is_official_business_account: Option<bool>,
+    /// For people: `+49 30 901820`.
+    #[serde(default)]
+    pub display_phone_number: Option<String>,
 }
 
 impl NumberProfile {
-    pub const FIELDS: &str = "verified_name,quality_rating,is_official_business_account";
+    pub const FIELDS: &str =
+        "verified_name,quality_rating,is_official_business_account,display_phone_number";
+}
+
+/// A number that is known by its id.
+#[derive(Debug, Clone)]
+pub struct KnownNumber {
+    pub id: String,
+    pub profile: Option<Arc<NumberProfile>>,
+}
+
+/// The number that an item names as its own: beside it, or of some fields in it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct NamedNumber {
+    pub id: Option<String>,
+    /// As sent.
+    pub display: Option<String>,
+}
+
+impl NamedNumber {
+    /// Reads what stands beside the item, else what its field has.
+    pub fn of(payload: &Payload, item: &PayloadItem) -> Self {
+        let beside = Self {
+            id: item.phone_number_id.clone().filter(|id| !id.is_empty()),
+            display: payload.change(item).display_phone_number.clone(),
+        };
+        if item.place != Place::Change || beside != Self::default() {
+            return beside;
+        }
+        Self::within(&item.field, payload.raw(item)).unwrap_or_default()
+    }
+
+    fn within(field: &str, value: &RawValue) -> Option<Self> {
+        let text = |raw: Option<&RawValue>| {
+            let text = raw.and_then(scalar).map(|text| text.into_owned());
+            text.filter(|text| !text.is_empty())
+        };
+        let by_id = |id| Self { id, display: None };
+        let by_display = |display| Self { id: None, display };
+        match field {
+            "account_alerts" => {
+                let [kind, id] = members(value, ["entity_type", "entity_id"])?;
+                (text(kind)? == "PHONE_NUMBER").then(|| by_id(text(id)))
+            }
+            "account_settings_update" => {
+                let [settings] = members(value, ["phone_number_settings"])?;
+                let [id] = members(settings?, ["phone_number_id"])?;
+                Some(by_id(text(id)))
+            }
+            "account_update" => {
+                let [display] = members(value, ["phone_number"])?;
+                Some(by_display(text(display)))
+            }
+            "messaging_handovers" => {
+                let [recipient] = members(value, ["recipient"])?;
+                let [id, display] =
+                    members(recipient?, ["phone_number_id", "display_phone_number"])?;
+                Some(Self {
+                    id: text(id),
+                    display: text(display),
+                })
+            }
+            _ => {
+                let [display] = members(value, ["display_phone_number"])?;
+                Some(by_display(text(display)))
+            }
+        }
+    }
 }
 
 /// The business's number and account.
@@ -29,8 +103,9 @@ impl NumberProfile {
 pub(super) struct Channel<'a> {
     /// The WhatsApp Business Account (WABA).
     business_account_id: &'a str,
+    /// Of what names no id, but a number: that of the account's number, if it is known.
     phone_number_id: Option<&'a str>,
-    /// As sent.
+    /// As sent; of what names only an id as the number's profile has it.
     display_phone_number: Option<&'a str>,
     #[schemars(extend("pattern" = "^\\+[0-9]{7,16}$"))]
     phone_e164: Option<String>,
@@ -44,13 +119,15 @@ pub(super) struct Channel<'a> {
 
 pub(super) fn channel<'a>(
     payload: &'a Payload,
-    item: &'a PayloadItem,
-    profile: Option<&'a NumberProfile>,
+    named: &'a NamedNumber,
+    known: Option<&'a KnownNumber>,
 ) -> Channel<'a> {
-    let number = payload.change(item).display_phone_number.as_deref();
+    let profile = known.and_then(|known| known.profile.as_deref());
+    let of_profile = profile.and_then(|of| of.display_phone_number.as_deref());
+    let number = named.display.as_deref().or(of_profile);
     Channel {
         business_account_id: &payload.entry.waba_id,
-        phone_number_id: item.phone_number_id.as_deref(),
+        phone_number_id: named.id.as_deref().or(known.map(|known| &*known.id)),
         display_phone_number: number,
         phone_e164: number.and_then(phone::parse).map(|phone| phone.e164),
         verified_name: profile.and_then(|of| of.verified_name.as_deref()),

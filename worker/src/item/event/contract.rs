@@ -1,14 +1,20 @@
 //! The published contract, made of the same types that events are written with: a JSON Schema of every
 //! event, and an AsyncAPI document of the exchange, its routing keys and queues.
 
+mod unions;
+
+pub use self::unions::unions;
+
 use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::json_schema;
 use serde_json::{Map, Value, json};
 use strum::IntoEnumIterator;
 
+use super::account::AccountField;
 use super::call::CallWord;
 use super::message_type::MessageType;
 use super::status::StatusWord;
-use super::{EventDocument, EventType, QUEUES, SCHEMA_VERSION, account};
+use super::{EventDocument, EventType, QUEUES, QUEUES_OF_FOLLOW_UPS, SCHEMA_VERSION};
 
 const SCHEMA_ID: &str = "event.schema.json";
 
@@ -75,8 +81,10 @@ fn part_of_event(kind: EventType) -> Value {
             only(&["message"])
         }
         EventType::MediaStored | EventType::MediaFailed => {
-            let mut then = only(&["message"]);
-            then["properties"]["message"] = json!({"required": ["media"]});
+            let mut then = only(&["message", "call"]);
+            for part in ["message", "call"] {
+                then["properties"][part] = json!({"required": ["media"]});
+            }
             then
         }
         // A receipt can stand by too.
@@ -93,6 +101,11 @@ fn condition(property: &str, value: &str, then: Value) -> Value {
         "if": {"properties": {property: {"const": value}}, "required": [property]},
         "then": then,
     })
+}
+
+/// An item as Meta sent it.
+pub(super) fn raw(_: &mut SchemaGenerator) -> schemars::Schema {
+    json_schema!({"type": ["object", "array", "string", "null"]})
 }
 
 /// The content of each type of message.
@@ -120,13 +133,12 @@ fn contents(generator: &mut SchemaGenerator) -> Value {
 
 /// The details of each field of accounts.
 fn details(generator: &mut SchemaGenerator) -> Value {
-    account::TYPED
-        .iter()
+    AccountField::iter()
         .map(|field| {
-            let details = (field.schema)(generator).to_value();
+            let details = (field.processor().schema)(generator).to_value();
             condition(
                 "field",
-                field.name,
+                field.name(),
                 json!({"properties": {"details": details}}),
             )
         })
@@ -209,7 +221,7 @@ pub fn asyncapi() -> Value {
                 "address": format!("{group}.{{word}}.{{tenantId}}"),
                 "parameters": {
                     "word": words,
-                    "tenantId": {"description": "The tenant's id, with `_` for what isn't a letter, digit, `_` or `-`"},
+                    "tenantId": {"description": "The tenant's id, with `_` for what isn't a letter, digit, `_` or `-`; `_platform` for what is no account's"},
                 },
                 "messages": {&name: {"$ref": format!("#/components/messages/{name}")}},
                 "bindings": {"amqp": {
@@ -255,7 +267,11 @@ pub fn asyncapi() -> Value {
             queue.to_owned(),
             queue_channel(
                 queue,
-                &format!("Bound to whatsapp.inbound by {}.", keys.join(", ")),
+                &format!(
+                    "Bound to whatsapp.inbound by {}; by the header `follows` to whatsapp.inbound.media, which has all media.#: {}.",
+                    keys.join(", "),
+                    followed(queue)
+                ),
             ),
         );
         channels.insert(
@@ -282,17 +298,28 @@ pub fn asyncapi() -> Value {
             "messages": messages,
             "schemas": {"headers": {
                 "type": "object",
-                "required": ["x-tenant-id", "x-schema-version", "x-deduplication-header"],
+                "required": ["x-schema-version", "x-deduplication-header"],
                 "properties": {
-                    "x-tenant-id": {"type": "string"},
+                    "x-tenant-id": {"type": "string", "description": "Missing for what is no account's"},
                     "x-schema-version": {"type": "string", "const": SCHEMA_VERSION},
                     "x-deduplication-header": {"type": "string", "format": "uuid", "description": "The eventId"},
                     "traceparent": {"type": "string", "description": "W3C trace context"},
                     "x-replay-id": {"type": "string", "description": "Of the replay that published it"},
+                    "follows": {"type": "string", "description": "Of media.stored and media.failed: the type of the event that said pending"},
                 },
             }},
         },
     })
+}
+
+/// The types of events whose follow-ups a queue gets.
+fn followed(queue: &str) -> String {
+    let of_queue = QUEUES_OF_FOLLOW_UPS.iter().filter(|(_, it)| *it == queue);
+    let names: Vec<_> = of_queue.map(|(kind, _)| kind.name()).collect();
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.join(", ")
 }
 
 fn queue_channel(name: &str, description: &str) -> Value {
@@ -307,13 +334,20 @@ fn queue_channel(name: &str, description: &str) -> Value {
     })
 }
 
+/// `RequestWelcome` of `request_welcome`.
+fn upper(name: &str) -> String {
+    name.split('_').map(capital).collect()
+}
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
+
 /// `messageReceived` of `message.received`.
 fn camel(name: &str) -> String {
     let mut words = name.split('.');
     let first = words.next().unwrap_or_default().to_owned();
-    words.fold(first, |camel, word| {
-        let mut letters = word.chars();
-        let upper = letters.next().map(|first| first.to_ascii_uppercase());
-        camel + &upper.into_iter().chain(letters).collect::<String>()
-    })
+    words.fold(first, |camel, word| camel + &capital(word))
 }

@@ -1,5 +1,5 @@
-//! `edit` messages: a message gets another text or caption. Its media, if any, is the old one and not
-//! fetched again.
+//! `edit` messages: a message gets another text, caption or file. Whether its media is the old one nothing
+//! says.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

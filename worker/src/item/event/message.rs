@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use shared::webhook::Place;
 
 use super::errors::MetaError;
-use super::media::{Media, MediaKind, MediaState, SentMedia};
+use super::media::{Media, MediaPlaces, MediaState, SentMedia};
 use super::message_type::MessageType;
 use super::read::Reading;
 use super::values::{Bool, Number, Text, Timestamp};
@@ -52,6 +52,9 @@ pub(super) struct Message {
     pub identity: Option<CustomerIdentity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_logical_id: Option<Text>,
+    /// Of an echo: what wrote it, `created_by_1p_bot` for example.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_creation_type: Option<Text>,
     /// Of a contact card: `contact_request` or `other`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<Text>,
@@ -82,7 +85,7 @@ pub(super) struct Message {
     #[serde(skip_deserializing)]
     #[schemars(with = "Option<Value>")]
     pub content: Option<Box<RawValue>>,
-    /// Of a received message of a media type: what became of its media.
+    /// Of a media type, at a place whose media is fetched: what became of it.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
 }
@@ -232,8 +235,9 @@ pub(super) struct Summary {
 pub(super) fn message(
     reading: &mut Reading<'_>,
     place: Place,
-    media: Option<&MediaState>,
+    (places, media): (MediaPlaces, Option<&MediaState>),
 ) -> (Message, MessageType) {
+    let sent_media = SentMedia::of(reading, place);
     let at = if place == Place::StandbyEcho {
         unwrap_echo(reading)
     } else {
@@ -242,8 +246,6 @@ pub(super) fn message(
     let kind = reading
         .text("type")
         .map_or(MessageType::Unknown, MessageType::of);
-    let received = place == Place::Message && MediaKind::of(kind).is_some();
-    let sent_media = received.then(|| SentMedia::of(reading.member(kind.name())));
     let content = kind.processor().and_then(|processor| {
         let content = reading.take(kind.name())?;
         (processor.read)(reading, content, &format!("{at}{}", kind.name()))
@@ -253,8 +255,7 @@ pub(super) fn message(
         message.kind = Text(MessageType::Unknown.name().to_owned());
     }
     message.content = content;
-    let errors = message.errors.as_deref().unwrap_or_default();
-    message.media = sent_media.map(|sent| sent.part(errors, media));
+    message.media = sent_media.and_then(|sent| sent.part(places, media));
     if let Some(context) = message.history_context.take() {
         message.history.get_or_insert_default().status = context.status;
     }

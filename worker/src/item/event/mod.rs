@@ -49,15 +49,15 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
-use shared::webhook::{Place, members, scalar};
+use shared::webhook::{Identity, Place, members, scalar};
 use strum::{EnumIter, IntoStaticStr};
 use uuid::Uuid;
 
-use self::account::Account;
+use self::account::{Account, AccountField};
 use self::call::Call;
-use self::channel::{Channel, NumberProfile, channel};
+use self::channel::{Channel, KnownNumber, NamedNumber, channel};
 use self::errors::MetaError;
-use self::media::MediaState;
+use self::media::{MediaPlaces, MediaState, SentMedia};
 pub use self::message::Direction;
 use self::message::{History, Message};
 use self::message_type::MessageType;
@@ -66,16 +66,32 @@ use self::read::{Reading, SentJson, UnreadableMember};
 use self::status::Status;
 use self::values::Text;
 pub(crate) use self::values::Timestamp;
-use crate::item::customer::Customer;
+use crate::item::customer::{self, Customer};
 use crate::item::payload::{Payload, PayloadItem};
-use crate::item::tenant::Tenant;
+use crate::item::tenant::{PLATFORM, Tenant};
+use crate::metrics::Price;
 
-/// The queues and what is bound to each.
+const MESSAGES: &str = "INBOUND_WHATSAPP_MESSAGES";
+const EVENTS: &str = "WHATSAPP_EVENTS";
+
+/// Routing keys of events that end what was pending.
+pub(crate) const FOLLOW_UPS: &str = "media.#";
+
+/// The queue of such an event, by the type of the event that it follows.
+pub(crate) const QUEUES_OF_FOLLOW_UPS: [(EventType, &str); 5] = [
+    (EventType::MessageReceived, MESSAGES),
+    (EventType::MessageEcho, EVENTS),
+    (EventType::MessageStandby, EVENTS),
+    (EventType::MessageHistory, EVENTS),
+    (EventType::CallUpdated, EVENTS),
+];
+
+/// The queues and what is bound to each, beside [`QUEUES_OF_FOLLOW_UPS`].
 pub(crate) const QUEUES: [(&str, &[&str]); 3] = [
-    ("INBOUND_WHATSAPP_MESSAGES", &["message.#", "media.#"]),
+    (MESSAGES, &["message.#"]),
     ("WHATSAPP_STATUS_UPDATES", &["status.#"]),
     (
-        "WHATSAPP_EVENTS",
+        EVENTS,
         &["account.#", "standby.#", "echo.#", "history.#", "call.#"],
     ),
 ];
@@ -94,11 +110,24 @@ pub struct Event {
     pub body: Vec<u8>,
     pub correlation_id: String,
     pub traceparent: String,
+    /// Empty for what is no account's.
     pub tenant_id: String,
     /// Empty unless a replay publishes it.
     pub replay_id: String,
     /// Seconds since 1970.
     pub occurred_at: u64,
+    pub counted: CountedFacts,
+    /// Of one that ends what was pending: the type of the event that said so. Its queue is that one's.
+    pub follows: Option<&'static str>,
+}
+
+/// What is counted of an event once it is out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CountedFacts {
+    /// A message of the business by its id, and what it is priced as.
+    pub priced: Option<(String, Price)>,
+    /// It is a customer's message, and they came without a phone number.
+    pub sender_without_phone: bool,
 }
 
 /// Why an item can't be an event.
@@ -118,8 +147,10 @@ pub struct RawObject {
 pub struct EventContext<'a> {
     pub tenant: &'a Tenant,
     pub raw_object: Option<&'a RawObject>,
-    pub number: Option<&'a NumberProfile>,
+    pub number: Option<&'a KnownNumber>,
     pub media: Option<&'a MediaState>,
+    /// Whose media is fetched.
+    pub media_places: MediaPlaces,
     /// What the State Manager says of the conversation, a JSON object.
     pub conversation: Option<&'a RawValue>,
     /// Neighbours that could not be asked.
@@ -134,6 +165,7 @@ impl<'a> EventContext<'a> {
             raw_object: None,
             number: None,
             media: None,
+            media_places: MediaPlaces::default(),
             conversation: None,
             degraded: &[],
         }
@@ -168,9 +200,9 @@ impl EventType {
         self.into()
     }
 
-    /// Id of the event of this type of an item.
-    pub(crate) fn id(self, item: &PayloadItem) -> Uuid {
-        let mut name = item.identity.0.to_vec();
+    /// Id of the event of this type of the item of an identity.
+    pub(crate) fn id(self, identity: &Identity) -> Uuid {
+        let mut name = identity.0.to_vec();
         name.extend(self.name().as_bytes());
         Uuid::new_v5(&EVENT_IDS, &name)
     }
@@ -198,7 +230,7 @@ pub fn item_type(payload: &Payload, item: &PayloadItem) -> &'static str {
         }
         Place::Status | Place::StandbyStatus => "status",
         Place::Call | Place::CallStatus => "call",
-        Place::UserAction | Place::ValueErrors | Place::Change => "account",
+        Place::UserAction | Place::ValueErrors | Place::Change | Place::UnknownShape => "account",
     }
 }
 
@@ -227,7 +259,8 @@ struct EventDocument<'a> {
     /// When this event was made.
     #[schemars(extend("format" = "date-time"))]
     processed_at: String,
-    tenant: TenantPart<'a>,
+    /// `null` for what is no account's: a portfolio's, or a test from Meta's dashboard.
+    tenant: Option<TenantPart<'a>>,
     channel: Channel<'a>,
     /// `null` for what is about nobody.
     customer: Option<Person<'a>>,
@@ -253,7 +286,7 @@ struct EventDocument<'a> {
     beside: OtherMembers<'a>,
     /// The item as Meta sent it, unless all of it is typed above. A string with the item's JSON if
     /// common readers of JSON would refuse it (a lone surrogate, `1e400`, more than 56 levels).
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(schema_with = "contract::raw")]
     raw: Option<SentJson<'a>>,
     /// The first member that could not be read; `raw` has it, or `account.value`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -328,8 +361,10 @@ pub fn event(
 ) -> Result<Event, Unwritable> {
     let mut reading = Reading::of(payload.raw(item));
     let customer = Customer::of(payload, item);
+    let named = NamedNumber::of(payload, item);
     let part = part(payload, item, known, &customer, &mut reading);
-    let mut document = EventDocument::new(payload, item, known, &customer, part.kind);
+    let subject = (&customer, &named);
+    let mut document = EventDocument::new(payload, item, known, subject, part.kind);
     document.occur(part.timestamp);
     document.message = part.message;
     document.status = part.status;
@@ -356,21 +391,29 @@ pub fn media_follow_up(
         Some(MediaState::Failed { .. }) => (EventType::MediaFailed, "failed"),
     };
     let mut reading = Reading::of(payload.raw(item));
-    let (message, _) = message::message(&mut reading, item.place, known.media);
     let customer = Customer::of(payload, item);
-    let mut document = EventDocument::new(payload, item, known, &customer, kind);
-    document.occur(message.timestamp);
-    document.message = Some(Message {
+    let part = part(payload, item, known, &customer, &mut reading);
+    let named = NamedNumber::of(payload, item);
+    let mut document = EventDocument::new(payload, item, known, (&customer, &named), kind);
+    document.occur(part.timestamp);
+    document.message = part.message.map(|message| Message {
         id: message.id,
         kind: message.kind,
         timestamp: message.timestamp,
-        direction: Some(Direction::Inbound),
+        direction: message.direction,
         media: message.media,
         ..Message::default()
     });
-    document
-        .into_event(payload, &format!("media.{word}"))
-        .map(Some)
+    document.call = part.call.map(|call| Call {
+        id: call.id,
+        event: call.event,
+        timestamp: call.timestamp,
+        media: call.media,
+        ..Call::default()
+    });
+    let event = document.into_event(payload, &format!("media.{word}"))?;
+    let follows = Some(part.kind.name());
+    Ok(Some(Event { follows, ..event }))
 }
 
 fn part<'a>(
@@ -380,8 +423,9 @@ fn part<'a>(
     customer: &Customer,
     reading: &mut Reading<'a>,
 ) -> TypedItem<'a> {
+    let of_media = (known.media_places, known.media);
     let message = |reading: &mut Reading<'a>, kind, group, direction| {
-        let (mut message, word) = message::message(reading, item.place, known.media);
+        let (mut message, word) = message::message(reading, item.place, of_media);
         message.direction = direction;
         TypedItem {
             timestamp: message.timestamp,
@@ -397,22 +441,24 @@ fn part<'a>(
             ..TypedItem::new(kind, group, word.into())
         }
     };
-    let account = |reading: &mut Reading<'a>, field: &'a str| {
-        let timestamp = reading.text("timestamp").and_then(Timestamp::of_seconds);
-        TypedItem {
-            timestamp: timestamp.or_else(|| {
-                let seconds = payload.change(item).entry_time.as_deref()?;
-                Timestamp::of_seconds(seconds)
-            }),
-            account: Some(Account {
-                field,
-                value: reading.sound(),
-                details: account::details(reading, field),
-            }),
-            holds_all: true,
-            ..TypedItem::new(EventType::AccountUpdated, "account", &word(field))
-        }
+    let account = |reading: &mut Reading<'a>, field: &'a str| TypedItem {
+        timestamp: account::timestamp(reading).or_else(|| {
+            let seconds = payload.change(item).entry_time.as_deref()?;
+            Timestamp::of_seconds(seconds)
+        }),
+        account: Some(Account {
+            field,
+            value: reading.sound(),
+            details: account::details(reading, field),
+        }),
+        holds_all: true,
+        ..TypedItem::new(EventType::AccountUpdated, "account", &word(field))
     };
+    // What is no account's is no message to answer.
+    let is_whole = matches!(item.place, Place::Change | Place::UnknownShape);
+    if known.tenant.is_platform() && !is_whole {
+        return account(reading, &item.field);
+    }
     let (inbound, outbound) = (Some(Direction::Inbound), Some(Direction::Outbound));
     match item.place {
         Place::Message => message(reading, EventType::MessageReceived, "message", inbound),
@@ -427,17 +473,20 @@ fn part<'a>(
         Place::Status => status(reading, EventType::StatusUpdated, "status"),
         Place::StandbyStatus => status(reading, EventType::MessageStandby, "standby"),
         Place::Call | Place::CallStatus => {
-            let (call, word) = call::call(reading);
+            let media = SentMedia::of(reading, item.place);
+            let (mut call, word) = call::call(reading);
+            call.media = media.and_then(|sent| sent.part(known.media_places, known.media));
             TypedItem {
                 timestamp: call.timestamp,
                 call: Some(call),
                 ..TypedItem::new(EventType::CallUpdated, "call", word.into())
             }
         }
-        Place::UserAction => account(reading, account::USER_ACTIONS),
-        Place::ValueErrors => account(reading, account::ERRORS),
-        Place::Change if item.field.is_empty() => account(reading, "unknown"),
+        Place::UserAction => account(reading, AccountField::UserActions.name()),
+        Place::ValueErrors => account(reading, AccountField::Errors.name()),
+        Place::Change | Place::UnknownShape if item.field.is_empty() => account(reading, "unknown"),
         Place::Change => account(reading, &item.field),
+        Place::UnknownShape => account(reading, &item.field),
     }
 }
 
@@ -447,24 +496,24 @@ impl<'a> EventDocument<'a> {
         payload: &'a Payload,
         item: &'a PayloadItem,
         known: &EventContext<'a>,
-        customer: &'a Customer,
+        (customer, named): (&'a Customer, &'a NamedNumber),
         event_type: EventType,
     ) -> Self {
         let received_at = rfc3339(time(payload.entry.received_at_ms));
         Self {
             schema_version: SCHEMA_VERSION,
-            event_id: event_type.id(item),
+            event_id: event_type.id(&item.identity),
             event_type,
             correlation_id: &payload.entry.correlation_id,
             source: "whatsapp",
             occurred_at: received_at.clone(),
             received_at,
             processed_at: rfc3339(Utc::now()),
-            tenant: TenantPart {
+            tenant: (!known.tenant.is_platform()).then(|| TenantPart {
                 id: &known.tenant.id,
                 name: known.tenant.name.as_deref(),
-            },
-            channel: channel(payload, item, known.number),
+            }),
+            channel: channel(payload, named, known.number),
             customer: person(customer),
             conversation: known
                 .conversation
@@ -491,8 +540,18 @@ impl<'a> EventDocument<'a> {
         customer: &'a Customer,
     ) {
         let contact = customer.contact.as_ref();
-        let odd_contact = contact.and_then(|contact| payload.odd_contact(contact));
-        for (name, raw) in payload.other_members(item).chain(odd_contact) {
+        let odd_contact = contact
+            .filter(|contact| contact.is_odd || customer.differs(contact))
+            .map(|contact| (Cow::Borrowed("contact"), payload.contact(contact)));
+        let strangers = customer::strangers(payload, item).map(|(at, contact)| {
+            let path = Cow::Owned(format!("contacts[{at}]"));
+            (path, payload.contact(contact))
+        });
+        for (name, raw) in payload
+            .other_members(item)
+            .chain(odd_contact)
+            .chain(strangers)
+        {
             self.beside.0.push((name, SentJson::of(raw)));
         }
         if let Some(raw) = payload.change_errors(item) {
@@ -539,18 +598,30 @@ impl<'a> EventDocument<'a> {
         }
     }
 
+    fn counted(&self) -> CountedFacts {
+        let received = self.event_type == EventType::MessageReceived;
+        let sender = self.customer.as_ref().filter(|_| received);
+        CountedFacts {
+            priced: self.status.as_ref().and_then(Status::price),
+            sender_without_phone: sender.is_some_and(|sender| sender.wa_id.is_none()),
+        }
+    }
+
     fn into_event(self, payload: &Payload, route: &str) -> Result<Event, Unwritable> {
         let occurred_at = DateTime::parse_from_rfc3339(&self.occurred_at).unwrap_or_default();
+        let tenant_id = self.tenant.as_ref().map(|tenant| tenant.id);
         Ok(Event {
             id: self.event_id,
             kind: self.event_type.name(),
-            routing_key: format!("{route}.{}", word(self.tenant.id)),
+            routing_key: format!("{route}.{}", tenant_id.map_or(PLATFORM.to_owned(), word)),
             body: serde_json::to_vec(&self)?,
             correlation_id: payload.entry.correlation_id.clone(),
             traceparent: payload.entry.traceparent.clone(),
-            tenant_id: self.tenant.id.to_owned(),
+            tenant_id: tenant_id.unwrap_or_default().to_owned(),
             replay_id: payload.entry.replay_id().to_owned(),
             occurred_at: occurred_at.timestamp().try_into().unwrap_or(0),
+            counted: self.counted(),
+            follows: None,
         })
     }
 }

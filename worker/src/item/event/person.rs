@@ -16,11 +16,11 @@ pub(super) struct Person<'a> {
     /// `CC.ENT.…`: across linked portfolios.
     parent_user_id: Option<&'a str>,
     /// WhatsApp's id, as sent: what to answer to. Not always a number that can be dialled.
-    wa_id: Option<&'a str>,
+    pub(super) wa_id: Option<&'a str>,
     /// The number to dial.
     #[schemars(extend("pattern" = "^\\+[0-9]{7,16}$"))]
     phone_e164: Option<String>,
-    /// ISO 3166: of the phone, else of the business-scoped id.
+    /// ISO 3166: as Meta says it, else of the phone, else of the business-scoped id.
     #[schemars(extend("pattern" = "^[A-Z]{2}$"))]
     country_code: Option<String>,
     /// Chosen by the customer.
@@ -69,7 +69,9 @@ pub(super) fn person(customer: &Customer) -> Option<Person<'_>> {
         parent_user_id,
         wa_id,
         phone_e164,
-        country_code: country.or_else(prefix),
+        country_code: (contact.and_then(|of| of.country_code.clone()))
+            .or(country)
+            .or_else(prefix),
         name: contact.and_then(|of| of.name.as_deref()),
         username: username.map(|name| name.strip_prefix('@').unwrap_or(name)),
         profile_picture_url: None,

@@ -83,7 +83,14 @@ impl<'a> Reading<'a> {
 
     /// The item as it came, unless all of it was typed.
     pub(super) fn raw(&self) -> Option<SentJson<'a>> {
-        Some(self.sent).filter(|_| !self.complete)
+        let sent = match self.sent {
+            // A bare number or bool is no shape that readers expect.
+            SentJson::Json(raw) if !raw.get().starts_with(['{', '[', '"']) => {
+                SentJson::Text(raw.get())
+            }
+            sent @ (SentJson::Json(_) | SentJson::Text(_)) => sent,
+        };
+        Some(sent).filter(|_| !self.complete)
     }
 
     /// The item as it came, if it can stand in an event.
@@ -114,6 +121,11 @@ impl<'a> Reading<'a> {
 
     pub(super) fn member(&self, name: &str) -> Option<&Value> {
         self.left.get(name)
+    }
+
+    /// The members that are still left.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Value> {
+        self.left.as_object().into_iter().flat_map(Map::values)
     }
 
     /// Takes a member out, so that it can be typed by itself.
@@ -209,6 +221,7 @@ impl<'a> Reading<'a> {
             } else {
                 match self.tree(&text) {
                     Ok(Value::Null) => {}
+                    Ok(value) if names_nobody(&name, &value) => {}
                     Ok(value) => drop(left.insert(name.into_owned(), value)),
                     Err(error) => self.note(name.into_owned(), &error.to_string()),
                 }
@@ -271,6 +284,32 @@ fn remove(value: &mut Value, path: &Path) -> bool {
     false
 }
 
+/// Members that name a person. Of one whose phone is withheld some senders write `""`.
+const NAMING: [&str; 18] = [
+    "from",
+    "from_parent_user_id",
+    "from_user_id",
+    "parent_recipient_user_id",
+    "parent_user_id",
+    "participant_recipient_id",
+    "recipient",
+    "recipient_id",
+    "recipient_parent_user_id",
+    "recipient_participant_id",
+    "recipient_participant_parent_user_id",
+    "recipient_participant_user_id",
+    "recipient_user_id",
+    "to",
+    "to_parent_user_id",
+    "to_user_id",
+    "user_id",
+    "wa_id",
+];
+
+fn names_nobody(name: &str, value: &Value) -> bool {
+    value.as_str() == Some("") && NAMING.contains(&name)
+}
+
 /// Builds a value without its `null` members, which say nothing, and tells if a name stood twice.
 struct ValueBuilder<'f>(&'f mut bool);
 
@@ -315,7 +354,10 @@ impl<'de> Visitor<'de> for ValueBuilder<'_> {
         let mut members = Map::new();
         let mut nulls = false;
         while let Some(name) = map.next_key::<String>()? {
-            let value = map.next_value_seed(ValueBuilder(&mut *self.0))?;
+            let mut value = map.next_value_seed(ValueBuilder(&mut *self.0))?;
+            if names_nobody(&name, &value) {
+                value = Value::Null;
+            }
             nulls |= value.is_null();
             *self.0 |= members.insert(name, value).is_some();
         }

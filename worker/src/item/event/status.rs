@@ -8,6 +8,7 @@ use strum::{EnumIter, EnumString, IntoStaticStr};
 use super::errors::MetaError;
 use super::read::Reading;
 use super::values::{Bool, Number, Text, Timestamp};
+use crate::metrics::Price;
 
 /// A status. Meta sends those of one message in any order, some twice, some not at all.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -31,7 +32,7 @@ pub(super) struct Status {
     #[serde(skip_deserializing)]
     pub rank: Option<u8>,
     pub timestamp: Option<Timestamp>,
-    /// Meta's `type`, if there is one: `payment`, `call`.
+    /// Meta's `type`, if there is one: `payment`, `call`, of receipts of some gateways `message`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub sent_type: Option<Text>,
     /// Phone or group; missing where the phone is withheld.
@@ -217,6 +218,21 @@ impl StatusWord {
     }
 }
 
+impl Status {
+    /// The message that it is a receipt of, and its price.
+    pub(super) fn price(&self) -> Option<(String, Price)> {
+        let (id, pricing) = (self.message_id.as_ref()?, self.pricing.as_ref()?);
+        let word = |text: &Option<Text>| text.as_ref().map(|text| text.0.clone());
+        let (category, kind) = (word(&pricing.category), word(&pricing.kind));
+        let billable = pricing.billable.map(|billable| billable.0);
+        if category.is_none() && kind.is_none() && billable.is_none() {
+            return None;
+        }
+        let price = Price::of(category.as_deref(), kind.as_deref(), billable);
+        Some((id.0.clone(), price))
+    }
+}
+
 /// Older spellings, and those of single examples.
 const SPELLINGS: [(&str, &str); 3] = [
     ("participant_recipient_id", "recipient_participant_id"),
@@ -240,7 +256,8 @@ pub(super) fn status(reading: &mut Reading<'_>) -> (Status, StatusWord) {
         (Some(_), None) => {}
     }
     status.kind = match status.sent_type.as_ref().map(Text::as_str) {
-        None => StatusKind::Receipt,
+        // Some gateways say `message` of a receipt.
+        None | Some("message") => StatusKind::Receipt,
         Some("payment") => StatusKind::Payment,
         Some("call") => StatusKind::Call,
         Some(_) => StatusKind::Unknown,

@@ -96,6 +96,14 @@ impl Number {
     }
 }
 
+/// A limit: a number, which Meta writes as a string, too, or a word such as `TIER_2K`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum MessagingLimit {
+    Count(Number),
+    Tier(Text),
+}
+
 /// A bool. Meta's own examples write some as strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Scalar")]
@@ -119,6 +127,11 @@ impl TryFrom<Scalar> for Bool {
 pub(crate) struct Timestamp(pub DateTime<Utc>);
 
 impl Timestamp {
+    /// Of a string or number; `None` for anything else.
+    pub(super) fn of_json(seconds: &serde_json::Value) -> Option<Self> {
+        Self::deserialize(seconds).ok()
+    }
+
     /// Of seconds as Meta writes them; none beyond the year 9999, which RFC 3339 can't write.
     pub(crate) fn of_seconds(seconds: &str) -> Option<Self> {
         if !seconds.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -235,6 +248,7 @@ macro_rules! schema {
 schema! {
     Text: {"type": "string"},
     Number: {"type": "number"},
+    MessagingLimit: {"type": ["number", "string"]},
     Bool: {"type": "boolean"},
     Timestamp: {"type": "string", "format": "date-time"},
     Digest: {"type": "string", "pattern": "^[0-9a-f]{64}$"},
@@ -259,6 +273,12 @@ mod tests {
         assert_eq!(becomes::<Text>(&json!(131_049)), Some(json!("131049")));
         assert_eq!(becomes::<Number>(&json!("99.99")), Some(json!(99.99)));
         assert_eq!(becomes::<Number>(&json!(30)), Some(json!(30)));
+        assert_eq!(becomes::<MessagingLimit>(&json!("2000")), Some(json!(2000)));
+        assert_eq!(becomes::<MessagingLimit>(&json!(-1)), Some(json!(-1)));
+        assert_eq!(
+            becomes::<MessagingLimit>(&json!("TIER_2K")),
+            Some(json!("TIER_2K"))
+        );
         assert_eq!(becomes::<Bool>(&json!("true")), Some(json!(true)));
         assert_eq!(becomes::<Words>(&json!("a")), Some(json!(["a"])));
         assert_eq!(

@@ -1,0 +1,15 @@
+//! `account_review_update`: an account was reviewed against Meta's policies.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::item::event::values::Text;
+
+/// The outcome of a review.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
+pub(super) struct AccountReview {
+    /// `APPROVED`, `REJECTED`, `PENDING`, `DEFERRED`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<Text>,
+}
