@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use shared::entry::{StreamEntry, format_numbers, parse_numbers};
+use shared::entry::{self, EntryHeader, StreamEntry, format_numbers, parse_numbers};
 use worker::item::payload::Payload;
 
 fuzz_target!(|data: &[u8]| {
@@ -24,11 +24,9 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     assert_eq!(entry.body, fields["b"]);
-    assert_eq!(entry.waba_id.as_bytes(), fields["w"]);
-    assert_eq!(entry.correlation_id.as_bytes(), fields["c"]);
-    assert_eq!(entry.signature.as_bytes(), fields["s"]);
-    assert_eq!(entry.traceparent.as_bytes(), fields["p"]);
-    assert_eq!(entry.unreadable.unwrap_or_default().as_bytes(), fields["r"]);
-    let entry = StreamEntry::decode(&fields).expect("it did before");
+    assert_eq!(entry::account(&fields).as_ref(), Some(&entry.waba_id));
+    let header = EntryHeader::of(&fields).expect("it is part of it");
+    let packed = HashMap::from([("h".to_owned(), header.pack())]);
+    assert_eq!(EntryHeader::of(&packed), Ok(header));
     drop(Payload::open(entry));
 });

@@ -1,166 +1,166 @@
-//! Whose turn it is on a thread that has more to do than it can.
+//! What ingress takes on, and what it refuses because there is too much. The gates stand in this order,
+//! so that whoever is refused has cost as little as possible. Each answer is a 503 with `Retry-After`.
 //!
-//! A thread's tasks run in the order in which they became ready. With thousands of webhooks that have
-//! just come, each further step of one that is half done (to Redis, back from it, its answer) would
-//! wait for all of those. So webhooks begin by rounds: the next few when the last few have begun.
+//! | gate | number | the connection | why |
+//! | --- | --- | --- | --- |
+//! | connections | `MAX_CONNECTIONS`, or as many as there are file descriptors for | closed | each takes a file descriptor and a read buffer |
+//! | memory ([`memory`]) | `MAX_IN_FLIGHT_BYTES`; large bodies leave an eighth of it alone | closed | bodies count as they come in, and with their copies once they are signed |
+//! | turns ([`rounds`]) | rounds of 32 webhooks a thread; 200 ms of waiting, on a thread that is busy for 500 ms | goes on | what is half done goes before what has just come |
+//! | in flight | `MAX_IN_FLIGHT` | goes on | after the signature: strangers take none of these places |
+//! | queue ([`queue`]) | 16 to 4,096 deliveries a partition, by how long Redis takes | goes on | better to refuse some at once than to answer all of them late |
+//!
+//! The first is passed by a connection, the next three by a webhook, whose [`Admitted`] holds what it was
+//! given until it is answered, and the last by each of its deliveries on their way to Redis.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+pub(crate) mod memory;
+pub(crate) mod queue;
+pub(crate) mod rounds;
 
-use tokio::sync::{Notify, Semaphore};
+use std::sync::Arc;
 
-/// Webhooks that begin in a round.
-const ROUND: usize = 32;
-/// For so long everybody is let in, however long he waits: a burst, or many connections that close.
-const BURST: Duration = Duration::from_millis(500);
-/// After that, whoever waits longer for his turn is refused before he costs more.
-const LONGEST: Duration = Duration::from_millis(200);
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-/// The turns of one thread.
-pub(crate) struct AdmissionRounds {
-    left: Semaphore,
-    taken: AtomicUsize,
-    round_over: Notify,
-    /// Since when there has always been somebody who waits.
-    busy_since: Mutex<Option<Instant>>,
+pub use self::memory::COPIES;
+use self::memory::{Budget, BudgetExhausted, BudgetShare};
+use self::queue::{Queue, QueueSlot};
+use self::rounds::AdmissionRounds;
+
+/// Connections beyond the limit that are told so at the same time; further ones are just closed.
+const MAX_TURNED_AWAY: usize = 256;
+/// File descriptors for everything but Meta's connections.
+const OTHER_FILES: u64 = 64 + MAX_TURNED_AWAY as u64;
+
+/// The gate that refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Overloaded {
+    #[error("too many connections are open")]
+    Connections,
+    #[error("the webhooks in work take too much memory")]
+    Memory,
+    #[error("too many webhooks wait for their turn")]
+    Turn,
+    #[error("too many webhooks are in work")]
+    InFlight,
+    #[error("too many webhooks wait to be stored")]
+    Queue,
 }
 
-/// Whoever asked waited too long, on a thread that has had too much to do for a while.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Overloaded;
-
-impl Default for AdmissionRounds {
-    fn default() -> Self {
-        Self {
-            left: Semaphore::new(ROUND),
-            taken: AtomicUsize::new(0),
-            round_over: Notify::new(),
-            busy_since: Mutex::default(),
-        }
+impl From<BudgetExhausted> for Overloaded {
+    fn from(_: BudgetExhausted) -> Self {
+        Self::Memory
     }
 }
 
-impl AdmissionRounds {
-    /// Waits for a turn, in the order of asking.
+/// The numbers of the gates.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AdmissionLimits {
+    pub(crate) connections: usize,
+    pub(crate) memory_bytes: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) partitions: u16,
+}
+
+/// The gates that all threads share.
+pub(crate) struct Admission {
+    connections: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
+    memory: Budget,
+    in_flight: Semaphore,
+    /// By partition.
+    queues: Vec<Queue>,
+}
+
+/// What a webhook was given; dropping it gives it back.
+pub(crate) struct Admitted<'a> {
+    admission: &'a Admission,
+    memory: BudgetShare,
+    in_flight: Option<SemaphorePermit<'a>>,
+}
+
+impl Admission {
+    pub(crate) fn new(limits: AdmissionLimits) -> Self {
+        let queues = (0..limits.partitions).map(|_| Queue::default());
+        Self {
+            connections: Arc::new(Semaphore::new(possible(limits.connections))),
+            turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
+            memory: Budget::new(limits.memory_bytes),
+            in_flight: Semaphore::new(limits.in_flight),
+            queues: queues.collect(),
+        }
+    }
+
+    /// A place for a connection.
     ///
     /// # Errors
-    /// [`Overloaded`]
-    pub(crate) async fn take(&self) -> Result<(), Overloaded> {
-        let since = match self.left.try_acquire() {
-            Ok(turn) => {
-                turn.forget();
-                None
-            }
-            Err(_) => {
-                let since = Instant::now();
-                if let Ok(turn) = self.left.acquire().await {
-                    turn.forget();
-                }
-                Some(since)
-            }
-        };
-        let taken = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
-        if taken.is_multiple_of(ROUND) {
-            self.round_over.notify_one();
-        }
-        self.admit(since)
+    /// There is none left; a place to be told so, if there is one.
+    pub(crate) fn connection(&self) -> Result<OwnedSemaphorePermit, Option<OwnedSemaphorePermit>> {
+        let place = self.connections.clone().try_acquire_owned();
+        place.map_err(|_| self.turned_away.clone().try_acquire_owned().ok())
     }
 
-    /// Of somebody who waited since then, or not at all.
-    fn admit(&self, since: Option<Instant>) -> Result<(), Overloaded> {
-        let busy_since = self.busy_since.lock();
-        let mut busy_since = busy_since.unwrap_or_else(PoisonError::into_inner);
-        let Some(since) = since else {
-            *busy_since = None;
-            return Ok(());
-        };
-        // Not since it began to wait: the whole thread may have stood still.
-        let busy_since = *busy_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > LONGEST && busy_since.elapsed() > BURST {
-            return Err(Overloaded);
+    /// A webhook whose body is still to come.
+    pub(crate) fn webhook(&self) -> Admitted<'_> {
+        Admitted {
+            admission: self,
+            memory: self.memory.start(),
+            in_flight: None,
         }
-        Ok(())
     }
 
-    /// Gives the turns out. To be polled by the thread itself, not by a task among those that wait.
-    pub(crate) async fn rounds(&self) {
-        loop {
-            self.round_over.notified().await;
-            self.left.add_permits(ROUND);
-        }
+    /// A delivery's place on the way to Redis.
+    ///
+    /// # Errors
+    /// [`Overloaded::Queue`]
+    pub(crate) fn queue(&self, partition: u16) -> Result<QueueSlot<'_>, Overloaded> {
+        let queue = &self.queues[usize::from(partition)];
+        queue.join().ok_or(Overloaded::Queue)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::pin::{Pin, pin};
-    use std::task::{Context, Poll, Waker};
-
-    use futures::future::join_all;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn everybody_gets_a_turn_in_the_order_of_asking() {
-        let (turns, order) = (AdmissionRounds::default(), Mutex::new(Vec::new()));
-        let take = |n| {
-            let (turns, order) = (&turns, &order);
-            async move {
-                assert_eq!(turns.take().await, Ok(()));
-                order.lock().expect("no panic").push(n);
-            }
-        };
-        let all = 10 * ROUND + 1;
-        tokio::select! {
-            _ = join_all((0..all).map(take)) => {}
-            () = turns.rounds() => {}
-        }
-        let order = order.into_inner().expect("no panic");
-        assert_eq!(order, (0..all).collect::<Vec<_>>());
+impl Admitted<'_> {
+    /// Memory for `bytes` more of the body.
+    ///
+    /// # Errors
+    /// [`Overloaded::Memory`]
+    pub(crate) fn body(&mut self, bytes: usize) -> Result<(), Overloaded> {
+        Ok(self.memory.take(bytes)?)
     }
 
-    #[test]
-    fn a_round_begins_when_the_last_one_has() {
-        let turns = AdmissionRounds::default();
-        let mut rounds = pin!(turns.rounds());
-        let mut asked: Vec<_> = (0..3 * ROUND).map(|_| Box::pin(turns.take())).collect();
-        let (first, later) = asked.split_at_mut(ROUND);
-        let (second, third) = later.split_at_mut(ROUND);
-        for asked in first {
-            assert_eq!(polled(asked.as_mut()), Poll::Ready(Ok(())));
-        }
-        for asked in second.iter_mut().chain(third.iter_mut()) {
-            assert_eq!(polled(asked.as_mut()), Poll::Pending);
-        }
-        for asked in second {
-            assert_eq!(polled(rounds.as_mut()), Poll::Pending);
-            assert_eq!(polled(third[0].as_mut()), Poll::Pending);
-            assert_eq!(polled(asked.as_mut()), Poll::Ready(Ok(())));
-        }
-        assert_eq!(polled(rounds.as_mut()), Poll::Pending);
-        assert_eq!(polled(third[0].as_mut()), Poll::Ready(Ok(())));
+    /// Waits for its turn on its thread.
+    ///
+    /// # Errors
+    /// [`Overloaded::Turn`]
+    pub(crate) async fn turn(&self, turns: &AdmissionRounds) -> Result<(), Overloaded> {
+        turns.take().await.map_err(|_| Overloaded::Turn)
     }
 
-    fn polled<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
-        future.poll(&mut Context::from_waker(Waker::noop()))
+    /// The signature was right: memory for the copies of its body, and a place in flight.
+    ///
+    /// # Errors
+    /// [`Overloaded::Memory`] or [`Overloaded::InFlight`]
+    pub(crate) fn in_flight(&mut self, body_bytes: usize) -> Result<(), Overloaded> {
+        self.memory.take(body_bytes * (COPIES - 1))?;
+        let place = self.admission.in_flight.try_acquire();
+        self.in_flight = Some(place.map_err(|_| Overloaded::InFlight)?);
+        Ok(())
     }
+}
 
-    #[test]
-    fn a_burst_is_let_in_and_in_what_lasts_longer_nobody_who_waits_for_long() {
-        let turns = AdmissionRounds::default();
-        let ago = |time| Instant::now().checked_sub(time);
-        let (soon, long) = (ago(LONGEST / 2), ago(BURST * 2));
-        assert_eq!(turns.admit(long), Ok(()), "a burst");
-        *turns.busy_since.lock().expect("no panic") = ago(BURST * 2);
-        assert_eq!(turns.admit(long), Err(Overloaded));
-        assert_eq!(turns.admit(soon), Ok(()), "the thread is kept busy");
-        assert_eq!(
-            turns.admit(long),
-            Err(Overloaded),
-            "and is no less busy for it"
+/// How many of the wanted connections there are file descriptors for.
+fn possible(wanted: usize) -> usize {
+    let limit = rlimit::increase_nofile_limit(wanted as u64 + OTHER_FILES);
+    let Ok(limit) = limit.inspect_err(|error| tracing::warn!(%error, "limit of open files")) else {
+        return wanted;
+    };
+    // A few are better than none, where the limit is absurd.
+    let possible = limit.saturating_sub(OTHER_FILES).max(16) as usize;
+    if possible < wanted {
+        tracing::warn!(
+            limit,
+            connections = possible,
+            "MAX_CONNECTIONS (--max-connections) is {wanted}, but this process may open {limit} files: \
+             raise its limit (ulimit -n)"
         );
-        assert_eq!(turns.admit(None), Ok(()), "nobody waits any more");
-        assert_eq!(turns.admit(long), Ok(()), "another burst");
     }
+    possible.min(wanted)
 }

@@ -11,6 +11,7 @@ use shared::redis::Redis;
 use shared::secrets::{Rotating, Secret, WatchedFile};
 use shared::store::{StoreArgs, StoreKeys};
 
+use crate::admission::AdmissionLimits;
 use crate::intake::Limit;
 use crate::signature::SignatureVerifier;
 
@@ -22,7 +23,7 @@ const LARGEST_BODY: usize = 512 * 1024 * 1024;
 
 /// Takes Meta's webhooks and makes each durable in a Redis Stream before it answers 200.
 #[derive(Parser, Debug, Clone)]
-#[command(version, about)]
+#[command(version = shared::config::version(), about)]
 pub struct Config {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -89,18 +90,18 @@ pub struct Config {
     /// What happens beyond it
     #[arg(long, env = "RATE_LIMIT_ACTION", value_enum, default_value_t = LimitAction::Reject)]
     pub rate_limit_action: LimitAction,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Redis")]
     pub redis: RedisArgs,
     /// How long a failing Redis is tried again before a webhook goes to the spool, or is answered 503
     #[arg(long, env = "REDIS_PATIENCE", default_value = "1s", value_parser = duration)]
     pub redis_patience: Duration,
     /// The spool for when Redis takes nothing; without keys there is none
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Object store")]
     pub store: StoreArgs,
     /// Time for requests in work when told to stop
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Logs")]
     pub log: LogArgs,
 }
 
@@ -152,6 +153,15 @@ impl Secrets {
 }
 
 impl Config {
+    pub(crate) fn admission(&self) -> AdmissionLimits {
+        AdmissionLimits {
+            connections: self.max_connections,
+            memory_bytes: self.max_in_flight_bytes,
+            in_flight: self.max_in_flight,
+            partitions: self.redis.stream_partitions,
+        }
+    }
+
     pub fn limit(&self) -> Limit {
         Limit {
             per_minute: self.rate_limit_per_minute,
@@ -266,7 +276,7 @@ impl Check for Config {
             );
         }
         must(
-            self.max_in_flight_bytes / crate::budget::COPIES >= self.max_body_bytes,
+            self.max_in_flight_bytes / crate::admission::COPIES >= self.max_body_bytes,
             "MAX_IN_FLIGHT_BYTES (--max-in-flight-bytes) must be at least four times \
              MAX_BODY_BYTES (--max-body-bytes): storing a body takes three copies of it",
         );

@@ -16,14 +16,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Overloaded;
+use crate::context::{Ingress, ServingThread};
 use crate::error::Refusal;
 use crate::request;
-use crate::server::{Ingress, ServingThread};
 
 /// Meta sends about ten headers; more than this is not Meta.
 const MAX_HEADERS: usize = 64;
@@ -36,33 +37,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A connection that ends takes what its client is still sending for this long: closed at once, it
 /// would be reset, and the answer with it.
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 1024 * 1024);
-/// Connections beyond the limit that are told so at the same time; further ones are just closed.
-const MAX_TURNED_AWAY: usize = 256;
-/// File descriptors for everything but Meta's connections.
-const OTHER_FILES: u64 = 64 + MAX_TURNED_AWAY as u64;
-
-/// How many connections there may be, on all threads together.
-#[derive(Clone)]
-pub(crate) struct ConnectionLimit {
-    connections: Arc<Semaphore>,
-    turned_away: Arc<Semaphore>,
-}
-
-impl ConnectionLimit {
-    /// For as many of the wanted connections as there are file descriptors for.
-    pub(crate) fn new(wanted: usize) -> Self {
-        Self {
-            connections: Arc::new(Semaphore::new(possible(wanted))),
-            turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
-        }
-    }
-}
-
 /// Accepts until `shutdown`, then until the open connections have finished.
 pub(crate) async fn accept(
     thread: Arc<ServingThread>,
     listener: TcpListener,
-    limit: ConnectionLimit,
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
@@ -80,12 +58,15 @@ pub(crate) async fn accept(
                 continue;
             }
         };
-        if let Ok(permit) = limit.connections.clone().try_acquire_owned() {
-            tasks.spawn(serve(thread.clone(), stream, shutdown.clone(), permit));
-        } else {
-            thread.ingress.metrics.turned_away.inc();
-            if let Ok(permit) = limit.turned_away.clone().try_acquire_owned() {
-                tasks.spawn(turn_away(thread.ingress.clone(), stream, permit));
+        match thread.ingress.admission.connection() {
+            Ok(place) => {
+                tasks.spawn(serve(thread.clone(), stream, shutdown.clone(), place));
+            }
+            Err(told) => {
+                thread.ingress.metrics.turned_away.inc();
+                if let Some(place) = told {
+                    tasks.spawn(turn_away(thread.ingress.clone(), stream, place));
+                }
             }
         }
     }
@@ -95,27 +76,8 @@ pub(crate) async fn accept(
     tasks.wait().await;
 }
 
-/// How many of the wanted connections there are file descriptors for.
-fn possible(wanted: usize) -> usize {
-    let limit = rlimit::increase_nofile_limit(wanted as u64 + OTHER_FILES);
-    let Ok(limit) = limit.inspect_err(|error| tracing::warn!(%error, "limit of open files")) else {
-        return wanted;
-    };
-    // A few are better than none, where the limit is absurd.
-    let possible = limit.saturating_sub(OTHER_FILES).max(16) as usize;
-    if possible < wanted {
-        tracing::warn!(
-            limit,
-            connections = possible,
-            "MAX_CONNECTIONS (--max-connections) is {wanted}, but this process may open {limit} files: \
-             raise its limit (ulimit -n)"
-        );
-    }
-    possible.min(wanted)
-}
-
 async fn turn_away(ingress: Arc<Ingress>, mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
-    let answer = request::refusal(&ingress, &Refusal::TooManyConnections);
+    let answer = request::refusal(&ingress, &Overloaded::Connections.into());
     end(&mut stream, Some(answer)).await;
 }
 

@@ -14,8 +14,9 @@ use shared::intake::RateWindow;
 use shared::telemetry::SampledLog;
 use shared::webhook::UnreadableBody;
 
-use crate::intake::NotStored;
-use crate::{admission, budget, challenge, signature};
+use crate::admission::Overloaded;
+use crate::keep::NotStored;
+use crate::{challenge, signature};
 
 /// What became of a request.
 #[derive(Debug, thiserror::Error)]
@@ -40,32 +41,14 @@ pub enum Refusal {
     NotFound,
     #[error("only {allowed} is served here")]
     Method { allowed: &'static str },
-    #[error("Redis has not been seen yet")]
-    Unchecked,
-    #[error("too many connections are open")]
-    TooManyConnections,
-    #[error("too many webhooks are in work")]
-    TooBusy,
-    #[error("the webhooks in work take too much memory")]
-    NoRoom,
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
     #[error("{0}")]
     NotStored(#[from] NotStored),
     #[error("storing took too long")]
     Deadline,
     #[error("this request ran into a fault of ours")]
     Panicked,
-}
-
-impl From<budget::BudgetExhausted> for Refusal {
-    fn from(_: budget::BudgetExhausted) -> Self {
-        Self::NoRoom
-    }
-}
-
-impl From<admission::Overloaded> for Refusal {
-    fn from(_: admission::Overloaded) -> Self {
-        Self::TooBusy
-    }
 }
 
 /// Log lines about refusals, one a second for each status.
@@ -102,11 +85,9 @@ impl Refusal {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotStored(NotStored::Limited(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unchecked
-            | Self::TooManyConnections
-            | Self::TooBusy
-            | Self::NoRoom
-            | Self::NotStored(NotStored::Redis(_) | NotStored::Nowhere(_) | NotStored::Busy)
+            Self::Overloaded(_)
+            | Self::NotStored(NotStored::Redis(_) | NotStored::Nowhere(_) | NotStored::Unseen)
+            | Self::NotStored(NotStored::Overloaded(_))
             | Self::Deadline => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -120,13 +101,13 @@ impl Refusal {
             }
             Self::Signature(_)
             | Self::Challenge(challenge::ChallengeRefused::Token)
-            | Self::NotStored(NotStored::Limited(_) | NotStored::Busy)
-            | Self::TooManyConnections
-            | Self::TooBusy
-            | Self::NoRoom
+            | Self::NotStored(NotStored::Overloaded(_))
+            | Self::Overloaded(_)
             | Self::Deadline
             | Self::Panicked => Reporting::Warn,
-            Self::Challenge(challenge::ChallengeRefused::Malformed)
+            // Told with its account, where that is known.
+            Self::NotStored(NotStored::Limited(_))
+            | Self::Challenge(challenge::ChallengeRefused::Malformed)
             | Self::Unreadable(_)
             | Self::TooLarge { .. }
             | Self::HeaderTimeout
@@ -135,7 +116,7 @@ impl Refusal {
             | Self::Encoded
             | Self::NotFound
             | Self::Method { .. }
-            | Self::Unchecked => Reporting::Debug,
+            | Self::NotStored(NotStored::Unseen) => Reporting::Debug,
         }
     }
 
@@ -149,13 +130,17 @@ impl Refusal {
                 headers.insert(RETRY_AFTER, seconds(window.resets_in).into());
             }
             // Meta sends it again, soon and then ever later.
-            Self::Unchecked
-            | Self::NotStored(NotStored::Redis(_) | NotStored::Nowhere(_) | NotStored::Busy)
-            | Self::Deadline
-            | Self::TooBusy => {
+            Self::NotStored(
+                NotStored::Redis(_)
+                | NotStored::Nowhere(_)
+                | NotStored::Unseen
+                | NotStored::Overloaded(_),
+            )
+            | Self::Overloaded(Overloaded::Turn | Overloaded::InFlight | Overloaded::Queue)
+            | Self::Deadline => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
-            Self::TooManyConnections | Self::NoRoom => {
+            Self::Overloaded(Overloaded::Connections | Overloaded::Memory) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }

@@ -1,29 +1,24 @@
-//! The one write of a webhook into the stream, and the retries around it.
+//! A thread's writes into the streams. While a call of a partition is on its way, the deliveries that come
+//! for it gather, and go together in the next one: what a call costs Redis is paid once for all of them. At
+//! low load a delivery goes at once; there is no timer.
 
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::RedisError;
-use shared::intake::{Delivery, Envelope, IntakeOutcome, IntakeScript, RateWindow, Terms, outcome};
+use futures::FutureExt;
+use futures::future::join_all;
+use redis::{ErrorKind, RedisError, RedisResult};
+use shared::intake::{IntakeRow, IntakeScript, RowOutcome, Terms};
 use shared::keys::Keys;
-use shared::redis::{Connection, FailureKind, class};
-use shared::webhook::NO_WABA;
+use shared::redis::Connection;
+use tokio::sync::oneshot;
 
-use crate::metrics::RedisErrors;
-use crate::queue::Queue;
-
-/// Why a delivery was not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum NotStored {
-    #[error("redis command failed ({class}): {0}", class = class(.0))]
-    Redis(RedisError),
-    #[error("Redis can't take it, nor can the spool: {0}")]
-    Nowhere(String),
-    #[error("too many webhooks wait to be stored")]
-    Busy,
-    #[error("the business account has sent its {} webhooks of this minute", .0.limit)]
-    Limited(RateWindow),
-}
+/// Most of one call: it holds up everybody else's.
+const MOST_ROWS: usize = 32;
+const MOST_BYTES: usize = 256 * 1024;
 
 /// Webhooks per minute of an account; a tenant's own limit takes its place.
 #[derive(Debug, Clone, Copy)]
@@ -34,87 +29,140 @@ pub struct Limit {
     pub refuse: bool,
 }
 
-/// Writes deliveries into the stream.
-pub struct Intake {
+/// A thread's way into the streams.
+pub(crate) struct Intake {
     script: IntakeScript,
+    redis: Connection,
     dedup_ttl: Duration,
     limit: Limit,
-    patience: Duration,
-    short_of_memory: AtomicBool,
-    redis_errors: RedisErrors,
+    short_of_memory: Arc<AtomicBool>,
     /// By partition.
-    queues: Vec<Queue>,
+    gathering: Vec<Mutex<Gathering>>,
+}
+
+/// The deliveries of a partition.
+#[derive(Default)]
+struct Gathering {
+    /// A task makes calls, and ends when nothing waits.
+    under_way: bool,
+    waiting: VecDeque<GatheredRow>,
+}
+
+/// A delivery that waits for its answer.
+struct GatheredRow {
+    row: Arc<IntakeRow>,
+    answer: oneshot::Sender<RedisResult<RowOutcome>>,
 }
 
 impl Intake {
-    pub fn new(
+    /// `redis` is the thread's own. While `short_of_memory`, items are remembered for an hour only.
+    pub(crate) fn new(
         keys: Keys,
-        dedup_ttl: Duration,
-        limit: Limit,
-        patience: Duration,
-        redis_errors: RedisErrors,
+        redis: Connection,
+        (dedup_ttl, limit): (Duration, Limit),
+        short_of_memory: Arc<AtomicBool>,
     ) -> Self {
+        let gathering = (0..keys.partitions()).map(|_| Mutex::default());
         Self {
-            queues: (0..keys.partitions()).map(|_| Queue::default()).collect(),
+            gathering: gathering.collect(),
             script: IntakeScript::new(keys),
+            redis,
             dedup_ttl,
             limit,
-            patience,
-            redis_errors,
-            short_of_memory: AtomicBool::new(false),
+            short_of_memory,
         }
     }
 
-    /// While Redis is short of memory, items are remembered for an hour only.
-    pub fn set_short_of_memory(&self, short: bool) {
-        self.short_of_memory.store(short, Ordering::Relaxed);
-    }
-
-    /// Writes what is fresh of a delivery into its account's partition, trying again for the patience
-    /// where that may help. `redis` is the caller's thread's own.
+    /// Writes what is fresh of a delivery into its account's partition; `Err` within if it is beyond its
+    /// account's limit.
     ///
     /// # Errors
-    /// [`NotStored`]. After one of Redis it may be stored or not; a retry of the sender settles it.
-    pub async fn store(
-        &self,
-        redis: &Connection,
+    /// What Redis says. It may be stored or not then.
+    pub(crate) async fn store(
+        self: &Arc<Self>,
         partition: u16,
-        delivery: &Delivery,
-        envelope: &Envelope,
-    ) -> Result<IntakeOutcome, NotStored> {
-        let _place = self.queues[usize::from(partition)]
-            .join()
-            .ok_or(NotStored::Busy)?;
-        let give_up = tokio::time::Instant::now() + self.patience;
-        let mut pause = Duration::from_millis(20);
-        let call = self
-            .script
-            .call(partition, delivery, envelope, self.terms(delivery));
-        loop {
-            let error = match call.run(&mut redis.clone()).await {
-                Ok(reply) => return outcome(reply).map_err(NotStored::Limited),
-                Err(error) => error,
-            };
-            self.redis_errors.count(&error);
-            let next = tokio::time::Instant::now() + pause;
-            if next >= give_up || !FailureKind::of(&error).passes() {
-                return Err(NotStored::Redis(error));
+        row: Arc<IntakeRow>,
+    ) -> RedisResult<RowOutcome> {
+        let (answer, answered) = oneshot::channel();
+        let begins = {
+            let mut gathering = self.gathering(partition);
+            gathering.waiting.push_back(GatheredRow { row, answer });
+            !std::mem::replace(&mut gathering.under_way, true)
+        };
+        if begins {
+            tokio::spawn(self.clone().make_calls(partition));
+        }
+        let unanswered = |_| Err((ErrorKind::Client, "the call panicked").into());
+        answered.await.unwrap_or_else(unanswered)
+    }
+
+    fn gathering(&self, partition: u16) -> MutexGuard<'_, Gathering> {
+        let gathering = self.gathering[usize::from(partition)].lock();
+        gathering.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes calls until nothing waits. Not a part of any delivery's own future: one whose sender hangs up
+    /// must not take the others along.
+    async fn make_calls(self: Arc<Self>, partition: u16) {
+        while let Some(rows) = self.next_call(partition) {
+            let call = AssertUnwindSafe(self.call(partition, rows));
+            if call.catch_unwind().await.is_err() {
+                tracing::error!("a call of Redis panicked");
             }
-            tokio::time::sleep_until(next).await;
-            pause *= 2;
         }
     }
 
-    fn terms(&self, delivery: &Delivery) -> Terms {
-        Terms {
+    /// What goes in the next call; `None`: nobody waits, and whoever comes begins anew.
+    fn next_call(&self, partition: u16) -> Option<Vec<GatheredRow>> {
+        let mut gathering = self.gathering(partition);
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while rows.len() < MOST_ROWS
+            && let Some(next) = gathering.waiting.front()
+        {
+            bytes += next.row.size_bytes();
+            if bytes > MOST_BYTES && !rows.is_empty() {
+                break;
+            }
+            // Nobody waits for the answers of some.
+            let next = gathering.waiting.pop_front();
+            rows.extend(next.filter(|next| !next.answer.is_closed()));
+        }
+        gathering.under_way = !rows.is_empty();
+        (!rows.is_empty()).then_some(rows)
+    }
+
+    async fn call(&self, partition: u16, gathered: Vec<GatheredRow>) {
+        let rows: Vec<&IntakeRow> = gathered.iter().map(|it| &*it.row).collect();
+        let outcomes: Vec<RedisResult<RowOutcome>> = match self.run(partition, &rows).await {
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            // It may be the fault of one, which must not be the others'. What was stored before it is a
+            // duplicate now.
+            Err(error) if rows.len() > 1 && error.code().is_some() => {
+                let alone = rows.iter().map(|row| self.run_alone(partition, row));
+                join_all(alone).await
+            }
+            Err(error) => vec![Err(error); rows.len()],
+        };
+        for (gathered, outcome) in gathered.into_iter().zip(outcomes) {
+            // Some have hung up meanwhile.
+            drop(gathered.answer.send(outcome));
+        }
+    }
+
+    async fn run_alone(&self, partition: u16, row: &IntakeRow) -> RedisResult<RowOutcome> {
+        let outcomes = self.run(partition, &[row]).await?;
+        let none = || RedisError::from((ErrorKind::UnexpectedReturnType, "no answer"));
+        outcomes.into_iter().next().ok_or_else(none)
+    }
+
+    async fn run(&self, partition: u16, rows: &[&IntakeRow]) -> RedisResult<Vec<RowOutcome>> {
+        let terms = Terms {
             dedup_ttl: self.dedup_ttl,
-            // What names no account has no limit in common either.
-            per_minute: match delivery.waba_id.as_str() {
-                NO_WABA => 0,
-                _ => self.limit.per_minute,
-            },
+            per_minute: self.limit.per_minute,
             refuse: self.limit.refuse,
             short_of_memory: self.short_of_memory.load(Ordering::Relaxed),
-        }
+        };
+        let mut redis = self.redis.clone();
+        self.script.run(&mut redis, partition, rows, terms).await
     }
 }

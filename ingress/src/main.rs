@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use ingress::config::{Command, Config};
 use ingress::server::{self, Listeners};
 use mimalloc::MiMalloc;
+use shared::telemetry::LogScope;
 
 /// A sixth less memory beside slow senders than with the system's (docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    shared::telemetry::exit_code("ingress", &shared::config::parse().and_then(run))
+    shared::telemetry::exit_code("ingress", &shared::config::parse().usable().and_then(run))
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
@@ -21,7 +22,7 @@ fn run(config: Config) -> anyhow::Result<()> {
     }
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let _spans = shared::telemetry::init(&config.log, "ingress")?;
+    let _spans = shared::telemetry::init(&config.log, "ingress", LogScope::Program)?;
     // Those who serve have threads of their own.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build()?.block_on(async {

@@ -37,6 +37,7 @@ pub struct Metrics {
     pub(crate) limited: Counter,
     pub(crate) over_limit: Counter,
     pub(crate) further_secret: Counter,
+    pub(crate) tests: Counter,
     pub(crate) spooled: Counter,
     pub(crate) away_partitions: Gauge,
     pub(crate) redis_errors: RedisErrors,
@@ -49,16 +50,7 @@ pub struct RedisErrors(Family<KindLabels, Counter>);
 
 impl RedisErrors {
     pub(crate) fn count(&self, error: &RedisError) {
-        self.count_as(FailureKind::of(error));
-    }
-
-    /// A call that nobody waits for any more.
-    pub(crate) fn count_unanswered(&self) {
-        self.count_as(FailureKind::NoAnswer);
-    }
-
-    fn count_as(&self, kind: FailureKind) {
-        let kind = kind.name();
+        let kind = FailureKind::of(error).name();
         self.0.get_or_create(&KindLabels { kind }).inc();
     }
 }
@@ -83,7 +75,16 @@ impl Metrics {
     /// Registers all metrics.
     pub fn new(registry: &mut Registry) -> Self {
         let mut plain = |name, help| registered(registry, name, help, Counter::default());
-        let (turned_away, stored_items, duplicates, limited, over_limit, further_secret, spooled) = (
+        let (
+            turned_away,
+            stored_items,
+            duplicates,
+            limited,
+            over_limit,
+            further_secret,
+            tests,
+            spooled,
+        ) = (
             plain(
                 "ingress_connections_turned_away",
                 "Connections beyond the limit",
@@ -104,6 +105,10 @@ impl Metrics {
             plain(
                 "ingress_signed_by_further_secret",
                 "Webhooks signed with another than the first of the app secrets",
+            ),
+            plain(
+                "ingress_test_webhooks",
+                "Tests from Meta's dashboard (account 0), repeated ones too",
             ),
             plain(
                 "ingress_spooled",
@@ -153,6 +158,7 @@ impl Metrics {
             limited,
             over_limit,
             further_secret,
+            tests,
             spooled,
             away_partitions: registered(
                 registry,
@@ -205,8 +211,8 @@ fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str
 
 fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {
     let metric = Histogram::new([
-        0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
-        2.5,
+        0.00001, 0.00002, 0.00003, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01,
+        0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5,
     ]);
     registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
     metric

@@ -7,7 +7,7 @@ use std::time::Duration;
 use shared::redis::{Connection, StartCheck};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::Ingress;
+use crate::context::Ingress;
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Share of Redis' memory from which on items are remembered for an hour only, so that what is left
@@ -26,15 +26,12 @@ pub(crate) async fn watch_redis(
     let readiness = &ingress.admin.readiness;
     let mut pressure = MemoryPressure::Normal;
     while !shutdown.is_cancelled() {
-        let seen = if ingress.checked.load(Ordering::Relaxed) {
+        let seen = if ingress.keep.has_begun() {
             check.connection.ping().await
         } else {
             match check.run().await? {
                 Ok(warnings) => {
-                    ingress.checked.store(true, Ordering::Relaxed);
-                    if let Some(spool) = &ingress.spool {
-                        spool.begin();
-                    }
+                    ingress.keep.begin();
                     readiness.note("redis", warnings);
                     Ok(())
                 }
@@ -105,9 +102,8 @@ async fn look_at_memory(connection: &Connection, ingress: &Ingress, pressure: &m
         }
     }
     *pressure = now;
-    ingress
-        .intake
-        .set_short_of_memory(now == MemoryPressure::Critical);
+    let critical = now == MemoryPressure::Critical;
+    ingress.short_of_memory.store(critical, Ordering::Relaxed);
 }
 
 #[cfg(test)]

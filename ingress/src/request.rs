@@ -2,7 +2,6 @@
 //! moment it is durable.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -17,11 +16,11 @@ use shared::webhook::UnreadableBody;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::budget::{BudgetShare, COPIES};
+use crate::admission::Admitted;
+use crate::context::{Ingress, ServingThread};
 use crate::error::{Refusal, write_window};
-use crate::intake::NotStored;
+use crate::keep::{Keeping, NotStored};
 use crate::request_log::RequestKind;
-use crate::server::{Ingress, ServingThread};
 use crate::{challenge, ids, signature};
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -167,30 +166,23 @@ async fn webhook(
     if head.headers.contains_key(CONTENT_ENCODING) {
         return Err(Refusal::Encoded);
     }
-    if ingress.spool.is_none() && !ingress.checked.load(Ordering::Relaxed) {
-        return Err(Refusal::Unchecked);
-    }
-    let mut taken = ingress.budget.start();
+    let mut admitted = ingress.admission.webhook();
     let body = tokio::time::timeout(
         // Around the whole body: hyper has no time-out for it, and a byte a second is a body too.
         ingress.config.body_timeout,
-        collect(body, ingress.config.max_body_bytes, &mut taken),
+        collect(body, ingress.config.max_body_bytes, &mut admitted),
     )
     .await
     .map_err(|_| Refusal::BodyTimeout)??;
     let arrived = Instant::now();
-    thread.turns.take().await?;
+    admitted.turn(&thread.turns).await?;
     if let Some(verifier) = &ingress.secrets.verifier {
         let signed_by = verifier.current().verify(&head.headers, &body)?;
         if signed_by > 0 {
             ingress.metrics.further_secret.inc();
         }
     }
-    taken.take(body.len() * (COPIES - 1))?;
-    let _in_flight = ingress
-        .in_flight
-        .try_acquire()
-        .map_err(|_| Refusal::TooBusy)?;
+    admitted.in_flight(body.len())?;
     let _counted = ingress.metrics.webhook_in_flight();
     let envelope = Envelope {
         correlation_id: correlation_id.to_owned(),
@@ -200,11 +192,9 @@ async fn webhook(
     };
     let deliveries = deliveries(ingress, &body)?;
     let asked = Instant::now();
-    let stored = tokio::time::timeout_at(
-        (arrived + ingress.config.request_deadline).into(),
-        store(thread, &deliveries, &envelope),
-    )
-    .await;
+    let deadline = (arrived + ingress.config.request_deadline).into();
+    let storing = store(thread, &deliveries, &envelope, deadline);
+    let stored = tokio::time::timeout_at(deadline, storing).await;
     ingress
         .metrics
         .observe_durations(arrived.elapsed(), asked.elapsed());
@@ -234,13 +224,17 @@ async fn store(
     thread: &ServingThread,
     deliveries: &[Delivery],
     envelope: &Envelope,
+    deadline: tokio::time::Instant,
 ) -> Result<Option<RateWindow>, Refusal> {
     let ingress = &*thread.ingress;
     let mut least: Option<RateWindow> = None;
     let mut refused: Option<RateWindow> = None;
     for some in deliveries.chunks(ACCOUNTS_AT_ONCE) {
-        let stored = join_all(some.iter().map(|it| keep(thread, it, envelope)));
+        let stored = join_all(some.iter().map(|it| keep(thread, it, envelope, deadline)));
         for (delivery, outcome) in some.iter().zip(stored.await) {
+            if outcome.is_ok() {
+                note_test(ingress, envelope, delivery);
+            }
             match outcome {
                 Ok(IntakeOutcome::Fresh { items, window }) => {
                     note_stored(envelope, delivery, items);
@@ -261,11 +255,17 @@ async fn store(
                 }
                 // The others are stored all the same.
                 Err(NotStored::Limited(window)) => {
+                    note_limited(ingress, envelope, delivery, &window);
                     ingress.metrics.limited.inc();
                     let longer = refused.filter(|it| it.resets_in >= window.resets_in);
                     refused = Some(longer.unwrap_or(window));
                 }
-                Err(error @ (NotStored::Busy | NotStored::Nowhere(_) | NotStored::Redis(_))) => {
+                Err(
+                    error @ (NotStored::Unseen
+                    | NotStored::Overloaded(_)
+                    | NotStored::Nowhere(_)
+                    | NotStored::Redis(_)),
+                ) => {
                     return Err(error.into());
                 }
             }
@@ -281,25 +281,34 @@ async fn keep(
     thread: &ServingThread,
     delivery: &Delivery,
     envelope: &Envelope,
+    deadline: tokio::time::Instant,
 ) -> Result<IntakeOutcome, NotStored> {
-    let ServingThread { ingress, redis, .. } = thread;
-    let envelope = &envelope.of(delivery);
-    let (intake, partition) = (
-        &ingress.intake,
-        ingress.keys.partition_of(&delivery.waba_id),
-    );
-    match &ingress.spool {
-        Some(spool) => {
-            let way = (intake, redis);
-            spool.keep(way, partition, delivery, envelope).await
-        }
-        None => intake.store(redis, partition, delivery, envelope).await,
-    }
+    let ingress = &thread.ingress;
+    let keeping = Keeping {
+        intake: &thread.intake,
+        admission: &ingress.admission,
+        delivery,
+        envelope: &envelope.of(delivery),
+        deadline,
+    };
+    ingress.keep.keep(keeping).await
 }
 
 fn note_stored(envelope: &Envelope, delivery: &Delivery, items: usize) {
     let (correlation_id, waba_id) = (&envelope.correlation_id, &delivery.waba_id);
     tracing::debug!(correlation_id, waba_id, items, "webhook stored");
+}
+
+/// Meta's dashboard sends its tests for the account `0`, each time with the same ids, so that the second
+/// one is a duplicate: an operator who presses the button looks for either.
+fn note_test(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery) {
+    if delivery.is_test() {
+        ingress.metrics.tests.inc();
+        tracing::info!(
+            correlation_id = envelope.correlation_id,
+            "a test webhook of Meta's dashboard (account 0) arrived"
+        );
+    }
 }
 
 fn note_spooled(envelope: &Envelope, delivery: &Delivery) {
@@ -322,11 +331,24 @@ fn note_over(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window
     }
 }
 
+fn note_limited(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window: &RateWindow) {
+    ingress.limited_accounts.note(&delivery.waba_id);
+    if let Some(skipped) = ingress.limited_log.pass() {
+        tracing::warn!(
+            correlation_id = envelope.correlation_id,
+            waba_id = delivery.waba_id,
+            limit = window.limit,
+            skipped,
+            "refused: a webhook is beyond its account's limit"
+        );
+    }
+}
+
 /// The whole body. What comes in one piece is not copied.
 async fn collect(
     mut body: Incoming,
     limit: usize,
-    taken: &mut BudgetShare,
+    admitted: &mut Admitted<'_>,
 ) -> Result<Bytes, Refusal> {
     let declared = body.size_hint().lower();
     if declared > limit as u64 {
@@ -342,7 +364,7 @@ async fn collect(
         if first.len() + all.len() + piece.len() > limit {
             return Err(Refusal::TooLarge { limit });
         }
-        taken.take(piece.len())?;
+        admitted.body(piece.len())?;
         if first.is_empty() && all.is_empty() {
             first = piece;
             continue;

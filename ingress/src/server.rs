@@ -1,8 +1,7 @@
-//! The whole program: its servers, its tasks, and what a request needs.
+//! The whole program: its servers and its tasks.
 
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -11,26 +10,33 @@ use futures::FutureExt;
 use prometheus_client::registry::Registry;
 use shared::admin::{Admin, Readiness, TokenRoutes};
 use shared::keys::Keys;
+use shared::limited::LimitedAccounts;
 use shared::redis::{Connection, StartCheck};
 use shared::status::SetAsides;
 use shared::tasks::Tasks;
 use shared::telemetry::SampledLog;
 use shared::write_probe::WriteProbe;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::AdmissionRounds;
-use crate::budget::Budget;
+use crate::admission::Admission;
+use crate::admission::rounds::AdmissionRounds;
 use crate::config::{Config, Secrets};
-use crate::connections::{self, ConnectionLimit};
+use crate::connections;
+use crate::context::{Ingress, ServingThread};
 use crate::error::Log;
 use crate::intake::Intake;
+use crate::keep::partitions::Partitions;
+use crate::keep::{Keep, SpoolWay};
 use crate::metrics::Metrics;
 use crate::redis_watch::watch_redis;
 use crate::request_log::RequestLog;
-use crate::spool::{SpoolParts, SpoolWriter};
+use crate::spool::SpoolWriter;
 use crate::spool_bucket::SpoolBucket;
+
+/// How often each thread's connection to Redis is used at least.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The two listeners, bound before anything is logged as started.
 pub struct Listeners {
@@ -59,32 +65,8 @@ impl Listeners {
     }
 }
 
-/// What a request needs.
-pub(crate) struct Ingress {
-    pub(crate) config: Config,
-    pub(crate) secrets: Secrets,
-    pub(crate) keys: Keys,
-    pub(crate) intake: Intake,
-    /// `None`: what Redis can't take is refused.
-    pub(crate) spool: Option<SpoolWriter>,
-    pub(crate) in_flight: Semaphore,
-    pub(crate) budget: Budget,
-    /// Partition count and settings of Redis have been checked: before that nothing is stored.
-    pub(crate) checked: AtomicBool,
-    pub(crate) admin: Admin,
-    pub(crate) metrics: Metrics,
-    pub(crate) refusals: Log,
-    pub(crate) requests: RequestLog,
-    pub(crate) over_limit: SampledLog,
-}
-
-/// What a thread that serves has: everything, and a way to Redis of its own, so that no answer of
-/// Redis has to wake another thread.
-pub(crate) struct ServingThread {
-    pub(crate) ingress: Arc<Ingress>,
-    pub(crate) redis: Connection,
-    pub(crate) turns: AdmissionRounds,
-}
+/// Answer to a write of what is only counted.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs until `shutdown`, then answers what is in work.
 ///
@@ -111,33 +93,40 @@ pub async fn run(
     let bucket = bucket.transpose()?;
     let connection = secrets.redis.connection(redis_timeout);
     let check = StartCheck {
-        keys: Keys::new(
-            &config.redis.redis_key_prefix,
-            config.redis.stream_partitions,
-        ),
+        keys: keys_of(&config),
         connection: connection.clone(),
         required: config.redis.require_durable_redis,
     };
-    let spool = bucket.as_ref().map(|bucket| {
-        SpoolWriter::new(SpoolParts {
-            bucket: bucket.bucket.clone(),
-            keys: check.keys.clone(),
-            redis: secrets.redis.clone(),
-            write_probe: WriteProbe::new(connection, check.keys.clone()),
-            away: metrics.away_partitions.clone(),
-            redis_errors: metrics.redis_errors.clone(),
-            dedup_ttl: config.dedup_ttl,
-            patience: config.redis_patience,
-        })
+    let spool = bucket.as_ref().map(|bucket| SpoolWay {
+        writer: SpoolWriter::new(bucket.bucket.clone(), config.dedup_ttl),
+        partitions: Partitions::new(
+            (check.keys.clone(), secrets.redis.clone()),
+            WriteProbe::new(connection, check.keys.clone()),
+            metrics.away_partitions.clone(),
+            metrics.redis_errors.clone(),
+        ),
     });
     let admin = admin(&secrets, spool.is_some(), registry);
-    let ingress = Arc::new(Ingress::new(
-        config,
-        secrets,
-        (check.keys.clone(), spool),
+    let keep = Keep::new(
+        check.keys.clone(),
+        spool,
+        (config.redis_patience, config.request_deadline),
+        metrics.redis_errors.clone(),
+    );
+    let ingress = Arc::new(Ingress {
+        admission: Admission::new(config.admission()),
+        keep,
+        short_of_memory: Arc::default(),
         admin,
         metrics,
-    ));
+        refusals: Log::default(),
+        requests: RequestLog::default(),
+        over_limit: SampledLog::default(),
+        limited_log: SampledLog::default(),
+        limited_accounts: LimitedAccounts::default(),
+        secrets,
+        config,
+    });
     let tasks = Tasks::new(shutdown.clone());
     spawn_helpers(&tasks, &ingress, listeners.admin, bucket, &shutdown);
     let mut watch = tasks
@@ -181,36 +170,9 @@ fn admin(secrets: &Secrets, has_spool: bool, mut registry: Registry) -> Admin {
     }
 }
 
-impl Ingress {
-    fn new(
-        config: Config,
-        secrets: Secrets,
-        (keys, spool): (Keys, Option<SpoolWriter>),
-        admin: Admin,
-        metrics: Metrics,
-    ) -> Self {
-        Self {
-            intake: Intake::new(
-                keys.clone(),
-                config.dedup_ttl,
-                config.limit(),
-                config.redis_patience,
-                metrics.redis_errors.clone(),
-            ),
-            keys,
-            spool,
-            in_flight: Semaphore::new(config.max_in_flight),
-            budget: Budget::new(config.max_in_flight_bytes),
-            checked: AtomicBool::new(false),
-            admin,
-            metrics,
-            refusals: Log::default(),
-            requests: RequestLog::default(),
-            over_limit: SampledLog::default(),
-            secrets,
-            config,
-        }
-    }
+fn keys_of(config: &Config) -> Keys {
+    let redis = &config.redis;
+    Keys::new(&redis.redis_key_prefix, redis.stream_partitions)
 }
 
 /// The tasks beside the serving threads and the watch of Redis.
@@ -232,6 +194,12 @@ fn spawn_helpers(
             .clone()
             .serve(admin_listener, shutdown.clone()),
     );
+    let (of_ingress, stop) = (ingress.clone(), shutdown.clone());
+    tasks.spawn("record of accounts beyond their limit", async move {
+        let redis = of_ingress.secrets.redis.connection(RECORD_TIMEOUT);
+        let keys = keys_of(&of_ingress.config);
+        of_ingress.limited_accounts.keep(redis, keys, stop).await;
+    });
     if let Some(bucket) = bucket {
         tasks.spawn(
             "probe of the object store",
@@ -245,8 +213,10 @@ fn spawn_helpers(
 }
 
 async fn watch_partitions(ingress: Arc<Ingress>, shutdown: CancellationToken) {
-    if let Some(spool) = &ingress.spool {
-        spool.watch(&ingress.checked, shutdown).await;
+    if let Some(partitions) = ingress.keep.partitions() {
+        partitions
+            .watch(|| ingress.keep.has_begun(), shutdown)
+            .await;
     }
 }
 
@@ -258,15 +228,24 @@ fn serve_all(
     redis_timeout: Duration,
 ) -> anyhow::Result<()> {
     let listener = listener.into_std()?;
-    let limit = ConnectionLimit::new(ingress.config.max_connections);
+    let config = &ingress.config;
+    let keys = keys_of(config);
     let cores = || thread::available_parallelism().map_or(1, NonZero::get);
-    for number in 0..ingress.config.threads.unwrap_or_else(cores) {
+    for number in 0..config.threads.unwrap_or_else(cores) {
+        let redis = ingress.secrets.redis.connection(redis_timeout);
+        let intake = Intake::new(
+            keys.clone(),
+            redis.clone(),
+            (config.dedup_ttl, config.limit()),
+            ingress.short_of_memory.clone(),
+        );
         let serving = ServingThread {
-            redis: ingress.secrets.redis.connection(redis_timeout),
+            intake: Arc::new(intake),
+            redis,
             ingress: ingress.clone(),
             turns: AdmissionRounds::default(),
         };
-        serve(tasks, number, serving, listener.try_clone()?, limit.clone())?;
+        serve(tasks, number, serving, listener.try_clone()?)?;
     }
     Ok(())
 }
@@ -277,7 +256,6 @@ fn serve(
     number: usize,
     serving: ServingThread,
     listener: std::net::TcpListener,
-    limit: ConnectionLimit,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -290,12 +268,11 @@ fn serve(
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "the listener can't be used"),
         };
-        // The way to Redis is made now: the first webhook would wait for it, and in a cluster with a
-        // node that hangs, too long. A Redis that is away is found out by whoever needs it.
+        let stopping = stop.clone();
         let redis = serving.redis.clone();
         let serving = Arc::new(serving);
-        let accepting = connections::accept(serving.clone(), listener, limit, stop);
-        let until_stopped = async { tokio::join!(redis.ping(), accepting) };
+        let accepting = connections::accept(serving.clone(), listener, stop);
+        let until_stopped = async { tokio::join!(keep_alive(&redis, stopping), accepting) };
         tokio::select! {
             _ = until_stopped => {}
             () = serving.turns.rounds() => {}
@@ -306,4 +283,20 @@ fn serve(
         .spawn(move || runtime.block_on(running_thread))?;
     tasks.spawn("serving thread", ended.map(drop));
     Ok(())
+}
+
+/// Makes a thread's way to Redis now, since the first webhook would wait for it, and in a cluster with a
+/// node that hangs, too long; and sees to it that a connection which the network has forgotten costs a
+/// `PING`, not a webhook. A Redis that is away is found out by whoever needs it.
+async fn keep_alive(redis: &Connection, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let ping = async {
+            drop(redis.ping().await);
+            tokio::time::sleep(KEEP_ALIVE_INTERVAL).await;
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = ping => {}
+        }
+    }
 }

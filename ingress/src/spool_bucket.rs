@@ -9,7 +9,7 @@ use shared::store::{StoreArgs, StoreKeys, StorePatience};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::server::Ingress;
+use crate::context::Ingress;
 
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);

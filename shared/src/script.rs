@@ -18,9 +18,13 @@ impl Script {
     }
 
     /// A call with `keys`, all of one slot. Arguments follow.
-    pub fn call<const N: usize>(&self, keys: [String; N]) -> ScriptCall<'_> {
+    pub fn call(
+        &self,
+        keys: impl IntoIterator<Item = String, IntoIter: ExactSizeIterator>,
+    ) -> ScriptCall<'_> {
+        let keys = keys.into_iter();
         let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.digest).arg(N);
+        command.arg(&self.digest).arg(keys.len());
         for key in keys {
             command.arg(key);
         }

@@ -110,53 +110,64 @@ fn read_entry(raw: &RawValue) -> Result<WebhookEntry<'_>, UnreadableBody> {
     let [id, time, changes, entry_field] = members(raw, ["id", "time", "changes", "field"]).ok_or(
         UnreadableBody::Shape("an element of `entry` is not an object"),
     )?;
-    let changes = match changes {
+    let has_no_changes = changes.is_none_or(|changes| changes.get() == "null");
+    let changes = match changes.filter(|_| !has_no_changes) {
         None => Vec::new(),
-        Some(changes) if changes.get() == "null" => Vec::new(),
         Some(changes) => {
             elements(changes).ok_or(UnreadableBody::Shape("`changes` is not an array"))?
         }
     };
     let changes = changes
         .into_iter()
-        .map(|change| {
-            members(change, ["field", "value"]).ok_or(UnreadableBody::Shape(
-                "an element of `changes` is not an object",
-            ))
+        .map(|change| -> Result<_, UnreadableBody> {
+            let [field, value] = members(change, ["field", "value"]).ok_or(
+                UnreadableBody::Shape("an element of `changes` is not an object"),
+            )?;
+            Ok((change, field, value))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let waba_id = changes
         .iter()
-        .find_map(|[_, value]| portfolio_waba((*value)?))
+        .find_map(|(_, _, value)| portfolio_waba((*value)?))
         .or_else(|| id.and_then(scalar))
         .filter(|id| !id.is_empty())
         .unwrap_or(Cow::Borrowed(NO_WABA));
     let entry_time = time.map_or("", RawValue::get).as_bytes();
     let mut items = Vec::new();
-    for [field, value] in changes {
+    for (raw, field, value) in changes {
         if items.len() > MOST_ITEMS {
             break;
         }
-        // Two of Meta's published examples carry `field` beside `changes`.
-        let field = field
-            .and_then(string)
-            .or_else(|| entry_field.and_then(string))
-            .unwrap_or_default();
-        if let Some(value) = value {
-            Change {
-                field,
-                value,
-                waba_id: &waba_id,
-                entry_time,
-            }
-            .read(&mut items);
+        let value = value.filter(|value| value.get() != "null");
+        Change {
+            field: field_name(field, entry_field),
+            value: value.unwrap_or(raw),
+            waba_id: &waba_id,
+            entry_time,
         }
+        .read(value.is_some(), &mut items);
+    }
+    if has_no_changes {
+        let whole = Change {
+            field: field_name(None, entry_field),
+            value: raw,
+            waba_id: &waba_id,
+            entry_time,
+        };
+        whole.read(false, &mut items);
     }
     Ok(WebhookEntry {
         waba_id,
         raw,
         items,
     })
+}
+
+/// Two of Meta's published examples carry `field` beside `changes`.
+fn field_name<'a>(of_change: Option<&'a RawValue>, of_entry: Option<&'a RawValue>) -> Cow<'a, str> {
+    let name = of_change.and_then(string);
+    name.or_else(|| of_entry.and_then(string))
+        .unwrap_or_default()
 }
 
 /// `value.waba_info.waba_id`: there where `entry[].id` is a business portfolio's.
@@ -174,7 +185,14 @@ struct Change<'a, 'w> {
 }
 
 impl<'a> Change<'a, '_> {
-    fn read(self, items: &mut Vec<WebhookItem<'a>>) {
+    /// `has_value`: else `value` is the change, or the entry, as a whole.
+    fn read(self, has_value: bool, items: &mut Vec<WebhookItem<'a>>) {
+        if !has_value {
+            if says_something(self.value) {
+                items.push(self.item(Place::UnknownShape, self.value, None));
+            }
+            return;
+        }
         let before = items.len();
         let phone_number_id = members(self.value, ["metadata"])
             .and_then(|[metadata]| members(metadata?, ["phone_number_id"]))
@@ -206,8 +224,11 @@ impl<'a> Change<'a, '_> {
                 list(echoes).for_each(|raw| take(Place::StandbyEcho, raw));
             }
             "smb_message_echoes" | "message_echoes" => {
-                let [echoes] = members(self.value, ["message_echoes"]).unwrap_or_default();
+                // Some send them under the name of other messages.
+                let [echoes, messages] =
+                    members(self.value, ["message_echoes", "messages"]).unwrap_or_default();
                 list(echoes).for_each(|raw| take(Place::Echo, raw));
+                list(messages).for_each(|raw| take(Place::Echo, raw));
             }
             "history" => {
                 let [history, messages, echoes] =
@@ -288,6 +309,16 @@ fn whole_value(field: &str, value: &RawValue) -> Option<Place> {
     } else {
         Some(Place::Change)
     }
+}
+
+/// Whether a change without a value, or an entry without changes, holds more than its envelope.
+fn says_something(raw: &RawValue) -> bool {
+    const ENVELOPE: [&str; 6] = ["id", "time", "uid", "object", "field", "changes"];
+    let members = all_members(raw).unwrap_or_default();
+    let mut content = members
+        .iter()
+        .filter(|(name, _)| !ENVELOPE.contains(&&**name));
+    content.any(|(_, member)| !is_empty(member))
 }
 
 /// `null`, `[]`, `{}`, and arrays or objects of only such.

@@ -28,6 +28,9 @@ pub enum Place {
     CallStatus,
     /// Every other field: the change is one item, its JSON is the value.
     Change,
+    /// A change without a value, or an entry without changes, that says something all the same: it is one
+    /// item, its JSON is all of it.
+    UnknownShape,
 }
 
 impl Place {
@@ -44,7 +47,7 @@ impl Place {
             Self::Echo | Self::HistoryEcho => "message_echoes",
             Self::HistoryThreadMessage => "history.threads.messages",
             Self::Call => "calls",
-            Self::Change => "",
+            Self::Change | Self::UnknownShape => "",
         }
     }
 }
@@ -138,7 +141,11 @@ pub fn identity(
             Some(event) => Identity::of(&[b"call", field, path, number, id, event.as_bytes()]),
             None => by_json(),
         },
-        Place::CallStatus | Place::UserAction | Place::ValueErrors | Place::Change => by_json(),
+        Place::CallStatus
+        | Place::UserAction
+        | Place::ValueErrors
+        | Place::Change
+        | Place::UnknownShape => by_json(),
     }
 }
 

@@ -16,17 +16,17 @@ const FOR_SMALL: usize = 8;
 
 /// Bytes that are free.
 #[derive(Clone)]
-pub struct Budget {
+pub(crate) struct Budget {
     all: Arc<Semaphore>,
     large: Arc<Semaphore>,
 }
 
 /// All bytes are taken.
 #[derive(Debug, PartialEq, Eq)]
-pub struct BudgetExhausted;
+pub(crate) struct BudgetExhausted;
 
 /// Bytes taken; dropping it gives them back.
-pub struct BudgetShare {
+pub(crate) struct BudgetShare {
     budget: Budget,
     bytes: usize,
     permit: Option<OwnedSemaphorePermit>,
@@ -34,7 +34,7 @@ pub struct BudgetShare {
 }
 
 impl Budget {
-    pub fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         Self {
             all: Arc::new(Semaphore::new(bytes)),
             large: Arc::new(Semaphore::new(bytes - bytes / FOR_SMALL)),
@@ -42,7 +42,7 @@ impl Budget {
     }
 
     /// Takes nothing yet.
-    pub fn start(&self) -> BudgetShare {
+    pub(crate) fn start(&self) -> BudgetShare {
         BudgetShare {
             budget: self.clone(),
             bytes: 0,
@@ -57,7 +57,7 @@ impl BudgetShare {
     ///
     /// # Errors
     /// [`BudgetExhausted`]; nothing more is taken then.
-    pub fn take(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), BudgetExhausted> {
         let whole = self.bytes + bytes;
         let large = match &self.large {
             _ if whole <= SMALL * COPIES => None,
