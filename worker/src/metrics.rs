@@ -1,11 +1,12 @@
 //! Metrics of the worker. Labels come from closed sets only, so that no stranger can make series; those
 //! that are known from the start are there from the start, so that a first failure is seen as one more.
 
+mod billing;
+mod by_tenant;
 mod caches;
 mod media;
 pub mod neighbours;
 mod partitions;
-mod received;
 
 use std::time::Duration;
 
@@ -17,13 +18,15 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 
+use billing::BillingMetrics;
+pub use billing::Price;
+use by_tenant::{CounterByTenant, NONE};
 pub use caches::{Cache, CacheMetrics};
 use media::MediaMetrics;
 pub use media::MediaOutcome;
 use neighbours::NeighbourMetrics;
 use partitions::PartitionMetrics;
 pub use partitions::{Backlog, OwedKind};
-use received::{NONE, Received};
 
 /// Implements what a label's value needs for types that are their own text.
 macro_rules! label_values {
@@ -134,6 +137,12 @@ struct PoolLabels {
     state: PoolState,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReceivedLabels {
+    message_type: &'static str,
+    status: &'static str,
+}
+
 /// How long an item took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Latencies {
@@ -148,7 +157,8 @@ pub(crate) struct Latencies {
 /// What the worker counts.
 #[derive(Clone)]
 pub struct Metrics {
-    received: Received,
+    received: CounterByTenant<ReceivedLabels>,
+    billing: BillingMetrics,
     processing: Histogram,
     end_to_end: Histogram,
     delay: Histogram,
@@ -178,7 +188,8 @@ impl Metrics {
         let metrics = Self {
             caches: CacheMetrics::new(registry),
             neighbours: NeighbourMetrics::new(registry),
-            received: Received::default(),
+            received: CounterByTenant::default(),
+            billing: BillingMetrics::default(),
             processing: Histogram::new(PROCESSING),
             end_to_end: Histogram::new(PROCESSING),
             delay: Histogram::new(DELAY),
@@ -199,7 +210,12 @@ impl Metrics {
             media: MediaMetrics::default(),
         };
         metrics.create_known();
-        metrics.received.register(registry);
+        metrics.received.register(
+            registry,
+            "webhook_received",
+            "Items by tenant, type and outcome: published, or why set aside",
+        );
+        metrics.billing.register(registry);
         metrics.partitions.register(registry);
         metrics.media.register(registry);
         metrics.register_times(registry);
@@ -328,9 +344,17 @@ impl Metrics {
         }
     }
 
+    fn received(&self, tenant: &str, message_type: &'static str, status: &'static str, items: u64) {
+        let labels = ReceivedLabels {
+            message_type,
+            status,
+        };
+        self.received.count(tenant, labels, items);
+    }
+
     /// An event of an item lies in its queue.
     pub(crate) fn item_published(&self, tenant: &str, message_type: &'static str, took: Latencies) {
-        self.received.count(tenant, message_type, "published", 1);
+        self.received(tenant, message_type, "published", 1);
         self.processing.observe(took.here.as_secs_f64());
         self.end_to_end.observe(took.whole.as_secs_f64());
         if let Some(since_meta) = took.since_meta {
@@ -346,7 +370,7 @@ impl Metrics {
         reason: &'static str,
     ) {
         let tenant = tenant.unwrap_or(NONE);
-        self.received.count(tenant, message_type, reason, 1);
+        self.received(tenant, message_type, reason, 1);
         self.set_aside
             .get_or_create(&SetAsideLabels { reason })
             .inc();
@@ -355,7 +379,7 @@ impl Metrics {
     /// A whole entry goes to the failed store, unread.
     pub(crate) fn entry_set_aside(&self, items: usize, reason: &'static str) {
         let items = items.max(1) as u64;
-        self.received.count(NONE, NONE, reason, items);
+        self.received(NONE, NONE, reason, items);
         let labels = SetAsideLabels { reason };
         self.set_aside.get_or_create(&labels).inc_by(items);
     }

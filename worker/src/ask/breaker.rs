@@ -39,7 +39,7 @@ pub enum CallOutcome {
 
 /// A call that was let through. Its end must be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Admitted {
+pub struct AdmittedCall {
     way: AdmittedAs,
     /// It finds out whether the neighbour is well again for its subject.
     probes_own: bool,
@@ -196,7 +196,7 @@ impl Breaker {
     }
 
     /// Lets a call about a subject through, or not.
-    pub fn admit(&mut self, now: Instant, subject: &str) -> Option<Admitted> {
+    pub fn admit(&mut self, now: Instant, subject: &str) -> Option<AdmittedCall> {
         if self.refuses(now, subject) {
             return None;
         }
@@ -213,7 +213,7 @@ impl Breaker {
                 AdmittedAs::Probe
             }
         };
-        Some(Admitted { way, probes_own })
+        Some(AdmittedCall { way, probes_own })
     }
 
     /// A call that was let through has ended; whether its subject is left alone from now on, and was
@@ -222,7 +222,7 @@ impl Breaker {
         &mut self,
         now: Instant,
         subject: &str,
-        admitted: Admitted,
+        admitted: AdmittedCall,
         outcome: CallOutcome,
     ) -> bool {
         match admitted.way {

@@ -10,6 +10,7 @@ use redis::RedisResult;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use shared::keys::Keys;
 use shared::redis::Connection;
 use shared::script::Script;
@@ -18,6 +19,7 @@ use url::Url;
 
 use crate::ask::neighbour::{Answer, AnswerClass, LONGEST_WAIT, Neighbour, NeighbourError, Trace};
 use crate::item::event::channel::NumberProfile;
+use crate::read::gate::TransferPace;
 use clap::Args;
 
 /// Where Meta is asked.
@@ -119,6 +121,7 @@ pub struct GraphCall<'a> {
     pub token: &'a Secret,
     pub waba_id: &'a str,
     pub phone_number_id: Option<&'a str>,
+    pub pace: TransferPace,
     pub trace: Trace<'a>,
 }
 
@@ -169,7 +172,7 @@ impl Graph {
     /// # Errors
     /// [`GraphError::Throttled`]
     pub async fn place(&self, call: GraphCall<'_>) -> Result<(), GraphError> {
-        self.pace.place(call.budget()).await
+        self.pace.place(call.budget(), call.pace).await
     }
 
     /// Where a media object lies, and what it should be.
@@ -235,8 +238,11 @@ impl Graph {
         call: GraphCall<'_>,
     ) -> Result<T, GraphError> {
         let answer = self.ask(path_below, query, call).await?;
-        let (Err(GraphError::Refused(PARAMETER)), Some(text), Some((parameter, _))) =
-            (&answer.result, &answer.text, query)
+        let (
+            Err(GraphError::Refused(PARAMETER) | GraphError::Missing),
+            Some(text),
+            Some((parameter, _)),
+        ) = (&answer.result, &answer.text, query)
         else {
             return answer.result;
         };
@@ -332,11 +338,31 @@ impl RequestPacer {
         }
     }
 
-    async fn place(&self, number: &str) -> Result<(), GraphError> {
+    /// What isn't for a received message takes a place among its like before, of which there are a quarter
+    /// as many: a received message finds most places free, however much else is asked for.
+    async fn place(&self, number: &str, pace: TransferPace) -> Result<(), GraphError> {
+        match pace {
+            TransferPace::Inbound => {}
+            TransferPace::Beside | TransferPace::History => {
+                let fewer = self.per_second.div_ceil(4);
+                self.take_place(number, self.keys.other_pace(number), fewer)
+                    .await?;
+            }
+        }
+        self.take_place(number, self.keys.pace(number), self.per_second)
+            .await
+    }
+
+    async fn take_place(
+        &self,
+        number: &str,
+        key: String,
+        per_second: u32,
+    ) -> Result<(), GraphError> {
         let call = self
             .place
-            .call([self.keys.pace(number), self.keys.pause(number)])
-            .arg(self.per_second)
+            .call([key, self.keys.pause(number)])
+            .arg(per_second)
             .arg(MOST_WAIT.as_millis() as u64);
         let waits: RedisResult<i64> = call.run(&mut self.connection.clone()).await;
         match waits {
@@ -405,38 +431,29 @@ struct Subscriptions {
     data: Vec<Subscription>,
 }
 
+/// Without its URL it is of no use; of the rest, what isn't as it should be is as if it weren't said.
 #[derive(Deserialize)]
 struct MediaAnswer {
     url: String,
-    mime_type: Option<String>,
-    sha256: Option<String>,
-    file_size: Option<FileSize>,
+    #[serde(default)]
+    mime_type: Value,
+    #[serde(default)]
+    sha256: Value,
+    #[serde(default)]
+    file_size: Value,
 }
 
 impl From<MediaAnswer> for MediaInfo {
     fn from(media: MediaAnswer) -> Self {
         Self {
-            sha256: media.sha256.as_deref().and_then(digest),
-            size_bytes: media.file_size.and_then(FileSize::bytes),
-            mime_type: media.mime_type,
+            sha256: media.sha256.as_str().and_then(digest),
+            // A number in recorded answers, a string in Meta's documents.
+            size_bytes: match &media.file_size {
+                Value::String(text) => text.parse().ok(),
+                other => other.as_u64(),
+            },
+            mime_type: media.mime_type.as_str().map(str::to_owned),
             url: media.url,
-        }
-    }
-}
-
-/// A number in recorded answers, a string in Meta's documents.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum FileSize {
-    Number(u64),
-    Text(String),
-}
-
-impl FileSize {
-    fn bytes(self) -> Option<u64> {
-        match self {
-            Self::Number(bytes) => Some(bytes),
-            Self::Text(text) => text.parse().ok(),
         }
     }
 }
@@ -445,15 +462,24 @@ impl FileSize {
 /// else, such as the placeholders of Meta's examples.
 pub fn digest(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 {
-        return STANDARD.decode(text).ok()?.try_into().ok();
+        return STANDARD
+            .decode(text)
+            .ok()?
+            .try_into()
+            .ok()
+            .filter(is_of_something);
     }
     let mut digest = [0; 32];
     for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
-    text.bytes()
-        .all(|byte| byte.is_ascii_hexdigit())
-        .then_some(digest)
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Some(digest).filter(|digest| is_hex && is_of_something(digest))
+}
+
+/// Nothing has the digest of zeros: it is a placeholder too.
+fn is_of_something(digest: &[u8; 32]) -> bool {
+    *digest != [0; 32]
 }
 
 #[derive(Deserialize)]
@@ -663,12 +689,21 @@ mod tests {
 
     #[test]
     fn a_size_is_a_number_or_a_text_and_a_digest_hex_or_base64() {
-        let read = |body: &str| serde_json::from_str::<MediaAnswer>(body).expect("an answer");
+        let read = |body: &str| {
+            let answer = serde_json::from_str::<MediaAnswer>(body);
+            MediaInfo::from(answer.expect("an answer"))
+        };
         let number = read(r#"{"url":"https:\/\/a\/","file_size":182859}"#);
-        assert_eq!(number.file_size.and_then(FileSize::bytes), Some(182_859));
+        assert_eq!(number.size_bytes, Some(182_859));
         assert_eq!(number.url, "https://a/");
         let text = read(r#"{"url":"u","file_size":"303833"}"#);
-        assert_eq!(text.file_size.and_then(FileSize::bytes), Some(303_833));
+        assert_eq!(text.size_bytes, Some(303_833));
+        let odd = r#"{"url":"u","file_size":1.5,"sha256":7,"mime_type":["image/png"]}"#;
+        let odd = read(odd);
+        assert_eq!(
+            (odd.size_bytes, odd.sha256, odd.mime_type),
+            (None, None, None)
+        );
         let hex = "c86c28d437534f74367e73b2155a6cb8f3fcd78cac3e3ad6a8ddd5ebf9d65141";
         let base64 = "yGwo1DdTT3Q2fnOyFVpsuPP814ysPjrWqN3V6/nWUUE=";
         assert!(digest(hex).is_some());
@@ -678,6 +713,7 @@ mod tests {
             "placeholder",
             "yGwo1DdTT3Q2fnOyFVpsuPP82A==",
             &"+f".repeat(32),
+            &"0".repeat(64),
             &"ä".repeat(32),
         ] {
             assert_eq!(digest(odd), None, "{odd}");

@@ -19,7 +19,7 @@ pub(super) struct PartitionLabels {
 }
 
 /// What an acknowledged entry still owes: an object to write, a post to the State Manager, the place of an
-/// object that was put back, a transfer of media.
+/// object that was put back, a transfer of media of a received message, or of another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum OwedKind {
@@ -27,6 +27,7 @@ pub enum OwedKind {
     State,
     Settle,
     Media,
+    OtherMedia,
 }
 
 impl OwedKind {
@@ -37,6 +38,7 @@ impl OwedKind {
             Self::State => 2,
             Self::Settle => 3,
             Self::Media => 4,
+            Self::OtherMedia => 5,
         }
     }
 }
@@ -55,7 +57,7 @@ pub struct Backlog {
     /// Of them, read.
     pub pending: u64,
     /// Pieces that acknowledged entries still owe, in the order of [`OwedKind`].
-    pub owed: [u64; 4],
+    pub owed: [u64; 5],
     /// Of the oldest entry that isn't acknowledged; zero if there is none.
     pub age: Duration,
 }

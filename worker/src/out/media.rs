@@ -1,4 +1,4 @@
-//! Media of messages: fetched once, verified, streamed into the object store.
+//! Media of messages and calls: fetched once, verified, streamed into the object store.
 //!
 //! A message with media starts a *flight* when its entry is read ([`MediaFetcher::begin`]): tries until the
 //! file is stored, given up, or the message's deadline is over. What isn't there then goes on from
@@ -42,10 +42,10 @@ use self::verify::Declared;
 use crate::ask::graph::{Graph, GraphCall, MediaId, digest};
 use crate::ask::neighbour::{Trace, USER_AGENT, retry_after};
 use crate::ask::tenants::tokens::Tokens;
-use crate::item::event::media::MediaRef;
+use crate::item::event::media::{MediaPlace, MediaPlaces, MediaRef};
 use crate::metrics::Metrics;
 use crate::out::store::Store;
-use crate::read::gate::Gate;
+use crate::read::gate::{Gate, TransferPace};
 use crate::retry::Backoff;
 use clap::Args;
 use shared::config::duration;
@@ -56,7 +56,18 @@ pub struct MediaArgs {
     /// A message waits no longer for its media, from when its entry was read
     #[arg(long, env = "MEDIA_DEADLINE", default_value = "3s", value_parser = duration)]
     pub media_deadline: Duration,
-    /// Transfers at once
+    /// Whose files are fetched; call: recordings and transcripts; history: what was written before a number
+    /// joined the API, months of it
+    #[arg(
+        long,
+        env = "MEDIA_PLACES",
+        value_enum,
+        default_value = "message,call,echo,standby,edit",
+        value_delimiter = ','
+    )]
+    pub media_places: Vec<MediaPlace>,
+    /// Transfers at once of received messages; beside them a quarter as many of other places, and a quarter of
+    /// history
     #[arg(long, env = "MEDIA_CONCURRENCY", default_value_t = 16)]
     pub media_concurrency: usize,
     /// Larger media is not stored; Meta takes 100 MB of any kind from people
@@ -93,7 +104,7 @@ const REREADS: u32 = 3;
 
 /// The media of one message, and what its transfer needs to know.
 #[derive(Debug, Clone)]
-pub struct Job {
+pub struct MediaTransfer {
     pub media: MediaRef,
     pub tenant_id: String,
     pub waba_id: String,
@@ -111,10 +122,19 @@ pub struct Job {
     pub traceparent: String,
 }
 
-impl Job {
+impl MediaTransfer {
     /// When Meta deletes it, in ms since 1970.
     pub fn gone_at_ms(&self) -> u64 {
         self.sent_at_ms.max(0) as u64 + MEDIA_LIFE.as_millis() as u64
+    }
+
+    /// How urgent it is.
+    pub fn pace(&self) -> TransferPace {
+        match self.media.place {
+            MediaPlace::Message | MediaPlace::Edit => TransferPace::Inbound,
+            MediaPlace::Echo | MediaPlace::Standby | MediaPlace::Call => TransferPace::Beside,
+            MediaPlace::History => TransferPace::History,
+        }
     }
 
     /// Whether Meta has deleted it by now.
@@ -154,17 +174,20 @@ pub struct StoredMedia {
     pub key: String,
     pub size_bytes: u64,
     pub sha256: [u8; 32],
+    /// As declared.
     pub mime_type: String,
+    /// The type that its first bytes tell.
+    pub detected_mime_type: Option<String>,
 }
 
 /// How a flight ended. `Err` with [`FaultAction::GiveUp`] is the media's end.
 pub type TransferResult = Result<Arc<StoredMedia>, Fault>;
 
 /// A flight that can be waited for. An error means that it panicked; see [`ended`].
-pub type Flight = Shared<oneshot::Receiver<TransferResult>>;
+pub type TransferHandle = Shared<oneshot::Receiver<TransferResult>>;
 
 /// Waits for a flight's end, however it comes.
-pub async fn ended(flight: Flight) -> TransferResult {
+pub async fn ended(flight: TransferHandle) -> TransferResult {
     flight.await.unwrap_or(Err(MediaFailure::Crashed.into()))
 }
 
@@ -187,6 +210,33 @@ impl Drop for TransferGuard {
     }
 }
 
+/// The turns of files, by pace: those that are less urgent have few, and others never wait for them.
+struct Gates {
+    inbound: Arc<Gate>,
+    beside: Arc<Gate>,
+    history: Arc<Gate>,
+}
+
+impl Gates {
+    fn new(most: usize) -> Self {
+        let of = |most| Gate::new(most, MOST_WAITING_OF_TENANT);
+        let fewer = most.div_ceil(4);
+        Self {
+            inbound: of(most),
+            beside: of(fewer),
+            history: of(fewer),
+        }
+    }
+
+    fn of(&self, pace: TransferPace) -> &Arc<Gate> {
+        match pace {
+            TransferPace::Inbound => &self.inbound,
+            TransferPace::Beside => &self.beside,
+            TransferPace::History => &self.history,
+        }
+    }
+}
+
 /// Fetches media.
 pub struct MediaFetcher {
     graph: Arc<Graph>,
@@ -195,10 +245,11 @@ pub struct MediaFetcher {
     client: Client,
     allowed: AllowedHosts,
     refused_hosts: RefusedHosts,
-    gate: Arc<Gate>,
+    gates: Gates,
+    places: MediaPlaces,
     max_bytes: u64,
     deadline: Duration,
-    flights: Mutex<HashMap<Identity, Flight>>,
+    flights: Mutex<HashMap<Identity, TransferHandle>>,
     runtime: Handle,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -239,7 +290,8 @@ impl MediaFetcher {
             client,
             allowed: parts.allowed,
             refused_hosts: parts.refused_hosts,
-            gate: Gate::new(args.media_concurrency, MOST_WAITING_OF_TENANT),
+            gates: Gates::new(args.media_concurrency),
+            places: args.media_places.iter().copied().collect(),
             max_bytes: args.media_max_bytes,
             deadline: args.media_deadline,
             flights: Mutex::default(),
@@ -255,8 +307,17 @@ impl MediaFetcher {
         Instant::now() + self.deadline
     }
 
+    /// Whose media is fetched.
+    pub fn places(&self) -> MediaPlaces {
+        self.places
+    }
+
     /// Joins the flight of a job, or starts one.
-    pub fn begin(self: &Arc<Self>, job: &Arc<Job>, asked_by: TransferRequester) -> Flight {
+    pub fn begin(
+        self: &Arc<Self>,
+        job: &Arc<MediaTransfer>,
+        asked_by: TransferRequester,
+    ) -> TransferHandle {
         let mut flights = self.flights();
         if let Some(flight) = flights.get(&job.identity) {
             return flight.clone();
@@ -289,11 +350,11 @@ impl MediaFetcher {
         flight
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<Identity, Flight>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<Identity, TransferHandle>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run(&self, job: &Job, asked_by: TransferRequester) -> TransferResult {
+    async fn run(&self, job: &MediaTransfer, asked_by: TransferRequester) -> TransferResult {
         let until = match asked_by {
             TransferRequester::Message(until) => until,
             TransferRequester::Owed => Instant::now(),
@@ -335,7 +396,7 @@ impl MediaFetcher {
     }
 
     /// What a fault means for this job: what is too old, or came wrong too often, is given up.
-    fn fault_of(&self, job: &Job, fault: Fault, rereads: &mut u32) -> Fault {
+    fn fault_of(&self, job: &MediaTransfer, fault: Fault, rereads: &mut u32) -> Fault {
         if fault.next == FaultAction::Reread {
             *rereads += 1;
         }
@@ -348,18 +409,23 @@ impl MediaFetcher {
         job.at_its_age(fault)
     }
 
-    async fn attempt(&self, job: &Job, asked_by: TransferRequester) -> Result<StoredMedia, Fault> {
+    async fn attempt(
+        &self,
+        job: &MediaTransfer,
+        asked_by: TransferRequester,
+    ) -> Result<StoredMedia, Fault> {
         let id = MediaId::parse(&job.media.id).ok_or(MediaFailure::InvalidId)?;
         if self.graph.breaker_refuses(&job.waba_id) && self.shortcut(job).is_none() {
             return Err(MediaFailure::GraphLeftAlone.into());
         }
+        let gate = self.gates.of(job.pace());
         let turn = match asked_by {
             // It may be the last try, and few that are owed are tried at once.
             TransferRequester::Owed if job.is_too_old() => {
-                self.gate.turn_in_any_case(&job.tenant_id).await
+                gate.turn_in_any_case(&job.tenant_id).await
             }
             TransferRequester::Owed | TransferRequester::Message(_) => {
-                self.gate.turn(&job.tenant_id).await
+                gate.turn(&job.tenant_id).await
             }
         };
         let _turn = turn.map_err(|_| MediaFailure::Busy)?;
@@ -386,7 +452,7 @@ impl MediaFetcher {
     /// `key`: where it goes, if its type was known before.
     async fn fetch(
         &self,
-        job: &Job,
+        job: &MediaTransfer,
         id: &MediaId,
         key: Option<String>,
         token: &Secret,
@@ -422,7 +488,7 @@ impl MediaFetcher {
     }
 
     /// The webhook's own URL, if a token may go there and time is left to begin.
-    fn shortcut(&self, job: &Job) -> Option<Url> {
+    fn shortcut(&self, job: &MediaTransfer) -> Option<Url> {
         let url: Url = job.media.url.as_ref()?.parse().ok()?;
         let expiry = url.query_pairs().find(|(name, _)| name == "ext");
         let expiry = expiry.and_then(|(_, seconds)| seconds.parse::<i64>().ok());
@@ -437,7 +503,7 @@ impl MediaFetcher {
 
     async fn download(
         &self,
-        job: &Job,
+        job: &MediaTransfer,
         url: &Url,
         key: Option<String>,
         declared: Declared,
@@ -474,12 +540,13 @@ impl MediaFetcher {
         };
         let uploading = Instant::now();
         let span = tracing::debug_span!("minio put", otel.kind = "client", bucket = "media");
-        let Some(verified) = transfer.run(&self.store).instrument(span).await? else {
+        let Some(transferred) = transfer.run(&self.store).instrument(span).await? else {
             return match self.upload_target(job, &mime_type).await? {
                 UploadTarget::Taken(stored) => Ok(stored),
                 UploadTarget::Free(_) => Err(MediaFailure::Store.into()),
             };
         };
+        let verified = transferred.verified;
         self.note_stored(
             job,
             verified.size_bytes,
@@ -490,10 +557,16 @@ impl MediaFetcher {
             size_bytes: verified.size_bytes,
             sha256: verified.sha256,
             mime_type,
+            detected_mime_type: transferred.detected.map(str::to_owned),
         })
     }
 
-    fn note_stored(&self, job: &Job, size_bytes: u64, (took, upload_took): (Duration, Duration)) {
+    fn note_stored(
+        &self,
+        job: &MediaTransfer,
+        size_bytes: u64,
+        (took, upload_took): (Duration, Duration),
+    ) {
         self.metrics.media_ended(None);
         self.metrics.media_stored(size_bytes, took, upload_took);
         tracing::info!(
@@ -538,7 +611,11 @@ impl MediaFetcher {
 
     /// Whether the media is in the store already; else where it goes. The same message id under a
     /// second number goes to a key of its own.
-    async fn upload_target(&self, job: &Job, mime_type: &str) -> Result<UploadTarget, Fault> {
+    async fn upload_target(
+        &self,
+        job: &MediaTransfer,
+        mime_type: &str,
+    ) -> Result<UploadTarget, Fault> {
         let second = format!("{}.{}", job.message_name, job.identity.short());
         let mut free = None;
         for name in [&job.message_name, &second] {
@@ -548,6 +625,7 @@ impl MediaFetcher {
                 job.received_at_ms,
                 name,
                 mime_type,
+                job.media.filename.as_deref(),
             );
             let found = self.store.media_found(&key).await.map_err(|error| {
                 tracing::warn!(
@@ -576,6 +654,7 @@ impl MediaFetcher {
                 size_bytes: found.size_bytes,
                 sha256,
                 mime_type: mime_type.to_owned(),
+                detected_mime_type: found.metadata.get(transfer::DETECTED).cloned(),
             }));
         }
         // Both taken by others: eight hex digits collided, or somebody else writes here.
@@ -596,15 +675,16 @@ enum UploadTarget {
     Free(String),
 }
 
-fn number(job: &Job) -> &str {
+fn number(job: &MediaTransfer) -> &str {
     job.phone_number_id.as_deref().unwrap_or("-")
 }
 
-fn graph_call<'a>(job: &'a Job, token: &'a Secret) -> GraphCall<'a> {
+fn graph_call<'a>(job: &'a MediaTransfer, token: &'a Secret) -> GraphCall<'a> {
     GraphCall {
         token,
         waba_id: &job.waba_id,
         phone_number_id: job.phone_number_id.as_deref(),
+        pace: job.pace(),
         trace: Trace {
             correlation_id: &job.correlation_id,
             traceparent: &job.traceparent,
@@ -717,10 +797,11 @@ mod tests {
         Ok(Arc::new(MediaFetcher::new(&config.media, parts)?))
     }
 
-    fn job(name: &str, age: Duration) -> Arc<Job> {
+    fn job(name: &str, age: Duration) -> Arc<MediaTransfer> {
         let received_at_ms = Utc::now().timestamp_millis() - age.as_millis() as i64;
-        Arc::new(Job {
+        Arc::new(MediaTransfer {
             media: MediaRef {
+                place: MediaPlace::Message,
                 kind: MediaKind::Image,
                 id: "1".to_owned(),
                 mime_type: None,
@@ -747,8 +828,9 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_never_found_a_turn_has_one_after_seven_days_and_is_given_up() {
         let media = media().expect("its settings are right");
-        let running = media.gate.turn("tenant").await.expect("a turn");
-        let turns = (0..MOST_WAITING_OF_TENANT).map(|_| Box::pin(media.gate.turn("tenant")));
+        let running = media.gates.inbound.turn("tenant").await.expect("a turn");
+        let turns =
+            (0..MOST_WAITING_OF_TENANT).map(|_| Box::pin(media.gates.inbound.turn("tenant")));
         let mut waiting: Vec<_> = turns.collect();
         for turn in &mut waiting {
             assert!(turn.now_or_never().is_none(), "it waits");

@@ -69,6 +69,8 @@ const LONGEST_ID: usize = 200;
 /// Folder of what was set aside, and of what of it went out in the end.
 pub const FAILED: &str = "failed/";
 pub const REPLAYED: &str = "replayed/";
+/// Folder of what an operator discarded; a lifecycle rule may delete it.
+pub const DISCARDED: &str = "discarded/";
 /// Folder of the accounts without a tenant.
 pub const UNRESOLVED: &str = "_unresolved";
 /// An object's attribute: hex digest of its bytes.
@@ -240,9 +242,10 @@ impl Store {
     }
 }
 
-/// What an entry says of the objects that are made of it.
-pub fn described_by(entry: &StreamEntry) -> ObjectAttributes {
+/// What an entry of this id says of the objects that are made of it.
+pub fn described_by(id: &str, entry: &StreamEntry) -> ObjectAttributes {
     let all = [
+        ("entry", id.to_owned()),
         ("correlation-id", entry.correlation_id.clone()),
         ("signature", entry.signature.clone()),
         ("waba-id", entry.waba_id.clone()),

@@ -8,7 +8,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Neighbour, NeighbourError};
-use crate::ask::breaker::{Admitted, Breaker, CallOutcome};
+use crate::ask::breaker::{AdmittedCall, Breaker, CallOutcome};
 use crate::metrics::neighbours::{AttemptOutcome, BreakerState};
 
 impl Neighbour {
@@ -17,7 +17,7 @@ impl Neighbour {
         &'n self,
         subject: &'n str,
         until: Instant,
-    ) -> Result<Admission<'n>, NeighbourError> {
+    ) -> Result<CallAdmission<'n>, NeighbourError> {
         let place = timeout_at(until, self.turns.acquire()).await;
         // The semaphore is never closed.
         let Ok(Ok(place)) = place else {
@@ -27,7 +27,7 @@ impl Neighbour {
         let Some(admitted) = admitted else {
             return Err(self.refused(NeighbourError::BreakerOpen));
         };
-        Ok(Admission {
+        Ok(CallAdmission {
             neighbour: self,
             subject,
             admitted: Some(admitted),
@@ -91,15 +91,15 @@ impl Neighbour {
 
 /// A call that was let through. Dropped without a word, it says nothing about the neighbour.
 #[derive(Debug)]
-pub(super) struct Admission<'n> {
+pub(super) struct CallAdmission<'n> {
     neighbour: &'n Neighbour,
     subject: &'n str,
-    admitted: Option<Admitted>,
+    admitted: Option<AdmittedCall>,
     began: Instant,
     _place: SemaphorePermit<'n>,
 }
 
-impl Admission<'_> {
+impl CallAdmission<'_> {
     /// The call ended: well, or with `failed`.
     pub(super) fn ended(mut self, failed: Option<&NeighbourError>) {
         let neighbour = self.neighbour;
@@ -124,7 +124,7 @@ impl Admission<'_> {
     }
 }
 
-impl Drop for Admission<'_> {
+impl Drop for CallAdmission<'_> {
     fn drop(&mut self) {
         if let Some(admitted) = self.admitted.take() {
             let ended = |breaker: &mut Breaker| {

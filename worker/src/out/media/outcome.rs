@@ -94,13 +94,13 @@ impl MediaFailure {
 /// What the event of an item that was published before says of its media: it must not change when
 /// the item is published again after a crash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum UnstoredMedia {
     Pending,
     /// [`MediaFailure::text`], perhaps of another version of this program.
     Failed(String),
 }
 
-impl Said {
+impl UnstoredMedia {
     /// As it is noted: the item's number and the word.
     pub fn note(&self, n: usize) -> String {
         match self {
@@ -243,15 +243,15 @@ mod tests {
     #[test]
     fn what_was_said_first_is_said_again() {
         let notes = [
-            Said::Pending.note(3),
-            Said::Failed("too_large".to_owned()).note(0),
-            Said::Failed("not_found".to_owned()).note(3),
+            UnstoredMedia::Pending.note(3),
+            UnstoredMedia::Failed("too_large".to_owned()).note(0),
+            UnstoredMedia::Failed("not_found".to_owned()).note(3),
         ];
-        let said = Said::read(&notes.concat());
-        assert_eq!(said[&3], Said::Pending);
-        assert_eq!(said[&0], Said::Failed("too_large".to_owned()));
+        let said = UnstoredMedia::read(&notes.concat());
+        assert_eq!(said[&3], UnstoredMedia::Pending);
+        assert_eq!(said[&0], UnstoredMedia::Failed("too_large".to_owned()));
         assert_eq!(said.len(), 2);
-        assert!(Said::read("").is_empty());
+        assert!(UnstoredMedia::read("").is_empty());
     }
 
     #[test]

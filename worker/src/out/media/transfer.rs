@@ -12,7 +12,7 @@ use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
 use super::outcome::{Fault, MediaFailure};
-use super::verify::{Declared, MediaVerifier, Mismatch, Verified, contradicts};
+use super::verify::{Declared, MediaVerifier, Mismatch, Verified, contradicts, detected};
 use super::{names, verify};
 use crate::out::store::{MediaHead, MediaPutError, Store};
 
@@ -26,6 +26,11 @@ const LONGEST: Duration = Duration::from_secs(900);
 /// What has no declared length is held in memory up to this size.
 const MOST_HELD: usize = 4 * 1024 * 1024;
 
+/// The first piece has this many bytes at least, unless the file has fewer: they tell its type.
+const LEAST_FIRST: usize = 512;
+/// Name of the metadata that has the type that the first bytes tell.
+pub(super) const DETECTED: &str = "detected-mime-type";
+
 /// A file on its way.
 pub struct Transfer<'a> {
     pub response: Response,
@@ -36,6 +41,14 @@ pub struct Transfer<'a> {
     pub metadata: Vec<(&'static str, String)>,
     /// Its host calls it a page where something else was declared.
     pub is_page: bool,
+}
+
+/// A file that is in the store now.
+#[derive(Debug)]
+pub struct TransferredFile {
+    pub verified: Verified,
+    /// The type that its first bytes tell.
+    pub detected: Option<&'static str>,
 }
 
 /// What the stream of the upload tells about itself.
@@ -67,19 +80,18 @@ impl Transfer<'_> {
     ///
     /// # Errors
     /// [`Fault`]; then nothing of it is in the store.
-    pub async fn run(mut self, store: &Store) -> Result<Option<Verified>, Fault> {
+    pub async fn run(mut self, store: &Store) -> Result<Option<TransferredFile>, Fault> {
         let length = self.length()?;
         let mut verifier = MediaVerifier::new(self.declared.clone(), self.max_bytes);
         if self.is_page {
             verifier.doubt(Mismatch::Content)?;
         }
-        let first = timeout(FIRST_BYTES, self.response.chunk())
+        let first = timeout(FIRST_BYTES, first_bytes(&mut self.response))
             .await
-            .map_err(|_| MediaFailure::TooSlow)?
-            .map_err(|_| MediaFailure::CutOff)?
-            .unwrap_or_default();
+            .map_err(|_| MediaFailure::TooSlow)??;
         verifier.take(&first)?;
-        let head = self.head(&first);
+        let detected = detected(&first);
+        let head = self.head(detected);
         let progress = Arc::new(UploadProgress::default());
         let (length, body) = match length {
             Some(length) if length > 0 => {
@@ -105,7 +117,7 @@ impl Transfer<'_> {
         };
         match (progress.ended(), put) {
             (Some(Err(fault)), _) => Err(fault),
-            (Some(Ok(verified)), Ok(())) => Ok(Some(verified)),
+            (Some(Ok(verified)), Ok(())) => Ok(Some(TransferredFile { verified, detected })),
             (_, Err(MediaPutError::Exists)) => Ok(None),
             (_, Err(error)) => {
                 tracing::warn!(%error, "a media object can't be written");
@@ -134,18 +146,20 @@ impl Transfer<'_> {
         }
     }
 
-    fn head(&self, first: &[u8]) -> MediaHead {
+    fn head(&self, detected: Option<&'static str>) -> MediaHead {
         let mime_type = self.declared.mime_type.as_deref().unwrap_or_default();
-        let content_type = if contradicts(mime_type, first) {
+        let taken_for = names::essence_of_file(mime_type, self.filename);
+        let content_type = if detected.is_some_and(|detected| contradicts(&taken_for, detected)) {
             names::BYTES
         } else {
-            names::content_type(mime_type)
+            names::content_type(&taken_for)
         };
         let fallback = self.key.rsplit('/').next().unwrap_or_default();
         let mut metadata = self.metadata.clone();
         metadata.extend(self.declared.sha256.map(|sha256| ("sha256", hex(&sha256))));
+        metadata.extend(detected.map(|detected| (DETECTED, detected.to_owned())));
         MediaHead {
-            content_type,
+            content_type: content_type.to_owned(),
             content_disposition: names::disposition(self.filename, fallback),
             metadata,
             sha256: self.declared.sha256.map(|sha256| verify::base64(&sha256)),
@@ -214,6 +228,23 @@ impl DownloadStream {
         self.progress.end(Err(fault));
         std::io::Error::other("the upload is given up")
     }
+}
+
+async fn first_bytes(response: &mut Response) -> Result<Bytes, Fault> {
+    let mut pieces = Vec::new();
+    let mut length = 0;
+    while length < LEAST_FIRST {
+        let piece = response.chunk().await.map_err(|_| MediaFailure::CutOff)?;
+        let Some(piece) = piece else {
+            break;
+        };
+        length += piece.len();
+        pieces.push(piece);
+    }
+    Ok(match pieces.len() {
+        1 => pieces.swap_remove(0),
+        _ => pieces.concat().into(),
+    })
 }
 
 async fn collect(

@@ -155,49 +155,36 @@ fn is_answer_instead_of(declared: &str, first: &[u8]) -> bool {
             .any(|start| text.starts_with(start))
 }
 
-/// Whether the first bytes of a file are known to be of another type than the declared one. Such a
-/// file is stored as bytes, so that no browser guesses.
-pub fn contradicts(declared: &str, first: &[u8]) -> bool {
-    let declared = essence(declared);
-    sniff(first).is_some_and(|seen| !seen.contains(&&*declared))
+/// The type that the first bytes of a file tell; `None` if they don't.
+pub fn detected(first: &[u8]) -> Option<&'static str> {
+    // It begins as a script does.
+    if first.starts_with(b"#!AMR") {
+        return Some("audio/amr");
+    }
+    infer::get(first).map(|kind| kind.mime_type())
 }
 
-/// The types that a file with these first bytes can be of; `None` if that can't be told.
-fn sniff(first: &[u8]) -> Option<&'static [&'static str]> {
-    let at = |offset: usize, magic: &[u8]| {
-        first
-            .get(offset..)
-            .is_some_and(|rest| rest.starts_with(magic))
-    };
-    Some(if at(0, b"\xff\xd8\xff") {
-        &["image/jpeg", "image/jpg"]
-    } else if at(0, b"\x89PNG\r\n\x1a\n") {
-        &["image/png"]
-    } else if at(0, b"GIF8") {
-        &["image/gif"]
-    } else if at(0, b"RIFF") && at(8, b"WEBP") {
-        &["image/webp"]
-    } else if at(0, b"%PDF-") {
-        &["application/pdf"]
-    } else if at(0, b"OggS") {
-        &["audio/ogg", "audio/opus", "application/ogg", "video/ogg"]
-    } else if at(0, b"#!AMR") {
-        &["audio/amr"]
-    } else if at(4, b"ftyp") {
-        &[
-            "audio/mp4",
-            "audio/aac",
-            "audio/m4a",
-            "audio/x-m4a",
-            "video/mp4",
-            "video/3gpp",
-            "video/quicktime",
-            "image/heic",
-            "image/heif",
-        ]
-    } else {
-        return None;
-    })
+/// Whether a file that is taken for one type ([`super::names::essence_of_file`]) is of another by its first
+/// bytes. Such a file is stored as bytes, so that no browser guesses.
+pub fn contradicts(taken_for: &str, detected: &str) -> bool {
+    let detected = essence(detected);
+    let (taken_for, detected) = (container(taken_for), container(&detected));
+    // Documents of many kinds lie in these, and the first bytes don't tell which.
+    let holds_others = matches!(detected, "application/zip" | "application/x-ole-storage");
+    let is_document = taken_for.starts_with("application/");
+    taken_for != detected && !(holds_others && is_document)
+}
+
+/// Sound and film have the same first bytes in many cases: one name for these.
+fn container(essence: &str) -> &str {
+    match essence {
+        "audio/aac" | "audio/mp4" | "video/3gpp" | "video/3gpp2" | "video/mp4"
+        | "video/quicktime" | "video/x-m4v" => "video/mp4",
+        "application/ogg" | "audio/ogg" | "audio/opus" | "video/ogg" => "audio/ogg",
+        "audio/webm" | "video/webm" | "video/x-matroska" => "video/webm",
+        "image/heic" | "image/heif" => "image/heif",
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -291,10 +278,47 @@ mod tests {
     }
 
     #[test]
-    fn first_bytes_contradict_a_type_or_say_nothing() {
-        assert!(contradicts("image/jpeg", b"%PDF-1.7"));
-        assert!(!contradicts("audio/ogg; codecs=opus", b"OggS\0"));
-        assert!(!contradicts("video/mp4", b"\0\0\0\x18ftypmp42"));
-        assert!(!contradicts("image/jpeg", b"media 12345"));
+    fn first_bytes_tell_a_type_or_nothing() {
+        for (first, mime_type) in [
+            (&b"\xff\xd8\xff\xe0 a picture"[..], Some("image/jpeg")),
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", Some("image/heif")),
+            (b"RIFF\x24\0\0\0WEBPVP8 ", Some("image/webp")),
+            (b"#!AMR\n", Some("audio/amr")),
+            (b"ID3\x04\0", Some("audio/mpeg")),
+            (b"%PDF-1.7", Some("application/pdf")),
+            (b"media 12345", None),
+            (b"{\"a\":1}", None),
+            (b"", None),
+        ] {
+            assert_eq!(detected(first), mime_type, "{first:?}");
+        }
+    }
+
+    #[test]
+    fn types_contradict_each_other_unless_their_first_bytes_are_the_same() {
+        for (taken_for, detected, expected) in [
+            ("image/jpeg", "application/pdf", true),
+            ("image/jpeg", "image/heif", true),
+            ("image/heic", "image/heif", false),
+            ("audio/ogg", "audio/opus", false),
+            ("audio/ogg", "audio/ogg", false),
+            ("audio/mp4", "audio/m4a", false),
+            ("audio/aac", "video/mp4", false),
+            ("video/quicktime", "video/mp4", false),
+            ("audio/mpeg", "audio/x-wav", true),
+            (
+                "application/vnd.oasis.opendocument.text",
+                "application/zip",
+                false,
+            ),
+            ("image/png", "application/zip", true),
+            ("text/plain", "text/html", true),
+        ] {
+            assert_eq!(
+                contradicts(taken_for, detected),
+                expected,
+                "{taken_for} {detected}"
+            );
+        }
     }
 }

@@ -26,7 +26,7 @@ const PUT_URL_LIFE: Duration = Duration::from_secs(900);
 /// What is written beside a media object.
 #[derive(Debug, Clone)]
 pub struct MediaHead {
-    pub content_type: &'static str,
+    pub content_type: String,
     pub content_disposition: String,
     /// Printable ASCII by name.
     pub metadata: Vec<(&'static str, String)>,
@@ -223,7 +223,8 @@ impl Store {
 
 fn headers(head: &MediaHead) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(head.content_type));
+    let content_type = HeaderValue::from_str(&head.content_type).ok()?;
+    headers.insert(CONTENT_TYPE, content_type);
     headers.insert(
         CONTENT_DISPOSITION,
         HeaderValue::from_str(&head.content_disposition).ok()?,
