@@ -19,7 +19,7 @@ use crate::read::stream::Stream;
 use crate::read::suspects::Suspects;
 
 /// What all partitions of a worker use.
-pub struct Work {
+pub struct WorkerContext {
     pub stream: Stream,
     pub tenants: Arc<Tenants>,
     /// `None`: events have no conversation.
@@ -39,6 +39,8 @@ pub struct Work {
     pub parked: Arc<AtomicUsize>,
     /// One permit per conversation in work.
     pub permits: Arc<Semaphore>,
+    /// How many they are.
+    pub concurrency: usize,
     /// One for each that asks the State Manager.
     pub state_permits: Semaphore,
     /// Bound on a partition's bodies in memory.

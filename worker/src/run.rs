@@ -18,12 +18,13 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::ask::graph::Graph;
 use crate::ask::numbers::Numbers;
 use crate::ask::tenants::tokens::Tokens;
 use crate::ask::tenants::{Tenants, upkeep};
 use crate::clients;
-use crate::config::Config;
-use crate::context::Work;
+use crate::config::{Config, Secrets};
+use crate::context::WorkerContext;
 use crate::item::traffic::{self, Traffic};
 use crate::metrics::Metrics;
 use crate::operator::presign;
@@ -94,172 +95,229 @@ async fn work(
     let secrets = config
         .secrets()
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
-    let store_keys = secrets
-        .store
-        .clone()
-        .context("MINIO_ACCESS_KEY is not set")?;
-    let keys = Keys::new(
-        &config.redis.redis_key_prefix,
-        config.redis.stream_partitions,
-    );
-    let redis = secrets.redis.clone();
-    let connection = redis.connection(REDIS_TIMEOUT);
-    let store = Arc::new(Store::new(&config.store, &config.objects, store_keys)?);
-    let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry);
-    metrics.create_reasons(Reason::iter().map(Reason::name));
-    let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
-    readiness.register(&mut registry);
-    let tenants = Arc::new(Tenants::new(
-        &config.tenants,
-        &secrets.tenants,
-        clients::tenant_service(&metrics)?,
-        (connection.clone(), keys.clone()),
-        metrics.caches.clone(),
-    ));
-    let state = clients::state_manager(&config, &secrets, &metrics)?;
-    let readmit = Readmit::new(store.clone(), connection.clone(), keys.clone());
-    let set_asides = SetAsides::default();
-    let admin = Admin {
-        program: "worker",
-        set_asides: set_asides.clone(),
-        readiness: readiness.clone(),
-        registry: Arc::new(registry),
-        token_routes: secrets.admin_token.clone().map(|token| TokenRoutes {
-            token,
-            routes: admin_routes(tenants.clone(), readmit.clone(), store.clone()),
-        }),
-    };
     let stop_background = background.stop().clone();
     let _stop_on_return = stop_background.clone().drop_guard();
-    background.spawn(
-        "admin server",
-        admin.serve(admin_listener, stop_background.clone()),
-    );
-    background.spawn(
-        "watch of secret files",
-        shared::secrets::watch_files(secrets.followed(), stop_background.clone()),
-    );
-
-    let check = StartCheck {
-        connection: connection.clone(),
-        keys: keys.clone(),
-        required: config.redis.require_durable_redis,
-    };
-    let probed = check.connection.clone();
+    let mut registry = Registry::default();
+    let parts = Parts::new(config, secrets, &mut registry, background)?;
+    parts.serve_admin(admin_listener, registry);
     tokio::select! {
-        checked = wait_for_redis(check, &readiness) => checked?,
+        checked = wait_for_redis(parts.start_check(), &parts.readiness) => checked?,
         () = shutdown.cancelled() => return Ok(()),
     }
-    background.spawn(
-        "probe of Redis",
-        probe_redis(probed, readiness.clone(), stop_background.clone()),
-    );
     let spool = Spool::new(
-        (connection.clone(), keys.clone()),
-        store.clone(),
-        metrics.clone(),
+        parts.redis_link(),
+        parts.store.clone(),
+        parts.metrics.clone(),
     );
-    background.spawn(
-        "look at the spool",
-        spool.clone().look(stop_background.clone()),
-    );
-    background.spawn(
-        "probe of the object store",
-        probe_store(store.clone(), readiness.clone(), stop_background.clone()),
-    );
-    background.spawn(
-        "subscription to changed tenants",
-        upkeep::hear_changes(tenants.clone(), redis.clone(), stop_background.clone()),
-    );
-    background.spawn(
-        "refresh of tenants",
-        upkeep::keep_warm(tenants.clone(), stop_background.clone()),
-    );
-    background.spawn(
-        "lookup of unknown tenants",
-        unknown::look_up_unknown(tenants.clone(), readmit, stop_background.clone()),
-    );
+    parts.spawn_probes(&spool);
+    parts.spawn_upkeep_of_tenants();
     let publisher = Publisher::start(
-        &config.amqp,
-        &secrets.amqp,
-        &metrics,
-        &readiness,
-        &background,
+        &parts.config.amqp,
+        &parts.secrets.amqp,
+        &parts.metrics,
+        &parts.readiness,
+        &parts.background,
         &shutdown,
     )
     .await?;
-
-    let graph = Arc::new(clients::graph(
-        &config,
-        &metrics,
-        (connection.clone(), keys.clone()),
-    )?);
-    let numbers = Numbers::new(
-        graph.clone(),
-        Tokens::new(tenants.clone()),
-        metrics.caches.clone(),
-        background.clone(),
-    );
-    let media = Arc::new(MediaFetcher::new(
-        &config.media,
-        MediaParts {
-            graph: graph.clone(),
-            store: store.clone(),
-            tokens: Tokens::new(tenants.clone()),
-            allowed: clients::allowed_hosts(&config),
-            refused_hosts: RefusedHosts::new(connection.clone(), keys.clone()),
-            runtime: media.clone(),
-            tracker: background.tracker().clone(),
-            stop: stop_background.clone(),
-            metrics: metrics.clone(),
-        },
-    )?);
-    let traffic = Arc::new(Traffic::default());
-    background.spawn(
-        "record of traffic",
-        traffic::keep(
-            traffic.clone(),
-            connection.clone(),
-            keys.clone(),
-            metrics.clone(),
-            stop_background.clone(),
-        ),
-    );
-    let work = Arc::new(Work {
-        media,
-        numbers,
-        stream: Stream::new(redis.clone(), connection, keys.clone()),
-        tenants,
-        state,
-        publisher,
-        store,
-        metrics: metrics.clone(),
-        traffic,
-        set_asides,
-        parked: Arc::default(),
-        hasher: LaneHasher::default(),
-        suspects: Suspects::default(),
-        permits: Arc::new(Semaphore::new(config.concurrency)),
-        state_permits: Semaphore::new(config.concurrency),
-        read_bytes: config.read_bytes,
-        max_deliveries: config.max_deliveries,
-    });
+    let context = Arc::new(parts.context(publisher, media)?);
     tracing::info!("worker is up");
-    let leases = Leases::new(redis, keys, config.lease_ttl);
-    let owning = leases.run(&metrics, shutdown.clone(), move |tenure| {
-        partition::own(work.clone(), spool.clone(), tenure)
-    });
-    let out_of_time = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(config.shutdown_grace).await;
-    };
-    tokio::select! {
-        () = owning => {}
-        () = out_of_time => tracing::warn!("SHUTDOWN_GRACE is over: leases that are left expire"),
-    }
+    parts.own_partitions(context, spool, shutdown).await;
     stop_background.cancel();
     Ok(())
+}
+
+/// What the program is put together from.
+struct Parts {
+    config: Config,
+    secrets: Secrets,
+    connection: Connection,
+    keys: Keys,
+    store: Arc<Store>,
+    metrics: Metrics,
+    readiness: Readiness,
+    set_asides: SetAsides,
+    tenants: Arc<Tenants>,
+    readmit: Readmit,
+    background: Tasks,
+}
+
+impl Parts {
+    fn new(
+        config: Config,
+        secrets: Secrets,
+        registry: &mut Registry,
+        background: Tasks,
+    ) -> anyhow::Result<Self> {
+        let store_keys = secrets
+            .store
+            .clone()
+            .context("MINIO_ACCESS_KEY is not set")?;
+        let keys = Keys::new(
+            &config.redis.redis_key_prefix,
+            config.redis.stream_partitions,
+        );
+        let connection = secrets.redis.connection(REDIS_TIMEOUT);
+        let store = Arc::new(Store::new(&config.store, &config.objects, store_keys)?);
+        let metrics = Metrics::new(registry);
+        metrics.create_reasons(Reason::iter().map(Reason::name));
+        let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
+        readiness.register(registry);
+        let tenants = Arc::new(Tenants::new(
+            &config.tenants,
+            &secrets.tenants,
+            clients::tenant_service(&metrics)?,
+            (connection.clone(), keys.clone()),
+            metrics.caches.clone(),
+        ));
+        let readmit = Readmit::new(store.clone(), connection.clone(), keys.clone());
+        Ok(Self {
+            config,
+            secrets,
+            connection,
+            keys,
+            store,
+            metrics,
+            readiness,
+            set_asides: SetAsides::default(),
+            tenants,
+            readmit,
+            background,
+        })
+    }
+
+    fn redis_link(&self) -> (Connection, Keys) {
+        (self.connection.clone(), self.keys.clone())
+    }
+
+    fn stop(&self) -> CancellationToken {
+        self.background.stop().clone()
+    }
+
+    fn start_check(&self) -> StartCheck {
+        StartCheck {
+            connection: self.connection.clone(),
+            keys: self.keys.clone(),
+            required: self.config.redis.require_durable_redis,
+        }
+    }
+
+    fn serve_admin(&self, listener: TcpListener, registry: Registry) {
+        let (tenants, readmit, store) = (&self.tenants, &self.readmit, &self.store);
+        let admin = Admin {
+            program: "worker",
+            set_asides: self.set_asides.clone(),
+            readiness: self.readiness.clone(),
+            registry: Arc::new(registry),
+            token_routes: self.secrets.admin_token.clone().map(|token| TokenRoutes {
+                token,
+                routes: admin_routes(tenants.clone(), readmit.clone(), store.clone()),
+            }),
+        };
+        let background = &self.background;
+        background.spawn("admin server", admin.serve(listener, self.stop()));
+        let watching = shared::secrets::watch_files(self.secrets.followed(), self.stop());
+        background.spawn("watch of secret files", watching);
+    }
+
+    fn spawn_probes(&self, spool: &Arc<Spool>) {
+        let (background, readiness) = (&self.background, &self.readiness);
+        let probing = probe_redis(self.connection.clone(), readiness.clone(), self.stop());
+        background.spawn("probe of Redis", probing);
+        background.spawn("look at the spool", spool.clone().look(self.stop()));
+        let probing = probe_store(self.store.clone(), readiness.clone(), self.stop());
+        background.spawn("probe of the object store", probing);
+    }
+
+    fn spawn_upkeep_of_tenants(&self) {
+        let (background, tenants) = (&self.background, &self.tenants);
+        let redis = self.secrets.redis.clone();
+        let hearing = upkeep::hear_changes(tenants.clone(), redis, self.stop());
+        background.spawn("subscription to changed tenants", hearing);
+        let warming = upkeep::keep_warm(tenants.clone(), self.stop());
+        background.spawn("refresh of tenants", warming);
+        let readmit = self.readmit.clone();
+        let looking = unknown::look_up_unknown(tenants.clone(), readmit, self.stop());
+        background.spawn("lookup of unknown tenants", looking);
+    }
+
+    fn media(&self, graph: Arc<Graph>, runtime: &Handle) -> anyhow::Result<MediaFetcher> {
+        let parts = MediaParts {
+            graph,
+            store: self.store.clone(),
+            tokens: Tokens::new(self.tenants.clone()),
+            allowed: clients::allowed_hosts(&self.config),
+            refused_hosts: RefusedHosts::new(self.connection.clone(), self.keys.clone()),
+            runtime: runtime.clone(),
+            tracker: self.background.tracker().clone(),
+            stop: self.stop(),
+            metrics: self.metrics.clone(),
+        };
+        MediaFetcher::new(&self.config.media, parts)
+    }
+
+    fn traffic(&self) -> Arc<Traffic> {
+        let traffic = Arc::new(Traffic::default());
+        let (connection, keys) = self.redis_link();
+        let metrics = self.metrics.clone();
+        let keeping = traffic::keep(traffic.clone(), connection, keys, metrics, self.stop());
+        self.background.spawn("record of traffic", keeping);
+        traffic
+    }
+
+    fn context(&self, publisher: Publisher, media: &Handle) -> anyhow::Result<WorkerContext> {
+        let (config, metrics) = (&self.config, &self.metrics);
+        let graph = Arc::new(clients::graph(config, metrics, self.redis_link())?);
+        let numbers = Numbers::new(
+            graph.clone(),
+            Tokens::new(self.tenants.clone()),
+            metrics.caches.clone(),
+            self.background.clone(),
+        );
+        let (connection, keys) = self.redis_link();
+        Ok(WorkerContext {
+            media: Arc::new(self.media(graph, media)?),
+            numbers,
+            stream: Stream::new(self.secrets.redis.clone(), connection, keys),
+            tenants: self.tenants.clone(),
+            state: clients::state_manager(config, &self.secrets, metrics)?,
+            publisher,
+            store: self.store.clone(),
+            metrics: metrics.clone(),
+            traffic: self.traffic(),
+            set_asides: self.set_asides.clone(),
+            parked: Arc::default(),
+            hasher: LaneHasher::default(),
+            suspects: Suspects::new(self.background.clone()),
+            permits: Arc::new(Semaphore::new(config.concurrency)),
+            concurrency: config.concurrency,
+            state_permits: Semaphore::new(config.concurrency),
+            read_bytes: config.read_bytes,
+            max_deliveries: config.max_deliveries,
+        })
+    }
+
+    /// Until `shutdown`, and then until all are handed over or the time for that is over.
+    async fn own_partitions(
+        &self,
+        context: Arc<WorkerContext>,
+        spool: Arc<Spool>,
+        shutdown: CancellationToken,
+    ) {
+        let (redis, ttl) = (self.secrets.redis.clone(), self.config.lease_ttl);
+        let leases = Leases::new(redis, self.keys.clone(), ttl);
+        let owning = leases.run(&self.metrics, shutdown.clone(), move |tenure| {
+            partition::own(context.clone(), spool.clone(), tenure)
+        });
+        let out_of_time = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(self.config.shutdown_grace).await;
+        };
+        tokio::select! {
+            () = owning => {}
+            () = out_of_time => tracing::warn!("SHUTDOWN_GRACE is over: leases that are left expire"),
+        }
+    }
 }
 
 /// `POST /tenants/{wabaId}/invalidate`: nothing remembered of an account counts any more.

@@ -23,6 +23,14 @@ const PATH: [&str; 14] = [
     "run",
 ];
 const MOST_IN_A_CIRCLE: usize = 5;
+/// Lines of a function of the core: of what every message passes.
+const LONGEST_FUNCTION: usize = 60;
+const CORE: [&str; 7] = ["read", "item", "out", "owed", "partition", "config", "run"];
+/// These wait to be split.
+const STILL_LONG: [(&str, &str); 2] = [
+    ("item::event", "part"),
+    ("item::event::contract", "asyncapi"),
+];
 
 /// A file as a module path below the crate: `["read", "stream"]`.
 type Module = Vec<String>;
@@ -174,6 +182,65 @@ fn no_circle_has_more_than_five_files() {
         let circle: Vec<String> = circle.map(|module| module.join("::")).collect();
         assert!(circle.len() <= MOST_IN_A_CIRCLE, "{circle:#?}");
     }
+}
+
+/// A source's functions and how many lines each has, told by the indentation of its closing brace.
+fn functions(source: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = source.lines().collect();
+    let mut found = Vec::new();
+    for (n, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let Some((before, rest)) = code.split_once("fn ") else {
+            continue;
+        };
+        let is_word = |word: &str| {
+            ["pub", "async", "const", "unsafe"].contains(&word) || word.starts_with("pub(")
+        };
+        if !before.split_whitespace().all(is_word) {
+            continue;
+        }
+        let end = format!("{:1$}}}", "", line.len() - code.len());
+        let is_short = line.ends_with(['}', ';']);
+        let end = lines[n..].iter().position(|line| *line == end);
+        let length = end.filter(|_| !is_short);
+        let name = rest.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        let name = name.take(1).map(str::to_owned).collect();
+        found.push((name, length.map_or(1, |length| length + 1)));
+    }
+    found
+}
+
+#[test]
+fn no_function_of_the_core_has_more_than_60_lines() {
+    let mut all = BTreeMap::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    sources(&root, &[], &mut all);
+    all.retain(|module, _| module.first().is_some_and(|it| CORE.contains(&it.as_str())));
+    // A file of tests.
+    all.retain(|module, _| !module.ends_with(&["properties".to_owned()]));
+    let mut functions: Vec<_> = all
+        .iter()
+        .flat_map(|(module, code)| {
+            let module = module.join("::");
+            let all = functions(code).into_iter();
+            all.map(move |(name, lines)| (module.clone(), name, lines))
+        })
+        .collect();
+    assert!(functions.len() > 500, "{} were read", functions.len());
+    functions.retain(|(module, name, lines)| {
+        *lines > LONGEST_FUNCTION && !STILL_LONG.contains(&(module.as_str(), name.as_str()))
+    });
+    assert!(functions.is_empty(), "{functions:#?}");
+}
+
+#[test]
+fn a_function_ends_at_the_brace_below_it() {
+    let source = "pub(super) async fn a<T>(\n    b: T,\n) {\n    if c {\n    }\n}\nimpl D {\n    fn e() {}\n    fn f() {\n        g();\n    }\n}\n";
+    let found = functions(source).into_iter();
+    let found: Vec<_> = found
+        .map(|(name, lines)| format!("{name} {lines}"))
+        .collect();
+    assert_eq!(found, ["a 6", "e 1", "f 3"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 #!lua
 -- Gives a partition that holds nothing a new partition count; else tells what it holds.
--- KEYS: stream, lease, seen, owed, and the lists of what is owed: put, state, settle, media
+-- KEYS: stream, lease, seen, owed, and the lists of what is owed: put, state, settle, media,
+--       other_media
 -- ARGV: count ('': only tell)
 -- Returns {entries, pieces that are owed, 1 if a worker owns it, the count it had, or ''}.
 local length, owed = redis.call('XLEN', KEYS[1]), 0

@@ -4,7 +4,8 @@
 -- on it is noted which items are done. All of it together or not at all.
 --
 -- KEYS: lease, stream, progress, suspects, deaths, media, alone, returning, owed, and the lists of
---       what is owed: put, state, settle, media
+--       what is owed: put, state, settle, media,
+--       other_media
 -- ARGV: token, group, number of entries that are done; of each its id, the number of pieces it owes, and
 --       of each piece: number of its list, the piece, key of the object that settles (else empty);
 --       then of each entry that goes on: id, numbers of its items that are done
@@ -85,7 +86,7 @@ if #ids > 0 then
   for i = 3, 6 do
     redis.call('HDEL', KEYS[i], unpack(ids))
   end
-  local alone = redis.call('GET', KEYS[7])
+  local alone = string.match(redis.call('GET', KEYS[7]) or '', '^%S+')
   for _, id in ipairs(ids) do
     if id == alone then
       redis.call('DEL', KEYS[7])

@@ -6,7 +6,7 @@
 -- before: see put_back.lua.
 --
 -- KEYS: stream, owed, returning, replayed, settled, and the lists of what is owed: put, state, settle,
---       media
+--       media, other_media
 -- ARGV: of each piece: number of its list, the piece, its score ('': it is done); and of one that
 --       settles: key of the object, field of `settled`, replay id, `d` or `f` (else empty)
 local SETTLE, LISTS = 3, 5

@@ -1,7 +1,8 @@
 #!lua flags=no-writes
 -- What a partition holds. Entries that are acknowledged and still owe something lie in the stream, too,
 -- and aren't counted among its entries.
--- KEYS: stream, lease, owed, and the lists of what is owed: put, state, settle, media; ARGV: group.
+-- KEYS: stream, lease, owed, and the lists of what is owed: put, state, settle, media,
+--       other_media; ARGV: group.
 -- Returns {entries, delivered and not acknowledged, age of the oldest (ms; negative: there is none),
 --          owner's token or '', pieces of each list}.
 local time = redis.call('TIME')

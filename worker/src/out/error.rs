@@ -71,7 +71,7 @@ impl Reason {
     }
 
     /// For whoever looks into the failed store; nothing of the payload is in it.
-    pub fn told(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Self::TenantUnknown => "the Tenant Service knows no tenant of this business account",
             Self::TenantSuspended => "the tenant is suspended",

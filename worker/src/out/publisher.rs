@@ -1,5 +1,5 @@
-//! Events into RabbitMQ. Some tasks, each the only user of its own channel: it publishes a batch,
-//! awaits every confirm, and only then looks which messages came back as unroutable, by their
+//! Events into RabbitMQ. Some tasks, each the only user of its own channel: it publishes what was handed
+//! over together and what waits beside it as a batch, awaits every confirm, and only then looks which messages came back as unroutable, by their
 //! `message_id` (lapin hands a return to whichever confirm resolves next).
 //!
 //! A broker that is away is waited for here, for ever; what can't be known (a time-out, a broken
@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_lapin::{Manager, Object, Pool};
-use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::uri::AMQPUri;
@@ -25,10 +24,10 @@ use shared::admin::Readiness;
 use shared::secrets::{Rotating, Secret};
 use shared::tasks::Tasks;
 use shared::trace;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::Instrument;
+use tracing::Span;
 
 use crate::item::event::{Event, SCHEMA_VERSION};
 use crate::metrics::{ChannelState, Metrics, PublishStatus};
@@ -48,6 +47,8 @@ const FRAME_MAX: u32 = 131_072;
 /// A blocked connection is looked at again this often.
 const BLOCKED_POLL: Duration = Duration::from_millis(100);
 const BLOCKED: &str = "the broker blocks publishers";
+/// How often events may be handed over to a channel that has its hands full, before one waits.
+const WAITING: usize = 16;
 /// How often the connection is looked at while there is nothing to publish.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -99,17 +100,61 @@ pub fn url(url: &Secret) -> Result<Secret, String> {
     limited.as_str().parse().map_err(|_| wrong())
 }
 
+/// An event that is about to be published.
+pub(crate) struct EventToPublish {
+    event: Event,
+    /// Until its outcome is known.
+    span: Span,
+}
+
+impl EventToPublish {
+    /// Its span is part of the current one.
+    pub(crate) fn new(mut event: Event) -> Self {
+        let span = tracing::debug_span!("publish", otel.kind = "producer", event_id = %event.id);
+        if let Some(traceparent) = trace::traceparent(&span) {
+            event.traceparent = traceparent;
+        }
+        Self { event, span }
+    }
+}
+
 struct Publication {
     event: Event,
+    /// Its place among those it was handed over with.
+    place: usize,
     tenure: Arc<Tenure>,
-    reply: oneshot::Sender<Result<(), NotPublished>>,
+    reply: mpsc::Sender<(usize, PublishResult)>,
+    /// Until its outcome is known.
+    _span: Span,
     /// It, or another one beside it, closed a channel over its size.
     suspected: bool,
 }
 
+/// What became of an event.
+pub(crate) type PublishResult = Result<(), NotPublished>;
+
+/// The outcomes of events that were handed over together.
+pub(crate) struct Outcomes {
+    replies: mpsc::Receiver<(usize, PublishResult)>,
+    /// How many are not told yet.
+    left: usize,
+}
+
+impl Outcomes {
+    /// Waits for some more of them, each with its event's place: `Ok` once it lies in its queue, on the
+    /// broker's disk. None: nothing more will be told.
+    pub(crate) async fn next(&mut self) -> Vec<(usize, PublishResult)> {
+        let mut some = Vec::with_capacity(self.left);
+        if self.left > 0 {
+            self.left -= self.replies.recv_many(&mut some, self.left).await;
+        }
+        some
+    }
+}
+
 /// Hands events to the publishing tasks.
 pub struct Publisher {
-    tasks: Vec<mpsc::Sender<Publication>>,
+    tasks: Vec<mpsc::Sender<Vec<Publication>>>,
     next: AtomicUsize,
 }
 
@@ -157,7 +202,7 @@ impl Publisher {
         let links = std::iter::once(first).chain((1..args.amqp_channels).map(link));
         let tasks = links
             .map(|link| {
-                let (send, receive) = mpsc::channel(usize::from(args.publish_batch));
+                let (send, receive) = mpsc::channel(WAITING);
                 tasks.spawn("publisher", link.publish(receive));
                 send
             })
@@ -168,31 +213,43 @@ impl Publisher {
         })
     }
 
-    /// Returns once the event lies in its queue, on the broker's disk.
-    ///
-    /// # Errors
-    /// [`NotPublished`]; a broker that is away is no error, it is waited for.
-    pub async fn publish(&self, mut event: Event, tenure: Arc<Tenure>) -> Result<(), NotPublished> {
-        let span = tracing::debug_span!("publish", otel.kind = "producer", event_id = %event.id);
-        if let Some(traceparent) = trace::traceparent(&span) {
-            event.traceparent = traceparent;
+    /// Hands over events of one partition, to be published together. A broker that is away is no error,
+    /// it is waited for.
+    pub(crate) async fn publish(
+        &self,
+        events: Vec<EventToPublish>,
+        tenure: &Arc<Tenure>,
+    ) -> Outcomes {
+        let left = events.len();
+        let (reply, replies) = mpsc::channel(left.max(1));
+        let publications = events.into_iter().enumerate();
+        let publications =
+            publications.map(|(place, EventToPublish { event, span })| Publication {
+                event,
+                place,
+                tenure: tenure.clone(),
+                reply: reply.clone(),
+                _span: span,
+                suspected: false,
+            });
+        let publications = publications.collect();
+        let task = self.next.fetch_add(1, Ordering::Relaxed) % self.tasks.len();
+        // If it has ended, nothing is told of them.
+        if left > 0 {
+            drop(self.tasks[task].send(publications).await);
         }
-        self.hand_over(event, tenure).instrument(span).await
+        Outcomes { replies, left }
     }
 
-    async fn hand_over(&self, event: Event, tenure: Arc<Tenure>) -> Result<(), NotPublished> {
-        let (reply, outcome) = oneshot::channel();
-        let message = Publication {
-            event,
-            tenure,
-            reply,
-            suspected: false,
-        };
-        let task = self.next.fetch_add(1, Ordering::Relaxed) % self.tasks.len();
-        if self.tasks[task].send(message).await.is_err() {
-            return Err(NotPublished::LeaseLost);
-        }
-        outcome.await.unwrap_or(Err(NotPublished::LeaseLost))
+    /// Returns once the event lies in its queue.
+    ///
+    /// # Errors
+    /// [`NotPublished`]
+    pub(crate) async fn publish_one(&self, event: Event, tenure: &Arc<Tenure>) -> PublishResult {
+        let events = vec![EventToPublish::new(event)];
+        let outcomes = self.publish(events, tenure).await.next().await;
+        let outcome = outcomes.first().map(|(_, outcome)| *outcome);
+        outcome.unwrap_or(Err(NotPublished::LeaseLost))
     }
 }
 
@@ -377,17 +434,26 @@ impl ChannelTask {
     /// true where there is nothing to publish.
     async fn next_batch(
         &mut self,
-        messages: &mut mpsc::Receiver<Publication>,
+        messages: &mut mpsc::Receiver<Vec<Publication>>,
         batch: &mut Vec<Publication>,
-    ) -> usize {
-        let most = usize::from(self.args.publish_batch);
+    ) -> bool {
         loop {
-            let receiving = messages.recv_many(batch, most);
-            match timeout(PROBE_INTERVAL, receiving).await {
-                Ok(received) => return received,
-                Err(_) if self.n == 0 => self.probe().await,
-                Err(_) => {}
+            match timeout(PROBE_INTERVAL, messages.recv()).await {
+                Ok(Some(received)) => batch.extend(received),
+                Ok(None) => return false,
+                Err(_) => {
+                    if self.n == 0 {
+                        self.probe().await;
+                    }
+                    continue;
+                }
             }
+            while batch.len() < usize::from(self.args.publish_batch)
+                && let Ok(more) = messages.try_recv()
+            {
+                batch.extend(more);
+            }
+            return true;
         }
     }
 
@@ -434,10 +500,10 @@ impl ChannelTask {
         }
     }
 
-    async fn publish(mut self, mut messages: mpsc::Receiver<Publication>) {
+    async fn publish(mut self, mut messages: mpsc::Receiver<Vec<Publication>>) {
         let mut batch = Vec::new();
         let mut backoff = Backoff::for_server();
-        while self.next_batch(&mut messages, &mut batch).await > 0 {
+        while self.next_batch(&mut messages, &mut batch).await {
             while !batch.is_empty() {
                 // Nobody waits for these any more, or the partition is another worker's.
                 batch.retain(|message: &Publication| !message.reply.is_closed());
@@ -460,7 +526,9 @@ impl ChannelTask {
                 }
                 let sizes = batch.iter();
                 let sizes = sizes.map(|it| (it.event.body.len(), it.suspected));
-                let later = batch.split_off(self.sizes.together(sizes));
+                let together = self.sizes.together(sizes);
+                let most = usize::from(self.args.publish_batch);
+                let later = batch.split_off(together.min(most));
                 match self.publish_once(&mut batch).await {
                     BatchRound::Sound => {
                         backoff.reset();
@@ -574,9 +642,10 @@ fn unknown(batch: &[Publication]) -> BatchOutcome {
     }
 }
 
-fn settle(messages: impl IntoIterator<Item = Publication>, outcome: Result<(), NotPublished>) {
+fn settle(messages: impl IntoIterator<Item = Publication>, outcome: PublishResult) {
     for message in messages {
-        if message.reply.send(outcome).is_err() {
+        // There is a place for each of them.
+        if message.reply.try_send((message.place, outcome)).is_err() {
             // The partition is gone: the entry is pending, and the next owner's.
             tracing::debug!(event = %message.event.id, "nobody waits for a confirm any more");
         }
@@ -600,8 +669,8 @@ async fn publish_batch(channel: &Channel, batch: &[Publication], exchange: &str)
     }
     let mut returned = HashSet::new();
     let mut acknowledged = Vec::with_capacity(batch.len());
-    for confirm in join_all(confirms).await {
-        let (outcome, message) = match confirm {
+    for confirm in confirms {
+        let (outcome, message) = match confirm.await {
             Ok(Confirmation::Ack(message)) => (Some(true), message),
             Ok(Confirmation::Nack(message)) => (Some(false), message),
             // Not a success, even if it isn't an error to lapin.
@@ -623,7 +692,7 @@ async fn publish_batch(channel: &Channel, batch: &[Publication], exchange: &str)
     acknowledged.resize(batch.len(), None);
     let outcomes = batch.iter().zip(acknowledged);
     let outcomes = outcomes.map(|(message, acknowledged)| match acknowledged {
-        _ if returned.contains(&message.event.id.to_string()) => {
+        _ if !returned.is_empty() && returned.contains(&message.event.id.to_string()) => {
             PublicationOutcome::Settled(Err(NotPublished::Unroutable))
         }
         Some(true) => PublicationOutcome::Settled(Ok(())),
@@ -662,16 +731,19 @@ fn properties(event: &Event) -> BasicProperties {
     let mut header = |name: &str, value: &str| {
         headers.insert(short(name), AMQPValue::LongString(LongString::from(value)));
     };
-    header("x-tenant-id", &event.tenant_id);
     header("x-schema-version", SCHEMA_VERSION);
     header("x-deduplication-header", &id);
     for (name, value) in [
+        ("x-tenant-id", &event.tenant_id),
         ("traceparent", &event.traceparent),
         ("x-replay-id", &event.replay_id),
     ] {
         if !value.is_empty() {
             header(name, value);
         }
+    }
+    if let Some(follows) = event.follows {
+        header(topology::FOLLOWS, follows);
     }
     BasicProperties::default()
         .with_content_type(short("application/json"))

@@ -1,11 +1,13 @@
 //! Exchanges, queues and bindings in RabbitMQ.
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Connection, Error, ErrorKind, ExchangeKind};
 use serde::Serialize;
 
-use crate::item::event::QUEUES;
+use crate::item::event::{FOLLOW_UPS, QUEUES, QUEUES_OF_FOLLOW_UPS};
 use clap::{Args, ValueEnum};
 use shared::config::duration;
 use shared::secrets::Secret;
@@ -56,6 +58,10 @@ pub enum QueueType {
 /// and somebody who looks at dead letters by "get and requeue" loses them; -1 is no limit to RabbitMQ
 /// 4 only, and RabbitMQ 3.10 drops at the first return.
 pub(crate) const NO_LIMIT: u32 = 2_147_483_647;
+
+/// Header of an event that ends what was pending: the type of the event that said so. (A headers exchange
+/// doesn't look at names that begin with `x-`.)
+pub(crate) const FOLLOWS: &str = "follows";
 
 /// Why the topology isn't there.
 #[derive(Debug, thiserror::Error)]
@@ -131,9 +137,61 @@ pub async fn ensure(connection: &Connection, args: &AmqpArgs) -> Result<(), Topo
             bind(&channel, queue, exchange, key).await?;
         }
     }
+    if !passive {
+        bind_follow_ups(&channel, exchange).await?;
+    }
     // A channel left open would last as long as the connection.
     channel.close(200, short("done")).await?;
     Ok(())
+}
+
+/// Events that end what was pending have one routing key whatever they follow, and go to the queue of that:
+/// a headers exchange behind the other one tells them apart. Where the topology is an operator's own, and
+/// doesn't have it, they go where that binds `media.#` to.
+async fn bind_follow_ups(channel: &lapin::Channel, exchange: &str) -> Result<(), Error> {
+    let follow_ups = format!("{exchange}.media");
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let kind = ExchangeKind::Headers;
+    channel
+        .exchange_declare(short(&follow_ups), kind, options, FieldTable::default())
+        .await?;
+    for (follows, queue) in QUEUES_OF_FOLLOW_UPS {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-match".into(), text("all"));
+        arguments.insert(FOLLOWS.into(), text(follows.name()));
+        let options = QueueBindOptions::default();
+        channel
+            .queue_bind(
+                short(queue),
+                short(&follow_ups),
+                short(""),
+                options,
+                arguments,
+            )
+            .await?;
+    }
+    channel
+        .exchange_bind(
+            short(&follow_ups),
+            short(exchange),
+            short(FOLLOW_UPS),
+            ExchangeBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+    // The version before bound this queue to all of them.
+    let (_, queue) = QUEUES_OF_FOLLOW_UPS[0];
+    channel
+        .queue_unbind(
+            short(queue),
+            short(exchange),
+            short(FOLLOW_UPS),
+            FieldTable::default(),
+        )
+        .await
 }
 
 /// Sees that a queue of dead letters is there. One that exists is taken as it is, since it may be of a
@@ -217,8 +275,11 @@ pub fn queues() -> impl Iterator<Item = String> {
     names.flat_map(|queue| [(*queue).to_owned(), dead_letters_of(queue)])
 }
 
+/// What the name of a queue's dead letters has behind the queue's.
+pub const DEAD_LETTERS: &str = ".DLQ";
+
 fn dead_letters_of(queue: &str) -> String {
-    format!("{queue}.DLQ")
+    format!("{queue}{DEAD_LETTERS}")
 }
 
 /// Asks for each queue, on a channel of its own: a refusal closes the channel.

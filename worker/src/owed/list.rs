@@ -16,8 +16,9 @@ use crate::read::stream::{RawEntry, Stream, StreamError};
 /// Pieces that one look brings of a kind.
 const PAGE: usize = 500;
 
-/// Where the next look at a list begins: a score, as Redis takes it.
-pub(super) type FirstScore = String;
+/// Where the next look at a list begins: a score as Redis takes it, and the last piece that is known if more is
+/// due behind it.
+pub(super) type DueCursor = String;
 
 /// The lists of one partition.
 #[derive(Clone)]
@@ -43,7 +44,7 @@ pub(super) struct Due {
 
 #[derive(Debug)]
 pub(super) struct DuePieces {
-    pub cursor: FirstScore,
+    pub cursor: DueCursor,
     pub pieces: Vec<(String, f64)>,
     /// When the next one is.
     pub later_ms: Option<u64>,
@@ -52,7 +53,7 @@ pub(super) struct DuePieces {
 impl DuePieces {
     /// There is more that is due.
     pub(super) fn goes_on(&self) -> bool {
-        self.cursor.starts_with('(')
+        self.cursor.contains(' ')
     }
 }
 
@@ -73,8 +74,10 @@ impl FromRedisValue for DuePieces {
 pub(super) enum FetchedEntry {
     /// It is owed no longer.
     Gone,
-    /// The same entry as the piece before.
-    Same,
+    /// Its entry is known, or came with a piece before.
+    Known,
+    /// Its entry would be too much.
+    NoRoom,
     Entry(RawEntry),
 }
 
@@ -82,7 +85,8 @@ impl FromRedisValue for FetchedEntry {
     fn from_redis_value(value: Value) -> Result<Self, redis::ParsingError> {
         match value {
             Value::Int(0) => Ok(Self::Gone),
-            Value::Int(_) => Ok(Self::Same),
+            Value::Int(1) => Ok(Self::Known),
+            Value::Int(_) => Ok(Self::NoRoom),
             entry => redis::from_redis_value(entry).map(Self::Entry),
         }
     }
@@ -120,7 +124,7 @@ impl Lists {
 
     /// What has become due since the last look at each kind's list, in the order of the kinds; kinds
     /// without a cursor aren't looked at.
-    pub(super) async fn due(&self, cursors: &[FirstScore]) -> RedisResult<Due> {
+    pub(super) async fn due(&self, cursors: &[DueCursor]) -> RedisResult<Due> {
         let call = self.scripts.due.call(self.keys.owed_lists(self.partition));
         let call = call.arg(PAGE).arg(cursors);
         let (now, kinds): (String, _) = call.run(&mut self.connection.clone()).await?;
@@ -128,12 +132,13 @@ impl Lists {
         Ok(Due { now_ms, kinds })
     }
 
-    /// The entries of pieces, in their order, about `bytes` at most (one entry more): fewer than asked for
-    /// if these are reached.
+    /// The entries of pieces, in their order, but those that are `known`; about `bytes` at most (one entry
+    /// more).
     pub(super) async fn fetch(
         &self,
         kind: OwedKind,
         pieces: &[Arc<str>],
+        known: &[String],
         bytes: usize,
     ) -> RedisResult<Vec<FetchedEntry>> {
         let keys = [
@@ -141,13 +146,14 @@ impl Lists {
             self.keys.stream(self.partition),
         ];
         let call = self.scripts.fetch.call(keys).arg(bytes);
+        let call = call.arg(known.len()).arg(known);
         let call = pieces.iter().fold(call, |call, piece| call.arg(&**piece));
         call.run(&mut self.connection.clone()).await
     }
 
     /// Pieces are done, or due again later. Doing one twice is harmless, so this needs no lease.
     pub(super) async fn update(&self, all: &[UpdatedPiece]) -> RedisResult<()> {
-        let [put, state, settle, media] = self.keys.owed_lists(self.partition);
+        let [put, state, settle, media, other_media] = self.keys.owed_lists(self.partition);
         let call = self.scripts.update.call([
             self.keys.stream(self.partition),
             self.keys.owed(self.partition),
@@ -158,6 +164,7 @@ impl Lists {
             state,
             settle,
             media,
+            other_media,
         ]);
         let call = all.iter().fold(call, |call, one| {
             let call = call.arg(one.kind.number()).arg(&*one.piece);
@@ -184,6 +191,7 @@ impl Lists {
     pub(super) async fn decide_media(
         &self,
         tenure: &Tenure,
+        kind: OwedKind,
         piece: &str,
         decided: &str,
     ) -> Result<(), StreamError> {
@@ -191,7 +199,7 @@ impl Lists {
             .decide_media
             .call([
                 self.keys.lease(self.partition),
-                self.keys.owed_list(self.partition, OwedKind::Media.into()),
+                self.keys.owed_list(self.partition, kind.into()),
             ])
             .arg(&tenure.token)
             .arg(piece)

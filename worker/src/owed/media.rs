@@ -15,15 +15,16 @@ use tracing::{Instrument, field};
 
 use super::list::Lists;
 use super::schedule::{PieceOutcome, Scope};
-use crate::context::Work;
-use crate::item::event::media::{MediaState, media_ref};
+use crate::context::WorkerContext;
+use crate::item::event::channel::KnownNumber;
+use crate::item::event::media::{MediaPlace, MediaState, media_ref};
 use crate::item::event::{self, EventContext, RawObject};
 use crate::item::payload::{Payload, PayloadItem};
 use crate::item::tenant::Tenant;
 use crate::metrics::MediaOutcome;
 use crate::out::media;
 use crate::out::media::outcome::{Fault, FaultAction, MediaFailure};
-use crate::out::media::{Job, StoredMedia, TransferRequester};
+use crate::out::media::{MediaTransfer, StoredMedia, TransferRequester};
 use crate::out::publisher::NotPublished;
 use crate::out::store::{self, StoreResult};
 use crate::read::leases::Tenure;
@@ -44,14 +45,16 @@ pub fn owed(
         tenant_name: tenant.name.clone(),
         raw_object: raw_object.map(|raw| (raw.bucket.clone(), raw.key.clone())),
         until_ms: job.gone_at_ms(),
+        pace: job.pace(),
         failed: None,
     })
 }
 
 /// The job of a message with media; `None` for items without.
-pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<Job> {
+pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<MediaTransfer> {
     let raw = payload.raw(item);
     let entry = &payload.entry;
+    let media = media_ref(payload, item)?;
     let [timestamp] = members(raw, ["timestamp"]).unwrap_or_default();
     let sent_at_ms = timestamp
         .and_then(scalar)
@@ -60,13 +63,23 @@ pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<Job
         .map_or(entry.received_at_ms, |sent| sent.timestamp_millis())
         // A time that lies ahead is none: the file would never be too old.
         .min(entry.received_at_ms);
-    Some(Job {
-        media: media_ref(payload, item)?,
+    let sent_at_ms = match media.place {
+        // Meta keeps it since it was synchronised, not since it was written.
+        MediaPlace::History => entry.received_at_ms,
+        MediaPlace::Message
+        | MediaPlace::Call
+        | MediaPlace::Echo
+        | MediaPlace::Standby
+        | MediaPlace::Edit => sent_at_ms,
+    };
+    let id = item.id.as_deref().filter(|id| !id.is_empty());
+    Some(MediaTransfer {
+        media,
         tenant_id: tenant_id.to_owned(),
         waba_id: entry.waba_id.clone(),
         phone_number_id: item.phone_number_id.clone(),
         message_id: item.id.clone(),
-        message_name: store::item_name(item),
+        message_name: id.map_or_else(|| store::name_apart(item), store::segment),
         identity: item.identity,
         received_at_ms: entry.received_at_ms,
         sent_at_ms,
@@ -79,12 +92,13 @@ pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<Job
 ///
 /// # Errors
 /// It can't be signed.
-pub async fn stored(work: &Work, stored: &StoredMedia) -> StoreResult<MediaState> {
+pub async fn stored(work: &WorkerContext, stored: &StoredMedia) -> StoreResult<MediaState> {
     let presigned = work.store.presign_media(&stored.key).await?;
     Ok(MediaState::Stored {
         size_bytes: stored.size_bytes,
         sha256: stored.sha256,
         mime_type: stored.mime_type.clone(),
+        detected_mime_type: stored.detected_mime_type.clone(),
         bucket: work.store.media_bucket().to_owned(),
         key: stored.key.clone(),
         url: presigned.url,
@@ -94,7 +108,7 @@ pub async fn stored(work: &Work, stored: &StoredMedia) -> StoreResult<MediaState
 
 /// Tries once.
 pub(super) async fn follow_up(
-    work: &Work,
+    work: &WorkerContext,
     tenure: &Arc<Tenure>,
     lists: &Lists,
     piece: &str,
@@ -139,6 +153,8 @@ fn failed(fault: Fault) -> PieceOutcome {
         MediaFailure::GraphLeftAlone | MediaFailure::Unavailable | MediaFailure::Busy => {
             PieceOutcome::Away(Scope::Tenant)
         }
+        // A token that was refused is forgotten: from then on there is none until the Tenant Service has another.
+        MediaFailure::Token => PieceOutcome::AwaitsOperator(pause),
         MediaFailure::InvalidId
         | MediaFailure::TooLarge
         | MediaFailure::NotFound
@@ -150,7 +166,6 @@ fn failed(fault: Fault) -> PieceOutcome {
         | MediaFailure::NoLength
         | MediaFailure::UrlRefused
         | MediaFailure::Redirected
-        | MediaFailure::Token
         | MediaFailure::Refused
         | MediaFailure::Throttled
         | MediaFailure::CutOff
@@ -197,7 +212,7 @@ impl From<NotPublished> for NotYet {
 
 /// Fetches what is pending, unless it was given up, and publishes the event that ends it.
 async fn end(
-    work: &Work,
+    work: &WorkerContext,
     tenure: &Arc<Tenure>,
     lists: &Lists,
     piece: &str,
@@ -211,9 +226,18 @@ async fn end(
             (MediaState::Failed { error }, MediaOutcome::Failed)
         }
         None => {
-            let job = Arc::new(job(payload, item, &owed.tenant_id).ok_or(NotYet::Unreadable)?);
+            let bytes = work.suspects.read().await;
+            let job = job(payload, item, &owed.tenant_id).ok_or(NotYet::Unreadable)?;
+            drop(bytes);
+            let job = Arc::new(job);
             let flight = work.media.begin(&job, TransferRequester::Owed);
-            match media::ended(flight).await {
+            let ended = tokio::select! {
+                biased;
+                ended = media::ended(flight) => ended,
+                // The next owner's transfer goes on; a hand-over doesn't wait for a file.
+                () = tenure.drain.cancelled() => return Err(NotYet::Elsewhere),
+            };
+            match ended {
                 Ok(ready) => {
                     let state = stored(work, &ready).await;
                     let state = state.map_err(|_| NotYet::Fault(MediaFailure::Store.into()))?;
@@ -236,7 +260,7 @@ async fn end(
 }
 
 async fn publish(
-    work: &Work,
+    work: &WorkerContext,
     tenure: &Arc<Tenure>,
     payload: &Payload,
     item: &PayloadItem,
@@ -250,17 +274,21 @@ async fn publish(
     };
     let raw_object = owed.raw_object.clone();
     let raw_object = raw_object.map(|(bucket, key)| RawObject { bucket, key });
-    let number = item.phone_number_id.as_deref();
-    let number = number.and_then(|id| work.numbers.known(&payload.entry.waba_id, id));
+    let number = item.phone_number_id.clone().map(|id| {
+        let profile = work.numbers.known(&payload.entry.waba_id, &id, None);
+        KnownNumber { id, profile }
+    });
     let known = EventContext {
         raw_object: raw_object.as_ref(),
-        number: number.as_deref(),
+        number: number.as_ref(),
         media: Some(state),
         ..EventContext::of(&tenant)
     };
+    let bytes = work.suspects.read().await;
     let event = event::media_follow_up(payload, item, &known);
+    drop(bytes);
     let event = event.ok().flatten().ok_or(NotYet::Unreadable)?;
-    work.publisher.publish(event, tenure.clone()).await?;
+    work.publisher.publish_one(event, tenure).await?;
     Ok(())
 }
 
@@ -277,8 +305,9 @@ async fn give_up(
         failed: Some(reason.text().to_owned()),
         ..owed.clone()
     });
+    let kind = decided.kind();
     let decided = decided.piece(entry_of(piece));
     let decided = decided.map_err(|_| NotYet::Unreadable)?;
-    lists.decide_media(tenure, piece, &decided).await?;
+    lists.decide_media(tenure, kind, piece, &decided).await?;
     Ok(PieceOutcome::Replaced)
 }

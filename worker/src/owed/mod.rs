@@ -1,5 +1,6 @@
 //! What is still to be done behind an acknowledgement, and what comes back into the stream.
 
+mod bodies;
 mod list;
 pub mod media;
 mod put;

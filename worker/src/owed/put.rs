@@ -9,7 +9,7 @@ use shared::entry::StreamEntry;
 use tokio::time::{Instant, timeout};
 
 use super::schedule::{PieceOutcome, Scope};
-use crate::context::Work;
+use crate::context::WorkerContext;
 use crate::item::payload::Payload;
 use crate::metrics::Uploaded;
 use crate::out::error::Reason;
@@ -29,12 +29,15 @@ struct Object {
 /// Writes an object. Of one that was set aside for want of a tenant, the account is noted too, so
 /// that it is looked up again.
 pub(super) async fn put(
-    work: &Work,
+    work: &WorkerContext,
     id: &str,
     fields: &HashMap<String, Vec<u8>>,
     owed: &OwedPut,
 ) -> PieceOutcome {
-    let Some(object) = object(id, fields, owed) else {
+    let bytes = work.suspects.read().await;
+    let object = object(id, fields, owed);
+    drop(bytes);
+    let Some(object) = object else {
         tracing::error!(entry = id, "an object that is owed can't be made");
         return PieceOutcome::Seldom;
     };
@@ -78,7 +81,7 @@ fn object(id: &str, fields: &HashMap<String, Vec<u8>>, owed: &OwedPut) -> Option
             let (name, entry) = (store::entry_name(&payload), payload.entry);
             Some(Object {
                 key: store::archive_key(folder, entry.received_at_ms, &name),
-                described: owned(store::described_by(&entry)),
+                described: owned(store::described_by(id, &entry)),
                 body: entry.body,
             })
         }
@@ -90,7 +93,7 @@ fn object(id: &str, fields: &HashMap<String, Vec<u8>>, owed: &OwedPut) -> Option
                 (owned(of_it), dump(fields))
             } else {
                 let entry = StreamEntry::decode(fields).ok()?;
-                (owned(store::described_by(&entry)), entry.body)
+                (owned(store::described_by(id, &entry)), entry.body)
             };
             all.extend(described.clone());
             Some(Object {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::stream::{StreamExt, TryStreamExt};
 use redis::{FromRedisValue, RedisError, RedisResult, Value};
-use shared::entry::{VERSION, format_numbers};
+use shared::entry::{self, EntryHeader, format_numbers};
 use shared::keys::Keys;
 use shared::redis::Connection;
 use shared::script::Script;
@@ -298,21 +298,23 @@ pub fn returning(key: &str, kept: &StoredObject) -> Result<Returning, NotReturna
         "" => Uuid::new_v4().to_string(),
         known => known.to_owned(),
     };
+    let header = EntryHeader {
+        waba_id: waba_id.clone(),
+        correlation_id,
+        received_at_ms: received_at,
+        signature: kept.of("signature").to_owned(),
+        traceparent: kept.of("traceparent").to_owned(),
+        unreadable: None,
+        items: count,
+    };
     let fields = [
-        ("v", VERSION),
-        ("w", &waba_id),
-        ("c", &correlation_id),
-        ("t", &received_at.to_string()),
-        ("n", &items),
-        ("s", kept.of("signature")),
-        ("p", kept.of("traceparent")),
-        ("r", ""),
+        ("h", header.pack()),
+        ("b", kept.body.to_vec()),
+        ("n", items.into_bytes()),
     ];
-    let fields = fields.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
-    let body = ("b".to_owned(), kept.body.to_vec());
     Ok(Returning {
         source,
-        fields: fields.into_iter().chain([body]).collect(),
+        fields: fields.map(|(name, value)| (name.to_owned(), value)).into(),
         waba_id,
         attempts,
         described,
@@ -357,15 +359,14 @@ fn undumped(body: &[u8]) -> Option<(String, Fields)> {
         Bytes(Vec<u8>),
     }
     let fields: HashMap<String, Dumped> = serde_json::from_slice(body).ok()?;
-    let waba_id = match fields.get("w") {
-        Some(Dumped::Text(waba_id)) => waba_id.clone(),
-        Some(Dumped::Bytes(_)) | None => NO_WABA.to_owned(),
-    };
     let fields = fields.into_iter().map(|(name, value)| match value {
         Dumped::Text(text) => (name, text.into_bytes()),
         Dumped::Bytes(bytes) => (name, bytes),
     });
+    let fields: HashMap<String, Vec<u8>> = fields.collect();
+    let waba_id = entry::account(&fields).unwrap_or_else(|| NO_WABA.to_owned());
     // These are written anew.
+    let fields = fields.into_iter();
     let fields = fields.filter(|(name, _)| !matches!(&**name, "o" | "x" | "a"));
     Some((waba_id, fields.collect()))
 }

@@ -82,6 +82,8 @@ pub(super) enum PieceOutcome {
     Failed(Duration),
     /// An operator must mend something.
     Seldom,
+    /// The same, but it may be mended without anybody telling us. Not again before this pause is over.
+    AwaitsOperator(Duration),
     /// Nobody answers.
     Away(Scope),
 }
@@ -193,6 +195,11 @@ impl Schedule {
         self.wants_more() && self.more_of.iter().any(|tenant| queue(tenant) == 0)
     }
 
+    /// Nothing is queued, and nothing runs.
+    pub(super) fn is_idle(&self) -> bool {
+        self.tenants.is_empty()
+    }
+
     /// All that is due will be found again.
     pub(super) fn begin_again(&mut self) {
         self.more_of.clear();
@@ -296,7 +303,9 @@ impl Schedule {
                 }
             }
             PieceOutcome::Done | PieceOutcome::Replaced | PieceOutcome::Gone => Update::Done,
-            PieceOutcome::Failed(least) => Update::Later(self.pause(&piece, least, now_ms)),
+            PieceOutcome::Failed(least) | PieceOutcome::AwaitsOperator(least) => {
+                Update::Later(self.pause(&piece, least, now_ms))
+            }
             PieceOutcome::Seldom => {
                 let due_ms = now_ms + SELDOM.as_millis() as u64;
                 Update::Later(Score::new(due_ms, piece.tries))

@@ -1,12 +1,12 @@
 //! The place of an object that was put back, once its entry is done and what of it failed again is written.
 
 use super::schedule::{PieceOutcome, Scope};
-use crate::context::Work;
+use crate::context::WorkerContext;
 use crate::out::store;
 use crate::read::owed::{OwedSettle, Settled};
 
 /// Moves an object that was put back to where it belongs.
-pub(super) async fn settle(work: &Work, settle: &OwedSettle) -> PieceOutcome {
+pub(super) async fn settle(work: &WorkerContext, settle: &OwedSettle) -> PieceOutcome {
     let source = &settle.source;
     let moved = match (source.strip_prefix(store::FAILED), settle.settled) {
         (Some(rest), Settled::Out) => {

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use rand::Rng;
-use shared::intake::{IntakeScript, Reply, Terms};
+use shared::intake::{IntakeRow, IntakeScript, Terms};
 use shared::keys::Keys;
 use shared::redis::{Connection, FailureKind};
 use shared::spool::{Spooled, UndecodableObject, decode, received_at_ms};
@@ -147,7 +147,7 @@ pub async fn empty(spool: &Arc<Spool>, tenure: &Tenure) {
 
 /// What one pass through a folder came to.
 #[derive(Debug, Default)]
-struct Took {
+struct SpoolPass {
     stored: usize,
     /// Of those looked at, what stays for the next pass.
     left: usize,
@@ -158,7 +158,7 @@ struct Took {
 }
 
 /// Why an object stays in the spool.
-enum Stays {
+enum NotTaken {
     /// Somebody else has deleted it.
     Gone,
     /// It can't be had or stored now; those behind it may.
@@ -175,14 +175,14 @@ struct Fetched {
 }
 
 /// Goes through a folder once. An object that can't be stored stays, and holds up none behind it.
-async fn pass(spool: &Arc<Spool>, tenure: &Tenure, folder: u16) -> Took {
+async fn pass(spool: &Arc<Spool>, tenure: &Tenure, folder: u16) -> SpoolPass {
     let mut objects = spool.store.spooled(folder);
     let mut next = objects.next().await;
-    let mut fetching: FuturesOrdered<BoxFuture<'static, Result<Fetched, Stays>>> =
+    let mut fetching: FuturesOrdered<BoxFuture<'static, Result<Fetched, NotTaken>>> =
         FuturesOrdered::new();
-    let mut removing: FuturesUnordered<BoxFuture<'static, Result<(), Stays>>> =
+    let mut removing: FuturesUnordered<BoxFuture<'static, Result<(), NotTaken>>> =
         FuturesUnordered::new();
-    let mut took = Took::default();
+    let mut took = SpoolPass::default();
     let mut looked_at = 0;
     while took.ended.is_none() {
         while let Some(object) = &next
@@ -212,22 +212,22 @@ async fn pass(spool: &Arc<Spool>, tenure: &Tenure, folder: u16) -> Took {
     took
 }
 
-impl Took {
-    fn count(&mut self, removed: Result<(), Stays>) {
+impl SpoolPass {
+    fn count(&mut self, removed: Result<(), NotTaken>) {
         match removed {
             Ok(()) => self.stored += 1,
-            Err(Stays::Gone) => {}
-            Err(Stays::Alone(why)) => {
+            Err(NotTaken::Gone) => {}
+            Err(NotTaken::Alone(why)) => {
                 self.left += 1;
                 self.left_why = why;
             }
-            Err(Stays::All(why)) => self.ended = Some(why),
+            Err(NotTaken::All(why)) => self.ended = Some(why),
         }
     }
 }
 
-fn away(error: StoreError) -> Stays {
-    Stays::All(error.to_string())
+fn away(error: StoreError) -> NotTaken {
+    NotTaken::All(error.to_string())
 }
 
 /// Memory for an object, or `None` if there is none and it needn't be waited for; one that is larger
@@ -252,7 +252,7 @@ async fn fetch(
     spool: Arc<Spool>,
     found: StoreResult<SpoolObject>,
     room: OwnedSemaphorePermit,
-) -> Result<Fetched, Stays> {
+) -> Result<Fetched, NotTaken> {
     let object = found.map_err(away)?;
     match spool.store.spool_object(&object).await {
         Ok(Some(bytes)) => Ok(Fetched {
@@ -260,9 +260,9 @@ async fn fetch(
             bytes,
             _room: room,
         }),
-        Ok(None) => Err(Stays::Gone),
+        Ok(None) => Err(NotTaken::Gone),
         Err(error) => Err(match spool.store.probe().await {
-            Ok(()) => Stays::Alone(error.to_string()),
+            Ok(()) => NotTaken::Alone(error.to_string()),
             Err(_) => away(error),
         }),
     }
@@ -273,8 +273,8 @@ async fn take_in(
     spool: &Spool,
     tenure: &Tenure,
     n: usize,
-    fetched: Result<Fetched, Stays>,
-) -> Result<String, Stays> {
+    fetched: Result<Fetched, NotTaken>,
+) -> Result<String, NotTaken> {
     let Fetched {
         object,
         bytes,
@@ -285,7 +285,7 @@ async fn take_in(
         Ok(spooled) => put(spool, &spooled).await?,
         // A worker of that version takes it, or the store has the right bytes the next time.
         Err(later @ (UndecodableObject::Version(_) | UndecodableObject::Corrupt)) => {
-            return Err(Stays::Alone(later.to_string()));
+            return Err(NotTaken::Alone(later.to_string()));
         }
         Err(undecodable @ (UndecodableObject::Headless | UndecodableObject::Identity)) => {
             set_aside(spool, &object, bytes, undecodable).await?
@@ -294,9 +294,9 @@ async fn take_in(
     Ok(object.key)
 }
 
-async fn may_go(spool: &Spool, tenure: &Tenure, n: usize) -> Result<(), Stays> {
+async fn may_go(spool: &Spool, tenure: &Tenure, n: usize) -> Result<(), NotTaken> {
     if !tenure.holds() {
-        return Err(Stays::All("the partition is another's now".to_owned()));
+        return Err(NotTaken::All("the partition is another's now".to_owned()));
     }
     if !n.is_multiple_of(BETWEEN_LOOKS) {
         return Ok(());
@@ -306,15 +306,15 @@ async fn may_go(spool: &Spool, tenure: &Tenure, n: usize) -> Result<(), Stays> {
         Ok(used) if used < MOST_MEMORY => Ok(()),
         Ok(used) => {
             let percent = 100.0 * used;
-            Err(Stays::All(format!(
+            Err(NotTaken::All(format!(
                 "{percent:.0} % of Redis' memory is used"
             )))
         }
-        Err(error) => Err(Stays::All(error.to_string())),
+        Err(error) => Err(NotTaken::All(error.to_string())),
     }
 }
 
-async fn put(spool: &Spool, spooled: &Spooled) -> Result<(), Stays> {
+async fn put(spool: &Spool, spooled: &Spooled) -> Result<(), NotTaken> {
     let delivery = &spooled.delivery;
     let terms = Terms {
         dedup_ttl: spooled.dedup_ttl,
@@ -323,17 +323,18 @@ async fn put(spool: &Spool, spooled: &Spooled) -> Result<(), Stays> {
         short_of_memory: false,
     };
     let partition = spool.keys.partition_of(&delivery.waba_id);
-    let call = spool
-        .script
-        .call(partition, delivery, &spooled.envelope, terms);
-    match call.run::<Reply>(&mut spool.connection.clone()).await {
+    let row = IntakeRow::new(delivery, &spooled.envelope);
+    let mut connection = spool.connection.clone();
+    let rows = [&row];
+    let stored = spool.script.run(&mut connection, partition, &rows, terms);
+    match stored.await {
         Ok(_) => Ok(()),
         Err(error) => Err(match FailureKind::of(&error) {
-            FailureKind::NeedsRepair => Stays::Alone(error.to_string()),
+            FailureKind::NeedsRepair => NotTaken::Alone(error.to_string()),
             FailureKind::NoAnswer
             | FailureKind::Recovering
             | FailureKind::OutOfMemory
-            | FailureKind::ReadOnly => Stays::All(error.to_string()),
+            | FailureKind::ReadOnly => NotTaken::All(error.to_string()),
         }),
     }
 }
@@ -344,11 +345,11 @@ async fn set_aside(
     object: &SpoolObject,
     bytes: Bytes,
     undecodable: UndecodableObject,
-) -> Result<(), Stays> {
+) -> Result<(), NotTaken> {
     // What a store answers once may be anything, and the object is deleted after this.
     let again = spool.store.spool_object(object).await.map_err(away)?;
     if again.is_none_or(|again| again != bytes) {
-        return Err(Stays::Alone(
+        return Err(NotTaken::Alone(
             "the store gives other bytes each time".to_owned(),
         ));
     }
@@ -373,7 +374,7 @@ async fn set_aside(
     Ok(())
 }
 
-async fn remove(spool: Arc<Spool>, key: String) -> Result<(), Stays> {
+async fn remove(spool: Arc<Spool>, key: String) -> Result<(), NotTaken> {
     match spool.store.remove(&key).await {
         Ok(()) => {
             spool.metrics.unspooled.inc();
@@ -383,6 +384,6 @@ async fn remove(spool: Arc<Spool>, key: String) -> Result<(), Stays> {
             spool.metrics.unspooled.inc();
             Ok(())
         }
-        Err(error) => Err(Stays::Alone(error.to_string())),
+        Err(error) => Err(NotTaken::Alone(error.to_string())),
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::schedule::{PieceOutcome, Scope};
 use crate::ask::neighbour::NeighbourError;
 use crate::ask::state::{self, PostOutcome};
-use crate::context::Work;
+use crate::context::WorkerContext;
 use crate::item::event::EventType;
 use crate::item::payload::Payload;
 use crate::metrics::StatePost;
@@ -33,7 +33,7 @@ fn now_ms() -> u64 {
 
 /// Posts a message to the State Manager.
 pub(super) async fn post(
-    work: &Work,
+    work: &WorkerContext,
     id: &str,
     payload: &Payload,
     owed: &OwedState,
@@ -51,11 +51,13 @@ pub(super) async fn post(
     let Some(state) = &work.state else {
         return PieceOutcome::Away(Scope::Kind);
     };
+    let bytes = work.suspects.read().await;
     let post = payload.items.get(owed.item).and_then(|item| {
-        let event_id = EventType::MessageReceived.id(item);
+        let event_id = EventType::MessageReceived.id(&item.identity);
         let conversation_id = owed.conversation_id.as_deref();
         state::message_post(payload, item, &owed.tenant_id, event_id, conversation_id)
     });
+    drop(bytes);
     let Some(post) = post else {
         return PieceOutcome::Seldom;
     };

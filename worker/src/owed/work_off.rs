@@ -2,27 +2,25 @@
 //! is, runs them, and tells Redis what became of them. Doing a piece twice is harmless, so a crash between
 //! the work and its removal is too.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use redis::RedisResult;
-use shared::entry::StreamEntry;
 use shared::redis::class;
 use strum::IntoEnumIterator;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::bodies::{Bodies, OwingContent, OwingEntry};
 use super::list::{Due, FetchedEntry, Lists, PieceUpdate, UpdatedPiece};
 use super::schedule::{Piece, PieceOutcome, Schedule, ScheduleLimits, Score, Update};
 use super::{media, put, settle, state};
-use crate::context::Work;
-use crate::item::payload::Payload;
+use crate::context::WorkerContext;
 use crate::metrics::OwedKind;
 use crate::read::leases::Tenure;
 use crate::read::owed::{Owed, entry_of};
@@ -34,8 +32,6 @@ const LEAST_WAIT_MS: u64 = 100;
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// All that is due is looked up again this often: what a clock that was set back hid.
 const LOOK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
-/// Bodies of a kind in memory, and one more: each may have 3 MB.
-const BYTES: usize = 2 * 1024 * 1024;
 /// Where a list begins.
 const BEGINNING: &str = "-inf";
 
@@ -44,6 +40,8 @@ fn limits(kind: OwedKind) -> ScheduleLimits {
         OwedKind::Put | OwedKind::State => 64,
         OwedKind::Settle => 16,
         OwedKind::Media => 32,
+        // It has fewer turns; see `media_turns`.
+        OwedKind::OtherMedia => 16,
     };
     ScheduleLimits {
         at_once,
@@ -58,16 +56,22 @@ fn limits(kind: OwedKind) -> ScheduleLimits {
     }
 }
 
-/// Works off what a partition owes for as long as it is polled. `owed` says that there is more.
-pub async fn work_off(work: &Arc<Work>, tenure: &Arc<Tenure>, owed: &Notify) {
+/// Works off what a partition owes until it is told to drain and has: then nothing new is begun, and what
+/// became of all that was begun is recorded. `owed` says that there is more.
+pub async fn work_off(work: &Arc<WorkerContext>, tenure: &Arc<Tenure>, owed: &Notify) {
     let mut owed_work = OwedWork::new(work.clone(), tenure.clone());
     loop {
         owed_work.go_on();
+        if owed_work.is_drained() {
+            return;
+        }
         let wakes_at = owed_work.wakes_at();
+        let goes_on = !owed_work.draining;
         tokio::select! {
             Some(done) = owed_work.futures.next() => owed_work.take(done),
-            () = owed.notified() => owed_work.look_at = Instant::now(),
-            () = sleep_until(wakes_at) => {}
+            () = tenure.drain.cancelled(), if goes_on => owed_work.draining = true,
+            () = owed.notified(), if goes_on => owed_work.look_at = Instant::now(),
+            () = sleep_until(wakes_at), if goes_on => {}
         }
     }
 }
@@ -83,7 +87,7 @@ enum Ended {
 
 /// The pieces of a partition that are in work.
 struct OwedWork {
-    work: Arc<Work>,
+    work: Arc<WorkerContext>,
     tenure: Arc<Tenure>,
     lists: Lists,
     kinds: Vec<KindWork>,
@@ -94,6 +98,10 @@ struct OwedWork {
     look_backoff: Backoff,
     /// Redis' time (ms), and when it was that.
     clock: (u64, Instant),
+    /// Pieces that run.
+    running: usize,
+    /// The partition is handed over.
+    draining: bool,
     /// What Redis doesn't know yet, and whether it is being recorded.
     updates: Vec<UpdatedPiece>,
     recording: bool,
@@ -106,73 +114,20 @@ struct KindWork {
     cursor: String,
     left_out: bool,
     fetching: bool,
-    /// Of bodies in memory.
-    bytes: Arc<AtomicUsize>,
+    bodies: Bodies,
     /// Pieces that wait for an operator.
     parked: HashSet<Arc<str>>,
 }
 
-/// An entry of pieces in work.
-struct OwingEntry {
-    id: String,
-    content: OwingContent,
-    bytes: usize,
-    all_bytes: Arc<AtomicUsize>,
-}
-
-enum OwingContent {
-    Fields(HashMap<String, Vec<u8>>),
-    Payload(Box<Payload>),
-    /// This version can't.
-    Unreadable,
-    /// Somebody deleted it.
-    Gone,
-}
-
-impl Drop for OwingEntry {
-    fn drop(&mut self) {
-        self.all_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-impl OwingEntry {
-    fn new(
-        kind: OwedKind,
-        id: String,
-        fields: Option<HashMap<String, Vec<u8>>>,
-        all_bytes: &Arc<AtomicUsize>,
-    ) -> Self {
-        let bytes = fields.iter().flat_map(HashMap::values).map(Vec::len).sum();
-        all_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let content = match (fields, kind) {
-            (None, _) => OwingContent::Gone,
-            (Some(fields), OwedKind::Put | OwedKind::Settle) => OwingContent::Fields(fields),
-            (Some(fields), OwedKind::State | OwedKind::Media) => {
-                let payload = StreamEntry::decode(&fields).ok();
-                let payload = payload.and_then(|entry| Payload::open(entry).ok());
-                payload.map_or(OwingContent::Unreadable, |it| {
-                    OwingContent::Payload(Box::new(it))
-                })
-            }
-        };
-        Self {
-            id,
-            content,
-            bytes,
-            all_bytes: all_bytes.clone(),
-        }
-    }
-}
-
 impl OwedWork {
-    fn new(work: Arc<Work>, tenure: Arc<Tenure>) -> Self {
+    fn new(work: Arc<WorkerContext>, tenure: Arc<Tenure>) -> Self {
         let kinds = OwedKind::iter().map(|kind| KindWork {
             kind,
             schedule: Schedule::new(limits(kind)),
             cursor: BEGINNING.to_owned(),
             left_out: false,
             fetching: false,
-            bytes: Arc::default(),
+            bodies: Bodies::default(),
             parked: HashSet::new(),
         });
         Self {
@@ -186,6 +141,8 @@ impl OwedWork {
             look_again_at: Instant::now() + LOOK_AGAIN_INTERVAL,
             look_backoff: Backoff::for_server(),
             clock: (0, Instant::now()),
+            running: 0,
+            draining: false,
             updates: Vec::new(),
             recording: false,
         }
@@ -215,17 +172,26 @@ impl OwedWork {
 
     /// Begins what can be begun.
     fn go_on(&mut self) {
-        self.look();
-        for n in 0..self.kinds.len() {
-            self.fetch(n);
+        if !self.draining {
+            self.look();
+            for n in 0..self.kinds.len() {
+                self.fetch(n);
+            }
         }
         self.record();
-        if let Some(media) = self.kinds.iter().find(|it| it.kind == OwedKind::Media) {
-            let parked = media.parked.len();
-            self.work
-                .metrics
-                .media_parked(self.tenure.partition, parked);
-        }
+        let of_media = |it: &&KindWork| match it.kind {
+            OwedKind::Media | OwedKind::OtherMedia => true,
+            OwedKind::Put | OwedKind::State | OwedKind::Settle => false,
+        };
+        let parked = self.kinds.iter().filter(of_media);
+        let parked = parked.map(|media| media.parked.len()).sum();
+        let metrics = &self.work.metrics;
+        metrics.media_parked(self.tenure.partition, parked);
+    }
+
+    /// Nothing is in work that the next owner would do again.
+    fn is_drained(&self) -> bool {
+        self.draining && self.running == 0 && !self.recording && self.updates.is_empty()
     }
 
     fn take(&mut self, done: Ended) {
@@ -237,7 +203,10 @@ impl OwedWork {
                 self.look_at = Instant::now() + self.look_backoff.pause();
             }
             Ended::Fetched(kind, pieces, fetched) => self.fetched(kind, pieces, fetched),
-            Ended::Ran(kind, piece, outcome) => self.ran(kind, piece, outcome),
+            Ended::Ran(kind, piece, outcome) => {
+                self.running -= 1;
+                self.ran(kind, piece, outcome);
+            }
             Ended::Recorded(updates) => {
                 self.recording = false;
                 for UpdatedPiece { kind, piece, .. } in updates {
@@ -303,9 +272,9 @@ impl OwedWork {
             kind_work.cursor = due_pieces.cursor;
             for (text, score) in due_pieces.pieces {
                 let owed = Owed::read(kind_work.kind, &text);
-                let tenant = owed.as_ref().map_or("", Owed::tenant);
+                let taker = owed.as_ref().map_or("".into(), Owed::taker);
                 let until_ms = owed.as_ref().and_then(Owed::until_ms);
-                let piece = Piece::new(&text, tenant, Score(score), until_ms);
+                let piece = Piece::new(&text, &taker, Score(score), until_ms);
                 kind_work.schedule.found(piece);
             }
         }
@@ -316,22 +285,24 @@ impl OwedWork {
     fn fetch(&mut self, n: usize) {
         let now_ms = self.now_ms();
         let kind_work = &mut self.kinds[n];
-        let left = BYTES.saturating_sub(kind_work.bytes.load(Ordering::Relaxed));
-        if kind_work.fetching || left == 0 {
+        if kind_work.schedule.is_idle() {
+            kind_work.bodies.clear();
+        }
+        if kind_work.fetching || !kind_work.bodies.may_go_on() {
             return;
         }
-        let mut pieces: Vec<_> = std::iter::from_fn(|| kind_work.schedule.take(now_ms)).collect();
-        if pieces.is_empty() {
+        let pieces: Vec<_> = std::iter::from_fn(|| kind_work.schedule.take(now_ms)).collect();
+        let Some(first) = pieces.first() else {
             return;
-        }
+        };
         kind_work.fetching = true;
-        // Pieces of an entry lie side by side then.
-        pieces.sort_by(|one, other| one.text.cmp(&other.text));
+        kind_work.bodies.make_room(entry_of(&first.text));
+        let (known, room) = (kind_work.bodies.ids(), kind_work.bodies.room());
         let kind = kind_work.kind;
         let lists = self.lists.clone();
         self.push(async move {
             let texts: Vec<_> = pieces.iter().map(|piece| piece.text.clone()).collect();
-            let fetched = lists.fetch(kind, &texts, left).await;
+            let fetched = lists.fetch(kind, &texts, &known, room).await;
             if fetched.is_err() {
                 Backoff::for_server().wait().await;
             }
@@ -345,24 +316,30 @@ impl OwedWork {
         pieces: Vec<Piece>,
         fetched: RedisResult<Vec<FetchedEntry>>,
     ) {
-        let fetched = fetched.unwrap_or_else(|error| {
+        let mut fetched = fetched.unwrap_or_else(|error| {
             tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
             Vec::new()
         });
-        let bytes = self.of(kind).bytes.clone();
+        if self.draining {
+            fetched.clear();
+        }
         self.of(kind).fetching = false;
-        let mut entry = None;
         let mut fetched = fetched.into_iter();
         let mut left = Vec::new();
         for piece in pieces {
             match fetched.next() {
-                None => left.push(piece),
+                None | Some(FetchedEntry::NoRoom) => left.push(piece),
                 Some(FetchedEntry::Gone) => self.ran(kind, piece, PieceOutcome::Gone),
-                Some(FetchedEntry::Same) => self.run(kind, piece, entry.clone()),
+                Some(FetchedEntry::Known) => {
+                    let entry = self.of(kind).bodies.find(entry_of(&piece.text));
+                    match entry {
+                        Some(entry) => self.run(kind, piece, entry),
+                        None => left.push(piece),
+                    }
+                }
                 Some(FetchedEntry::Entry(raw)) => {
-                    let read = OwingEntry::new(kind, raw.id, raw.fields, &bytes);
-                    entry = Some(Arc::new(read));
-                    self.run(kind, piece, entry.clone());
+                    let entry = self.of(kind).bodies.add(OwingEntry::new(kind, raw));
+                    self.run(kind, piece, entry);
                 }
             }
         }
@@ -371,16 +348,15 @@ impl OwedWork {
         }
     }
 
-    fn run(&mut self, kind: OwedKind, piece: Piece, entry: Option<Arc<OwingEntry>>) {
-        let Some(entry) = entry else {
-            return self.ran(kind, piece, PieceOutcome::Gone);
-        };
+    fn run(&mut self, kind: OwedKind, piece: Piece, entry: Arc<OwingEntry>) {
         let Some(owed) = Owed::read(kind, &piece.text) else {
             tracing::error!(entry = entry.id, "a piece that is owed can't be read");
             return self.ran(kind, piece, PieceOutcome::Seldom);
         };
         let (work, tenure, lists) = (self.work.clone(), self.tenure.clone(), self.lists.clone());
+        self.running += 1;
         self.push(async move {
+            // What makes this code panic is one piece's problem.
             let running = run(&work, &tenure, &lists, &entry, &piece.text, &owed);
             let outcome = AssertUnwindSafe(running).catch_unwind().await;
             Ended::Ran(
@@ -398,10 +374,17 @@ impl OwedWork {
         let now_ms = self.now_ms();
         let text = piece.text.clone();
         let kind_work = self.of(kind);
-        if outcome == PieceOutcome::Seldom {
-            kind_work.parked.insert(text.clone());
-        } else {
-            kind_work.parked.remove(&text);
+        match outcome {
+            PieceOutcome::Seldom | PieceOutcome::AwaitsOperator(_) => {
+                kind_work.parked.insert(text.clone());
+            }
+            PieceOutcome::Done
+            | PieceOutcome::Replaced
+            | PieceOutcome::Gone
+            | PieceOutcome::Failed(_)
+            | PieceOutcome::Away(_) => {
+                kind_work.parked.remove(&text);
+            }
         }
         let update = match kind_work.schedule.ended(piece, outcome, now_ms) {
             Update::Nothing => return,
@@ -446,16 +429,20 @@ impl OwedWork {
 
 /// Does a piece once.
 async fn run(
-    work: &Work,
+    work: &WorkerContext,
     tenure: &Arc<Tenure>,
     lists: &Lists,
     entry: &OwingEntry,
     piece: &str,
     owed: &Owed,
 ) -> PieceOutcome {
-    match (owed, &entry.content) {
-        (Owed::Settle(settle), _) => settle::settle(work, settle).await,
-        (_, OwingContent::Gone) => {
+    let payload = match &entry.content {
+        OwingContent::Body(body) => body.read(&work.suspects).await,
+        OwingContent::Fields(_) | OwingContent::Gone => None,
+    };
+    match (owed, &entry.content, payload) {
+        (Owed::Settle(settle), _, _) => settle::settle(work, settle).await,
+        (_, OwingContent::Gone, _) => {
             let entry = entry_of(piece);
             tracing::error!(
                 entry,
@@ -463,16 +450,14 @@ async fn run(
             );
             PieceOutcome::Done
         }
-        (Owed::Put(owed), OwingContent::Fields(fields)) => {
+        (Owed::Put(owed), OwingContent::Fields(fields), _) => {
             put::put(work, &entry.id, fields, owed).await
         }
-        (Owed::State(owed), OwingContent::Payload(payload)) => {
-            state::post(work, &entry.id, payload, owed).await
-        }
-        (Owed::Media(owed), OwingContent::Payload(payload)) => {
+        (Owed::State(owed), _, Some(payload)) => state::post(work, &entry.id, payload, owed).await,
+        (Owed::Media(owed), _, Some(payload)) => {
             media::follow_up(work, tenure, lists, piece, payload, owed).await
         }
-        (Owed::Put(_) | Owed::State(_) | Owed::Media(_), _) => {
+        (Owed::Put(_) | Owed::State(_) | Owed::Media(_), _, _) => {
             tracing::error!(
                 entry = entry.id,
                 "an entry that owes something can't be read"

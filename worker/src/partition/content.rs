@@ -1,6 +1,7 @@
 //! What an entry is made of, from when its bytes were read until it is recorded: its body, its tenant,
 //! what was set aside, and what it still owes. Which of its items may run, [`super::window`] says.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -9,26 +10,27 @@ use shared::status;
 use shared::trace;
 use shared::webhook::Identity;
 use tokio::time::Instant;
-use tracing::{Span, field};
+use tracing::{Level, Span};
 
-use super::item::{ItemMedia, Prepared};
+use super::item::{Item, ItemMedia, Prepared};
 use crate::ask::state::has_post;
-use crate::context::Work;
+use crate::context::WorkerContext;
 use crate::item::event::{self, RawObject};
 use crate::item::payload::Payload;
 use crate::item::tenant::Verdict;
 use crate::out::error::Reason;
 use crate::out::media::TransferRequester;
-use crate::out::media::outcome::Said;
+use crate::out::media::outcome::UnstoredMedia;
 use crate::out::store::{self, ObjectAttributes};
 use crate::owed::{media, state};
+use crate::read::gate::TransferPace;
 use crate::read::owed::{Owed, OwedMedia, OwedPut, OwedSettle, Settled};
 
 /// What an entry is made of.
 pub(super) struct Content {
     pub(super) id: String,
-    /// What every line and span about it says of it.
-    pub(super) span: Span,
+    /// Made when it is needed: [`Content::span`].
+    span: OnceCell<Span>,
     pub(super) read_at: Instant,
     pub(super) head: Head,
     /// `None` while nothing of it can run and memory is short.
@@ -52,7 +54,7 @@ pub(super) struct Content {
     /// Of its open items; `None` before their transfers were started.
     pub(super) media: Option<HashMap<usize, ItemMedia>>,
     /// What former tenures published of media that wasn't stored.
-    pub(super) said: BTreeMap<usize, Said>,
+    pub(super) said: BTreeMap<usize, UnstoredMedia>,
     /// Published as pending by a former tenure, and done but for that.
     pub(super) formerly_pending: Vec<usize>,
     pub(super) pending_media: Vec<OwedMedia>,
@@ -82,18 +84,9 @@ pub(super) struct Head {
 
 impl Content {
     pub(super) fn new(id: String, head: Head) -> Self {
-        let [correlation_id, traceparent] = head.trace();
-        let span = tracing::error_span!(
-            "delivery",
-            entry = id,
-            correlation_id,
-            waba_id = head.waba_id,
-            tenant_id = field::Empty
-        );
-        trace::adopt(&span, &traceparent);
-        Self {
+        let content = Self {
             id,
-            span,
+            span: OnceCell::new(),
             read_at: Instant::now(),
             head,
             payload: None,
@@ -110,17 +103,49 @@ impl Content {
             said: BTreeMap::new(),
             formerly_pending: Vec::new(),
             pending_media: Vec::new(),
+        };
+        // A trace tells how long it was here.
+        if tracing::span_enabled!(Level::DEBUG) {
+            content.span();
         }
+        content
+    }
+
+    /// What every line and span about it says of it. Most entries have no line: a twentieth of the
+    /// worker's time went into spans that nobody saw.
+    pub(super) fn span(&self) -> &Span {
+        self.span.get_or_init(|| {
+            let [correlation_id, traceparent] = self.head.trace();
+            let tenant_id = self.verdict.as_ref().and_then(Verdict::tenant_id);
+            let span = tracing::error_span!(
+                "delivery",
+                entry = self.id,
+                correlation_id,
+                waba_id = self.head.waba_id,
+                tenant_id
+            );
+            trace::adopt(&span, &traceparent);
+            span
+        })
+    }
+
+    /// Of the same, a part for traces alone.
+    pub(super) fn trace_span(&self, item: &Item) -> Span {
+        let delivery = self.span.get();
+        delivery.map_or_else(Span::none, |delivery| item.trace_span(delivery))
     }
 
     /// Starts the transfers of all its open items, as soon as its tenant is known: those that must
     /// wait for their turn don't make it longer.
-    fn begin_media(&mut self, work: &Work) {
+    fn begin_media(&mut self, work: &WorkerContext) {
         let (Some(Verdict::Active(tenant)), Some(payload), None) =
             (&self.verdict, &self.payload, &self.media)
         else {
             return;
         };
+        if tenant.is_platform() {
+            return;
+        }
         if self
             .head
             .only_for()
@@ -128,21 +153,28 @@ impl Content {
         {
             return;
         }
-        let _in_span = self.span.enter();
         let media = self.open.iter().filter_map(|n| {
             if let Some(said) = self.said.get(n) {
-                return Some((*n, ItemMedia::Said(said.clone())));
+                return Some((*n, ItemMedia::Published(said.clone())));
             }
             let job = media::job(payload, payload.items.get(*n)?, &tenant.id)?;
+            if !work.media.places().has(job.media.place) {
+                return None;
+            }
+            // Nobody waits for it, and there may be thousands in an entry.
+            if job.pace() == TransferPace::History {
+                return Some((*n, ItemMedia::Later));
+            }
             let asked_by = TransferRequester::Message(self.media_until);
+            let _in_span = self.span().enter();
             let flight = work.media.begin(&Arc::new(job), asked_by);
-            Some((*n, ItemMedia::Flying(flight, self.media_until)))
+            Some((*n, ItemMedia::Transferring(flight, self.media_until)))
         });
         self.media = Some(media.collect());
     }
 
     /// Items that a former tenure published as pending still need their follow-up.
-    fn owe_former(&mut self, work: &Work) {
+    fn owe_former(&mut self, work: &WorkerContext) {
         let tenant = self.verdict.as_ref().and_then(Verdict::tenant).cloned();
         let (Some(payload), Some(tenant)) = (self.payload.clone(), tenant) else {
             return;
@@ -152,7 +184,7 @@ impl Content {
             match media::owed(&payload, n, &tenant, raw_object.as_ref()) {
                 Some(owed) => self.pending_media.push(owed),
                 None => {
-                    self.span
+                    self.span()
                         .in_scope(|| tracing::error!("pending media can't be kept"));
                 }
             }
@@ -160,9 +192,9 @@ impl Content {
     }
 
     /// It has its tenant, and its body is here.
-    pub(super) fn begin(&mut self, work: &Work, verdict: Verdict) {
-        if let Some(tenant_id) = verdict.tenant_id() {
-            self.span.record("tenant_id", tenant_id);
+    pub(super) fn begin(&mut self, work: &WorkerContext, verdict: Verdict) {
+        if let (Some(tenant_id), Some(span)) = (verdict.tenant_id(), self.span.get()) {
+            span.record("tenant_id", tenant_id);
         }
         if work.store.archives() {
             let archived = self.head.archived_at().map(str::to_owned);
@@ -176,13 +208,13 @@ impl Content {
         self.owe_former(work);
     }
 
-    pub(super) fn raw_object(&self, work: &Work) -> Option<RawObject> {
+    pub(super) fn raw_object(&self, work: &WorkerContext) -> Option<RawObject> {
         let key = self.object_key.as_ref()?;
         Some(work.store.raw_object(key))
     }
 
     /// One of its items goes to the failed store.
-    pub(super) fn set_aside(&mut self, work: &Work, n: usize, reason: Reason) {
+    pub(super) fn set_aside(&mut self, work: &WorkerContext, n: usize, reason: Reason) {
         let payload = self.payload.as_ref();
         let item = payload.and_then(|payload| Some((payload, payload.items.get(n)?)));
         let kind = item.map_or("none", |(payload, item)| event::item_type(payload, item));
@@ -202,7 +234,7 @@ impl Content {
         let set_aside = of_reason.or_insert_with(|| SetAside {
             items: Vec::new(),
             name,
-            error: reason.told().to_owned(),
+            error: reason.description().to_owned(),
         });
         set_aside.items.push(n);
     }
@@ -234,7 +266,11 @@ impl Content {
     }
 
     /// What is left to do when it is acknowledged.
-    pub(super) fn owed(&mut self, published: &[usize], state: bool) -> Vec<Owed> {
+    pub(super) fn owed(&self, published: &[usize], state: bool) -> Vec<Owed> {
+        let nothing = self.set_aside.is_empty() && self.pending_media.is_empty();
+        if nothing && !state && !self.archive_owed && self.head.returned.is_none() {
+            return Vec::new();
+        }
         let folder = self.head.folder(self.verdict.as_ref());
         let failed: Vec<_> = self.failed(&folder).collect();
         let settle = self.head.returned.as_ref().map(|returned| {
@@ -255,7 +291,7 @@ impl Content {
         let mut owed: Vec<_> = failed.chain(archive).map(Owed::Put).collect();
         owed.extend(settle);
         owed.extend(self.posts(published).filter(|_| state));
-        owed.extend(self.pending_media.drain(..).map(Owed::Media));
+        owed.extend(self.pending_media.iter().cloned().map(Owed::Media));
         owed
     }
 
@@ -284,24 +320,24 @@ impl Content {
     /// published the conversation isn't known any more.
     fn posts(&self, published: &[usize]) -> impl Iterator<Item = Owed> {
         let known = self.payload.as_ref().zip(self.verdict.as_ref());
-        let known = known.and_then(|(payload, verdict)| Some((payload, verdict.tenant_id()?)));
+        let known = known.and_then(|(payload, verdict)| Some((payload, verdict.tenant()?)));
         let published = published.iter().map(move |n| (known, *n));
         published.filter_map(|(known, n)| {
-            let (payload, tenant_id) = known?;
+            let (payload, tenant) = known.filter(|(_, tenant)| !tenant.is_platform())?;
             let conversation_id = self.conversations.get(&n).map(String::as_str);
             let has_post = payload.items.get(n).is_some_and(has_post);
-            has_post.then(|| Owed::State(state::owed(tenant_id, n, conversation_id)))
+            has_post.then(|| Owed::State(state::owed(&tenant.id, n, conversation_id)))
         })
     }
 }
 
 impl Head {
-    pub(super) fn of(entry: &StreamEntry) -> Self {
+    pub(super) fn of(id: &str, entry: &StreamEntry) -> Self {
         let body = Identity::of_body(&entry.body);
         Self {
             waba_id: entry.waba_id.clone(),
             received_at_ms: entry.received_at_ms,
-            described: store::described_by(entry),
+            described: store::described_by(id, entry),
             name: store::body_name(body),
             body,
             returned: entry.returned.clone(),

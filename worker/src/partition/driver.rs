@@ -7,31 +7,32 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use shared::entry::format_numbers;
+use shared::entry::{EntryHeader, format_numbers};
 use shared::redis::class;
 use shared::trace;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
+use super::batch::{Batch, EndedItem, Outgoing};
 use super::content::Content;
 use super::given::{Given, Note};
-use super::item::{Item, Prepared, Published};
-use super::opening::{self, Bytes, Former};
+use super::item::{Item, Prepared};
+use super::opening::{self, Bytes, FormerNotes};
+use super::persist::persist;
+use super::record::{self, EntryRecord};
 use super::window::{
-    Arrived, Because, Command, End, Happened, Limits, Next, Number, ReadEnd, Window,
+    Command, End, EntryNumber, Input, Limits, LookupReason, Next, ReadEnd, ReadEntry, Window,
 };
-use super::{MOST_PARKED, persist};
 use crate::ask::neighbour::Trace;
-use crate::context::Work;
+use crate::context::WorkerContext;
 use crate::item::tenant::Verdict;
 use crate::metrics::Uploaded;
 use crate::out::error::{Decision, Failure};
 use crate::out::publisher::NotPublished;
 use crate::read::lanes::ItemId;
 use crate::read::leases::Tenure;
-use crate::read::owed::{Finished, Owed};
-use crate::read::parked::{Id, Parked};
+use crate::read::parked::{Id, MOST_PARKED, Parked};
 use crate::read::stream::{Notes, RawEntry, Read, ReadFrom, Sleeper, StreamError};
 use crate::read::suspects;
 use crate::retry::Backoff;
@@ -53,41 +54,46 @@ const NOTE_INTERVAL: Duration = Duration::from_millis(200);
 const WORTH_A_NOTE: usize = 16;
 /// Entries of one record, so that its script stays short.
 const FINISHED_PER_RECORD: usize = 64;
+/// So many times [`NOTE_INTERVAL`] an entry waits that Redis refused to record.
+const TICKS_TO_RETRY: usize = 25;
 /// A record waits this long for the archive; then the archive is owed.
 const ARCHIVE_PATIENCE: Duration = Duration::from_secs(2);
 /// After a failure the archive is owed at once for this long.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
-/// Handing over waits this long for what is in work.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// A future came to its end.
 enum Done {
-    Happened(Happened<RawEntry>),
-    Read(Result<Read, StreamError>),
+    Input(Input<RawEntry>),
+    /// With what is noted of entries, if they are read from the first one on.
+    Read(Result<(Read, Option<Notes>), StreamError>),
     Slept(Box<Sleeper>),
-    Opened(Number, RawEntry, Former, Bytes),
+    Opened(EntryNumber, RawEntry, FormerNotes, Bytes),
     Fetched(String, Vec<Id>, Vec<RawEntry>),
-    Loaded(Number, Bytes),
+    Loaded(EntryNumber, Bytes),
     Prepared(ItemId, Prepared),
-    Published(ItemId, Prepared, Result<Published, Failure>),
-    Archived(Number, bool),
-    Recorded(Vec<Number>),
+    Published(Vec<EndedItem>, Option<Batch>),
+    Archived(EntryNumber, bool),
+    Recorded {
+        finished: Vec<EntryNumber>,
+        refused: Vec<EntryNumber>,
+    },
     /// The lease is another worker's.
     NotOwner,
 }
 
 /// Drives the window of one partition for one tenure.
 pub(super) struct Driver {
-    work: Arc<Work>,
+    work: Arc<WorkerContext>,
     tenure: Arc<Tenure>,
     owes: Arc<Notify>,
     window: Window<RawEntry>,
-    /// What former tenures noted of entries that aren't open yet.
+    /// What is noted of entries that aren't open yet. It is read whenever what is pending is read from the
+    /// first entry on: in the beginning, and when Redis came back with less than it was told.
     notes: Notes,
     /// Of the window's entries.
-    contents: HashMap<Number, Content>,
+    contents: HashMap<EntryNumber, Box<Content>>,
     /// Entries of the window whose bytes are read alone.
-    suspects: HashSet<Number>,
+    suspects: HashSet<EntryNumber>,
     sleeper: Option<Box<Sleeper>>,
     archive_pause: Option<Instant>,
     futures: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -96,9 +102,9 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Runs until the tenure is lost, or it is told to drain and has.
-    pub(super) async fn run(work: Arc<Work>, tenure: Arc<Tenure>, owes: Arc<Notify>) {
-        let mut notes = tokio::select! {
-            notes = read_notes(&work, &tenure) => notes,
+    pub(super) async fn run(work: Arc<WorkerContext>, tenure: Arc<Tenure>, owes: Arc<Notify>) {
+        let given = tokio::select! {
+            notes = read_tenants(&work, &tenure) => Given::read(notes),
             () = tenure.lost.cancelled() => return,
             () = tenure.drain.cancelled() => return,
         };
@@ -113,15 +119,15 @@ impl Driver {
             unrecorded: MOST_UNRECORDED,
             worth_a_note: WORTH_A_NOTE,
             finished: FINISHED_PER_RECORD,
+            ticks_to_retry: TICKS_TO_RETRY,
         };
-        let given = Given::read(std::mem::take(&mut notes.tenants));
         let driver = Self {
             window: Window::new(limits, Parked::new(work.parked.clone()), given),
             sleeper: Some(Box::new(work.stream.sleeper(tenure.partition))),
             work,
             tenure,
             owes,
-            notes,
+            notes: Notes::default(),
             contents: HashMap::new(),
             suspects: HashSet::new(),
             archive_pause: None,
@@ -133,7 +139,7 @@ impl Driver {
 
     async fn drive(mut self) {
         let mut note = tokio::time::interval(NOTE_INTERVAL);
-        let mut drained_by = None;
+        let mut draining = false;
         loop {
             while let Some(command) = self.window.poll() {
                 self.execute(command);
@@ -153,12 +159,11 @@ impl Driver {
                         tenure.lost.cancel();
                     }
                 }
-                () = tenure.drain.cancelled(), if drained_by.is_none() => {
-                    self.window.handle(Happened::Drain);
-                    drained_by = Some(Instant::now() + DRAIN_TIME);
+                () = tenure.drain.cancelled(), if !draining => {
+                    self.window.handle(Input::Drain);
+                    draining = true;
                 }
-                () = tokio::time::sleep_until(drained_by.unwrap_or(lease_ends)), if drained_by.is_some() => return,
-                _ = note.tick() => self.window.handle(Happened::Tick),
+                _ = note.tick() => self.window.handle(Input::Tick),
             }
         }
     }
@@ -197,7 +202,7 @@ impl Driver {
                 }
             }
             Command::Prepare(item) => self.prepare(item),
-            Command::Publish(item) => self.publish(item),
+            Command::Publish(items) => self.publish(items),
             Command::SetAside((number, n), reason) => {
                 if let Some(content) = self.contents.get_mut(&number) {
                     content.set_aside(&self.work, n, reason);
@@ -211,18 +216,18 @@ impl Driver {
 
     fn take(&mut self, done: Done) {
         match done {
-            Done::Happened(happened) => self.window.handle(happened),
+            Done::Input(happened) => self.window.handle(happened),
             Done::Read(read) => self.was_read(read),
             Done::Slept(sleeper) => {
                 self.sleeper = Some(sleeper);
-                self.window.handle(Happened::Woke);
+                self.window.handle(Input::Woke);
             }
             Done::Opened(number, raw, former, bytes) => self.opened(number, &raw, former, bytes),
             Done::Fetched(account, ids, entries) => {
                 let known = self.work.tenants.knows(&account);
                 let entries = entries.into_iter().filter_map(|raw| self.arrived(raw));
                 let entries = entries.collect();
-                self.window.handle(Happened::Fetched {
+                self.window.handle(Input::Fetched {
                     account,
                     ids,
                     entries,
@@ -231,7 +236,7 @@ impl Driver {
             }
             Done::Loaded(number, bytes) => self.loaded(number, bytes),
             Done::Prepared(item, prepared) => self.prepared(item, prepared),
-            Done::Published(item, prepared, outcome) => self.published(item, prepared, outcome),
+            Done::Published(ended, batch) => self.published_some(ended, batch),
             Done::Archived(number, stored) => {
                 if stored {
                     self.work.metrics.archived.inc();
@@ -240,12 +245,15 @@ impl Driver {
                 }
                 self.archived(number, stored);
             }
-            Done::Recorded(finished) => {
-                for number in finished {
-                    self.contents.remove(&number);
-                    self.suspects.remove(&number);
+            Done::Recorded { finished, refused } => {
+                for number in finished.iter().filter(|it| !refused.contains(it)) {
+                    if let Some(content) = self.contents.remove(number) {
+                        let set_asides = content.set_asides();
+                        set_asides.for_each(|it| self.work.set_asides.push(it));
+                    }
+                    self.suspects.remove(number);
                 }
-                self.window.handle(Happened::Recorded);
+                self.window.handle(Input::Recorded(refused));
             }
             Done::NotOwner => self.lose(),
         }
@@ -260,7 +268,14 @@ impl Driver {
         };
         let (work, tenure) = (self.work.clone(), self.tenure.clone());
         self.push(async move {
-            let read = work.stream.read(&tenure, &from, bytes).await;
+            let reading = async {
+                let notes = match next == Next::Pending(Id::ZERO) {
+                    true => Some(work.stream.notes(&tenure).await?),
+                    false => None,
+                };
+                Ok((work.stream.read(&tenure, &from, bytes).await?, notes))
+            };
+            let read = reading.await;
             if let Err(StreamError::Redis(error)) = &read {
                 tracing::warn!(class = class(error), %error, "redis command failed, will retry");
                 Backoff::for_server().wait().await;
@@ -269,7 +284,13 @@ impl Driver {
         });
     }
 
-    fn was_read(&mut self, read: Result<Read, StreamError>) {
+    fn was_read(&mut self, read: Result<(Read, Option<Notes>), StreamError>) {
+        let read = read.map(|(read, notes)| {
+            if let Some(notes) = notes {
+                self.notes = notes;
+            }
+            read
+        });
         let end = match read {
             Err(StreamError::NotOwner) => return self.lose(),
             Err(StreamError::Redis(_)) => ReadEnd::Failed,
@@ -282,24 +303,21 @@ impl Driver {
                     .collect(),
             },
         };
-        self.window.handle(Happened::Read(end));
+        self.window.handle(Input::Read(end));
         let partition = self.tenure.partition;
         self.work.metrics.parked(partition, self.window.parked());
     }
 
     /// What the window is told of an entry before its bytes are read; `None` if its id is none.
-    fn arrived(&self, raw: RawEntry) -> Option<Arrived<RawEntry>> {
-        let text = |name: &str| {
-            let value = raw.fields.as_ref()?.get(name)?;
-            std::str::from_utf8(value).ok()
-        };
+    fn arrived(&self, raw: RawEntry) -> Option<ReadEntry<RawEntry>> {
+        let header = raw.fields.as_ref().map(EntryHeader::of);
         // What can't be read needs no tenant.
-        let account = match (text("w"), text("r")) {
-            (Some(account), Some("")) => Some(account.to_owned()),
-            _ => None,
+        let account = match header {
+            Some(Ok(header)) if header.unreadable.is_none() => Some(header.waba_id),
+            Some(_) | None => None,
         };
         let known = |account: &String| self.work.tenants.knows(account);
-        Some(Arrived {
+        Some(ReadEntry {
             id: Id::parse(&raw.id)?,
             known: account.as_ref().is_some_and(known),
             account,
@@ -329,14 +347,14 @@ impl Driver {
         });
     }
 
-    fn open(&mut self, number: Number, raw: RawEntry) {
-        let former = Former::take(&mut self.notes, &raw.id);
+    fn open(&mut self, number: EntryNumber, raw: RawEntry) {
+        let former = FormerNotes::take(&mut self.notes, &raw.id);
         if former.gives_up(self.work.max_deliveries) {
             let id = Id::parse(&raw.id).unwrap_or(Id::ZERO);
             let held_by = |account: &str, verdict| self.window.held_by(account, id, verdict);
             let (opened, content) = opening::given_up(&self.work, &raw, &former, held_by);
-            self.contents.insert(number, content);
-            return self.window.handle(Happened::Opened(opened));
+            self.contents.insert(number, Box::new(content));
+            return self.window.handle(Input::Opened(opened));
         }
         let suspect = former.crashes >= suspects::CRASHES;
         if suspect {
@@ -354,13 +372,13 @@ impl Driver {
         });
     }
 
-    fn opened(&mut self, number: Number, raw: &RawEntry, former: Former, bytes: Bytes) {
+    fn opened(&mut self, number: EntryNumber, raw: &RawEntry, former: FormerNotes, bytes: Bytes) {
         let (opened, content) = opening::opened(&self.work, raw, bytes, former);
-        self.contents.insert(number, content);
-        self.window.handle(Happened::Opened(opened));
+        self.contents.insert(number, Box::new(content));
+        self.window.handle(Input::Opened(opened));
     }
 
-    fn load(&self, number: Number) {
+    fn load(&self, number: EntryNumber) {
         let Some(content) = self.contents.get(&number) else {
             return;
         };
@@ -378,7 +396,7 @@ impl Driver {
         });
     }
 
-    fn loaded(&mut self, number: Number, bytes: Bytes) {
+    fn loaded(&mut self, number: EntryNumber, bytes: Bytes) {
         let Some(content) = self.contents.get_mut(&number) else {
             return;
         };
@@ -388,31 +406,30 @@ impl Driver {
                 true
             }
             Bytes::Gone | Bytes::Undecodable(_) | Bytes::Unreadable(..) => {
-                content.span.in_scope(|| {
+                content.span().in_scope(|| {
                     tracing::error!("a pending entry was deleted by somebody else");
                 });
                 false
             }
         };
-        self.window.handle(Happened::Loaded(number, here));
+        self.window.handle(Input::Loaded(number, here));
     }
 
     // Tenants
 
-    fn resolve(&self, account: String, because: Because<RawEntry>) {
+    fn resolve(&self, account: String, because: LookupReason<RawEntry>) {
         let trace = match because {
-            Because::Parked(raw) => ["c", "p"].map(|name| {
-                let value = raw.fields.as_ref().and_then(|fields| fields.get(name));
-                let text = value.and_then(|value| std::str::from_utf8(value).ok());
-                text.unwrap_or_default().to_owned()
-            }),
-            Because::Entry(number) => {
+            LookupReason::Parked(raw) => match raw.fields.as_ref().map(EntryHeader::of) {
+                Some(Ok(header)) => [header.correlation_id, header.traceparent],
+                Some(Err(_)) | None => Default::default(),
+            },
+            LookupReason::Entry(number) => {
                 let content = self.contents.get(&number);
                 content
                     .map(|content| content.head.trace())
                     .unwrap_or_default()
             }
-            Because::Forgotten => Default::default(),
+            LookupReason::Forgotten => Default::default(),
         };
         let tenants = self.work.tenants.clone();
         let [correlation_id, traceparent] = &trace;
@@ -425,7 +442,7 @@ impl Driver {
                 traceparent,
             };
             let verdict = tenants.resolve(&account, trace).await;
-            Done::Happened(Happened::Tenant(account, verdict))
+            Done::Input(Input::Tenant(account, verdict))
         };
         self.push(resolving.instrument(span));
     }
@@ -437,7 +454,7 @@ impl Driver {
                 work.stream.note_tenant(&tenure, &account, &text)
             });
             match noting.await {
-                Ok(()) => Done::Happened(Happened::TenantNoted(account, note)),
+                Ok(()) => Done::Input(Input::TenantNoted(account, note)),
                 Err(_) => Done::NotOwner,
             }
         });
@@ -472,9 +489,9 @@ impl Driver {
         };
         let media = content.media.as_mut().and_then(|media| media.remove(&id.1));
         if item.is_prepared(media.as_ref()) {
-            return self.prepared(id, Prepared::default());
+            return self.window.handle(Input::Prepared(id));
         }
-        let span = item.span(&content.span);
+        let span = item.span(content.span());
         let preparing = async move {
             match item.prepare(media).await {
                 Ok(prepared) => Done::Prepared(id, prepared),
@@ -487,27 +504,68 @@ impl Driver {
     fn prepared(&mut self, id: ItemId, prepared: Prepared) {
         if let Some(content) = self.contents.get_mut(&id.0) {
             content.prepared.insert(id.1, prepared);
-            self.window.handle(Happened::Prepared(id));
+            self.window.handle(Input::Prepared(id));
         }
     }
 
-    fn publish(&mut self, id: ItemId) {
-        let Some(item) = self.item(id) else {
-            return;
-        };
-        let Some(content) = self.contents.get_mut(&id.0) else {
-            return;
-        };
-        let prepared = content.prepared.remove(&id.1).unwrap_or_default();
-        let span = item.span(&content.span);
-        let publishing = async move {
-            let outcome = item.publish(&prepared).await;
-            Done::Published(id, prepared, outcome)
-        };
-        self.push(publishing.instrument(span));
+    /// Publishes items together, which cost a future and a place in a queue only once; those that must wait for something go alone.
+    fn publish(&mut self, items: Vec<ItemId>) {
+        let mut together = Vec::with_capacity(items.len());
+        for id in items {
+            let Some(item) = self.item(id) else {
+                continue;
+            };
+            let Some(content) = self.contents.get_mut(&id.0) else {
+                continue;
+            };
+            let prepared = content.prepared.remove(&id.1).unwrap_or_default();
+            let at_once = item.is_made_at_once(&prepared);
+            let span = match at_once {
+                true => content.trace_span(&item),
+                false => item.span(content.span()),
+            };
+            let outgoing = Outgoing {
+                id,
+                item,
+                prepared,
+                span,
+            };
+            match at_once {
+                true => together.push(outgoing),
+                false => self.publish_batch(vec![outgoing]),
+            }
+        }
+        if !together.is_empty() {
+            self.publish_batch(together);
+        }
     }
 
-    fn published(&mut self, id: ItemId, prepared: Prepared, outcome: Result<Published, Failure>) {
+    fn publish_batch(&self, items: Vec<Outgoing>) {
+        let (work, tenure) = (self.work.clone(), self.tenure.clone());
+        self.push(async move {
+            let (ended, batch) = Batch::begin(work, tenure, items).await;
+            Done::Published(ended, Some(batch))
+        });
+    }
+
+    fn published_some(&mut self, ended: Vec<EndedItem>, batch: Option<Batch>) {
+        for item in ended {
+            self.published(item);
+        }
+        if let Some(batch) = batch {
+            self.push(async move {
+                let (ended, left) = batch.next().await;
+                Done::Published(ended, left)
+            });
+        }
+    }
+
+    fn published(&mut self, ended: EndedItem) {
+        let EndedItem {
+            id,
+            prepared,
+            outcome,
+        } = ended;
         let Some(content) = self.contents.get_mut(&id.0) else {
             return;
         };
@@ -516,18 +574,19 @@ impl Driver {
                 let conversation_id = published.conversation_id.map(|told| (id.1, told));
                 content.conversations.extend(conversation_id);
                 content.pending_media.extend(published.pending_media);
-                return self.window.handle(Happened::Ended(id, End::Published));
+                return self.window.handle(Input::Ended(id, End::Published));
             }
             Err(failure) => failure,
         };
-        let in_span = content.span.clone();
+        let in_span = content.span().clone();
         let _in_span = in_span.enter();
         match failure.decide() {
             Decision::Retry => self.publish_later(id, prepared, &failure),
             Decision::SetAside(reason) => {
-                tracing::error!(item = id.1, error = %failure, reason = reason.name(), "an item is set aside");
+                // That it is set aside is told once the entry is recorded.
+                tracing::debug!(item = id.1, error = %failure, reason = reason.name(), "no event of an item");
                 content.set_aside(&self.work, id.1, reason);
-                self.window.handle(Happened::Ended(id, End::SetAside));
+                self.window.handle(Input::Ended(id, End::SetAside));
             }
             // The lease was over when its turn came. It may have been renewed since, but this item
             // would never be tried again: the next owner begins anew.
@@ -540,7 +599,7 @@ impl Driver {
         if !matches!(failure, Failure::NotPublished(NotPublished::Unroutable)) {
             tracing::warn!(item = id.1, error = %failure, "an event is published again later");
         }
-        self.window.handle(Happened::Delayed(id));
+        self.window.handle(Input::Delayed(id));
         self.push(async move {
             prepared.wait().await;
             Done::Prepared(id, prepared)
@@ -549,7 +608,7 @@ impl Driver {
 
     // Finishing
 
-    fn archive(&mut self, number: Number) {
+    fn archive(&mut self, number: EntryNumber) {
         let Some(content) = self.contents.get_mut(&number) else {
             return;
         };
@@ -567,7 +626,7 @@ impl Driver {
             return self.archived(number, false);
         }
         let described = content.head.described(&payload.entry.fresh);
-        let (work, span) = (self.work.clone(), content.span.clone());
+        let (work, span) = (self.work.clone(), content.span().clone());
         let writing = async move {
             let body = bytes::Bytes::copy_from_slice(&payload.entry.body);
             let began = Instant::now();
@@ -586,52 +645,50 @@ impl Driver {
         self.push(writing.instrument(span));
     }
 
-    fn archived(&mut self, number: Number, stored: bool) {
+    fn archived(&mut self, number: EntryNumber, stored: bool) {
         if let Some(content) = self.contents.get_mut(&number) {
             content.archive_owed = !stored;
         }
-        self.window.handle(Happened::Archived(number));
+        self.window.handle(Input::Archived(number));
     }
 
-    fn record(&mut self, finished: Vec<(Number, Vec<usize>)>, progress: &[(Number, Vec<usize>)]) {
+    fn record(
+        &mut self,
+        finished: Vec<(EntryNumber, Vec<usize>)>,
+        progress: &[(EntryNumber, Vec<usize>)],
+    ) {
         let with_state = self.work.state.is_some();
-        let mut done: Vec<(String, Vec<Owed>)> = Vec::with_capacity(finished.len());
+        let mut steps = Vec::with_capacity(finished.len() + progress.len());
         for (number, published) in &finished {
             if let Some(content) = self.contents.get_mut(number) {
-                let set_asides = content.set_asides();
-                set_asides.for_each(|it| self.work.set_asides.push(it));
-                done.push((content.id.clone(), content.owed(published, with_state)));
+                let step = EntryRecord::Finished(content.owed(published, with_state));
+                steps.push((*number, content.id.clone(), step));
             }
         }
-        let progress: Vec<(String, String)> = (progress.iter())
-            .filter_map(|(number, items)| {
-                let id = self.contents.get(number)?.id.clone();
-                Some((id, format_numbers(items.iter().copied())))
-            })
-            .collect();
+        for (number, items) in progress {
+            if let Some(content) = self.contents.get(number) {
+                let step = EntryRecord::Progress(format_numbers(items.iter().copied()));
+                steps.push((*number, content.id.clone(), step));
+            }
+        }
         let (work, tenure, owes) = (self.work.clone(), self.tenure.clone(), self.owes.clone());
         let finished = finished.into_iter().map(|(number, _)| number).collect();
         self.push(async move {
-            let entries: Vec<Finished<'_>> = done
-                .iter()
-                .map(|(id, owed)| Finished { id, owed })
-                .collect();
-            let recording = persist(&tenure, || work.stream.record(&tenure, &entries, &progress));
-            if recording.await.is_err() {
+            let Ok(refused) = record::record(&work.stream, &tenure, &steps).await else {
                 return Done::NotOwner;
-            }
-            if done.iter().any(|(_, owed)| !owed.is_empty()) {
+            };
+            if steps.iter().any(|(_, _, step)| step.owes()) {
                 owes.notify_one();
             }
-            Done::Recorded(finished)
+            Done::Recorded { finished, refused }
         });
     }
 }
 
 /// Reads an entry's bytes, a suspect's while nothing else in the process reads any.
 async fn read_bytes(
-    work: &Work,
-    tenure: &Tenure,
+    work: &WorkerContext,
+    tenure: &Arc<Tenure>,
     raw: &RawEntry,
     suspect: bool,
 ) -> Result<Bytes, StreamError> {
@@ -661,10 +718,10 @@ where
     }
 }
 
-async fn read_notes(work: &Work, tenure: &Tenure) -> Notes {
+async fn read_tenants(work: &WorkerContext, tenure: &Tenure) -> HashMap<String, String> {
     let mut backoff = Backoff::for_server();
     loop {
-        match work.stream.notes(tenure).await {
+        match work.stream.tenant_notes(tenure).await {
             Ok(notes) => return notes,
             Err(error) => {
                 tracing::warn!(class = class(&error), %error, "redis command failed, will retry");

@@ -33,7 +33,7 @@ pub(super) struct Note {
 
 /// What is done with an entry whose tenant is looked up.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Gives {
+pub(super) enum TenantAssignment {
     /// It is this one's.
     Given(Verdict),
     /// This must be noted before.
@@ -78,16 +78,22 @@ impl Given {
     }
 
     /// Whose an entry is. `verdict`: its account's tenant now.
-    pub(super) fn give(&mut self, account: &str, seq: u64, id: Id, verdict: Verdict) -> Gives {
+    pub(super) fn give(
+        &mut self,
+        account: &str,
+        seq: u64,
+        id: Id,
+        verdict: Verdict,
+    ) -> TenantAssignment {
         if let Some(waiting) = self.writing.get_mut(account) {
             waiting.insert(seq);
-            return Gives::Wait;
+            return TenantAssignment::Wait;
         }
         let note = self.notes.get_mut(account);
         if let Some(note) = &note
             && let Some(tenant) = note.before(id, self.delivered)
         {
-            return Gives::Given(held_by(tenant, verdict));
+            return TenantAssignment::Given(held_by(tenant, verdict));
         }
         let now = note.as_ref().and_then(|note| note.now.as_ref());
         let wanted = match &verdict {
@@ -99,12 +105,12 @@ impl Given {
         if now.map(|now| &now.id) != wanted.map(|wanted| &wanted.id) {
             let wanted = wanted.cloned();
             let note = note.map(|note| note.clone()).unwrap_or_default();
-            return Gives::Note(note.passes_to(wanted, self.delivered));
+            return TenantAssignment::Note(note.passes_to(wanted, self.delivered));
         }
         if let Some(note) = note {
             note.last = note.last.max(Some(id));
         }
-        Gives::Given(verdict)
+        TenantAssignment::Given(verdict)
     }
 
     /// Whose an entry is that won't go out: for where it is kept.
@@ -232,11 +238,11 @@ mod tests {
         fn give(&mut self, id: u64, verdict: &Verdict) -> (Option<String>, usize) {
             for notes in 0..2 {
                 match self.given.give("a", 0, Id::new(id, 0), verdict.clone()) {
-                    Gives::Given(verdict) => {
+                    TenantAssignment::Given(verdict) => {
                         return (verdict.tenant_id().map(str::to_owned), notes);
                     }
-                    Gives::Note(note) => self.written(note),
-                    Gives::Wait => panic!("nothing is being written"),
+                    TenantAssignment::Note(note) => self.written(note),
+                    TenantAssignment::Wait => panic!("nothing is being written"),
                 }
             }
             panic!("noted twice")
@@ -283,7 +289,7 @@ mod tests {
         }));
         let mut next = first.next(1);
         let given = next.given.give("a", 0, Id::new(1, 0), suspended.clone());
-        assert_eq!(given, Gives::Given(suspended));
+        assert_eq!(given, TenantAssignment::Given(suspended));
     }
 
     #[test]
@@ -317,16 +323,19 @@ mod tests {
     #[test]
     fn entries_wait_for_the_note_of_their_account() {
         let mut given = Given::default();
-        let Gives::Note(note) = given.give("a", 1, Id::new(1, 0), tenant("t1")) else {
+        let TenantAssignment::Note(note) = given.give("a", 1, Id::new(1, 0), tenant("t1")) else {
             panic!("nothing is noted yet");
         };
         given.writes("a", Some(1));
-        assert_eq!(given.give("a", 2, Id::new(2, 0), tenant("t1")), Gives::Wait);
+        assert_eq!(
+            given.give("a", 2, Id::new(2, 0), tenant("t1")),
+            TenantAssignment::Wait
+        );
         assert_eq!(given.doubt("a"), None);
         assert_eq!(given.written("a", note), BTreeSet::from([1, 2]));
         assert!(matches!(
             given.give("a", 2, Id::new(2, 0), tenant("t1")),
-            Gives::Given(_)
+            TenantAssignment::Given(_)
         ));
     }
 }

@@ -10,19 +10,19 @@ use shared::webhook::Place;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Span, field};
 
-use super::persist;
+use super::persist::persist;
 use crate::ask::state::{self, KnownConversation};
-use crate::context::Work;
-use crate::item::event::channel::NumberProfile;
+use crate::context::WorkerContext;
+use crate::item::event::channel::{KnownNumber, NamedNumber};
 use crate::item::event::media::MediaState;
-use crate::item::event::{self, Event, EventContext, EventType, RawObject};
+use crate::item::event::{self, CountedFacts, Event, EventContext, EventType, RawObject};
 use crate::item::payload::{Payload, PayloadItem};
 use crate::item::tenant::Tenant;
 use crate::metrics::{Latencies, MediaOutcome};
 use crate::out::error::Failure;
-use crate::out::media::outcome::{FaultAction, Said};
-use crate::out::media::{self, Flight, StoredMedia};
-use crate::out::publisher::NotPublished;
+use crate::out::media::outcome::{FaultAction, UnstoredMedia};
+use crate::out::media::{self, StoredMedia, TransferHandle};
+use crate::out::publisher::{EventToPublish, NotPublished};
 use crate::owed;
 use crate::read::leases::Tenure;
 use crate::read::owed::OwedMedia;
@@ -32,7 +32,7 @@ use crate::retry::Backoff;
 /// One item of an entry that has its tenant.
 #[derive(Clone)]
 pub(super) struct Item {
-    pub(super) work: Arc<Work>,
+    pub(super) work: Arc<WorkerContext>,
     pub(super) tenure: Arc<Tenure>,
     pub(super) payload: Arc<Payload>,
     pub(super) tenant: Arc<Tenant>,
@@ -48,23 +48,25 @@ pub(super) struct Item {
 #[derive(Clone)]
 pub(super) enum ItemMedia {
     /// It was published before, saying this.
-    Said(Said),
-    Flying(Flight, Instant),
+    Published(UnstoredMedia),
+    Transferring(TransferHandle, Instant),
+    /// It is fetched once the event is out.
+    Later,
 }
 
 /// What an item's event says of its media.
 #[derive(Default)]
-pub(super) enum OfMedia {
+pub(super) enum EventMedia {
     #[default]
     Nothing,
     Stored(Arc<StoredMedia>),
-    Said(Said),
+    Unstored(UnstoredMedia),
 }
 
 /// What an item's event needs beside the item.
 #[derive(Default)]
 pub(super) struct Prepared {
-    media: OfMedia,
+    media: EventMedia,
     conversation: KnownConversation,
     /// Between tries to publish it.
     backoff: Option<Backoff>,
@@ -76,6 +78,15 @@ impl Prepared {
         let backoff = self.backoff.get_or_insert_with(Backoff::for_server);
         backoff.wait().await;
     }
+}
+
+/// What of an event counts once it is out.
+pub(super) struct MadeEvent {
+    kind: &'static str,
+    /// Seconds since 1970.
+    occurred_at: u64,
+    pending_media: Option<OwedMedia>,
+    counted: CountedFacts,
 }
 
 /// What is left of an item when its event is out.
@@ -98,6 +109,18 @@ impl Item {
         )
     }
 
+    /// The same, for traces alone.
+    pub(super) fn trace_span(&self, delivery: &Span) -> Span {
+        let item = self.payload.items.get(self.n);
+        let wamid = item.and_then(|item| item.id.as_deref());
+        tracing::debug_span!(
+            parent: delivery,
+            "item",
+            item = self.n,
+            wamid = wamid.map(|id| field::debug(Hashed(id)))
+        )
+    }
+
     /// Its event needs nothing that must be waited for.
     pub(super) fn is_prepared(&self, media: Option<&ItemMedia>) -> bool {
         media.is_none() && (self.work.state.is_none() || !self.has_conversation())
@@ -105,7 +128,7 @@ impl Item {
 
     fn has_conversation(&self) -> bool {
         let item = self.payload.items.get(self.n);
-        item.is_some_and(|item| item.place == Place::Message)
+        !self.tenant.is_platform() && item.is_some_and(|item| item.place == Place::Message)
     }
 
     /// Waits for its media, then for what the State Manager knows.
@@ -125,37 +148,56 @@ impl Item {
         })
     }
 
-    /// Publishes its event, once.
-    pub(super) async fn publish(&self, prepared: &Prepared) -> Result<Published, Failure> {
+    /// Its event can be made beside those of others: nothing must be waited for.
+    pub(super) fn is_made_at_once(&self, prepared: &Prepared) -> bool {
+        !self.suspect && !matches!(prepared.media, EventMedia::Stored(_))
+    }
+
+    /// Makes its event.
+    pub(super) async fn make(
+        &self,
+        prepared: &Prepared,
+    ) -> Result<(EventToPublish, MadeEvent), Failure> {
         let item = self.payload.items.get(self.n).ok_or(Failure::NoSuchItem)?;
-        let lost = || Failure::NotPublished(NotPublished::LeaseLost);
-        let _permit = self.work.permits.acquire().await.map_err(|_| lost())?;
         let pending_media = match &prepared.media {
-            OfMedia::Said(Said::Pending) => Some(self.owed_media()?),
-            OfMedia::Nothing | OfMedia::Stored(_) | OfMedia::Said(Said::Failed(_)) => None,
+            EventMedia::Unstored(UnstoredMedia::Pending) => Some(self.owed_media()?),
+            EventMedia::Nothing
+            | EventMedia::Stored(_)
+            | EventMedia::Unstored(UnstoredMedia::Failed(_)) => None,
         };
         let media = match &prepared.media {
-            OfMedia::Nothing => None,
+            EventMedia::Nothing => None,
             // Signed anew each time: the URL must be fresh when the event goes out.
-            OfMedia::Stored(stored) => Some(owed::media::stored(&self.work, stored).await?),
-            OfMedia::Said(Said::Pending) => Some(MediaState::Pending),
-            OfMedia::Said(Said::Failed(error)) => Some(MediaState::Failed {
+            EventMedia::Stored(stored) => Some(owed::media::stored(&self.work, stored).await?),
+            EventMedia::Unstored(UnstoredMedia::Pending) => Some(MediaState::Pending),
+            EventMedia::Unstored(UnstoredMedia::Failed(error)) => Some(MediaState::Failed {
                 error: error.clone(),
             }),
         };
-        let event = self
+        let mut event = self
             .event(item, media.as_ref(), &prepared.conversation)
             .await?;
-        let occurred = (event.kind, event.occurred_at);
-        let publishing = self.work.publisher.publish(event, self.tenure.clone());
-        publishing.await?;
-        tracing::debug!("published");
-        self.count(item, occurred, &prepared.media);
-        let known = prepared.conversation.known.as_deref();
-        Ok(Published {
-            conversation_id: known.and_then(state::conversation_id),
+        let made = MadeEvent {
+            counted: std::mem::take(&mut event.counted),
+            kind: event.kind,
+            occurred_at: event.occurred_at,
             pending_media,
-        })
+        };
+        Ok((EventToPublish::new(event), made))
+    }
+
+    /// Its event is in the queue.
+    pub(super) fn published(&self, prepared: &Prepared, made: MadeEvent) -> Published {
+        tracing::debug!("published");
+        if let Some(item) = self.payload.items.get(self.n) {
+            self.count(item, &made, &prepared.media);
+        }
+        self.count_facts(&made.counted);
+        let known = prepared.conversation.known.as_deref();
+        Published {
+            conversation_id: known.and_then(state::conversation_id),
+            pending_media: made.pending_media,
+        }
     }
 
     async fn event(
@@ -164,11 +206,18 @@ impl Item {
         media: Option<&MediaState>,
         conversation: &KnownConversation,
     ) -> Result<Event, Failure> {
-        let number = self.number(item);
+        let number = self.number(item).await;
+        if item.place == Place::UnknownShape {
+            tracing::warn!(
+                field = item.field,
+                "a change has a shape that nobody knows: its event has it as it came"
+            );
+        }
         let known = EventContext {
             raw_object: self.raw_object.as_ref(),
-            number: number.as_deref(),
+            number: number.as_ref(),
             media,
+            media_places: self.work.media.places(),
             conversation: conversation.known.as_deref(),
             degraded: conversation.degraded,
             ..EventContext::of(&self.tenant)
@@ -193,51 +242,66 @@ impl Item {
 
     /// Returns when the media is stored or given up, or the item waits no longer. What is not stored
     /// is noted before it is published: a crash in between must not make two stories of it.
-    async fn wait_for_media(&self, media: Option<ItemMedia>) -> Result<OfMedia, StreamError> {
-        let (flight, until) = match media {
-            None => return Ok(OfMedia::Nothing),
-            Some(ItemMedia::Said(said)) => return Ok(OfMedia::Said(said)),
-            Some(ItemMedia::Flying(flight, until)) => (flight, until),
-        };
-        let said = match timeout_at(until, media::ended(flight)).await {
-            Ok(Ok(stored)) => return Ok(OfMedia::Stored(stored)),
-            Ok(Err(fault)) if fault.next == FaultAction::GiveUp => {
-                Said::Failed(fault.reason.text().to_owned())
+    async fn wait_for_media(&self, media: Option<ItemMedia>) -> Result<EventMedia, StreamError> {
+        let said = match media {
+            None => return Ok(EventMedia::Nothing),
+            Some(ItemMedia::Published(said)) => return Ok(EventMedia::Unstored(said)),
+            Some(ItemMedia::Later) => UnstoredMedia::Pending,
+            Some(ItemMedia::Transferring(flight, until)) => {
+                match timeout_at(until, media::ended(flight)).await {
+                    Ok(Ok(stored)) => return Ok(EventMedia::Stored(stored)),
+                    Ok(Err(fault)) if fault.next == FaultAction::GiveUp => {
+                        UnstoredMedia::Failed(fault.reason.text().to_owned())
+                    }
+                    // Not now, not in time, or this worker stops.
+                    Ok(Err(_)) | Err(_) => UnstoredMedia::Pending,
+                }
             }
-            // Not now, not in time, or this worker stops.
-            Ok(Err(_)) | Err(_) => Said::Pending,
         };
         let (stream, note) = (&self.work.stream, said.note(self.n));
         persist(&self.tenure, || {
             stream.note_media(&self.tenure, &self.entry_id, &note)
         })
         .await?;
-        Ok(OfMedia::Said(said))
+        Ok(EventMedia::Unstored(said))
     }
 
-    /// Its event, of a kind and of what happened at a time (s since 1970), is in the queue.
-    fn count(&self, item: &PayloadItem, (kind, occurred_at): (&str, u64), media: &OfMedia) {
+    fn count(&self, item: &PayloadItem, made: &MadeEvent, media: &EventMedia) {
         let now = SystemTime::now();
         let since = |time: Duration| {
             let then = SystemTime::UNIX_EPOCH + time;
             now.duration_since(then).unwrap_or_default()
         };
         let live = [EventType::MessageReceived, EventType::StatusUpdated];
-        let live = live.iter().any(|live| live.name() == kind);
+        let live = live.iter().any(|live| live.name() == made.kind);
         let received_at_ms = self.payload.entry.received_at_ms.max(0) as u64;
         let took = Latencies {
             here: self.read_at.elapsed(),
             whole: since(Duration::from_millis(received_at_ms)),
-            since_meta: live.then(|| since(Duration::from_secs(occurred_at))),
+            since_meta: live.then(|| since(Duration::from_secs(made.occurred_at))),
         };
         let item_type = event::item_type(&self.payload, item);
         let metrics = &self.work.metrics;
         metrics.item_published(&self.tenant.id, item_type, took);
         match media {
-            OfMedia::Nothing => {}
-            OfMedia::Stored(_) => metrics.media_message(MediaOutcome::Stored),
-            OfMedia::Said(Said::Failed(_)) => metrics.media_message(MediaOutcome::Failed),
-            OfMedia::Said(Said::Pending) => metrics.media_message(MediaOutcome::Pending),
+            EventMedia::Nothing => {}
+            EventMedia::Stored(_) => metrics.media_message(MediaOutcome::Stored),
+            EventMedia::Unstored(UnstoredMedia::Failed(_)) => {
+                metrics.media_message(MediaOutcome::Failed)
+            }
+            EventMedia::Unstored(UnstoredMedia::Pending) => {
+                metrics.media_message(MediaOutcome::Pending)
+            }
+        }
+    }
+
+    fn count_facts(&self, counted: &CountedFacts) {
+        let (metrics, tenant) = (&self.work.metrics, &self.tenant.id);
+        if let Some((message_id, price)) = &counted.priced {
+            metrics.message_priced(tenant, self.tenure.partition, message_id, *price);
+        }
+        if counted.sender_without_phone {
+            metrics.sender_without_phone(tenant);
         }
     }
 
@@ -247,14 +311,25 @@ impl Item {
         owed.ok_or(Failure::NoSuchItem)
     }
 
-    fn number(&self, item: &PayloadItem) -> Option<Arc<NumberProfile>> {
-        let id = item.phone_number_id.as_deref()?;
-        self.work.numbers.known(&self.payload.entry.waba_id, id)
+    /// The number that an item is about, with what is known of it.
+    async fn number(&self, item: &PayloadItem) -> Option<KnownNumber> {
+        let named = NamedNumber::of(&self.payload, item);
+        let (account, numbers) = (&self.payload.entry.waba_id, &self.work.numbers);
+        let id = match (named.id, &named.display) {
+            (Some(id), _) => id,
+            (None, Some(display)) => {
+                let ids = &self.tenant.phone_number_ids;
+                numbers.with_display(account, display, ids).await?
+            }
+            (None, None) => return None,
+        };
+        let profile = numbers.known(account, &id, named.display.as_deref());
+        Some(KnownNumber { id, profile })
     }
 
     async fn conversation(&self, item: &PayloadItem) -> KnownConversation {
         match &self.work.state {
-            Some(state) if item.place == Place::Message => {
+            Some(state) if self.has_conversation() => {
                 // Those who wait for it hold up nobody who needs none.
                 let _permit = self.work.state_permits.acquire().await;
                 state.conversation(&self.payload, item, &self.tenant).await

@@ -7,12 +7,12 @@ use shared::entry::{Returned, StreamEntry, parse_numbers};
 
 use super::content::{Content, Head};
 use super::window::{Items, Opened};
-use crate::context::Work;
+use crate::context::WorkerContext;
 use crate::item::customer::Customer;
 use crate::item::payload::Payload;
 use crate::item::tenant::Verdict;
 use crate::out::error::Reason;
-use crate::out::media::outcome::Said;
+use crate::out::media::outcome::UnstoredMedia;
 use crate::out::store;
 use crate::read::lanes::{LaneHasher, LaneKey};
 use crate::read::stream::{Notes, RawEntry};
@@ -58,25 +58,25 @@ pub(super) fn read(raw: &RawEntry, hasher: &LaneHasher) -> Bytes {
 
 /// What former tenures noted of one entry.
 #[derive(Debug, Default)]
-pub(super) struct Former {
+pub(super) struct FormerNotes {
     /// Items that are done.
     done: BTreeSet<usize>,
     /// What the first publications of its items said of media that wasn't stored.
-    said: BTreeMap<usize, Said>,
+    said: BTreeMap<usize, UnstoredMedia>,
     /// Crashes at which it was pending.
     pub(super) crashes: usize,
     /// Processes that died while they read its bytes.
     deaths: usize,
 }
 
-impl Former {
+impl FormerNotes {
     /// Takes what the notes have of an entry.
     pub(super) fn take(notes: &mut Notes, id: &str) -> Self {
         let done = notes.progress.remove(id);
         let done = done.and_then(|numbers| parse_numbers(&numbers));
         Self {
             done: done.unwrap_or_default().into_iter().collect(),
-            said: Said::read(&notes.media.remove(id).unwrap_or_default()),
+            said: UnstoredMedia::read(&notes.media.remove(id).unwrap_or_default()),
             crashes: notes.suspects.get(id).copied().unwrap_or(0),
             deaths: notes.deaths.get(id).copied().unwrap_or(0),
         }
@@ -92,9 +92,9 @@ impl Former {
 
 /// What an entry that is given up unread is made of.
 pub(super) fn given_up(
-    work: &Work,
+    work: &WorkerContext,
     raw: &RawEntry,
-    former: &Former,
+    former: &FormerNotes,
     held_by: impl FnOnce(&str, Verdict) -> Verdict,
 ) -> (Opened, Content) {
     let entry = raw.fields.as_ref().map(StreamEntry::decode);
@@ -103,10 +103,10 @@ pub(super) fn given_up(
             work,
             raw,
             Bytes::Undecodable("unread".to_owned()),
-            Former::default(),
+            FormerNotes::default(),
         );
     };
-    let head = Head::of(&entry);
+    let head = Head::of(&raw.id, &entry);
     let (waba_id, name) = (head.waba_id.clone(), head.name.clone());
     let mut content = Content::new(raw.id.clone(), head);
     content.deaths = former.deaths;
@@ -120,10 +120,10 @@ pub(super) fn given_up(
 
 /// What the window is told of an entry, and what it is made of.
 pub(super) fn opened(
-    work: &Work,
+    work: &WorkerContext,
     raw: &RawEntry,
     bytes: Bytes,
-    former: Former,
+    former: FormerNotes,
 ) -> (Opened, Content) {
     let id = || raw.id.clone();
     match bytes {
@@ -145,8 +145,10 @@ pub(super) fn opened(
             (Opened::Over, content)
         }
         Bytes::Unreadable(entry, error) => {
-            let mut content = Content::new(id(), Head::of(&entry));
-            (content.span).in_scope(|| tracing::warn!(reason = error, "a body can't be read"));
+            let mut content = Content::new(id(), Head::of(&raw.id, &entry));
+            content
+                .span()
+                .in_scope(|| tracing::warn!(reason = error, "a body can't be read"));
             let name = content.head.name.clone();
             let reason = Reason::Unreadable;
             give_up(work, &mut content, reason, Vec::new(), name, Some(error));
@@ -157,21 +159,21 @@ pub(super) fn opened(
 }
 
 fn items(
-    work: &Work,
+    work: &WorkerContext,
     raw: &RawEntry,
     payload: Payload,
     lanes: Vec<(usize, Vec<LaneKey>)>,
-    former: Former,
+    former: FormerNotes,
 ) -> (Opened, Content) {
     work.traffic.note(&payload);
-    let mut head = Head::of(&payload.entry);
+    let mut head = Head::of(&raw.id, &payload.entry);
     head.name = store::entry_name(&payload);
     let mut content = Content::new(raw.id.clone(), head);
     let (done, mut open): (Vec<_>, Vec<_>) = lanes
         .into_iter()
         .partition(|(n, _)| former.done.contains(n));
     let done: Vec<usize> = done.into_iter().map(|(n, _)| n).collect();
-    let pending = |n: &usize| former.said.get(n) == Some(&Said::Pending);
+    let pending = |n: &usize| former.said.get(n) == Some(&UnstoredMedia::Pending);
     content.formerly_pending = done.iter().copied().filter(pending).collect();
     content.said = former.said;
     content.deaths = former.deaths;
@@ -189,6 +191,7 @@ fn items(
         done,
         archive: work.store.archives(),
         only_for: content.head.only_for().map(str::to_owned),
+        has_no_account: payload.has_no_account(),
         verdict: work.tenants.remembered(&content.head.waba_id),
     };
     content.payload = Some(Arc::new(payload));
@@ -201,7 +204,7 @@ fn bytes_of(raw: &RawEntry) -> usize {
 }
 
 fn give_up(
-    work: &Work,
+    work: &WorkerContext,
     content: &mut Content,
     reason: Reason,
     items: Vec<usize>,
@@ -210,6 +213,6 @@ fn give_up(
 ) {
     let count = items.len().max(1);
     work.metrics.entry_set_aside(count, reason.name());
-    let error = error.unwrap_or_else(|| reason.told().to_owned());
+    let error = error.unwrap_or_else(|| reason.description().to_owned());
     content.give_up(reason, items, name, error);
 }

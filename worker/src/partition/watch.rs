@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::MOST_PARKED;
-use crate::context::Work;
+use crate::context::WorkerContext;
 use crate::read::leases::Tenure;
+use crate::read::parked::MOST_PARKED;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Listing costs a request per 1000 objects.
@@ -40,7 +40,7 @@ impl Alarm {
 }
 
 /// Keeps the metrics of a partition true for as long as it is polled.
-pub(super) async fn watch(work: &Work, tenure: &Tenure) {
+pub(super) async fn watch(work: &WorkerContext, tenure: &Tenure) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut counted: Option<Instant> = None;

@@ -1,5 +1,5 @@
 //! What an owned partition does next, as a state machine without Redis, clock or task. It is told what
-//! happened ([`Happened`]) and says what to do ([`Command`]); [`super::driver`] does it and tells how it
+//! happened ([`Input`]) and says what to do ([`Command`]); [`super::driver`] does it and tells how it
 //! ended.
 //!
 //! An entry is read, waits for its tenant, its body and its lanes, goes out item by item, is archived,
@@ -18,13 +18,13 @@ pub(super) use self::cursor::{Next, ReadEnd};
 use self::entry::{Archive, Body, Entry, Open, Phase, TenantOf};
 use crate::item::tenant::Verdict;
 use crate::out::error::Reason;
-use crate::partition::given::{Given, Gives, Note};
+use crate::partition::given::{Given, Note, TenantAssignment};
 use crate::read::lanes::{ItemId, LaneKey, Lanes};
 use crate::read::parked::{Id, Parked};
 use crate::read::turns::Turns;
 
 /// An entry's number in its window: entries have them in the order in which they were taken in.
-pub(super) type Number = u64;
+pub(super) type EntryNumber = u64;
 
 /// How much of what there may be.
 #[derive(Debug, Clone)]
@@ -46,11 +46,13 @@ pub(super) struct Limits {
     pub(super) worth_a_note: usize,
     /// Entries of one record.
     pub(super) finished: usize,
+    /// Between tries to record an entry that couldn't be.
+    pub(super) ticks_to_retry: usize,
 }
 
 /// An entry as a read brings it.
 #[derive(Debug)]
-pub(super) struct Arrived<B> {
+pub(super) struct ReadEntry<B> {
     pub(super) id: Id,
     /// `None` if it can't be told: such an entry needs no tenant.
     pub(super) account: Option<String>,
@@ -80,6 +82,8 @@ pub(super) struct Items {
     pub(super) archive: bool,
     /// It was put back from this tenant's folder, and is no other tenant's.
     pub(super) only_for: Option<String>,
+    /// Where its account has no tenant, it goes out without one.
+    pub(super) has_no_account: bool,
     /// What is known of the account's tenant now.
     pub(super) verdict: Option<Verdict>,
 }
@@ -93,7 +97,7 @@ pub(super) enum End {
 
 /// What happened.
 #[derive(Debug)]
-pub(super) enum Happened<B> {
+pub(super) enum Input<B> {
     Read(ReadEnd<B>),
     /// The wait for new entries is over.
     Woke,
@@ -103,11 +107,11 @@ pub(super) enum Happened<B> {
     Fetched {
         account: String,
         ids: Vec<Id>,
-        entries: Vec<Arrived<B>>,
+        entries: Vec<ReadEntry<B>>,
         known: bool,
     },
     /// An entry's body is here again, or (false) gone from the stream.
-    Loaded(Number, bool),
+    Loaded(EntryNumber, bool),
     Tenant(String, Verdict),
     TenantNoted(String, Note),
     /// All that an item's event needs is known.
@@ -116,8 +120,9 @@ pub(super) enum Happened<B> {
     Delayed(ItemId),
     Ended(ItemId, End),
     /// An entry's archive write has ended: done, or owed.
-    Archived(Number),
-    Recorded,
+    Archived(EntryNumber),
+    /// But for these, which Redis refuses: others can be recorded.
+    Recorded(Vec<EntryNumber>),
     /// It is time to record what was published of entries that go on.
     Tick,
     /// The partition is handed over: nothing new is begun.
@@ -126,10 +131,10 @@ pub(super) enum Happened<B> {
 
 /// Why a tenant is looked up: for the trace of the call.
 #[derive(Debug)]
-pub(super) enum Because<B> {
+pub(super) enum LookupReason<B> {
     /// This entry is parked.
     Parked(B),
-    Entry(Number),
+    Entry(EntryNumber),
     /// Its tenant was forgotten while its entries returned.
     Forgotten,
 }
@@ -143,39 +148,42 @@ pub(super) enum Command<B> {
     },
     /// Wait until there is an entry after this one.
     Sleep(Id),
-    /// Read an entry's bytes. Nothing else is opened before [`Happened::Opened`].
-    Open(Number, Arrived<B>),
+    /// Read an entry's bytes. Nothing else is opened before [`Input::Opened`].
+    Open(EntryNumber, ReadEntry<B>),
     Fetch {
         account: String,
         ids: Vec<Id>,
         bytes: usize,
     },
-    Load(Number),
-    Forget(Number),
-    Resolve(String, Because<B>),
+    Load(EntryNumber),
+    Forget(EntryNumber),
+    Resolve(String, LookupReason<B>),
     NoteTenant(String, Note),
     /// An entry has its tenant, and its body is here.
-    Begin(Number, Verdict),
+    Begin(EntryNumber, Verdict),
     Prepare(ItemId),
-    Publish(ItemId),
+    /// Each is of another lane.
+    Publish(Vec<ItemId>),
     SetAside(ItemId, Reason),
-    Archive(Number),
+    Archive(EntryNumber),
     Record {
         /// With all items that were published.
-        finished: Vec<(Number, Vec<usize>)>,
+        finished: Vec<(EntryNumber, Vec<usize>)>,
         /// Of entries that go on: all items that were published.
-        progress: Vec<(Number, Vec<usize>)>,
+        progress: Vec<(EntryNumber, Vec<usize>)>,
     },
-    /// After [`Happened::Drain`]: nothing is in work any more.
+    /// After [`Input::Drain`]: nothing is in work any more.
     End,
 }
 
 /// What a record that is under way will have told Redis.
 #[derive(Debug, Default)]
 struct Recording {
-    finished: Vec<Number>,
+    finished: Vec<EntryNumber>,
+    /// It is the only one, and could not be recorded before.
+    retry: bool,
     /// How many more publications of these entries.
-    progress: Vec<(Number, usize)>,
+    progress: Vec<(EntryNumber, usize)>,
 }
 
 /// One owned partition.
@@ -185,26 +193,28 @@ pub(super) struct Window<B> {
     commands: VecDeque<Command<B>>,
     cursor: Cursor,
     /// Read, not yet taken in.
-    backlog: VecDeque<Arrived<B>>,
+    backlog: VecDeque<ReadEntry<B>>,
     /// The entry whose bytes are being read.
-    opening: Option<(Number, Id)>,
+    opening: Option<(EntryNumber, Id)>,
     /// What waits for its tenant, as ids.
     parked: Parked,
     /// The account whose parked entries are fetched again, or taken in. Agrees with `returning`.
     returning_of: Option<String>,
     fetching: bool,
-    returning: VecDeque<Arrived<B>>,
+    returning: VecDeque<ReadEntry<B>>,
     /// Which tenants the accounts' entries were given.
     given: Given,
     /// Accounts that are asked about, and the entries of `entries` that wait for it.
-    asked: HashMap<String, BTreeSet<Number>>,
-    entries: BTreeMap<Number, Entry>,
+    asked: HashMap<String, BTreeSet<EntryNumber>>,
+    entries: BTreeMap<EntryNumber, Entry>,
     /// The ids of `entries` and of `opening`.
     ids: HashSet<Id>,
-    next_number: Number,
+    /// Recorded while a read was under way: its answer may still have them, if it took another way.
+    recorded_meanwhile: HashSet<Id>,
+    next_number: EntryNumber,
     /// Of those bodies of `entries` that are here or being loaded.
     bytes: usize,
-    to_load: VecDeque<Number>,
+    to_load: VecDeque<EntryNumber>,
     /// Bodies that are being loaded.
     loading: usize,
     /// Items that are started and have not ended: the sum of [`Open::running`].
@@ -212,16 +222,19 @@ pub(super) struct Window<B> {
     /// The items of `entries` that have not ended.
     lanes: Lanes,
     /// Entries of which something may be able to start.
-    starting: VecDeque<Number>,
+    starting: VecDeque<EntryNumber>,
     /// A turn is taken by each publication that is under way, and by each that Redis may not know of:
     /// [`Entry::unrecorded`] of all entries, and `publishing`.
     turns: Turns<ItemId>,
     publishing: usize,
     /// Entries that go on, with publications that Redis may not know of.
-    unnoted: BTreeSet<Number>,
+    unnoted: BTreeSet<EntryNumber>,
     noting: bool,
-    finished: VecDeque<Number>,
+    finished: VecDeque<EntryNumber>,
     recording: Option<Recording>,
+    /// Finished entries that Redis refused to record, and for how many ticks none of them was tried again.
+    refused: VecDeque<EntryNumber>,
+    refused_ticks: usize,
     draining: bool,
     ended: bool,
 }
@@ -243,6 +256,7 @@ impl<B> Window<B> {
             asked: HashMap::new(),
             entries: BTreeMap::new(),
             ids: HashSet::new(),
+            recorded_meanwhile: HashSet::new(),
             next_number: 0,
             bytes: 0,
             to_load: VecDeque::new(),
@@ -255,6 +269,8 @@ impl<B> Window<B> {
             noting: false,
             finished: VecDeque::new(),
             recording: None,
+            refused: VecDeque::new(),
+            refused_ticks: 0,
             draining: false,
             ended: false,
         }
@@ -271,38 +287,41 @@ impl<B> Window<B> {
     }
 
     /// Takes in what happened. [`Window::poll`] says what follows from it.
-    pub(super) fn handle(&mut self, happened: Happened<B>) {
+    pub(super) fn handle(&mut self, happened: Input<B>) {
         match happened {
-            Happened::Read(end) => self.read_ended(end),
-            Happened::Woke => self.cursor.woke(),
-            Happened::Opened(opened) => self.opened(opened),
-            Happened::Fetched {
+            Input::Read(end) => self.read_ended(end),
+            Input::Woke => self.cursor.woke(),
+            Input::Opened(opened) => self.opened(opened),
+            Input::Fetched {
                 account,
                 ids,
                 entries,
                 known,
             } => self.fetched(account, &ids, entries, known),
-            Happened::Loaded(number, here) => self.loaded(number, here),
-            Happened::Tenant(account, verdict) => self.tenant_known(&account, &verdict),
-            Happened::TenantNoted(account, note) => {
+            Input::Loaded(number, here) => self.loaded(number, here),
+            Input::Tenant(account, verdict) => self.tenant_known(&account, &verdict),
+            Input::TenantNoted(account, note) => {
                 self.starting.extend(self.given.written(&account, note));
             }
-            Happened::Prepared(item) => self.prepared(item),
-            Happened::Delayed(item) => {
+            Input::Prepared(item) => self.prepared(item),
+            Input::Delayed(item) => {
                 self.end_turn(item);
                 self.publishing -= 1;
             }
-            Happened::Ended(item, end) => {
+            Input::Ended(item, end) => {
                 if end == End::SetAside {
                     self.end_turn(item);
                 }
                 self.publishing -= 1;
                 self.item_ended(item, end);
             }
-            Happened::Archived(number) => self.archived(number),
-            Happened::Recorded => self.recorded(),
-            Happened::Tick => self.noting = true,
-            Happened::Drain => self.draining = true,
+            Input::Archived(number) => self.archived(number),
+            Input::Recorded(refused) => self.recorded(&refused),
+            Input::Tick => {
+                self.noting = true;
+                self.refused_ticks += 1;
+            }
+            Input::Drain => self.draining = true,
         }
     }
 
@@ -364,6 +383,9 @@ impl<B> Window<B> {
             return;
         }
         let bytes = self.bytes_of_a_read();
+        if !self.cursor.is_busy() {
+            self.recorded_meanwhile.clear();
+        }
         self.commands.extend(match self.cursor.go_on() {
             Some(cursor::Step::Read(next)) => Some(Command::Read { next, bytes }),
             Some(cursor::Step::Sleep(after)) => Some(Command::Sleep(after)),
@@ -377,10 +399,10 @@ impl<B> Window<B> {
             return;
         };
         self.given.delivered_before(self.cursor.delivered());
-        let (ids, parked) = (&self.ids, &self.parked);
-        let new = read.into_iter();
-        self.backlog
-            .extend(new.filter(|entry| !ids.contains(&entry.id) && !parked.contains(entry.id)));
+        let (ids, recorded, parked) = (&self.ids, &self.recorded_meanwhile, &self.parked);
+        let is_known = |id| ids.contains(&id) || recorded.contains(&id) || parked.contains(id);
+        let new = read.into_iter().filter(|entry| !is_known(entry.id));
+        self.backlog.extend(new);
     }
 
     /// Takes in what was read, in order: while one entry's bytes are being read, nothing behind it is
@@ -400,7 +422,7 @@ impl<B> Window<B> {
 
     /// The next entry to take in: what returns comes first. What is newer of its account is parked
     /// until all of that is taken in.
-    fn next_entry(&mut self) -> Option<Arrived<B>> {
+    fn next_entry(&mut self) -> Option<ReadEntry<B>> {
         if let Some(entry) = self.returning.pop_front() {
             self.parked.taken_in(entry.id);
             return Some(entry);
@@ -459,6 +481,7 @@ impl<B> Window<B> {
                 let open = Open {
                     tenant,
                     only_for: items.only_for,
+                    has_no_account: items.has_no_account,
                     begun: false,
                     empty: left.is_empty() && items.done.is_empty(),
                     left,
@@ -483,22 +506,22 @@ impl<B> Window<B> {
 
     // Waiting for a tenant
 
-    fn park(&mut self, account: String, entry: Arrived<B>) {
+    fn park(&mut self, account: String, entry: ReadEntry<B>) {
         let first = !self.parked.holds(&account);
         self.parked.park(&account, entry.id);
         if first {
-            self.resolve(account, Because::Parked(entry.body));
+            self.resolve(account, LookupReason::Parked(entry.body));
         }
     }
 
-    fn resolve(&mut self, account: String, because: Because<B>) {
+    fn resolve(&mut self, account: String, because: LookupReason<B>) {
         if let Some(note) = self.given.doubt(&account) {
             self.note_tenant(account.clone(), None, note);
         }
         self.commands.push_back(Command::Resolve(account, because));
     }
 
-    fn note_tenant(&mut self, account: String, of: Option<Number>, note: Note) {
+    fn note_tenant(&mut self, account: String, of: Option<EntryNumber>, note: Note) {
         self.given.writes(&account, of);
         self.commands.push_back(Command::NoteTenant(account, note));
     }
@@ -531,7 +554,7 @@ impl<B> Window<B> {
         });
     }
 
-    fn fetched(&mut self, account: String, ids: &[Id], entries: Vec<Arrived<B>>, known: bool) {
+    fn fetched(&mut self, account: String, ids: &[Id], entries: Vec<ReadEntry<B>>, known: bool) {
         self.fetching = false;
         if known {
             self.parked
@@ -542,13 +565,13 @@ impl<B> Window<B> {
         // It was forgotten meanwhile.
         self.parked.put_back(&account, ids);
         self.returning_of = None;
-        self.resolve(account, Because::Forgotten);
+        self.resolve(account, LookupReason::Forgotten);
     }
 
     // Running
 
     /// Starts what of an entry can run: it needs its tenant and its body.
-    fn start(&mut self, number: Number) {
+    fn start(&mut self, number: EntryNumber) {
         if self.draining || !self.has_tenant(number) {
             return;
         }
@@ -562,7 +585,7 @@ impl<B> Window<B> {
         let TenantOf::Given(verdict) = &open.tenant else {
             return;
         };
-        let verdict = verdict.clone();
+        let verdict = open.whose(verdict);
         if body == Body::Here && !open.begun {
             open.begun = true;
             self.commands
@@ -612,7 +635,7 @@ impl<B> Window<B> {
     }
 
     /// Whether an entry has been given its tenant. If not, what must come before is under way.
-    fn has_tenant(&mut self, number: Number) -> bool {
+    fn has_tenant(&mut self, number: EntryNumber) -> bool {
         let Some(entry) = self.entries.get_mut(&number) else {
             return false;
         };
@@ -630,27 +653,27 @@ impl<B> Window<B> {
                 let first = waiting.is_empty();
                 waiting.insert(number);
                 if first {
-                    self.resolve(account, Because::Entry(number));
+                    self.resolve(account, LookupReason::Entry(number));
                 }
                 self.forget_body(number);
                 return false;
             }
         };
         match self.given.give(&account, number, id, verdict) {
-            Gives::Given(verdict) => {
+            TenantAssignment::Given(verdict) => {
                 open.tenant = TenantOf::Given(verdict);
                 true
             }
-            Gives::Note(note) => {
+            TenantAssignment::Note(note) => {
                 self.note_tenant(account, Some(number), note);
                 false
             }
-            Gives::Wait => false,
+            TenantAssignment::Wait => false,
         }
     }
 
     /// Drops the body of an entry of which nothing runs, if memory is short.
-    fn forget_body(&mut self, number: Number) {
+    fn forget_body(&mut self, number: EntryNumber) {
         let short = self.bytes > self.limits.bytes / 2;
         if let Some(entry) = self.entries.get_mut(&number)
             && short
@@ -684,7 +707,7 @@ impl<B> Window<B> {
     }
 
     /// Only somebody else's XDEL can take a body away; what is left of its entry ends.
-    fn loaded(&mut self, number: Number, here: bool) {
+    fn loaded(&mut self, number: EntryNumber, here: bool) {
         self.loading -= 1;
         let Some(entry) = self.entries.get_mut(&number) else {
             return;
@@ -718,9 +741,11 @@ impl<B> Window<B> {
     }
 
     fn publish_more(&mut self) {
-        while let Some((_, item)) = self.turns.take() {
-            self.publishing += 1;
-            self.commands.push_back(Command::Publish(item));
+        let turns = std::iter::from_fn(|| self.turns.take());
+        let items: Vec<ItemId> = turns.map(|(_, item)| item).collect();
+        if !items.is_empty() {
+            self.publishing += items.len();
+            self.commands.push_back(Command::Publish(items));
         }
     }
 
@@ -761,7 +786,7 @@ impl<B> Window<B> {
 
     // Finishing
 
-    fn archived(&mut self, number: Number) {
+    fn archived(&mut self, number: EntryNumber) {
         let Some(entry) = self.entries.get_mut(&number) else {
             return;
         };
@@ -776,7 +801,7 @@ impl<B> Window<B> {
     }
 
     /// An entry of which nothing is open any more waits for its archive write, then for its record.
-    fn finish(&mut self, number: Number) {
+    fn finish(&mut self, number: EntryNumber) {
         let Some(entry) = self.entries.get_mut(&number) else {
             return;
         };
@@ -793,7 +818,7 @@ impl<B> Window<B> {
         }
     }
 
-    fn finished(&mut self, number: Number) {
+    fn finished(&mut self, number: EntryNumber) {
         if let Some(entry) = self.entries.get_mut(&number) {
             entry.phase = Phase::Finished;
             self.unnoted.remove(&number);
@@ -813,9 +838,20 @@ impl<B> Window<B> {
         if self.recording.is_some() {
             return;
         }
+        if self.refused_ticks >= self.limits.ticks_to_retry
+            && let Some(number) = self.refused.pop_front()
+        {
+            self.refused_ticks = 0;
+            let recording = Recording {
+                finished: vec![number],
+                retry: true,
+                ..Recording::default()
+            };
+            return self.begin_record(recording, Vec::new());
+        }
         let noting = self.noting || self.draining || self.unnoted() >= self.limits.worth_a_note;
         let most = self.limits.finished.min(self.finished.len());
-        let finished: Vec<Number> = self.finished.drain(..most).collect();
+        let finished: Vec<EntryNumber> = self.finished.drain(..most).collect();
         let (mut recording, mut progress) = (Recording::default(), Vec::new());
         if noting {
             self.noting = false;
@@ -830,8 +866,11 @@ impl<B> Window<B> {
         if finished.is_empty() && progress.is_empty() {
             return;
         }
-        recording.finished.clone_from(&finished);
-        self.recording = Some(recording);
+        recording.finished = finished;
+        self.begin_record(recording, progress);
+    }
+
+    fn begin_record(&mut self, recording: Recording, progress: Vec<(EntryNumber, Vec<usize>)>) {
         let published = |number| {
             let entry = self.entries.get(&number);
             (
@@ -839,28 +878,56 @@ impl<B> Window<B> {
                 entry.map_or(Vec::new(), |entry| entry.published.clone()),
             )
         };
-        let finished = finished.into_iter().map(published).collect();
+        let finished = recording.finished.iter().copied().map(published).collect();
         self.commands
             .push_back(Command::Record { finished, progress });
+        self.recording = Some(recording);
     }
 
-    fn recorded(&mut self) {
-        let Some(Recording { finished, progress }) = self.recording.take() else {
+    fn recorded(&mut self, refused: &[EntryNumber]) {
+        let Some(recording) = self.recording.take() else {
             return;
         };
-        for (number, publications) in progress {
+        if recording.retry {
+            // Counted from its answer: before the next retry comes a record of the others, however long
+            // each takes.
+            self.refused_ticks = 0;
+            // What kept Redis from taking one of them may be over for all.
+            if refused.is_empty() {
+                self.finished.extend(self.refused.drain(..));
+            }
+        }
+        for (number, publications) in recording.progress {
+            if refused.contains(&number) {
+                if self
+                    .entries
+                    .get_mut(&number)
+                    .is_some_and(|it| it.open().is_some())
+                {
+                    self.unnoted.insert(number);
+                }
+                continue;
+            }
             if let Some(entry) = self.entries.get_mut(&number) {
                 entry.recorded += publications;
                 (0..publications).for_each(|_| self.turns.end(&entry.account));
             }
         }
-        for number in finished {
-            if let Some(entry) = self.entries.remove(&number) {
+        if self.refused.is_empty() {
+            self.refused_ticks = 0;
+        }
+        for number in recording.finished {
+            if refused.contains(&number) {
+                self.refused.push_back(number);
+            } else if let Some(entry) = self.entries.remove(&number) {
                 (0..entry.unrecorded()).for_each(|_| self.turns.end(&entry.account));
                 if entry.body != Body::Away {
                     self.bytes -= entry.bytes;
                 }
                 self.ids.remove(&entry.id);
+                if self.cursor.is_busy() {
+                    self.recorded_meanwhile.insert(entry.id);
+                }
             }
         }
     }

@@ -3,9 +3,30 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::read::turns::Turns;
+
+/// How urgent a file is. Files of each pace have turns, requests and a list of what is owed of their own,
+/// so that none waits for what is less urgent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferPace {
+    /// A received message's.
+    #[default]
+    Inbound,
+    /// Of what else happens now: echoes, standby, calls.
+    Beside,
+    /// Of what is long past, however much it is.
+    History,
+}
+
+impl TransferPace {
+    pub fn is_inbound(&self) -> bool {
+        *self == Self::Inbound
+    }
+}
 
 /// Hands out turns.
 #[derive(Debug)]

@@ -269,6 +269,8 @@ impl Leases {
             self.keys.suspects(partition),
             self.keys.deaths(partition),
             self.keys.alone(partition),
+            self.keys.former_owed(partition, "later"),
+            self.keys.former_owed(partition, "later-media"),
         ]);
         let call = call
             .arg(&token)

@@ -2,12 +2,14 @@
 //! and JSON. It lies in the sorted set of its kind; all else of it is in the entry, which stays in the
 //! stream until its last piece is done.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use shared::webhook::Identity;
 
 use crate::metrics::OwedKind;
+use crate::read::gate::TransferPace;
 
 /// What an acknowledged entry still owes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +95,9 @@ pub struct OwedMedia {
     /// Meta has deleted it by then (ms since 1970): whoever is away, it has a last try.
     #[serde(rename = "until")]
     pub until_ms: u64,
+    /// Pieces of another pace than received messages' lie in a list of their own.
+    #[serde(default, skip_serializing_if = "TransferPace::is_inbound")]
+    pub pace: TransferPace,
     /// Why it is given up, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
@@ -104,11 +109,14 @@ impl Owed {
             Self::Put(_) => OwedKind::Put,
             Self::State(_) => OwedKind::State,
             Self::Settle(_) => OwedKind::Settle,
-            Self::Media(_) => OwedKind::Media,
+            Self::Media(media) => match media.pace {
+                TransferPace::Inbound => OwedKind::Media,
+                TransferPace::Beside | TransferPace::History => OwedKind::OtherMedia,
+            },
         }
     }
 
-    /// Whose turn it takes.
+    /// Whose it is: a tenant, or a tenant's folder.
     pub fn tenant(&self) -> &str {
         match self {
             Self::Put(OwedPut::Archive(folder)) => folder,
@@ -116,6 +124,18 @@ impl Owed {
             Self::State(state) => &state.tenant_id,
             Self::Settle(_) => "",
             Self::Media(media) => &media.tenant_id,
+        }
+    }
+
+    /// Whose turn it takes: its tenant's; files of a tenant's history take turns of their own.
+    pub fn taker(&self) -> Cow<'_, str> {
+        match self {
+            Self::Media(media) if media.pace == TransferPace::History => {
+                format!("history of {}", media.tenant_id).into()
+            }
+            Self::Put(_) | Self::State(_) | Self::Settle(_) | Self::Media(_) => {
+                self.tenant().into()
+            }
         }
     }
 
@@ -133,23 +153,25 @@ impl Owed {
     /// # Errors
     /// None is known: it is made of texts and numbers.
     pub fn piece(&self, entry: &str) -> serde_json::Result<String> {
-        let said = match self {
+        let json = match self {
             Self::Put(put) => serde_json::to_string(put)?,
             Self::State(state) => serde_json::to_string(state)?,
             Self::Settle(settle) => serde_json::to_string(settle)?,
             Self::Media(media) => serde_json::to_string(media)?,
         };
-        Ok(format!("{entry} {said}"))
+        Ok(format!("{entry} {json}"))
     }
 
     /// What a piece of a list owes; `None` for what another version wrote.
     pub fn read(kind: OwedKind, piece: &str) -> Option<Self> {
-        let (_, said) = piece.split_once(' ')?;
+        let (_, json) = piece.split_once(' ')?;
         match kind {
-            OwedKind::Put => serde_json::from_str(said).ok().map(Self::Put),
-            OwedKind::State => serde_json::from_str(said).ok().map(Self::State),
-            OwedKind::Settle => serde_json::from_str(said).ok().map(Self::Settle),
-            OwedKind::Media => serde_json::from_str(said).ok().map(Self::Media),
+            OwedKind::Put => serde_json::from_str(json).ok().map(Self::Put),
+            OwedKind::State => serde_json::from_str(json).ok().map(Self::State),
+            OwedKind::Settle => serde_json::from_str(json).ok().map(Self::Settle),
+            OwedKind::Media | OwedKind::OtherMedia => {
+                serde_json::from_str(json).ok().map(Self::Media)
+            }
         }
     }
 }
@@ -192,14 +214,9 @@ mod tests {
                 replay_id: String::new(),
                 settled: Settled::Again,
             }),
-            Owed::Media(OwedMedia {
-                item: 0,
-                tenant_id: "tenant-1".to_owned(),
-                tenant_name: Some("One".to_owned()),
-                raw_object: Some(("bucket".to_owned(), "key".to_owned())),
-                until_ms: 5,
-                failed: None,
-            }),
+            media(TransferPace::Inbound),
+            media(TransferPace::Beside),
+            media(TransferPace::History),
         ];
         for owed in all {
             let piece = owed.piece("1764412345678-0").expect("a text");
@@ -207,5 +224,28 @@ mod tests {
             assert_eq!(Owed::read(owed.kind(), &piece), Some(owed));
         }
         assert_eq!(Owed::read(OwedKind::State, "1-0 {}"), None);
+    }
+
+    fn media(pace: TransferPace) -> Owed {
+        Owed::Media(OwedMedia {
+            item: 0,
+            tenant_id: "tenant-1".to_owned(),
+            tenant_name: Some("One".to_owned()),
+            raw_object: Some(("bucket".to_owned(), "key".to_owned())),
+            until_ms: 5,
+            pace,
+            failed: None,
+        })
+    }
+
+    #[test]
+    fn a_piece_without_a_pace_is_a_received_messages() {
+        let piece = "1-0 {\"n\":0,\"tenant\":\"tenant-1\",\"until\":5}";
+        let Some(Owed::Media(media)) = Owed::read(OwedKind::Media, piece) else {
+            panic!("a piece of the version before");
+        };
+        assert_eq!(media.pace, TransferPace::Inbound);
+        let written = Owed::Media(media).piece("1-0").expect("a text");
+        assert_eq!(written, piece);
     }
 }

@@ -6,6 +6,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Entries of this worker that wait for their tenant, as ids; beyond, a partition that has some isn't
+/// read. About 60 bytes each.
+pub const MOST_PARKED: usize = 1_000_000;
+
 /// An entry's id in the stream: 16 bytes, where its text has about 40.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(u64, u64);

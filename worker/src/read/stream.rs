@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, RedisError, RedisResult, Value};
+use redis::{ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind, Value};
 use shared::keys::{CONSUMER, GROUP, Keys};
 use shared::redis::{Connection, Redis};
 use shared::script::{Script, ScriptCall};
@@ -74,7 +74,7 @@ pub enum ReadFrom {
     New(String),
 }
 
-/// What former tenures noted about pending entries.
+/// What is noted of pending entries, by former tenures, or by this one before Redis lost what came after.
 #[derive(Debug, Default)]
 pub struct Notes {
     /// Items already done, as [`shared::entry::parse_numbers`] reads them.
@@ -85,8 +85,6 @@ pub struct Notes {
     pub deaths: HashMap<String, usize>,
     /// What the first publications of items said of media that wasn't stored.
     pub media: HashMap<String, String>,
-    /// Whose the entries of an account are.
-    pub tenants: HashMap<String, String>,
 }
 
 struct Scripts {
@@ -129,7 +127,7 @@ impl Stream {
         }
     }
 
-    /// Reads entries, about `bytes` at most (one entry more).
+    /// Reads entries, about `bytes` at most: one more, or some that are heavier than those before them.
     pub async fn read(
         &self,
         tenure: &Tenure,
@@ -204,7 +202,7 @@ impl Stream {
         progress: &[(String, String)],
     ) -> Result<(), StreamError> {
         let partition = tenure.partition;
-        let [put, state, settle, media] = self.keys.owed_lists(partition);
+        let [put, state, settle, media, other_media] = self.keys.owed_lists(partition);
         let call = self.scripts.record.call([
             self.keys.lease(partition),
             self.keys.stream(partition),
@@ -219,10 +217,19 @@ impl Stream {
             state,
             settle,
             media,
+            other_media,
         ]);
         let call = call.arg(&tenure.token).arg(GROUP).arg(finished.len());
         let call = finished.iter().try_fold(call, record_entry);
-        let call = call.map_err(|error| RedisError::from(std::io::Error::from(error)))?;
+        // No way to Redis would make it writable.
+        let unwritable = ErrorKind::Server(ServerErrorKind::ResponseError);
+        let call = call.map_err(|error| {
+            RedisError::from((
+                unwritable,
+                "what is owed can't be written",
+                error.to_string(),
+            ))
+        })?;
         progress
             .iter()
             .fold(call, |call, (id, numbers)| call.arg(id).arg(numbers))
@@ -307,24 +314,26 @@ impl Stream {
             .await
     }
 
-    /// What former tenures noted.
+    /// Whose the entries of each account are, as former tenures noted it.
+    ///
+    /// # Errors
+    /// A Redis command failed.
+    pub async fn tenant_notes(&self, tenure: &Tenure) -> RedisResult<HashMap<String, String>> {
+        self.all(self.keys.tenants(tenure.partition)).await
+    }
+
+    /// What is noted of entries.
+    ///
+    /// # Errors
+    /// A Redis command failed.
     pub async fn notes(&self, tenure: &Tenure) -> RedisResult<Notes> {
-        let mut connection = self.connection.clone();
-        let mut all = async |key: String| -> RedisResult<HashMap<String, String>> {
-            redis::cmd("HGETALL")
-                .arg(key)
-                .query_async(&mut connection)
-                .await
-        };
-        let progress = all(self.keys.progress(tenure.partition)).await?;
-        let suspects = all(self.keys.suspects(tenure.partition)).await?;
-        let deaths = all(self.keys.deaths(tenure.partition)).await?;
-        let media = all(self.keys.media(tenure.partition)).await?;
-        let tenants = all(self.keys.tenants(tenure.partition)).await?;
+        let progress = self.all(self.keys.progress(tenure.partition)).await?;
+        let suspects = self.all(self.keys.suspects(tenure.partition)).await?;
+        let deaths = self.all(self.keys.deaths(tenure.partition)).await?;
+        let media = self.all(self.keys.media(tenure.partition)).await?;
         Ok(Notes {
             progress,
             media,
-            tenants,
             suspects: suspects
                 .into_iter()
                 .filter_map(|(id, crashes)| Some((id, crashes.parse().ok()?)))
@@ -334,6 +343,12 @@ impl Stream {
                 .map(|(id, tokens)| (id, tokens.matches(',').count()))
                 .collect(),
         })
+    }
+
+    async fn all(&self, hash: String) -> RedisResult<HashMap<String, String>> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(hash);
+        command.query_async(&mut self.connection.clone()).await
     }
 
     /// How much waits in a partition.
@@ -398,7 +413,7 @@ pub(crate) async fn backlog(
     partition: u16,
     connection: &mut Connection,
 ) -> RedisResult<(Backlog, String)> {
-    let [put, state, settle, media] = keys.owed_lists(partition);
+    let [put, state, settle, media, other_media] = keys.owed_lists(partition);
     let call = script.call([
         keys.stream(partition),
         keys.lease(partition),
@@ -407,6 +422,7 @@ pub(crate) async fn backlog(
         state,
         settle,
         media,
+        other_media,
     ]);
     let (stream, pending, age_ms, owner, owed): (_, _, i64, _, _) =
         call.arg(GROUP).run(connection).await?;

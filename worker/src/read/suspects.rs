@@ -8,11 +8,17 @@
 //! | before the name is in Redis, or after it is removed | nothing | one more crash for all that is pending |
 //! | over the bytes | the name | a death of that entry alone |
 //! | between the end of the bytes and the removal: a few ms, if Redis answers | the name | the same, though it wasn't the cause |
+//!
+//! The name is the entry and the tenure's token. A worker that was taken for dead and isn't removes its own name
+//! only, and takes back the death that was counted in that tenure: also when it has lost the lease meanwhile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use shared::tasks::Tasks;
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::read::leases::Tenure;
 use crate::read::stream::{Stream, StreamError};
@@ -24,14 +30,57 @@ pub const CRASHES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One for a process: whoever reads an entry's bytes holds it, a suspect's reader alone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Suspects {
+    tasks: Tasks,
     /// Suspects one after the other: those who read no suspect's bytes come between two of them.
     queue: Mutex<()>,
     bytes: RwLock<()>,
 }
 
+/// A suspect that Redis may name, from before it is asked to. When this is dropped the name is removed, by a
+/// task that goes on after the tenure is over.
+struct NamedSuspect {
+    tasks: Tasks,
+    stream: Stream,
+    tenure: Arc<Tenure>,
+    id: String,
+    /// Cancelled when it is named no more.
+    removed: CancellationToken,
+}
+
+impl Drop for NamedSuspect {
+    fn drop(&mut self) {
+        let (stream, tenure, id) = (self.stream.clone(), self.tenure.clone(), self.id.clone());
+        let (removed, stop) = (self.removed.clone(), self.tasks.stop().clone());
+        let removing = async move {
+            let _removed = removed.drop_guard();
+            let mut backoff = Backoff::for_server();
+            while !matches!(
+                timeout(PATIENCE, stream.end_alone(&tenure, &id)).await,
+                Ok(Ok(()))
+            ) {
+                tracing::warn!(entry = id, "a suspect is still named: its bytes are read");
+                backoff.wait().await;
+            }
+        };
+        self.tasks
+            .spawn_alone("removal of a suspect's name", async move {
+                stop.run_until_cancelled(removing).await;
+            });
+    }
+}
+
 impl Suspects {
+    /// Names are removed by tasks of `tasks`.
+    pub fn new(tasks: Tasks) -> Self {
+        Self {
+            tasks,
+            queue: Mutex::default(),
+            bytes: RwLock::default(),
+        }
+    }
+
     /// To read bytes of no suspect at once; `None` while a suspect's are read.
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, ()>> {
         self.bytes.try_read().ok()
@@ -49,11 +98,19 @@ impl Suspects {
     pub async fn alone<T>(
         &self,
         stream: &Stream,
-        tenure: &Tenure,
+        tenure: &Arc<Tenure>,
         id: &str,
         read: impl FnOnce() -> T,
     ) -> Result<T, StreamError> {
         let _turn = self.queue.lock().await;
+        let removed = CancellationToken::new();
+        let named = NamedSuspect {
+            tasks: self.tasks.clone(),
+            stream: stream.clone(),
+            tenure: tenure.clone(),
+            id: id.to_owned(),
+            removed: removed.clone(),
+        };
         let mut backoff = Backoff::for_server();
         let alone = loop {
             let alone = self.bytes.write().await;
@@ -73,18 +130,11 @@ impl Suspects {
         };
         tracing::warn!(entry = id, "a suspect's bytes are read alone");
         let result = read();
-        let mut alone = Some(alone);
+        drop(named);
         // It isn't in work before it is named no more; others wait for that only so long.
-        while !matches!(
-            timeout(PATIENCE, stream.end_alone(tenure, id)).await,
-            Ok(Ok(()))
-        ) {
-            tracing::warn!(entry = id, "a suspect is still named: its bytes are read");
-            if !tenure.holds() {
-                return Err(StreamError::NotOwner);
-            }
-            drop(alone.take());
-            backoff.wait().await;
+        if timeout(PATIENCE, removed.cancelled()).await.is_err() {
+            drop(alone);
+            removed.cancelled().await;
         }
         Ok(result)
     }

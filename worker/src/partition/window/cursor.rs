@@ -4,7 +4,7 @@
 //! if that isn't so. So a read whose answer was lost, and that Redis runs late, hides nothing: either it
 //! came first, then the next one is refused and what it took is read as pending; or it is refused itself.
 
-use super::Arrived;
+use super::ReadEntry;
 use crate::read::parked::Id;
 
 /// What a read asks for.
@@ -20,7 +20,7 @@ pub(in crate::partition) enum Next {
 #[derive(Debug)]
 pub(in crate::partition) enum ReadEnd<B> {
     Entries {
-        entries: Vec<Arrived<B>>,
+        entries: Vec<ReadEntry<B>>,
         /// The last entry ever delivered.
         delivered: Id,
         /// How many entries are delivered and not acknowledged.
@@ -66,6 +66,11 @@ impl Cursor {
         self.delivered
     }
 
+    /// A read or a sleep is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
     /// The next step, unless one is under way.
     pub(super) fn go_on(&mut self) -> Option<Step> {
         if self.busy {
@@ -87,7 +92,7 @@ impl Cursor {
         &mut self,
         end: ReadEnd<B>,
         known: usize,
-    ) -> Option<Vec<Arrived<B>>> {
+    ) -> Option<Vec<ReadEntry<B>>> {
         self.busy = false;
         let (entries, delivered, pending) = match end {
             ReadEnd::Entries {

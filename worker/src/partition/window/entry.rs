@@ -35,6 +35,7 @@ pub(super) enum Phase {
 pub(super) struct Open {
     pub(super) tenant: TenantOf,
     pub(super) only_for: Option<String>,
+    pub(super) has_no_account: bool,
     /// It was told that it begins.
     pub(super) begun: bool,
     /// It never had items that go out.
@@ -103,6 +104,16 @@ impl Entry {
 }
 
 impl Open {
+    /// Whose it is: an account that nobody knows may be none.
+    pub(super) fn whose(&self, verdict: &Verdict) -> Verdict {
+        match verdict {
+            Verdict::Unknown if self.has_no_account => Verdict::platform(),
+            Verdict::Active(_) | Verdict::Suspended(_) | Verdict::Unknown | Verdict::Unusable => {
+                verdict.clone()
+            }
+        }
+    }
+
     /// Why all that is left of it goes to the failed store; `None`: it goes out.
     pub(super) fn set_aside(&self, verdict: &Verdict) -> Option<Reason> {
         let failure = match (&self.only_for, verdict.tenant_id()) {

@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     unrecorded: 4,
     worth_a_note: 2,
     finished: 3,
+    ticks_to_retry: 2,
 };
 
 /// Who published what nobody knows to be published.
@@ -52,6 +53,8 @@ struct World {
     archived: HashSet<Id>,
     acknowledged: BTreeSet<Id>,
     tenants: HashMap<String, Verdict>,
+    /// Entries that Redis refuses to record.
+    refused: BTreeSet<Id>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,28 +68,30 @@ impl Default for Id0 {
 
 /// Something that a tenure asked for and that has not been answered.
 #[derive(Debug)]
-enum Flight {
+enum UnderWay {
     Read(Next, usize),
     Sleep,
     Fetch(String, Vec<Id>),
-    Load(Number),
+    Load(EntryNumber),
     Resolve(String),
     NoteTenant(String, Note),
     Prepare(ItemId),
     Publish(ItemId),
-    Archive(Number),
-    Record(Vec<Id>, Vec<(Id, Vec<usize>)>),
+    Archive(EntryNumber),
+    Record(Vec<EntryNumber>, Vec<(EntryNumber, Vec<usize>)>),
+    /// A read has taken effect, and its answer is on another way than that of what follows.
+    Answer(ReadEnd<Id>),
 }
 
 /// One worker's time of owning the partition.
 struct Tenure {
     token: usize,
     window: Window<Id>,
-    flights: Vec<Flight>,
+    flights: Vec<UnderWay>,
     /// Reads whose answer is lost and that Redis may still run.
     late: Vec<(Next, usize)>,
-    entries: HashMap<Number, Id>,
-    set_aside: HashMap<Number, Vec<usize>>,
+    entries: HashMap<EntryNumber, Id>,
+    set_aside: HashMap<EntryNumber, Vec<usize>>,
     over: bool,
 }
 
@@ -103,9 +108,9 @@ fn lane_free(world: &World, id: Id, n: usize) -> bool {
 }
 
 impl World {
-    fn arrive(&self, id: Id) -> Arrived<Id> {
+    fn arrive(&self, id: Id) -> ReadEntry<Id> {
         let account = self.all[&id].account.clone();
-        Arrived {
+        ReadEntry {
             id,
             known: self.tenants.contains_key(&account),
             account: Some(account),
@@ -188,12 +193,12 @@ impl World {
     }
 
     /// Publications that Redis doesn't know of, by the tenures that made them.
-    fn unrecorded(&self) -> Vec<usize> {
+    fn unrecorded(&self) -> Vec<(Id, usize)> {
         let of = |id: &Id, n: &usize| self.progress.get(id).is_some_and(|done| done.contains(n));
         let published = self.published.iter();
         let unrecorded =
             published.filter(|((id, n), _)| !self.acknowledged.contains(id) && !of(id, n));
-        unrecorded.map(|(_, token)| *token).collect()
+        unrecorded.map(|((id, _), token)| (*id, *token)).collect()
     }
 }
 
@@ -216,18 +221,22 @@ impl Tenure {
     fn run(&mut self, world: &mut World) {
         while let Some(command) = self.window.poll() {
             let flight = match command {
-                Command::Read { next, bytes } => Flight::Read(next, bytes),
-                Command::Sleep(_) => Flight::Sleep,
+                Command::Read { next, bytes } => UnderWay::Read(next, bytes),
+                Command::Sleep(_) => UnderWay::Sleep,
                 Command::Open(number, arrived) => {
                     self.open(world, number, &arrived);
                     continue;
                 }
-                Command::Fetch { account, ids, .. } => Flight::Fetch(account, ids),
-                Command::Load(number) => Flight::Load(number),
-                Command::Resolve(account, _) => Flight::Resolve(account),
-                Command::NoteTenant(account, note) => Flight::NoteTenant(account, note),
-                Command::Prepare(item) => Flight::Prepare(item),
-                Command::Publish(item) => Flight::Publish(item),
+                Command::Fetch { account, ids, .. } => UnderWay::Fetch(account, ids),
+                Command::Load(number) => UnderWay::Load(number),
+                Command::Resolve(account, _) => UnderWay::Resolve(account),
+                Command::NoteTenant(account, note) => UnderWay::NoteTenant(account, note),
+                Command::Prepare(item) => UnderWay::Prepare(item),
+                Command::Publish(items) => {
+                    self.flights
+                        .extend(items.into_iter().map(UnderWay::Publish));
+                    continue;
+                }
                 Command::SetAside((number, n), _) => {
                     let id = self.entries[&number];
                     self.set_aside.entry(number).or_default().push(n);
@@ -236,20 +245,16 @@ impl Tenure {
                     world.end(id, n);
                     continue;
                 }
-                Command::Archive(number) => Flight::Archive(number),
+                Command::Archive(number) => UnderWay::Archive(number),
                 Command::Record { finished, progress } => {
-                    let id = |number: &Number| self.entries[number];
-                    let progress = progress
-                        .iter()
-                        .map(|(number, items)| (id(number), items.clone()));
-                    Flight::Record(
-                        finished.iter().map(|(number, _)| id(number)).collect(),
-                        progress.collect(),
-                    )
+                    let finished = finished.into_iter().map(|(number, _)| number);
+                    UnderWay::Record(finished.collect(), progress)
                 }
                 Command::End => {
-                    let mine = world.unrecorded().contains(&self.token);
-                    assert!(!mine, "handed over, and would be repeated");
+                    let unrecorded = world.unrecorded().into_iter();
+                    let mut mine = unrecorded
+                        .filter(|(id, token)| *token == self.token && !world.refused.contains(id));
+                    assert!(mine.next().is_none(), "handed over, and would be repeated");
                     self.over = true;
                     continue;
                 }
@@ -257,13 +262,13 @@ impl Tenure {
             };
             self.flights.push(flight);
         }
-        let mine = |token: &&usize| **token == self.token;
+        let mine = |(_, token): &&(Id, usize)| *token == self.token;
         let unrecorded = world.unrecorded();
         let unrecorded = unrecorded.iter().filter(mine).count();
         assert!(unrecorded <= LIMITS.unrecorded, "too many unrecorded");
     }
 
-    fn open(&mut self, world: &World, number: Number, arrived: &Arrived<Id>) {
+    fn open(&mut self, world: &World, number: EntryNumber, arrived: &ReadEntry<Id>) {
         let stored = &world.all[&arrived.id];
         self.entries.insert(number, arrived.id);
         let done = world.progress.get(&arrived.id).cloned().unwrap_or_default();
@@ -275,88 +280,134 @@ impl Tenure {
             done,
             archive: true,
             only_for: None,
+            has_no_account: false,
             // Forgotten since it was read, for some.
             verdict: (world.tenants.get(&stored.account).cloned()).filter(|_| number % 5 != 4),
         };
-        self.window.handle(Happened::Opened(Opened::Items(items)));
+        self.window.handle(Input::Opened(Opened::Items(items)));
     }
 
     /// One thing that is under way takes effect and is answered, unless its answer gets lost.
     fn answer(&mut self, world: &mut World, n: usize, lost: bool) {
+        self.answer_by(world, n, lost, false);
+    }
+
+    fn answer_by(&mut self, world: &mut World, n: usize, lost: bool, another_way: bool) {
         if self.flights.is_empty() {
             return;
         }
         let flight = self.flights.swap_remove(n % self.flights.len());
         let happened = match flight {
-            Flight::Read(next, most) if lost => {
+            UnderWay::Read(next, most) if lost => {
                 self.late.push((next, most));
-                Happened::Read(ReadEnd::Failed)
+                Input::Read(ReadEnd::Failed)
             }
-            Flight::Read(next, most) => match world.read(self.token, next, most) {
-                Some(end) => Happened::Read(end),
+            UnderWay::Answer(end) => Input::Read(end),
+            UnderWay::Read(next, most) => match world.read(self.token, next, most) {
+                Some(end) if another_way => return self.flights.push(UnderWay::Answer(end)),
+                Some(end) => Input::Read(end),
                 None => return self.over = true,
             },
-            Flight::Sleep => Happened::Woke,
-            Flight::Fetch(account, ids) => Happened::Fetched {
+            UnderWay::Sleep => Input::Woke,
+            UnderWay::Fetch(account, ids) => Input::Fetched {
                 entries: ids.iter().take(1).map(|id| world.arrive(*id)).collect(),
                 known: world.tenants.contains_key(&account),
                 account,
                 ids,
             },
-            Flight::Load(number) => Happened::Loaded(number, true),
-            Flight::Resolve(account) => match world.tenants.get(&account) {
-                Some(verdict) => Happened::Tenant(account, verdict.clone()),
-                None => return self.flights.push(Flight::Resolve(account)),
+            UnderWay::Load(number) => Input::Loaded(number, true),
+            UnderWay::Resolve(account) => match world.tenants.get(&account) {
+                Some(verdict) => Input::Tenant(account, verdict.clone()),
+                None => return self.flights.push(UnderWay::Resolve(account)),
             },
-            Flight::NoteTenant(account, note) if world.owner == self.token => {
+            UnderWay::NoteTenant(account, note) if world.owner == self.token => {
                 world.notes.insert(account.clone(), note.text());
                 world.notes.retain(|_, text| !text.is_empty());
-                Happened::TenantNoted(account, note)
+                Input::TenantNoted(account, note)
             }
-            Flight::NoteTenant(..) => return self.over = true,
-            Flight::Prepare(item) => Happened::Prepared(item),
-            Flight::Publish(item) if lost => {
-                // The event may be there or not; it is published again, or refused in the end.
-                if n.is_multiple_of(2) {
-                    self.publish(world, item, NOBODY);
-                }
-                return self.flights.push(Flight::Publish(item));
-            }
-            Flight::Publish(item) if n % 7 == 3 => {
-                self.flights.push(Flight::Prepare(item));
-                Happened::Delayed(item)
-            }
-            Flight::Publish(item) if n % 11 == 5 && world.owner == self.token => {
-                let id = self.entries[&item.0];
-                world.set_aside.insert((id, item.1));
-                world.end(id, item.1);
-                Happened::Ended(item, End::SetAside)
-            }
-            Flight::Publish(item) => {
-                self.publish(world, item, self.token);
-                Happened::Ended(item, End::Published)
-            }
-            Flight::Archive(number) => {
+            UnderWay::NoteTenant(..) => return self.over = true,
+            UnderWay::Prepare(item) => Input::Prepared(item),
+            UnderWay::Publish(item) => match self.publication_ends(world, item, n, lost) {
+                Some(happened) => happened,
+                None => return,
+            },
+            UnderWay::Archive(number) => {
                 world.archived.insert(self.entries[&number]);
-                Happened::Archived(number)
+                Input::Archived(number)
             }
-            Flight::Record(finished, progress) => {
-                if !world.record(self.token, &finished, &progress) {
+            UnderWay::Record(finished, progress) => {
+                let Some(refused) = self.record(world, &finished, &progress) else {
                     return self.over = true;
-                }
+                };
                 if lost {
-                    return self.flights.push(Flight::Record(finished, progress));
+                    return self.flights.push(UnderWay::Record(finished, progress));
                 }
-                Happened::Recorded
+                Input::Recorded(refused)
             }
         };
         self.window.handle(happened);
+    }
+
+    /// `None`: it is still under way.
+    fn publication_ends(
+        &mut self,
+        world: &mut World,
+        item: ItemId,
+        n: usize,
+        lost: bool,
+    ) -> Option<Input<Id>> {
+        if lost {
+            // The event may be there or not; it is published again, or refused in the end.
+            if n.is_multiple_of(2) {
+                self.publish(world, item, NOBODY);
+            }
+            self.flights.push(UnderWay::Publish(item));
+            return None;
+        }
+        if n % 7 == 3 {
+            self.flights.push(UnderWay::Prepare(item));
+            return Some(Input::Delayed(item));
+        }
+        if n % 11 == 5 && world.owner == self.token {
+            let id = self.entries[&item.0];
+            world.set_aside.insert((id, item.1));
+            world.end(id, item.1);
+            return Some(Input::Ended(item, End::SetAside));
+        }
+        self.publish(world, item, self.token);
+        Some(Input::Ended(item, End::Published))
+    }
+
+    /// Returns those of which Redis refuses the record; `None`: the lease is another's.
+    fn record(
+        &self,
+        world: &mut World,
+        finished: &[EntryNumber],
+        progress: &[(EntryNumber, Vec<usize>)],
+    ) -> Option<Vec<EntryNumber>> {
+        let id = |number: &EntryNumber| self.entries[number];
+        let all = finished
+            .iter()
+            .chain(progress.iter().map(|(number, _)| number));
+        let refused: Vec<EntryNumber> = all
+            .filter(|number| world.refused.contains(&id(number)))
+            .copied()
+            .collect();
+        let taken = |number: &&EntryNumber| !refused.contains(number);
+        let finished: Vec<Id> = finished.iter().filter(taken).map(id).collect();
+        let progress = progress.iter().filter(|(number, _)| taken(&number));
+        let progress: Vec<_> = progress
+            .map(|(number, items)| (id(number), items.clone()))
+            .collect();
+        let is_done = world.record(self.token, &finished, &progress);
+        is_done.then_some(refused)
     }
 
     fn publish(&mut self, world: &mut World, (number, n): ItemId, by: usize) {
         let id = self.entries[&number];
         // Whoever lost the lease publishes no more: it is asked before each publication.
         if world.owner == self.token {
+            assert!(!world.acknowledged.contains(&id), "taken in again: {id}");
             world.end(id, n);
             world.published.insert((id, n), by);
         }
@@ -368,6 +419,8 @@ enum Step {
     Store(usize, Vec<Vec<LaneKey>>),
     Answer(usize),
     Lose(usize),
+    /// A read is done now, and its answer comes later.
+    AnotherWay(usize),
     /// A read whose answer was lost is run now.
     Late(usize),
     Tick,
@@ -378,6 +431,8 @@ enum Step {
     Drain,
     /// Redis comes back without the last it was told: an acknowledged entry is pending again.
     Forget(usize),
+    /// Redis refuses to record one of those that are pending.
+    Refuse(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -392,6 +447,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Kill),
         1 => Just(Step::Drain),
         1 => any::<usize>().prop_map(Step::Forget),
+        3 => any::<usize>().prop_map(Step::AnotherWay),
+        1 => any::<usize>().prop_map(Step::Refuse),
     ]
 }
 
@@ -442,13 +499,21 @@ impl History {
             }
             Step::Answer(n) => tenure.answer(world, n, false),
             Step::Lose(n) => tenure.answer(world, n, true),
+            Step::AnotherWay(n) => tenure.answer_by(world, n, false, true),
+            // One entry of one item: what is refused keeps its turns, and some must be left for others.
+            Step::Refuse(n) if world.refused.is_empty() => {
+                let few = world.pending.iter();
+                let few: Vec<_> = few.filter(|id| world.all[id].items.len() == 1).collect();
+                let refused = few.get(n % few.len().max(1)).map(|id| **id);
+                world.refused.extend(refused);
+            }
             Step::Late(n) if !tenure.late.is_empty() => {
                 let (next, most) = tenure.late.swap_remove(n % tenure.late.len());
                 // Nobody hears what it brought.
                 drop(world.read(tenure.token, next, most));
             }
             Step::Late(_) => {}
-            Step::Tick => tenure.window.handle(Happened::Tick),
+            Step::Tick => tenure.window.handle(Input::Tick),
             Step::Tenant(account, true) => {
                 world
                     .tenants
@@ -456,7 +521,8 @@ impl History {
             }
             Step::Tenant(account, false) => drop(world.tenants.remove(&format!("a{account}"))),
             Step::Kill => *tenure = Tenure::new(world),
-            Step::Drain => tenure.window.handle(Happened::Drain),
+            Step::Refuse(_) => {}
+            Step::Drain => tenure.window.handle(Input::Drain),
             Step::Forget(n) => world.forget(n),
         }
         self.tenure.run(&mut self.world);
@@ -466,19 +532,34 @@ impl History {
         }
     }
 
+    /// Until all has ended that can be recorded.
+    fn go_on(&mut self) {
+        for n in 0..20_000 {
+            self.take(Step::Tick);
+            self.take(Step::Answer(n * 14));
+            let pending = &self.world.pending;
+            if pending.is_subset(&self.world.refused)
+                && self.world.delivered.0 == Id::new(self.now, 0)
+            {
+                break;
+            }
+        }
+    }
+
     /// From now on all is well: everything ends, and nothing is left.
     fn end_well(mut self) {
         for account in 0..3 {
             let name = format!("a{account}");
             self.world.tenants.insert(name, verdict(account));
         }
-        for n in 0..20_000 {
-            self.take(Step::Tick);
-            self.take(Step::Answer(n * 14));
-            if self.world.pending.is_empty() && self.world.delivered.0 == Id::new(self.now, 0) {
-                break;
-            }
-        }
+        self.go_on();
+        let refused = std::mem::take(&mut self.world.refused);
+        let held_up: Vec<Id> = (self.world.pending.iter())
+            .filter(|id| !refused.contains(id))
+            .copied()
+            .collect();
+        assert!(held_up.is_empty(), "{held_up:?}");
+        self.go_on();
         (0..50).for_each(|n| self.take(Step::Answer(n * 14)));
         let world = &self.world;
         assert_eq!(
