@@ -1,9 +1,9 @@
 //! `/health`, `/ready` and `/metrics`. Readiness is what background probes last saw, so an answer
 //! never waits for a server. Routes that change something are behind a token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -21,7 +21,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +34,8 @@ use crate::telemetry;
 const LOG_LEVEL: &str = "/log-level";
 /// A filter names a few modules.
 const LONGEST_LEVEL: usize = 1024;
+/// Connections that are open at the same time: probes, Prometheus, people.
+const MOST_CONNECTIONS: usize = 128;
 /// The problem of a server that no probe has seen yet.
 const UNPROBED: &str = "not probed yet";
 
@@ -55,6 +58,8 @@ struct ProbeState {
     problem: Option<String>,
     notes: Vec<String>,
     at: Instant,
+    /// `None`: it is well.
+    away_since: Option<SystemTime>,
 }
 
 impl Readiness {
@@ -99,9 +104,17 @@ impl Readiness {
                 (None, None) | (Some(_), Some(_)) => {}
             }
         }
-        let notes = before.map(|before| before.notes).unwrap_or_default();
-        let at = Instant::now();
-        seen.insert(server, ProbeState { problem, notes, at });
+        let away_since = before.as_ref().and_then(|before| before.away_since);
+        let away_since = problem
+            .as_ref()
+            .map(|_| away_since.unwrap_or_else(SystemTime::now));
+        let state = ProbeState {
+            problem,
+            notes: before.map(|before| before.notes).unwrap_or_default(),
+            at: Instant::now(),
+            away_since,
+        };
+        seen.insert(server, state);
     }
 
     /// Remarks on a server that don't make it unready, such as unsafe settings.
@@ -129,6 +142,7 @@ impl Readiness {
                 let mut report = serde_json::json!({
                     "ok": seen.problem.is_none(),
                     "ageMs": seen.at.elapsed().as_millis() as u64,
+                    "awaySinceMs": seen.away_since.map(since_1970_ms),
                 });
                 if details {
                     report["problem"] = seen.problem.clone().into();
@@ -142,6 +156,11 @@ impl Readiness {
             serde_json::json!({"ready": ready, "servers": servers}),
         )
     }
+}
+
+fn since_1970_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_millis() as u64
 }
 
 /// What the admin routes show.
@@ -275,7 +294,7 @@ impl Admin {
                 };
                 let level = std::str::from_utf8(&body).unwrap_or_default().trim();
                 if let Err(error) = telemetry::set_level(level) {
-                    let problem = serde_json::json!({"error": format!("no such level: {error}")});
+                    let problem = serde_json::json!({"error": error.to_string()});
                     return json(StatusCode::BAD_REQUEST, &problem);
                 }
             }
@@ -285,9 +304,11 @@ impl Admin {
         json(StatusCode::OK, &level)
     }
 
-    /// Serves until `shutdown`.
+    /// Serves until `shutdown`. Of too many connections the oldest is closed, so that whoever holds many
+    /// open keeps no probe out.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let tracker = TaskTracker::new();
+        let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
             let stream = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -300,36 +321,41 @@ impl Admin {
                     }
                 },
             };
-            let admin = self.clone();
-            let shutdown = shutdown.clone();
-            tracker.spawn(async move {
-                let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                    let guarded = admin.token_routes.as_ref();
-                    let guarded = guarded.and_then(|guarded| guarded.answer(&request));
-                    let admin = &admin;
-                    async move {
-                        let response = match guarded {
-                            Some(answer) => answer.await,
-                            None if request.uri().path() == LOG_LEVEL => {
-                                admin.log_level(request).await
-                            }
-                            None => admin.answer(&request),
-                        };
-                        Ok::<_, std::convert::Infallible>(response.map(Full::new))
-                    }
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(std::time::Duration::from_secs(5))
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::select! {
-                    served = connection => drop(served),
-                    () = shutdown.cancelled() => {}
-                }
-            });
+            open.retain(|connection| !connection.is_finished());
+            if open.len() >= MOST_CONNECTIONS
+                && let Some(oldest) = open.pop_front()
+            {
+                oldest.abort();
+            }
+            let connection = self.clone().serve_connection(stream, shutdown.clone());
+            open.push_back(tracker.spawn(connection).abort_handle());
         }
         tracker.close();
         tracker.wait().await;
+    }
+
+    async fn serve_connection(self, stream: TcpStream, shutdown: CancellationToken) {
+        let service = service_fn(|request: Request<hyper::body::Incoming>| {
+            let guarded = self.token_routes.as_ref();
+            let guarded = guarded.and_then(|guarded| guarded.answer(&request));
+            let admin = &self;
+            async move {
+                let response = match guarded {
+                    Some(answer) => answer.await,
+                    None if request.uri().path() == LOG_LEVEL => admin.log_level(request).await,
+                    None => admin.answer(&request),
+                };
+                Ok::<_, std::convert::Infallible>(response.map(Full::new))
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(std::time::Duration::from_secs(5))
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            served = connection => drop(served),
+            () = shutdown.cancelled() => {}
+        }
     }
 }
 

@@ -2,16 +2,18 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Command, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, Parser};
+use serde::Serialize;
 use url::Url;
 
-use tracing_subscriber::EnvFilter;
-
 use crate::secrets::Secret;
+use crate::telemetry::CommandError;
 
 /// Settings whose relations can be checked.
 pub trait Check: Parser {
@@ -19,37 +21,115 @@ pub trait Check: Parser {
     fn problems(&self) -> Vec<String>;
 }
 
+/// What a program was called with: its settings, as far as they can be used.
+pub struct ParsedSettings<C> {
+    /// Settings that can't be used have their defaults.
+    pub config: C,
+    /// Everything that is wrong, one sentence each.
+    pub problems: Vec<String>,
+    pub settings: Vec<EffectiveSetting>,
+}
+
+/// A setting that counts, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EffectiveSetting {
+    pub variable: String,
+    /// `None`: not set. A secret is never shown.
+    pub value: Option<String>,
+    /// `default`, `variable` or `flag`.
+    pub source: &'static str,
+}
+
+impl<C> ParsedSettings<C> {
+    /// # Errors
+    /// [`CommandError`]: everything that is wrong, one line each.
+    pub fn usable(self) -> anyhow::Result<C> {
+        if self.problems.is_empty() {
+            return Ok(self.config);
+        }
+        let problems = self.problems.join("\n  ");
+        Err(CommandError(anyhow::anyhow!(
+            "these settings can't be used:\n  {problems}"
+        ))
+        .into())
+    }
+}
+
 /// Reads all settings of a program from its arguments and the environment. Ends it for `--help` and
 /// for arguments that aren't any.
-///
-/// # Errors
-/// Everything that is wrong, one line each.
-pub fn parse<C: Check>() -> anyhow::Result<C> {
+pub fn parse<C: Check>() -> ParsedSettings<C> {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     let mut command = without_empty(C::command());
     let mut problems = Vec::new();
-    let config = loop {
-        let read = command
-            .clone()
-            .try_get_matches_from(&arguments)
-            .and_then(|matches| C::from_arg_matches(&matches));
+    let (config, settings) = loop {
+        let matched = command.clone().try_get_matches_from(&arguments);
+        let read = matched.and_then(|matches| Ok((C::from_arg_matches(&matches)?, matches)));
         match read {
-            Ok(config) => break Some(config),
+            Ok((config, matches)) => break (config, effective(&command, &matches)),
             Err(error) => match without(command.clone(), &mut arguments, &error) {
                 Some((rest, problem)) => {
                     command = rest;
                     problems.push(problem);
                 }
-                None if problems.is_empty() => error.exit(),
-                None => break None,
+                None => error.exit(),
             },
         }
     };
-    problems.extend(config.iter().flat_map(Check::problems));
-    match config {
-        Some(config) if problems.is_empty() => Ok(config),
-        _ => anyhow::bail!("these settings can't be used:\n  {}", problems.join("\n  ")),
+    problems.extend(config.problems());
+    ParsedSettings {
+        config,
+        problems,
+        settings,
     }
+}
+
+/// The settings that have a variable, in the order of `--help`.
+fn effective(command: &Command, matches: &ArgMatches) -> Vec<EffectiveSetting> {
+    let settings = command.get_arguments().filter_map(|argument| {
+        let variable = argument.get_env()?.to_string_lossy().into_owned();
+        let id = argument.get_id().as_str();
+        let values = matches.try_get_raw(id).ok().flatten();
+        let values = values.map(|values| {
+            let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+            values.join(",")
+        });
+        let source = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => "flag",
+            Some(ValueSource::EnvVariable) => "variable",
+            Some(_) | None => "default",
+        };
+        let is_secret = argument.is_hide_env_values_set();
+        let value = values.map(|value| match is_secret {
+            true => "***".to_owned(),
+            false => without_password(value),
+        });
+        Some(EffectiveSetting {
+            variable,
+            value,
+            source,
+        })
+    });
+    settings.collect()
+}
+
+/// A URL may have a password although it shouldn't.
+fn without_password(value: String) -> String {
+    let Ok(mut url) = Url::parse(&value) else {
+        return value;
+    };
+    match url.password().is_some() && url.set_password(Some("***")).is_ok() {
+        true => url.into(),
+        false => value,
+    }
+}
+
+/// The program's version, and the commit that it was built of (`BUILD_COMMIT` at build time).
+pub fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let commit = option_env!("BUILD_COMMIT").unwrap_or("unknown");
+        format!("{} (commit {commit})", env!("CARGO_PKG_VERSION"))
+    });
+    &VERSION
 }
 
 /// The command without settings whose variable is set and empty, as compose makes them: they count as
@@ -155,11 +235,37 @@ fn key_prefix(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
-fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(error.to_string()),
+/// What a level may be called; whatever else a filter of `tracing` takes is more likely a slip of the pen,
+/// and `debgu` as the name of a module would silence everything.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Reads `info`, or `info,worker=debug,worker::out=trace`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn log_filter(text: &str) -> Result<String, String> {
+    let is_level = |word: &str| LEVELS.contains(&word);
+    let is_module = |path: &str| {
+        let is_name = |name: &str| {
+            let mut letters = name.bytes();
+            !name.is_empty() && letters.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        path.split("::").all(is_name)
+    };
+    let lower = text.to_ascii_lowercase();
+    let parts: Vec<&str> = lower.split(',').map(str::trim).collect();
+    for part in &parts {
+        let (module, level) = part.split_once('=').unwrap_or(("", part));
+        let named = part.contains('=');
+        if !is_level(level) || (named && !is_module(module)) {
+            return Err(format!(
+                "`{part}` is no level: write one of {}, and of a module of its own `worker=debug`, \
+                 comma-separated",
+                LEVELS.join(", ")
+            ));
+        }
     }
+    Ok(parts.join(","))
 }
 
 /// Where the stream lives.
@@ -191,7 +297,7 @@ pub struct RedisArgs {
 /// Logs.
 #[derive(Args, Debug, Clone)]
 pub struct LogArgs {
-    /// error, warn, info, debug, trace, or a filter such as `info,worker=debug`
+    /// off, error, warn, info, debug or trace, and of modules of their own: `info,worker=debug`
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_filter)]
     pub log_level: String,
     /// How lines look
@@ -207,4 +313,47 @@ pub struct LogArgs {
 pub enum LogFormat {
     Json,
     Pretty,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_one_of_six_and_a_slip_of_the_pen_is_none() {
+        for (text, read) in [
+            ("info", "info"),
+            ("WARN", "warn"),
+            ("off", "off"),
+            ("info, worker=debug", "info,worker=debug"),
+            ("info,ingress::request=trace", "info,ingress::request=trace"),
+        ] {
+            assert_eq!(log_filter(text).as_deref(), Ok(read), "{text}");
+        }
+        for slip in [
+            "",
+            "debgu",
+            "info,",
+            "info,debgu",
+            "worker=debgu",
+            "worker=",
+            "=debug",
+            "worker:debug",
+            "worker=debug=info",
+            "3",
+            "info;worker=debug",
+            "[span]=info",
+        ] {
+            let refused = log_filter(slip).expect_err(slip);
+            assert!(refused.contains("write one of off, error"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        let shown = |text: &str| without_password(text.to_owned());
+        assert_eq!(shown("http://u:secret@h:1/p"), "http://u:***@h:1/p");
+        assert_eq!(shown("http://127.0.0.1:9000"), "http://127.0.0.1:9000");
+        assert_eq!(shown("a:b"), "a:b");
+    }
 }

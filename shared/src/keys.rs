@@ -10,7 +10,7 @@ pub const GROUP: &str = "workers";
 pub const CONSUMER: &str = "worker";
 
 /// Kinds of what an acknowledged entry may owe.
-pub const OWED: [&str; 4] = ["put", "state", "settle", "media"];
+pub const OWED: [&str; 5] = ["put", "state", "settle", "media", "other_media"];
 
 /// Names of the keys of one deployment.
 #[derive(Debug, Clone)]
@@ -59,6 +59,11 @@ impl Keys {
     /// `:<generation>:<level>:<number>` follows.
     pub fn seen(&self, partition: u16) -> String {
         self.of(partition, "seen")
+    }
+
+    /// Field of [`Keys::seen`]: webhooks per minute of an account whose tenant has a limit of its own.
+    pub fn own_limit(waba_id: &str) -> String {
+        format!("l{waba_id}")
     }
 
     /// List: times (ms) of an account's webhooks of the last minute.
@@ -112,6 +117,11 @@ impl Keys {
         format!("{}:doctor", self.prefix)
     }
 
+    /// Hash: account → webhooks answered 429 in one period of ten minutes; expires.
+    pub fn refused(&self, period: u64) -> String {
+        format!("{}:refused:{period}", self.prefix)
+    }
+
     /// Hash: account and number → the hours in which it had traffic.
     pub fn traffic(&self) -> String {
         format!("{}:traffic", self.prefix)
@@ -142,7 +152,7 @@ impl Keys {
         self.of(partition, "deaths")
     }
 
-    /// String: the suspected entry that is in work alone.
+    /// String: the suspected entry that is in work alone, and the token of the tenure.
     pub fn alone(&self, partition: u16) -> String {
         self.of(partition, "alone")
     }
@@ -178,6 +188,16 @@ impl Keys {
         )
     }
 
+    /// String with expiry: when the next Graph API request for a business phone number may go (µs) that
+    /// isn't for a received message's file.
+    pub fn other_pace(&self, phone_number_id: &str) -> String {
+        format!(
+            "{}:{{graph:{}}}:other-pace",
+            self.prefix,
+            account(phone_number_id)
+        )
+    }
+
     /// String: written to see whether the partition's node takes writes; expires.
     pub fn write_probe(&self, partition: u16) -> String {
         self.of(partition, "write-probe")
@@ -189,7 +209,7 @@ impl Keys {
     }
 
     /// The sorted sets of all kinds, in the order in which scripts number them.
-    pub fn owed_lists(&self, partition: u16) -> [String; 4] {
+    pub fn owed_lists(&self, partition: u16) -> [String; 5] {
         OWED.map(|kind| self.owed_list(partition, kind))
     }
 
@@ -204,6 +224,11 @@ impl Keys {
     /// acknowledged and the object's place isn't settled yet.
     pub fn returning(&self, partition: u16) -> String {
         self.of(partition, "returning")
+    }
+
+    /// What a version before the first release owed: nothing reads it any more.
+    pub fn former_owed(&self, partition: u16, list: &str) -> String {
+        self.of(partition, list)
     }
 
     /// Hash: how often objects that were put back were settled, in fields that each count those of many

@@ -1,6 +1,6 @@
 //! What both programs must agree on: how a webhook body is read ([`webhook`]), the keys and
 //! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]) and how it comes there
-//! ([`intake`]), the form of what waits outside of Redis ([`spool`]), and the plumbing that both start
+//! ([`intake`]), what was refused of it ([`limited`]), the form of what waits outside of Redis ([`spool`]), and the plumbing that both start
 //! with ([`config`], [`secrets`], [`redis`], [`script`], [`write_probe`], [`store`], [`telemetry`],
 //! [`tasks`], [`trace`], [`private`], [`admin`], [`exposition`], [`health`], [`status`]).
 
@@ -14,6 +14,7 @@ pub mod script;
 pub mod write_probe;
 
 pub mod intake;
+pub mod limited;
 
 pub mod spool;
 pub mod store;

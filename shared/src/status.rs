@@ -2,7 +2,7 @@
 //! `/status.json` every two seconds. It shows what `/metrics` and `/ready` say, and what was set aside last;
 //! it changes nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,10 +14,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::admin::Readiness;
+use crate::telemetry::SampledLog;
 
 const PAGE: &str = include_str!("status.html");
 /// Set-aside entries that are remembered.
 const REMEMBERED: usize = 50;
+/// Accounts of which it is known when their last line was.
+const MOST_ACCOUNTS: usize = 1000;
 
 /// An entry of which something was set aside: where to find it, nothing of what it says.
 #[derive(Debug, Clone, Serialize)]
@@ -34,20 +37,53 @@ pub struct SetAsideEntry {
 }
 
 /// The last of them, with when that was (ms since 1970).
-#[derive(Debug, Clone, Default)]
-pub struct SetAsides(Arc<Mutex<VecDeque<(u64, SetAsideEntry)>>>);
+#[derive(Clone, Default)]
+pub struct SetAsides {
+    last: Arc<Mutex<VecDeque<(u64, SetAsideEntry)>>>,
+    lines: Arc<Mutex<HashMap<String, SampledLog>>>,
+}
 
 impl SetAsides {
+    /// Remembers it, and writes a log line: one a second for each account.
     pub fn push(&self, set_aside: SetAsideEntry) {
+        self.log(&set_aside);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let at_ms = now.map_or(0, |now| now.as_millis() as u64);
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.truncate(REMEMBERED - 1);
         last.push_front((at_ms, set_aside));
     }
 
+    fn log(&self, set_aside: &SetAsideEntry) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() >= MOST_ACCOUNTS && !lines.contains_key(&set_aside.waba_id) {
+            lines.clear();
+        }
+        let line = lines.entry(set_aside.waba_id.clone()).or_default();
+        let SetAsideEntry {
+            reason,
+            entry,
+            correlation_id,
+            waba_id,
+            tenant_id,
+            items,
+        } = set_aside;
+        if let Some(skipped) = line.pass() {
+            tracing::warn!(
+                reason,
+                entry,
+                correlation_id,
+                waba_id,
+                tenant_id,
+                items,
+                skipped,
+                "set aside"
+            );
+        }
+    }
+
     fn report(&self) -> Vec<Value> {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let report = last.iter().map(|(at_ms, set_aside)| {
             let mut report = json!(set_aside);
             report["atMs"] = json!(at_ms);

@@ -298,7 +298,7 @@ pub fn path(key: &str) -> Path {
     Path::parse(key).unwrap_or_else(|_| Path::from(key))
 }
 
-/// An error of the store. Neither form of it shows a key or the rest of a URL: a message's id holds a
+/// An error of the store, by its innermost cause. Neither form of it shows a key or the rest of a URL: a message's id holds a
 /// phone number, and a URL may be signed.
 pub struct StoreError(object_store::Error);
 
@@ -329,7 +329,11 @@ impl From<object_store::Error> for StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redacted(&self.0.to_string()))
+        let mut cause: &dyn std::error::Error = &self.0;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        f.write_str(&redacted(&cause.to_string()))
     }
 }
 
@@ -451,9 +455,6 @@ mod tests {
             store: "S3",
             source: format!("PUT {at} in 1ms").into(),
         });
-        assert_eq!(
-            error.to_string(),
-            "Generic S3 error: PUT http://store:9000/… in 1ms"
-        );
+        assert_eq!(error.to_string(), "PUT http://store:9000/… in 1ms");
     }
 }

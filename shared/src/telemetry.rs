@@ -15,7 +15,8 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::config::{LogArgs, LogFormat};
+use crate::config::{LogArgs, LogFormat, log_filter};
+use crate::private::Hashed;
 use crate::trace::Export;
 
 /// The programs' own code. What libraries say below a warning is never written: it may hold a body, a
@@ -23,22 +24,40 @@ use crate::trace::Export;
 const OWN: [&str; 3] = ["ingress", "worker", "shared"];
 /// lapin warns of each message that comes back as unroutable, with its body.
 const RETURNED: &str = "lapin::returned_messages";
+/// Target of the lines that say who looked at contents or changed something by hand; written whatever
+/// `LOG_LEVEL` is.
+const AUDIT: &str = "shared::telemetry::audit";
 
 /// The filter that is in force; one per process, as is the subscriber.
 static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Whose lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogScope {
+    /// A program that runs: its own lines, and warnings of libraries.
+    Program,
+    /// A command: it says itself what failed, so libraries don't say it too.
+    Command,
+}
 
 /// Installs the subscriber; the first call of a process wins. Spans are exported while what it returns
 /// is kept.
 ///
 /// # Errors
 /// A filter that can't be parsed, or a collector's address that can't be used.
-pub fn init(args: &LogArgs, program: &'static str) -> anyhow::Result<Option<Export>> {
+pub fn init(
+    args: &LogArgs,
+    program: &'static str,
+    scope: LogScope,
+) -> anyhow::Result<Option<Export>> {
     let filter = EnvFilter::try_new(&args.log_level)
         .with_context(|| format!("LOG_LEVEL (--log-level): `{}`", args.log_level))?;
     let (filter, handle) = reload::Layer::new(filter);
-    let quiet = filter_fn(|metadata| {
+    let audit = filter_fn(|metadata| metadata.target() == AUDIT);
+    let quiet = filter_fn(move |metadata| {
         let target = metadata.target();
-        is_own(target) || (*metadata.level() <= Level::WARN && !target.starts_with(RETURNED))
+        let warns = *metadata.level() <= Level::WARN && !target.starts_with(RETURNED);
+        is_own(target) || (warns && scope == LogScope::Program)
     });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match args.log_format {
@@ -61,7 +80,7 @@ pub fn init(args: &LogArgs, program: &'static str) -> anyhow::Result<Option<Expo
             .with_filter(own.with_max_level_hint(LevelFilter::DEBUG))
     });
     let subscriber = tracing_subscriber::registry()
-        .with(lines.with_filter(filter.and(quiet)))
+        .with(lines.with_filter(filter.or(audit).and(quiet)))
         .with(spans);
     if subscriber.try_init().is_ok() {
         drop(LEVEL.set(handle));
@@ -84,7 +103,8 @@ pub fn level() -> Option<String> {
 /// # Errors
 /// Why it is no filter.
 pub fn set_level(level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level)?;
+    let level = log_filter(level).map_err(anyhow::Error::msg)?;
+    let filter = EnvFilter::try_new(&level)?;
     let handle = LEVEL.get().context("logs are not set up")?;
     handle.reload(filter)?;
     tracing::info!(level, "the level of logs was changed");
@@ -121,10 +141,23 @@ impl SampledLog {
     }
 }
 
+/// Somebody looks at contents or changes something by hand: `by` as they call themselves, `of` the id or
+/// selection that it is about, `count` how many objects or events. Ids may hold phone numbers, so `of` is
+/// written as its hash.
+pub fn audit(action: &str, by: &str, of: &str, count: u64) {
+    let of = Hashed(of);
+    tracing::info!(target: AUDIT, action, by, %of, count, "audit");
+}
+
 /// A command that could not look, or was called wrongly: its exit status is 2. Any other error's is 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
 pub struct CommandError(pub anyhow::Error);
+
+/// How a command ends that has said all there is to say.
+#[derive(Debug, thiserror::Error)]
+#[error("exit status {0}")]
+pub struct EndsWith(pub u8);
 
 /// What a program ends with; why it failed goes to standard error, in one line and without a
 /// backtrace: it is for whoever has to mend a setting.
@@ -132,17 +165,47 @@ pub fn exit_code(program: &str, ended: &anyhow::Result<()>) -> ExitCode {
     let Err(error) = ended else {
         return ExitCode::SUCCESS;
     };
+    if let Some(EndsWith(status)) = error.downcast_ref() {
+        return ExitCode::from(*status);
+    }
+    let (cause, status) = match error.downcast_ref() {
+        Some(CommandError(cause)) => (cause, 2),
+        None => (error, 1),
+    };
     #[allow(
         clippy::print_stderr,
         reason = "logs may not be set up yet, or be filtered"
     )]
     {
-        eprintln!("{program}: {error:#}");
+        eprintln!("{program}: {}", innermost_first(cause));
     }
-    if error.is::<CommandError>() {
-        return ExitCode::from(2);
+    ExitCode::from(status)
+}
+
+/// An error for people: its innermost cause, then in brackets what it was met at. What a cause repeats of
+/// another one stands once.
+pub fn innermost_first(error: &anyhow::Error) -> String {
+    let mut told: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let mut text = cause.to_string();
+        // Libraries say their cause's words in their own, behind a colon.
+        if let Some(source) = cause.source().map(ToString::to_string)
+            && let Some(own) = text.strip_suffix(&source)
+        {
+            text = own.trim_end_matches([' ', ':']).to_owned();
+        }
+        if !text.is_empty() && !told.iter().any(|known| known.contains(&text)) {
+            told.push(text);
+        }
     }
-    ExitCode::FAILURE
+    let Some(innermost) = told.pop() else {
+        return String::new();
+    };
+    if told.is_empty() {
+        return innermost;
+    }
+    told.reverse();
+    format!("{innermost} ({})", told.join("; "))
 }
 
 /// A token that SIGTERM or SIGINT cancels.
@@ -165,4 +228,31 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
         stop.cancel();
     });
     Ok(shutdown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_tells_its_innermost_cause_first_and_nothing_twice() {
+        let refused = || std::io::Error::other("Connection refused");
+        let error = anyhow::Error::from(refused())
+            .context("Redis")
+            .context("the replay");
+        assert_eq!(
+            innermost_first(&error),
+            "Connection refused (Redis; the replay)"
+        );
+
+        #[derive(Debug, thiserror::Error)]
+        #[error("IO error: {0}")]
+        struct Library(#[source] std::io::Error);
+        let error = anyhow::Error::from(Library(refused())).context("RabbitMQ");
+        assert_eq!(
+            innermost_first(&error),
+            "Connection refused (IO error; RabbitMQ)"
+        );
+        assert_eq!(innermost_first(&anyhow::anyhow!("alone")), "alone");
+    }
 }

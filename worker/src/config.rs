@@ -53,26 +53,26 @@ pub struct Config {
     /// Threads; default: cores
     #[arg(long, env = "THREADS")]
     pub threads: Option<usize>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Redis")]
     pub redis: RedisArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "RabbitMQ")]
     pub amqp: AmqpArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Object store")]
     pub store: StoreArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Object store")]
     pub objects: ObjectArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Tenants")]
     pub tenants: TenantArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Graph API")]
     pub graph: GraphArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Media")]
     pub media: MediaArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "State Manager")]
     pub state: StateArgs,
     /// Time to finish what is in work when told to stop
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Logs")]
     pub log: LogArgs,
 }
 
@@ -127,18 +127,15 @@ impl Config {
         let default = default.filter(|_| amqp.amqp_url_file.is_none());
         let mut problems = Vec::new();
         let redis = keep(Redis::new(&self.redis).map(Some), &mut problems);
-        let amqp = Rotating::open(
-            "AMQP_URL",
-            amqp.amqp_url.as_ref().or(default.as_ref()),
-            amqp.amqp_url_file.as_deref(),
-            publisher::url,
-        );
+        let (url, file) = (amqp.amqp_url.as_ref(), amqp.amqp_url_file.as_deref());
+        let url = url.or(default.as_ref());
+        let amqp = Rotating::open("AMQP_URL", url, file, publisher::url);
         let amqp = keep(amqp, &mut problems);
         let mut plain = |variable, value: &Option<Secret>, file: &Option<PathBuf>| {
             let opened = Rotating::plain(variable, value.as_ref(), file.as_deref());
             keep(opened, &mut problems)
         };
-        let tenant_service_token = plain(
+        let service_token = plain(
             "TENANT_SERVICE_TOKEN",
             &tenants.tenant_service_token,
             &tenants.tenant_service_token_file,
@@ -162,7 +159,7 @@ impl Config {
         let token_keys = keep(token_keys, &mut problems);
         let file = tenants.tenants_file.as_deref();
         let file = file.map(|file| Rotating::list("TENANTS", file, Directory::parse));
-        let tenants = keep(file.transpose(), &mut problems);
+        let directory = keep(file.transpose(), &mut problems);
         let store = self.store.keys().unwrap_or_else(|wrong| {
             problems.extend(wrong);
             None
@@ -173,8 +170,8 @@ impl Config {
                 amqp,
                 store,
                 tenants: TenantSecrets {
-                    service_token: tenant_service_token,
-                    directory: tenants,
+                    service_token,
+                    directory,
                     token_keys,
                 },
                 state_manager_token,
@@ -192,118 +189,122 @@ fn keep<T>(opened: Result<Option<T>, String>, problems: &mut Vec<String>) -> Opt
     })
 }
 
+/// What of the settings can't be.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn unless(&mut self, holds: bool, what: &str) {
+        if !holds {
+            self.0.push(what.to_owned());
+        }
+    }
+}
+
 impl Config {
     /// What of the settings can't be: each names its variable and flag.
     pub fn problems(&self) -> Vec<String> {
-        let config = self;
-        let mut problems = config.secrets().err().unwrap_or_default();
-        let (access, secret) = config.store.named_keys();
-        let mut must = |holds: bool, what: &str| {
-            if !holds {
-                problems.push(what.to_owned());
-            }
-        };
-        must(
+        let mut problems = Problems(self.secrets().err().unwrap_or_default());
+        let (access, secret) = self.store.named_keys();
+        problems.unless(
             access && secret,
             "MINIO_ACCESS_KEY (--minio-access-key) and MINIO_SECRET_KEY (--minio-secret-key) must be \
              set, or their _FILEs: failed webhooks and the archive need the object store",
         );
-        must(
-            (SHORTEST_LEASE..=LONGEST_LEASE).contains(&config.lease_ttl),
-            "LEASE_TTL (--lease-ttl) must be from 500ms to 1h: a killed worker's partitions stand still for \
-             that long",
-        );
-        must(
-            (1..=MOST_THREADS).contains(&config.threads.unwrap_or(1)),
+        self.check_amounts(&mut problems);
+        self.check_times(&mut problems);
+        self.check_urls(&mut problems);
+        problems.0
+    }
+
+    fn check_amounts(&self, problems: &mut Problems) {
+        problems.unless(
+            (1..=MOST_THREADS).contains(&self.threads.unwrap_or(1)),
             &format!("THREADS (--threads) must be from 1 to {MOST_THREADS}"),
         );
-        must(
-            config.read_bytes >= 8_388_608,
+        problems.unless(
+            self.read_bytes >= 8_388_608,
             "READ_BYTES (--read-bytes) must be at least 8388608, twice the 4194304 bytes that a body may have: \
              with less a partition can stop at a large one",
         );
+        let media = self.media.media_concurrency;
         for (value, name) in [
-            (config.concurrency, "WORKER_CONCURRENCY (--concurrency)"),
-            (config.max_deliveries, "MAX_DELIVERIES (--max-deliveries)"),
-            (
-                config.media.media_concurrency,
-                "MEDIA_CONCURRENCY (--media-concurrency)",
-            ),
+            (self.concurrency, "WORKER_CONCURRENCY (--concurrency)"),
+            (self.max_deliveries, "MAX_DELIVERIES (--max-deliveries)"),
+            (media, "MEDIA_CONCURRENCY (--media-concurrency)"),
         ] {
-            must(
+            problems.unless(
                 (1..=MOST_AT_ONCE).contains(&value),
                 &format!("{name} must be from 1 to {MOST_AT_ONCE}"),
             );
         }
-        must(
-            config.tenants.tenant_stale_ttl >= config.tenants.tenant_cache_ttl,
+        problems.unless(
+            self.media.media_max_bytes > 0,
+            "MEDIA_MAX_BYTES (--media-max-bytes) must be at least 1",
+        );
+    }
+
+    fn check_times(&self, problems: &mut Problems) {
+        problems.unless(
+            (SHORTEST_LEASE..=LONGEST_LEASE).contains(&self.lease_ttl),
+            "LEASE_TTL (--lease-ttl) must be from 500ms to 1h: a killed worker's partitions stand still for \
+             that long",
+        );
+        let tenants = &self.tenants;
+        problems.unless(
+            tenants.tenant_stale_ttl >= tenants.tenant_cache_ttl,
             "TENANT_STALE_TTL (--tenant-stale-ttl) must be at least TENANT_CACHE_TTL \
              (--tenant-cache-ttl)",
         );
+        let tenant_name = "TENANT_CACHE_TTL (--tenant-cache-ttl)";
+        let token_name = "TOKEN_CACHE_TTL (--token-cache-ttl)";
         for (value, name) in [
-            (
-                config.tenants.tenant_cache_ttl,
-                "TENANT_CACHE_TTL (--tenant-cache-ttl)",
-            ),
-            (
-                config.tenants.token_cache_ttl,
-                "TOKEN_CACHE_TTL (--token-cache-ttl)",
-            ),
+            (tenants.tenant_cache_ttl, tenant_name),
+            (tenants.token_cache_ttl, token_name),
         ] {
-            must(
+            problems.unless(
                 value >= Duration::from_secs(1),
                 &format!("{name} must be at least 1s"),
             );
         }
-        must(
-            config.state.state_deadline >= Duration::from_millis(1),
+        problems.unless(
+            self.state.state_deadline >= Duration::from_millis(1),
             "STATE_DEADLINE (--state-deadline) must be at least 1ms",
         );
-        let state_manager = config.state.state_manager_url.as_ref();
-        let state_manager =
-            state_manager.map(|url| (url, "STATE_MANAGER_URL (--state-manager-url)"));
-        for (url, name) in [
+        problems.unless(
+            (Duration::from_secs(1)..=LONGEST_PRESIGNED).contains(&self.objects.presign_expiry),
+            "PRESIGN_EXPIRY (--presign-expiry) must be from 1s to 7d",
+        );
+        problems.unless(
+            !self.amqp.confirm_timeout.is_zero(),
+            "CONFIRM_TIMEOUT (--confirm-timeout) must be longer than 0s",
+        );
+    }
+
+    fn check_urls(&self, problems: &mut Problems) {
+        let store = &self.store.minio_endpoint;
+        let public = self.objects.minio_public_endpoint.as_ref();
+        let (graph, tenants) = (&self.graph, &self.tenants);
+        let all = [
+            (store, "MINIO_ENDPOINT (--minio-endpoint)"),
             (
-                &config.store.minio_endpoint,
-                "MINIO_ENDPOINT (--minio-endpoint)",
-            ),
-            (
-                config
-                    .objects
-                    .minio_public_endpoint
-                    .as_ref()
-                    .unwrap_or(&config.store.minio_endpoint),
+                public.unwrap_or(store),
                 "MINIO_PUBLIC_ENDPOINT (--minio-public-endpoint)",
             ),
+            (&graph.graph_base_url, "GRAPH_BASE_URL (--graph-base-url)"),
             (
-                &config.graph.graph_base_url,
-                "GRAPH_BASE_URL (--graph-base-url)",
-            ),
-            (
-                &config.tenants.tenant_service_url,
+                &tenants.tenant_service_url,
                 "TENANT_SERVICE_URL (--tenant-service-url)",
             ),
-        ]
-        .into_iter()
-        .chain(state_manager)
-        {
-            must(
+        ];
+        let state_manager = self.state.state_manager_url.as_ref();
+        let state_manager =
+            state_manager.map(|url| (url, "STATE_MANAGER_URL (--state-manager-url)"));
+        for (url, name) in all.into_iter().chain(state_manager) {
+            problems.unless(
                 matches!(url.scheme(), "http" | "https") && url.has_host(),
                 &format!("{name} must be an http:// or https:// URL"),
             );
         }
-        must(
-            (Duration::from_secs(1)..=LONGEST_PRESIGNED).contains(&config.objects.presign_expiry),
-            "PRESIGN_EXPIRY (--presign-expiry) must be from 1s to 7d",
-        );
-        must(
-            config.media.media_max_bytes > 0,
-            "MEDIA_MAX_BYTES (--media-max-bytes) must be at least 1",
-        );
-        must(
-            !config.amqp.confirm_timeout.is_zero(),
-            "CONFIRM_TIMEOUT (--confirm-timeout) must be longer than 0s",
-        );
-        problems
     }
 }

@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use mimalloc::MiMalloc;
+use shared::config::ParsedSettings;
+use shared::telemetry::LogScope;
 use tokio::runtime::{Builder, Runtime};
 use worker::cli::{Cli, Command};
 use worker::config::Config;
-use worker::operator::{self, presign, replay};
+use worker::operator::{self, could_not_look, settings};
 use worker::run;
 
 /// Each event is some hundred small allocations, many of them freed on another thread: a third more
@@ -15,27 +18,59 @@ use worker::run;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    shared::telemetry::exit_code("worker", &shared::config::parse().and_then(work))
+    let parsed = shared::config::parse::<Cli>();
+    let ended = match &parsed.config.command {
+        Some(Command::Config(args)) => settings::run(&parsed, args),
+        Some(Command::Completions(args)) => settings::completions(args, Cli::command()),
+        Some(Command::Man(args)) => settings::manual(args, Cli::command()),
+        Some(_) | None => work(parsed),
+    };
+    shared::telemetry::exit_code("worker", &ended)
 }
 
-fn work(Cli { command, config }: Cli) -> anyhow::Result<()> {
+fn work(parsed: ParsedSettings<Cli>) -> anyhow::Result<()> {
+    let Cli { command, config } = parsed.usable()?;
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let _spans = shared::telemetry::init(&config.log, "worker")?;
+    let command = command.unwrap_or(Command::Run);
+    let scope = if matches!(command, Command::Run) {
+        LogScope::Program
+    } else {
+        LogScope::Command
+    };
+    let _spans = shared::telemetry::init(&config.log, "worker", scope)?;
     let main = runtime("worker", config.threads)?;
-    let ended = match command.unwrap_or(Command::Run) {
+    let ended = match command {
         Command::Run => serve(&main, config),
         Command::Health => shared::health::ask(config.admin_listen),
-        Command::Presign(args) => main.block_on(presign::run(&config, &args)),
-        Command::Replay(args) => main.block_on(replay::run(&config, &args)),
-        Command::Inspect(args) => main.block_on(operator::inspect::run(&config, &args)),
-        Command::Doctor(args) => main.block_on(operator::doctor::run(&config, &args)),
-        Command::Erase(args) => main.block_on(operator::erase::run(&config, &args)),
-        Command::Repartition(args) => main.block_on(operator::repartition::run(&config, &args)),
+        other => main.block_on(operate(&config, other)),
     };
     // What is still waiting for a server is pending in the stream.
     main.shutdown_background();
     ended
+}
+
+/// What is asked for or done by hand.
+async fn operate(config: &Config, command: Command) -> anyhow::Result<()> {
+    match &command {
+        Command::Inspect(args) => could_not_look(operator::inspect::run(config, args).await),
+        Command::Doctor(args) => could_not_look(operator::doctor::run(config, args).await),
+        Command::Tenant(args) => could_not_look(operator::tenant::run(config, args).await),
+        Command::Failed(args) => operator::failed::run(config, args).await,
+        Command::Replay(args) => operator::replay::run(config, args).await,
+        Command::Find(args) => could_not_look(operator::find::run(config, args).await),
+        Command::Cat(args) => could_not_look(operator::cat::run(config, args).await),
+        Command::Tail(args) => could_not_look(operator::tail::run(config, args).await),
+        Command::Dlq(args) => operator::dead_letters::run(config, args).await,
+        Command::Presign(args) => could_not_look(operator::presign::run(config, args).await),
+        Command::Erase(args) => operator::erase::run(config, args).await,
+        Command::Repartition(args) => operator::repartition::run(config, args).await,
+        Command::Run
+        | Command::Health
+        | Command::Config(_)
+        | Command::Completions(_)
+        | Command::Man(_) => Ok(()),
+    }
 }
 
 fn serve(main: &Runtime, config: Config) -> anyhow::Result<()> {

@@ -1,8 +1,8 @@
 //! `worker doctor`: asks every server and neighbour, with the settings and credentials that the worker
 //! would use. A line for each finding; the exit status is 1 if any of them is FAIL.
 
-mod accounts;
-mod finding;
+pub(super) mod accounts;
+pub(super) mod finding;
 mod media_hosts;
 mod object_store;
 mod rabbitmq;
@@ -10,20 +10,20 @@ mod redis;
 mod silence;
 mod state_manager;
 mod tenant_service;
+mod work;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use futures::future::{FutureExt, LocalBoxFuture, join_all};
 use prometheus_client::registry::Registry;
+use shared::telemetry::EndsWith;
 use url::Url;
 
 use self::accounts::AccountChecks;
 use self::finding::{CheckStatus, Finding, Findings, fail};
 use super::output::{Output, Style};
 use super::{Deployment, Section, within};
-use crate::ask::tenants::Tenants;
 use crate::clients;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -58,12 +58,11 @@ pub async fn run(config: &Config, args: &DoctorArgs) -> anyhow::Result<()> {
         write(&mut output, &findings);
     }
     output.show()?;
-    let failed = findings
-        .iter()
-        .filter(|it| it.status == CheckStatus::Fail)
-        .count();
-    anyhow::ensure!(failed == 0, "{failed} checks failed");
-    Ok(())
+    // The lines say all.
+    match findings.iter().any(|it| it.status == CheckStatus::Fail) {
+        true => Err(EndsWith(1).into()),
+        false => Ok(()),
+    }
 }
 
 async fn examine(
@@ -73,13 +72,7 @@ async fn examine(
 ) -> anyhow::Result<Vec<Finding>> {
     let metrics = Metrics::new(&mut Registry::default());
     let (connection, keys) = (deployment.connection.clone(), deployment.keys.clone());
-    let tenants = Arc::new(Tenants::new(
-        &config.tenants,
-        &deployment.secrets.tenants,
-        clients::tenant_service(&metrics)?,
-        (connection.clone(), keys.clone()),
-        metrics.caches.clone(),
-    ));
+    let tenants = deployment.tenants(config, &metrics)?;
     let accounts = AccountChecks {
         deployment,
         tenants: tenants.clone(),
@@ -106,6 +99,7 @@ async fn examine(
         ("accounts", accounts.check().boxed_local()),
         ("media", media_hosts),
         ("silence", silence::check(deployment).boxed_local()),
+        ("work", work::check(deployment).boxed_local()),
     ];
     let findings = join_all(checks.map(|(name, check)| in_time(name, check))).await;
     Ok(findings.into_iter().flatten().collect())
@@ -115,6 +109,8 @@ async fn examine(
 async fn in_time(name: &'static str, check: LocalBoxFuture<'_, Findings>) -> Vec<Finding> {
     let limit = match name {
         "accounts" => ACCOUNTS_LIMIT,
+        // Each of its parts has a limit of its own.
+        "work" => 2 * LIMIT,
         _ => LIMIT,
     };
     match within(limit, check).await {

@@ -7,13 +7,13 @@
 //! command ends with an error, to be run again once that is through. An object that can't be read is
 //! named and left, and what comes behind it is done.
 
-mod accounts;
+pub(super) mod accounts;
 mod customer;
-mod cut;
+pub(super) mod cut;
 mod eraser;
 mod erasure;
 mod folders;
-mod ids;
+pub(super) mod ids;
 mod in_transit;
 mod report;
 mod tenant;

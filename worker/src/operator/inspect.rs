@@ -6,17 +6,18 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::Args;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use lapin::ConnectionProperties;
 use redis::RedisResult;
 use serde::Serialize;
 use shared::keys::OWED;
 use shared::script::Script;
+use shared::telemetry::{EndsWith, innermost_first};
 use url::Url;
 
+use super::given_id::GivenId;
 use super::output::{Output, ProgressLine, Style, row, short};
 use super::{Deployment, Section, locate, within};
 use crate::config::Config;
-use crate::out::store::{Bucket, Store};
+use crate::out::store::{Bucket, FAILED, Store};
 use crate::out::topology;
 use crate::read::stream::{backlog, backlog_script};
 
@@ -38,11 +39,12 @@ const MOST_UNKNOWN: usize = 20;
 
 #[derive(Args, Debug, Clone)]
 pub struct InspectArgs {
-    /// Tell where this one message is now
-    #[arg(long)]
-    pub message_id: Option<String>,
-    /// With --message-id: look into this tenant's folders only
-    #[arg(long, requires = "message_id")]
+    /// Tell where this is now: a message's id or its hash, a correlation id, an event's or an entry's id, or
+    /// an object's key
+    #[arg(value_name = "ID")]
+    pub id: Option<GivenId>,
+    /// With an ID: look into this tenant's folders only
+    #[arg(long, requires = "id")]
     pub tenant: Option<String>,
     /// With --tenant: look into the archive of this day only (yyyy-MM-dd, UTC)
     #[arg(long, requires = "tenant")]
@@ -58,7 +60,7 @@ pub struct InspectArgs {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Inspection {
+pub(super) struct Inspection {
     partition_count: Option<u16>,
     partitions: Section<Vec<PartitionReport>>,
     /// Ids of those that live.
@@ -73,17 +75,17 @@ struct Inspection {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct PartitionReport {
-    partition: u16,
+pub(super) struct PartitionReport {
+    pub(super) partition: u16,
     /// Entries that aren't acknowledged.
-    length: u64,
+    pub(super) length: u64,
     pending: u64,
     /// Not read yet.
     lag: u64,
-    oldest_age_seconds: Option<u64>,
-    owner: Option<String>,
+    pub(super) oldest_age_seconds: Option<u64>,
+    pub(super) owner: Option<String>,
     /// Pieces that acknowledged entries still owe, by kind.
-    owed: BTreeMap<&'static str, u64>,
+    pub(super) owed: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,21 +97,21 @@ struct QueueReport {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct SpoolReport {
-    objects: usize,
+pub(super) struct SpoolReport {
+    pub(super) objects: usize,
     /// There are more.
-    at_least: bool,
+    pub(super) at_least: bool,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct FailedReport {
-    objects: usize,
+pub(super) struct FailedReport {
+    pub(super) objects: usize,
     /// There are more.
-    at_least: bool,
+    pub(super) at_least: bool,
     /// Objects whose reason was read.
     looked_at: usize,
-    by_reason: BTreeMap<String, usize>,
+    pub(super) by_reason: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -153,8 +155,8 @@ struct WorkerMetrics {
 /// Settings that can't be used, or nobody reads the output.
 pub async fn run(config: &Config, args: &InspectArgs) -> anyhow::Result<()> {
     let deployment = Deployment::open(config).await?;
-    if let Some(message_id) = &args.message_id {
-        return locate::run(&deployment, message_id, args).await;
+    if let Some(id) = &args.id {
+        return locate::run(&deployment, id, args).await;
     }
     let report = inspect(&deployment, args).await;
     let mut output = Output::new();
@@ -163,16 +165,34 @@ pub async fn run(config: &Config, args: &InspectArgs) -> anyhow::Result<()> {
     } else {
         write(&mut output, &report);
     }
-    Ok(output.show()?)
+    output.show()?;
+    match report.is_known() {
+        true => Ok(()),
+        false => Err(EndsWith(2).into()),
+    }
 }
 
-async fn inspect(deployment: &Deployment, args: &InspectArgs) -> Inspection {
+impl Inspection {
+    /// Whether all of it could be looked at.
+    fn is_known(&self) -> bool {
+        self.partitions.known().is_some()
+            && self.workers.known().is_some()
+            && self.queues.known().is_some()
+            && self.spool.known().is_some()
+            && self.failed.known().is_some()
+            && self.accounts.known().is_some()
+            && self.metrics.iter().all(|one| one.metrics.known().is_some())
+    }
+}
+
+pub(super) async fn inspect(deployment: &Deployment, args: &InspectArgs) -> Inspection {
+    let all_failed = [FAILED.to_owned()];
     let (partitions, workers, queues, spool, failed, accounts) = tokio::join!(
         within(LIMIT, partitions(deployment)),
         within(LIMIT, workers(deployment)),
         within(LIMIT, queues(deployment)),
         within(LISTING_LIMIT, spool(&deployment.store)),
-        within(LISTING_LIMIT, failed(&deployment.store)),
+        within(LISTING_LIMIT, failed(&deployment.store, &all_failed)),
         within(LIMIT, accounts(deployment)),
     );
     let asked = args.worker_url.iter().map(async |url| WorkerReport {
@@ -191,7 +211,7 @@ async fn inspect(deployment: &Deployment, args: &InspectArgs) -> Inspection {
     }
 }
 
-async fn partitions(deployment: &Deployment) -> anyhow::Result<Vec<PartitionReport>> {
+pub(super) async fn partitions(deployment: &Deployment) -> anyhow::Result<Vec<PartitionReport>> {
     let script = backlog_script();
     let all = stream::iter(0..deployment.keys.partitions());
     let reports = all.map(|n| partition(deployment, &script, n));
@@ -226,10 +246,7 @@ async fn workers(deployment: &Deployment) -> anyhow::Result<Vec<String>> {
 }
 
 async fn queues(deployment: &Deployment) -> anyhow::Result<Vec<QueueReport>> {
-    let url = deployment.secrets.amqp.current();
-    let properties = ConnectionProperties::default();
-    let connection = lapin::Connection::connect(url.expose(), properties);
-    let connection = connection.await.context("RabbitMQ")?;
+    let connection = deployment.rabbitmq().await?;
     let counted = topology::counts(&connection).await;
     drop(connection.close(200, "done".into()).await);
     let queues = counted.into_iter().map(|(name, counts)| QueueReport {
@@ -237,14 +254,14 @@ async fn queues(deployment: &Deployment) -> anyhow::Result<Vec<QueueReport>> {
         counts: match counts {
             Ok(counts) => Section::Known(counts),
             Err(error) => Section::Unknown {
-                unknown: error.to_string(),
+                unknown: innermost_first(&error.into()),
             },
         },
     });
     Ok(queues.collect())
 }
 
-async fn spool(store: &Store) -> anyhow::Result<SpoolReport> {
+pub(super) async fn spool(store: &Store) -> anyhow::Result<SpoolReport> {
     let listed = store.listed(Bucket::Webhooks, "spool");
     let keys: Vec<String> = listed.take(MOST_SPOOLED + 1).try_collect().await?;
     Ok(SpoolReport {
@@ -253,8 +270,10 @@ async fn spool(store: &Store) -> anyhow::Result<SpoolReport> {
     })
 }
 
-async fn failed(store: &Store) -> anyhow::Result<FailedReport> {
-    let listed = store.listed(Bucket::Webhooks, "failed");
+/// What is set aside in some folders.
+pub(super) async fn failed(store: &Store, folders: &[String]) -> anyhow::Result<FailedReport> {
+    let listed = stream::iter(folders);
+    let listed = listed.flat_map(|folder| store.listed(Bucket::Webhooks, folder));
     let mut keys: Vec<String> = listed.take(MOST_FAILED + 1).try_collect().await?;
     let at_least = keys.len() > MOST_FAILED;
     keys.truncate(MOST_FAILED);

@@ -1,14 +1,29 @@
 //! What operators ask for and do by hand: [`inspect`] tells where everything is, [`locate`] where one
-//! message is, [`doctor`] what is wrong with the settings and servers, [`erase`] deletes what is kept of
-//! a tenant or a customer, [`repartition`] changes the partition count. [`output`] prints.
+//! thing is that an id ([`given_id`]) is of, [`cat`] shows it, [`find`] looks for a customer's; [`tenant`] tells why
+//! a tenant's events stopped, [`doctor`] what is wrong with settings, servers and work; [`failed`] is about
+//! what was set aside, [`dead_letters`] about what consumers rejected, [`tail`] shows what goes out now;
+//! [`erase`] deletes what is kept of a tenant or a customer, [`repartition`] changes the partition count,
+//! [`settings`] tells what a worker is set to. [`arguments`] are what several of them take, [`objects`] how
+//! they look through the store; [`output`] prints.
 
+mod arguments;
+mod given_id;
+mod objects;
+
+pub mod cat;
+pub mod dead_letters;
 pub mod doctor;
 pub mod erase;
+pub mod failed;
+pub mod find;
 pub mod inspect;
 mod locate;
 pub mod presign;
 pub mod repartition;
 pub mod replay;
+pub mod settings;
+pub mod tail;
+pub mod tenant;
 
 mod output;
 
@@ -16,18 +31,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use lapin::BasicProperties;
+use lapin::types::AMQPValue;
 use redis::streams::StreamRangeReply;
 use serde::Serialize;
 use shared::keys::Keys;
 use shared::redis::Connection;
+use shared::telemetry::{CommandError, EndsWith, innermost_first};
 use tokio::time::timeout;
 
+use crate::ask::tenants::Tenants;
+use crate::clients;
 use crate::config::{Config, Secrets};
 use crate::item::traffic;
+use crate::metrics::Metrics;
 use crate::out::store::Store;
 
 /// Answer to any command.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connecting and logging in.
+const RABBITMQ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A deployment as a command sees it.
 pub(crate) struct Deployment {
@@ -72,6 +95,37 @@ impl Deployment {
 }
 
 impl Deployment {
+    /// Who knows whose an account is, as workers ask.
+    ///
+    /// # Errors
+    /// No client can be made.
+    pub(crate) fn tenants(
+        &self,
+        config: &Config,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Arc<Tenants>> {
+        Ok(Arc::new(Tenants::new(
+            &config.tenants,
+            &self.secrets.tenants,
+            clients::tenant_service(metrics)?,
+            (self.connection.clone(), self.keys.clone()),
+            metrics.caches.clone(),
+        )))
+    }
+
+    /// A connection to RabbitMQ.
+    ///
+    /// # Errors
+    /// It is away, or refuses.
+    pub(crate) async fn rabbitmq(&self) -> anyhow::Result<lapin::Connection> {
+        let url = self.secrets.amqp.current();
+        let properties = lapin::ConnectionProperties::default();
+        let connecting = lapin::Connection::connect(url.expose(), properties);
+        let connected = timeout(RABBITMQ_TIMEOUT, connecting).await;
+        let connected = connected.context("no answer in time").context("RabbitMQ")?;
+        connected.context("RabbitMQ")
+    }
+
     /// Accounts and their numbers that had traffic lately.
     pub(crate) async fn numbers(&self) -> redis::RedisResult<Vec<(String, String)>> {
         let read = traffic::read(&self.connection, &self.keys).await?;
@@ -101,6 +155,26 @@ pub(crate) enum Section<T> {
     Unknown { unknown: String },
 }
 
+impl<T> Section<T> {
+    pub(crate) fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(known) => Some(known),
+            Self::Unknown { .. } => None,
+        }
+    }
+}
+
+/// How a command ends that only looks: an error means that it could not.
+///
+/// # Errors
+/// The same, with exit status 2 unless it has one.
+pub fn could_not_look(ended: anyhow::Result<()>) -> anyhow::Result<()> {
+    ended.map_err(|error| match error.is::<EndsWith>() {
+        true => error,
+        false => CommandError(error).into(),
+    })
+}
+
 /// The answer, if it comes within `limit`.
 pub(crate) async fn within<T>(
     limit: Duration,
@@ -109,7 +183,7 @@ pub(crate) async fn within<T>(
     match timeout(limit, asking).await {
         Ok(Ok(known)) => Section::Known(known),
         Ok(Err(error)) => Section::Unknown {
-            unknown: format!("{error:#}"),
+            unknown: innermost_first(&error),
         },
         Err(_) => Section::Unknown {
             unknown: format!("no answer within {} s", limit.as_secs()),
@@ -145,6 +219,17 @@ pub(crate) async fn scan_stream(
         if looked_at >= most {
             return Ok((looked_at, false));
         }
+    }
+}
+
+/// A header of an AMQP message that is text.
+pub(crate) fn header_text(properties: &BasicProperties, name: &str) -> Option<String> {
+    let headers = properties.headers().as_ref()?.inner();
+    let (_, value) = headers.iter().find(|(key, _)| key.as_str() == name)?;
+    match value {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
     }
 }
 

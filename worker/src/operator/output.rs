@@ -119,7 +119,8 @@ impl Output {
     }
 }
 
-fn printable(text: &str) -> String {
+/// What others wrote, without anything that moves a cursor.
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()
@@ -183,11 +184,18 @@ impl ProgressLine {
     }
 }
 
-impl Drop for ProgressLine {
-    fn drop(&mut self) {
-        if self.shown && self.terminal {
+impl ProgressLine {
+    /// Takes it off a terminal, before a line of another kind.
+    pub(crate) fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) && self.terminal {
             drop(std::io::stderr().write_all(b"\r\x1b[K"));
         }
+    }
+}
+
+impl Drop for ProgressLine {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

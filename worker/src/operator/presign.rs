@@ -1,16 +1,17 @@
 //! Fresh URLs of media whose old ones have expired: `worker presign`, and the admin route
 //! `GET /media/{tenantId}/{messageId}`.
 
-use std::io::Write;
-
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use bytes::Bytes;
 use chrono::SecondsFormat;
 use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use shared::admin;
+use shared::telemetry::EndsWith;
 
+use super::output::{Output, Style};
 use crate::config::Config;
 use crate::out::store::{Store, StoreResult};
 use clap::Args;
@@ -18,44 +19,77 @@ use clap::Args;
 #[derive(Args, Debug, Clone)]
 pub struct PresignArgs {
     /// Meta's id of the message
-    #[arg(long)]
-    pub message_id: String,
+    #[arg(value_name = "ID")]
+    pub id: String,
     /// Whose it is; without it, all tenants' folders are looked into
     #[arg(long)]
     pub tenant: Option<String>,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
 }
 
-/// Prints a line of JSON for each media object of a message.
+/// A media object, and a URL that gives it to whoever has it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PresignedObject {
+    bucket: String,
+    key: String,
+    url: String,
+    url_expires_at: String,
+}
+
+/// Prints a fresh URL for each media object of a message.
 ///
 /// # Errors
-/// The store is away or refuses, or has nothing of this message.
+/// The store is away or refuses; exit status 1 where it has nothing of this message.
 pub async fn run(config: &Config, args: &PresignArgs) -> anyhow::Result<()> {
     let secrets = config
         .secrets()
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
     let keys = secrets.store.context("MINIO_ACCESS_KEY is not set")?;
     let store = Store::new(&config.store, &config.objects, keys)?;
-    let found = urls(&store, args.tenant.as_deref(), &args.message_id).await;
+    let found = urls(&store, args.tenant.as_deref(), &args.id).await;
     let found = found.context("the object store")?;
-    ensure!(!found.is_empty(), "there is no media of this message");
-    let mut out = std::io::stdout().lock();
-    for object in found {
-        writeln!(out, "{object}")?;
+    let mut output = Output::new();
+    if args.json {
+        output.json(&found)?;
+    } else {
+        write(&mut output, &found);
     }
-    Ok(())
+    output.show()?;
+    match found.is_empty() {
+        true => Err(EndsWith(1).into()),
+        false => Ok(()),
+    }
 }
 
-async fn urls(store: &Store, tenant_id: Option<&str>, message_id: &str) -> StoreResult<Vec<Value>> {
+fn write(output: &mut Output, found: &[PresignedObject]) {
+    if found.is_empty() {
+        output.line(Style::Bad, "there is no media of this message");
+    }
+    for object in found {
+        output.head(&format!("{}/{}", object.bucket, object.key));
+        output.line(Style::Plain, &object.url);
+        output.line(Style::Faint, format!("until {}", object.url_expires_at));
+    }
+}
+
+async fn urls(
+    store: &Store,
+    tenant_id: Option<&str>,
+    message_id: &str,
+) -> StoreResult<Vec<PresignedObject>> {
     let mut urls = Vec::new();
     for key in store.find_media(tenant_id, message_id).await? {
         let presigned = store.presign_media(&key).await?;
         let expires_at = presigned.expires_at;
-        urls.push(json!({
-            "bucket": store.media_bucket(),
-            "key": key,
-            "url": presigned.url,
-            "urlExpiresAt": expires_at.to_rfc3339_opts(SecondsFormat::Secs, true),
-        }));
+        urls.push(PresignedObject {
+            bucket: store.media_bucket().to_owned(),
+            key,
+            url: presigned.url,
+            url_expires_at: expires_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        });
     }
     Ok(urls)
 }

@@ -164,7 +164,7 @@ async fn fence(
     let keys = &deployment.keys;
     let mut partitions = Vec::new();
     for partition in 0..most {
-        let [put, state, settle, media] = keys.owed_lists(partition);
+        let [put, state, settle, media, other_media] = keys.owed_lists(partition);
         let call = script.call([
             keys.stream(partition),
             keys.lease(partition),
@@ -174,6 +174,7 @@ async fn fence(
             state,
             settle,
             media,
+            other_media,
         ]);
         let call = call.arg(count.map_or(String::new(), |count| count.to_string()));
         let (entries, owed, leased, taken_for): (_, _, _, String) = call

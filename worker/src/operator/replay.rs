@@ -9,22 +9,25 @@ mod runner_lease;
 mod selection;
 mod show;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use futures::stream::{StreamExt, TryStreamExt};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck, class, memory_used};
+use shared::telemetry::CommandError;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::runner_lease::{Replay, ReplayStatus, RunnerLease};
-pub use self::selection::ReplayArgs;
-use self::selection::{ReplaySource, Selection};
+use self::selection::Selection;
+pub use self::selection::{ReplayArgs, ReplayRunArgs, ReplaySource};
 use self::show::{ReplayOutput, Tally};
+use super::objects::{NamedObjects, PayloadArea, owner_of};
 use crate::config::Config;
-use crate::out::store::{self, ReadError, Store, StoreError, StoreResult};
+use crate::out::store::{ReadError, Store, StoreError};
 use crate::owed::readmit::{self, NotReturnable, PutBack, Readmit, Returning};
 use crate::retry::Backoff;
 
@@ -43,7 +46,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// A selection that nobody can mean, or a server that is away at the beginning; later ones are waited
 /// for.
 pub async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<()> {
-    let selection = Selection::of(args)?;
+    let mut selection = Selection::of(args).map_err(CommandError)?;
     let secrets = config
         .secrets()
         .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
@@ -59,22 +62,30 @@ pub async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<()> {
         keys: keys.clone(),
         required: false,
     };
-    check.run().await?.context("Redis")?;
+    check.run().await?.context("Redis").map_err(CommandError)?;
+    if !args.ids.is_empty() && !args.running.abandon {
+        selection.keys = named_keys(&store, args).await.map_err(CommandError)?;
+        ensure!(
+            !selection.keys.is_empty(),
+            "nothing of these ids is in the {}",
+            selection.source.place()
+        );
+    }
     let command = ReplayRun {
         readmit: Readmit::new(store.clone(), connection.clone(), keys.clone()),
         turn: RunnerLease::new(connection.clone(), keys),
         connection,
         store,
-        rate: args.rate,
-        show: ReplayOutput::new(args.json),
+        rate: args.running.rate,
+        show: ReplayOutput::new(args.running.json),
         stop: shared::telemetry::shutdown_on_signal()?,
         next: Instant::now(),
         noted: None,
     };
-    if args.abandon {
+    if args.running.abandon {
         return command.abandon().await;
     }
-    if args.dry_run {
+    if args.running.dry_run {
         return command.dry_run(&selection).await;
     }
     command.run(&selection).await
@@ -214,11 +225,10 @@ impl ReplayRun {
 
     async fn count_all(&self, selection: &Selection, in_detail: bool) -> anyhow::Result<Tally> {
         let away = "the object store can't be listed";
-        let folders = selection.folders(&self.store).await.context(away)?;
         let look =
             selection.asks_for_reason() || (in_detail && selection.source == ReplaySource::Failed);
-        let keys = keys(&self.store, folders, None)
-            .try_filter(|key| std::future::ready(selection.may_be(key, "")));
+        let keys = selection.listed(&self.store, None).await.context(away)?;
+        let keys = keys.try_filter(|key| std::future::ready(selection.may_be(key, "")));
         keys.map_err(|error| anyhow::Error::new(error).context(away))
             .map_ok(async |key| {
                 let reason = if selection.asks_for_body() {
@@ -238,7 +248,7 @@ impl ReplayRun {
                 } else {
                     Some(String::new())
                 };
-                Ok(reason.map(|reason| (reason, tenant_of(&key))))
+                Ok(reason.map(|reason| (reason, owner_of(&key))))
             })
             .try_buffer_unordered(COUNTED_AT_ONCE)
             .try_fold(Tally::default(), async |mut tally, counted| {
@@ -280,8 +290,8 @@ impl ReplayRun {
         let away = |error: StoreError| PassError::StoreAway(error.to_string());
         let store = self.store.clone();
         let (selection, id) = (replay.selection.clone(), replay.id.clone());
-        let folders = selection.folders(&store).await.map_err(away)?;
-        let keys = keys(&store, folders, replay.at.clone());
+        let keys = selection.listed(&store, replay.at.clone()).await;
+        let keys = keys.map_err(away)?;
         let meant = keys.try_filter(|key| std::future::ready(selection.may_be(key, &id)));
         let opened = meant.map_ok(async |key| Ok(open(&store, &selection, key).await));
         let mut objects = opened.try_buffered(READ_AHEAD).boxed();
@@ -432,15 +442,22 @@ impl ReplayRun {
     }
 }
 
-/// All keys of folders, those after `after`.
-fn keys(
-    store: &Store,
-    folders: Vec<String>,
-    after: Option<String>,
-) -> BoxStream<'_, StoreResult<String>> {
-    stream::iter(folders)
-        .flat_map(move |folder| store.keys_below(&folder, after.as_deref()))
-        .boxed()
+/// Keys of the objects that ids name, ascending.
+async fn named_keys(store: &Store, args: &ReplayArgs) -> anyhow::Result<Vec<String>> {
+    let area = match args.source {
+        ReplaySource::Failed => PayloadArea::Failed,
+        ReplaySource::Archive => PayloadArea::Archive,
+    };
+    let mut keys = BTreeSet::new();
+    for id in &args.ids {
+        let of_id = NamedObjects {
+            store,
+            area,
+            tenant: args.filter.tenant.as_deref(),
+        };
+        keys.extend(of_id.all(id).await?);
+    }
+    Ok(keys.into_iter().collect())
 }
 
 async fn open(store: &Store, selection: &Selection, key: String) -> PreparedObject {
@@ -460,15 +477,4 @@ fn damaged(error: ReadError) -> anyhow::Result<Option<String>> {
         ReadError::Corrupt | ReadError::TooLarge(_) => Ok(Some("(can't be read)".to_owned())),
         ReadError::Store(_) => Err(error.into()),
     }
-}
-
-/// Whose folder a key lies in.
-fn tenant_of(key: &str) -> String {
-    let key = key.strip_prefix(store::FAILED).unwrap_or(key);
-    let parts = if key.starts_with(store::UNRESOLVED) {
-        2
-    } else {
-        1
-    };
-    key.split('/').take(parts).collect::<Vec<_>>().join("/")
 }

@@ -12,6 +12,7 @@ use crate::ask::tenants::Tenants;
 use crate::ask::tenants::tokens::Tokens;
 use crate::item::tenant::{Tenant, Verdict};
 use crate::operator::Deployment;
+use crate::read::gate::TransferPace;
 
 const CHECK: &str = "account";
 /// Accounts that are asked for, those seen last first, and how many side by side.
@@ -19,12 +20,12 @@ const MOST_ACCOUNTS: usize = 500;
 const AT_ONCE: usize = 8;
 
 /// What is asked about accounts.
-pub(super) struct AccountChecks<'a> {
-    pub(super) deployment: &'a Deployment,
-    pub(super) tenants: Arc<Tenants>,
-    pub(super) graph: Graph,
+pub(in crate::operator) struct AccountChecks<'a> {
+    pub(in crate::operator) deployment: &'a Deployment,
+    pub(in crate::operator) tenants: Arc<Tenants>,
+    pub(in crate::operator) graph: Graph,
     /// The deployment's webhook, if it is known.
-    pub(super) callback_url: Option<&'a Url>,
+    pub(in crate::operator) callback_url: Option<&'a Url>,
 }
 
 impl AccountChecks<'_> {
@@ -63,7 +64,7 @@ impl AccountChecks<'_> {
         Ok(found)
     }
 
-    async fn account(&self, account: &str) -> Finding {
+    pub(in crate::operator) async fn account(&self, account: &str) -> Finding {
         let tenant = match self.tenant(account).await {
             Ok(tenant) => tenant,
             Err(finding) => return finding,
@@ -77,6 +78,7 @@ impl AccountChecks<'_> {
             );
         };
         let call = GraphCall {
+            pace: TransferPace::Inbound,
             token: &token,
             waba_id: account,
             phone_number_id: None,

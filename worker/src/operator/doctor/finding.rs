@@ -15,7 +15,7 @@ pub(super) const NO_ACCOUNT: &str = "0";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub(super) enum CheckStatus {
+pub(in crate::operator) enum CheckStatus {
     Ok,
     Warn,
     Fail,
@@ -24,7 +24,7 @@ pub(super) enum CheckStatus {
 }
 
 impl CheckStatus {
-    pub(super) fn text(self) -> (&'static str, Style) {
+    pub(in crate::operator) fn text(self) -> (&'static str, Style) {
         match self {
             Self::Ok => ("OK", Style::Good),
             Self::Warn => ("WARN", Style::Doubtful),
@@ -36,11 +36,11 @@ impl CheckStatus {
 
 /// What was found, and what to do about it.
 #[derive(Debug, Serialize)]
-pub(super) struct Finding {
-    pub(super) status: CheckStatus,
+pub(in crate::operator) struct Finding {
+    pub(in crate::operator) status: CheckStatus,
     pub(super) check: &'static str,
     #[serde(rename = "said")]
-    pub(super) text: String,
+    pub(in crate::operator) text: String,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(super) advice: Cow<'static, str>,
 }

@@ -1,20 +1,36 @@
 //! Redis: whether it answers, keeps what it acknowledges, has memory, and is this deployment's.
 
-use redis::RedisResult;
+use std::time::Duration;
+
+use redis::{ConnectionAddr, ConnectionInfo, RedisResult};
 use shared::redis::{durability_problems, memory_used};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::finding::{Finding, Findings, clock_skew, fail, ok, unknown, warn};
 use crate::config::Config;
 use crate::operator::Deployment;
 
 const CHECK: &str = "redis";
+/// What a server in protected mode begins with.
+const DENIED: &[u8] = b"-DENIED";
+const GREETING_LIMIT: Duration = Duration::from_secs(2);
 /// Shares of Redis' memory: marks are kept for an hour only from the second on, little later nothing is
 /// taken any more.
 const MEMORY_DOUBTFUL: f64 = 0.7;
 const MEMORY_BAD: f64 = 0.9;
 
 pub(super) async fn check(deployment: &Deployment, config: &Config) -> Findings {
-    deployment.connection.ping().await?;
+    if let Err(error) = deployment.connection.ping().await {
+        if is_protected(deployment).await {
+            let text = "refuses connections from other machines: it is in protected mode";
+            let advice = "give it a password (requirepass, or an ACL user) or bind it to an address of its \
+                own network, and set protected-mode no";
+            return Ok(vec![fail(CHECK, text, advice)]);
+        }
+        return Err(error.into());
+    }
     let mut found = versions(deployment).await?;
     found.extend(durability(deployment).await?);
     found.push(memory(deployment).await?);
@@ -23,6 +39,24 @@ pub(super) async fn check(deployment: &Deployment, config: &Config) -> Findings 
     found.push(partition_count(deployment, config));
     found.push(workers(deployment).await?);
     Ok(found)
+}
+
+/// Whether a server in protected mode refuses this machine: it says so at once, before it is asked anything,
+/// and closes, so that a client only sees a connection that broke.
+async fn is_protected(deployment: &Deployment) -> bool {
+    let single = deployment.secrets.redis.single();
+    let Some(ConnectionAddr::Tcp(host, port)) = single.as_ref().map(ConnectionInfo::addr) else {
+        return false;
+    };
+    let told = async {
+        let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
+        let mut told = [0; 64];
+        let length = stream.read(&mut told).await?;
+        std::io::Result::Ok(told.get(..length).unwrap_or_default().starts_with(DENIED))
+    };
+    timeout(GREETING_LIMIT, told)
+        .await
+        .is_ok_and(|told| told.unwrap_or(false))
 }
 
 async fn versions(deployment: &Deployment) -> RedisResult<Vec<Finding>> {
@@ -34,21 +68,20 @@ async fn versions(deployment: &Deployment) -> RedisResult<Vec<Finding>> {
 
 /// Of a server, by what INFO says.
 fn version(server: &str) -> Finding {
-    let version = server
-        .lines()
-        .find_map(|line| line.strip_prefix("redis_version:"));
-    let version = version.unwrap_or("unknown").trim();
+    let line = |name| server.lines().find_map(|line| line.strip_prefix(name));
+    let version = line("redis_version:").unwrap_or("unknown").trim();
+    // Valkey says the version of Redis that it is like, too.
+    let named = match line("valkey_version:") {
+        Some(valkey) => format!("Valkey {} (like Redis {version})", valkey.trim()),
+        None => format!("version {version}"),
+    };
     let major = version
         .split('.')
         .next()
         .and_then(|major| major.parse::<u32>().ok());
     match major {
-        Some(7..) => ok(CHECK, format!("answers, version {version}")),
-        Some(_) => fail(
-            CHECK,
-            format!("version {version}"),
-            "7.0 or later is needed",
-        ),
+        Some(7..) => ok(CHECK, format!("answers, {named}")),
+        Some(_) => fail(CHECK, named, "7.0 or later is needed"),
         None => unknown(CHECK, "it doesn't say its version", ""),
     }
 }

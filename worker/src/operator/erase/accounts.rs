@@ -144,7 +144,7 @@ impl TenantAccounts {
     }
 }
 
-async fn seen(deployment: &Deployment) -> anyhow::Result<Vec<String>> {
+pub(in crate::operator) async fn seen(deployment: &Deployment) -> anyhow::Result<Vec<String>> {
     let mut range = redis::cmd("ZRANGE");
     range.arg(deployment.keys.tenants_seen()).arg(0).arg(-1);
     let seen = range.query_async(&mut deployment.connection.clone()).await;
@@ -152,7 +152,10 @@ async fn seen(deployment: &Deployment) -> anyhow::Result<Vec<String>> {
 }
 
 /// Whose an account is, as workers remember it.
-async fn remembered(deployment: &Deployment, account: &str) -> anyhow::Result<Option<String>> {
+pub(in crate::operator) async fn remembered(
+    deployment: &Deployment,
+    account: &str,
+) -> anyhow::Result<Option<String>> {
     let mut get = redis::cmd("GET");
     get.arg(deployment.keys.tenant(account));
     let answer = get.query_async(&mut deployment.connection.clone()).await;

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 use serde_json::value::RawValue;
-use shared::entry::{StreamEntry, VERSION, format_numbers, parse_numbers};
+use shared::entry::{StreamEntry, format_numbers, parse_numbers};
 use shared::webhook::{all_members, elements, members, scalar};
 
 use super::ids::reduced;
 use crate::item::customer::Customer;
+use crate::item::event::media::media_kind;
 use crate::item::payload::{Payload, PayloadItem};
 use crate::out::store;
 
@@ -55,8 +56,6 @@ const OF_ONE: [&str; 8] = [
 /// Where ids stand one level down: of a change, of what an echo wraps, of who changed their number, of
 /// an entry of the address book.
 const WITHIN: [&str; 4] = ["value", "message", "system", "contact"];
-/// Messages of these types have a file.
-const WITH_FILES: [&str; 5] = ["audio", "document", "image", "sticker", "video"];
 
 /// A payload without a customer.
 pub(super) enum ClearedPayload {
@@ -71,7 +70,7 @@ pub(super) enum ClearedPayload {
     },
 }
 
-/// A message with a file that goes.
+/// A message or call with a file that goes.
 pub(super) struct ErasedMedia {
     pub id: String,
     pub kind: &'static str,
@@ -103,16 +102,10 @@ pub(super) fn clear(
     if cuts.is_empty() {
         return ClearedPayload::Untouched;
     }
-    let is_cut = |item: &&PayloadItem| {
-        let at = range(&payload.entry.body, payload.raw(item));
-        cuts.iter()
-            .any(|cut| cut.start <= at.start && at.end <= cut.end)
-    };
+    let is_cut = |item: &&PayloadItem| is_cut(&payload, item, &cuts);
     let cut: Vec<_> = payload.items.iter().filter(is_cut).collect();
     let gone = cut.iter().filter_map(|item| {
-        let [kind] = members(payload.raw(item), ["type"])?;
-        let kind = scalar(kind?)?;
-        let kind = WITH_FILES.into_iter().find(|name| *name == &*kind)?;
+        let kind = media_kind(&payload, item)?.name();
         let id = item.id.clone()?;
         Some(ErasedMedia { id, kind })
     });
@@ -122,6 +115,23 @@ pub(super) fn clear(
         other_ids: other_ids(&payload, &cut, &cuts, customer),
         rest,
     }
+}
+
+/// The items of a payload that are a customer's; `None`: nothing in it is about them.
+pub(in crate::operator) fn items_of<'p>(
+    payload: &'p Payload,
+    customer: &str,
+) -> Option<Vec<&'p PayloadItem>> {
+    let cuts = cuts(&payload.entry.body, customer);
+    let items = payload.items.iter();
+    let theirs = items.filter(|item| is_cut(payload, item, &cuts)).collect();
+    (!cuts.is_empty()).then_some(theirs)
+}
+
+fn is_cut(payload: &Payload, item: &PayloadItem, cuts: &[Range<usize>]) -> bool {
+    let at = range(&payload.entry.body, payload.raw(item));
+    let mut cuts = cuts.iter();
+    cuts.any(|cut| cut.start <= at.start && at.end <= cut.end)
 }
 
 /// Other ids of the customer in what is cut.
@@ -200,22 +210,18 @@ pub(super) fn renamed(key: &str, rest: &RemainingPayload) -> String {
 }
 
 fn open(body: &[u8]) -> Option<Payload> {
-    let fields = [
-        ("v", VERSION),
-        ("w", ""),
-        ("c", ""),
-        ("t", "0"),
-        ("n", ""),
-        ("s", ""),
-        ("p", ""),
-        ("r", ""),
-    ];
-    let mut fields: HashMap<String, Vec<u8>> = fields
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.into()))
-        .collect();
-    fields.insert("b".to_owned(), body.to_vec());
-    Payload::open(StreamEntry::decode(&fields).ok()?).ok()
+    let entry = StreamEntry {
+        waba_id: String::new(),
+        correlation_id: String::new(),
+        received_at_ms: 0,
+        fresh: Vec::new(),
+        body: body.to_vec(),
+        signature: String::new(),
+        traceparent: String::new(),
+        unreadable: None,
+        returned: None,
+    };
+    Payload::open(entry).ok()
 }
 
 /// Elements of lists that are about a customer, in the order of the body.
@@ -328,6 +334,30 @@ mod tests {
         assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
         assert_eq!(renamed("t/d/5-wamid.A.json", &rest), "t/d/5-wamid.B.json");
         assert_eq!(renamed("t/d/5-other.json", &rest), "t/d/5-other.json");
+    }
+
+    #[test]
+    fn the_files_of_every_place_go_with_their_customer() {
+        let body = r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[
+            {"field":"smb_message_echoes","value":{"message_echoes":[
+              {"to":"111","id":"wamid.E","type":"video","video":{"id":"1"}},
+              {"to":"111","id":"wamid.F","type":"edit","edit":{"message":{"type":"image"}}}]}},
+            {"field":"standby","value":{"standby":{"message_echoes":[
+              {"id":"wamid.S","message":{"to":"111","type":"document","document":{"id":"2"}}}]}}},
+            {"field":"calls","value":{"calls":[
+              {"from":"111","id":"wacid.C","call_recording":{"audio":{"id":"3"}}}]}}]}]}"#;
+        let cleared = clear(body.as_bytes(), &described(""), "111");
+        let ClearedPayload::Cut { gone, .. } = cleared else {
+            panic!("111 is in it");
+        };
+        let gone: Vec<_> = gone.iter().map(|it| (&*it.id, it.kind)).collect();
+        let expected = [
+            ("wamid.E", "video"),
+            ("wamid.F", "image"),
+            ("wamid.S", "document"),
+            ("wacid.C", "audio"),
+        ];
+        assert_eq!(gone, expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Ids of customers as people write them.
 
 /// What is accepted.
-pub(super) const ACCEPTED: &str = "a customer is a phone number with its country code (+49 151 23456789, \
+pub(in crate::operator) const ACCEPTED: &str = "a customer is a phone number with its country code (+49 151 23456789, \
      0049151…, 49151…) or a user id as Meta writes it (BSUID: DE.13491208655302741918)";
 /// E.164 allows 15 digits; the shortest numbers have four behind their country code.
 const DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
@@ -9,7 +9,7 @@ const DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
 const LONGEST_USER_ID: usize = 132;
 
 /// A phone number as its digits, or a user id as it is; `None`: neither.
-pub(super) fn read(typed: &str) -> Option<String> {
+pub(in crate::operator) fn read(typed: &str) -> Option<String> {
     let typed = typed.trim_matches(is_between_digits);
     if is_user_id(typed) {
         return Some(typed.to_owned());

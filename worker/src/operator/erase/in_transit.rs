@@ -25,6 +25,13 @@ pub(super) struct InTransit<'w> {
     pub(super) body: &'w [u8],
 }
 
+/// The account of an entry; empty if it doesn't say.
+fn account_of(entry: &redis::streams::StreamId) -> String {
+    let named = ["h", "w"].into_iter();
+    let fields = named.filter_map(|name| Some((name.to_owned(), entry.get::<Vec<u8>>(name)?)));
+    shared::entry::account(&fields.collect()).unwrap_or_default()
+}
+
 impl Eraser<'_> {
     /// How much of spool and streams is theirs: in the order in which it moves, so that it is met at least
     /// once.
@@ -41,7 +48,7 @@ impl Eraser<'_> {
             let stream = keys.stream(partition);
             let scan = scan_stream(redis, &stream, usize::MAX, |entry| {
                 let text = |name| String::from_utf8(field(entry, name)).unwrap_or_default();
-                let (account, key) = (text("w"), text("o"));
+                let (account, key) = (account_of(entry), text("o"));
                 let waiting = InTransit {
                     account: &account,
                     tenants: owing.get(&entry.id).unwrap_or(&nobody),

@@ -1,15 +1,14 @@
 //! What is replayed: which objects, by their key and by what they hold.
 
-use std::time::Duration;
-
 use anyhow::{bail, ensure};
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::{Args, ValueEnum};
+use futures::stream::{self, BoxStream, StreamExt};
 use serde::{Deserialize, Serialize};
 use shared::webhook;
-use strum::IntoEnumIterator;
 
-use crate::out::error::Reason;
+use crate::operator::arguments::{Moment, PayloadFilter, PeriodArgs, message_id};
+use crate::operator::given_id::GivenId;
 use crate::out::store::{self, Bucket, Store, StoreResult, StoredObject};
 use crate::owed::readmit;
 
@@ -19,24 +18,24 @@ const FASTEST: u32 = 10_000;
 
 #[derive(Args, Debug, Clone)]
 pub struct ReplayArgs {
+    /// Payloads of these only: messages, their hashes, correlation ids, events, entries or keys
+    #[arg(value_name = "ID", num_args = 0..=100)]
+    pub ids: Vec<GivenId>,
     /// What was set aside, or the raw archive
     #[arg(long, value_enum, default_value_t = ReplaySource::Failed)]
     pub source: ReplaySource,
-    /// Came at this time or later: 2026-11-25T08:00:00Z, 2026-11-25 (0:00 UTC), or 2h (two hours ago)
-    #[arg(long, value_name = "T", value_parser = Moment::parse)]
-    pub from: Option<Moment>,
-    /// Came before this time [default: now]
-    #[arg(long, value_name = "T", value_parser = Moment::parse)]
-    pub to: Option<Moment>,
-    /// Of this tenant only
-    #[arg(long, value_name = "ID", value_parser = tenant)]
-    pub tenant: Option<String>,
     /// Payloads with this message
     #[arg(long, value_name = "ID", value_parser = message_id)]
     pub message_id: Option<String>,
-    /// Set aside for this reason only
-    #[arg(long, value_name = "R", value_parser = reason)]
-    pub reason: Option<String>,
+    #[command(flatten)]
+    pub filter: PayloadFilter,
+    #[command(flatten)]
+    pub running: ReplayRunArgs,
+}
+
+/// How a replay is run.
+#[derive(Args, Debug, Clone)]
+pub struct ReplayRunArgs {
     /// Payloads a second at most
     #[arg(long, value_name = "N/s", default_value = "100/s", value_parser = rate)]
     pub rate: u32,
@@ -59,65 +58,19 @@ pub enum ReplaySource {
 }
 
 impl ReplaySource {
+    pub(super) fn place(self) -> &'static str {
+        match self {
+            Self::Failed => "failed store",
+            Self::Archive => "archive",
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Failed => "failed",
             Self::Archive => "archive",
         }
     }
-}
-
-/// A time as it was typed, and what it meant then.
-#[derive(Debug, Clone)]
-pub struct Moment {
-    typed: String,
-    at: DateTime<Utc>,
-}
-
-impl Moment {
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        let at = moment(text, Utc::now()).ok_or(
-            "write it like 2026-11-25T08:00:00Z, 2026-11-25 (0:00 UTC) or 2h (two hours ago)",
-        )?;
-        let typed = text.to_owned();
-        Ok(Self { typed, at })
-    }
-}
-
-fn moment(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-        return Some(at.to_utc());
-    }
-    if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-        return Some(day.and_time(NaiveTime::MIN).and_utc());
-    }
-    let ago: Duration = shared::config::any_duration(text).ok()?;
-    now.checked_sub_signed(TimeDelta::from_std(ago).ok()?)
-}
-
-fn tenant(text: &str) -> Result<String, &'static str> {
-    let taken = store::is_reserved(text) || matches!(text, ".." | "." | store::UNRESOLVED);
-    if text.is_empty() || taken || text.contains(['/', '\\']) || text.chars().any(char::is_control)
-    {
-        return Err("is no tenant's id (it names one folder of the store, no path)");
-    }
-    Ok(text.to_owned())
-}
-
-fn message_id(text: &str) -> Result<String, &'static str> {
-    let odd = |c: char| c.is_control() || c.is_whitespace();
-    if text.is_empty() || text.len() > 1024 || text.contains("..") || text.contains(odd) {
-        return Err("is no message's id; it looks like wamid.HBgL…");
-    }
-    Ok(text.to_owned())
-}
-
-fn reason(text: &str) -> Result<String, String> {
-    if text.parse::<Reason>().is_ok() {
-        return Ok(text.to_owned());
-    }
-    let names: Vec<_> = Reason::iter().map(Reason::name).collect();
-    Err(format!("is one of {}", names.join(", ")))
 }
 
 fn rate(text: &str) -> Result<u32, String> {
@@ -135,6 +88,9 @@ pub(super) struct Selection {
     tenant: Option<String>,
     message_id: Option<String>,
     reason: Option<String>,
+    /// Keys of the objects that were named by ids, ascending; empty: all of the above.
+    #[serde(default)]
+    pub keys: Vec<String>,
     /// As it was typed; two callers who typed the same mean the same.
     pub typed: String,
 }
@@ -144,8 +100,17 @@ impl Selection {
     /// What doesn't go together, and what to do about it.
     pub(super) fn of(args: &ReplayArgs) -> anyhow::Result<Self> {
         let now = Utc::now();
-        let from = args.from.as_ref().map(|from| from.at);
-        let to = args.to.as_ref().map_or(now, |to| to.at);
+        let PayloadFilter {
+            tenant,
+            reason,
+            period:
+                PeriodArgs {
+                    from: typed_from,
+                    to: typed_to,
+                },
+        } = &args.filter;
+        let from = typed_from.as_ref().map(|from| from.at);
+        let to = typed_to.as_ref().map_or(now, |to| to.at);
         if let Some(from) = from {
             ensure!(from < now, "--from lies ahead");
             ensure!(from < to, "--from must lie before --to");
@@ -157,47 +122,71 @@ impl Selection {
             );
         }
         match args.source {
-            ReplaySource::Archive if args.reason.is_some() => {
+            ReplaySource::Archive if reason.is_some() => {
                 bail!("--reason is for --source failed: nothing in the archive has failed")
             }
             ReplaySource::Archive => ensure!(
-                from.is_some(),
-                "--source archive needs --from: without it, everything that ever came would go out again"
+                from.is_some() || !args.ids.is_empty(),
+                "--source archive needs --from or ids: without it, everything that ever came would go out again"
             ),
             ReplaySource::Failed => {}
         }
         let moment = |moment: &Option<Moment>| moment.as_ref().map(|it| it.typed.clone());
         let words = [
-            ("--from", moment(&args.from)),
-            ("--to", moment(&args.to)),
-            ("--tenant", args.tenant.clone()),
+            ("--from", moment(typed_from)),
+            ("--to", moment(typed_to)),
+            ("--tenant", tenant.clone()),
             ("--message-id", args.message_id.clone()),
-            ("--reason", args.reason.clone()),
+            ("--reason", reason.clone()),
         ];
+        let ids = args.ids.iter().map(|id| format!(" {}", id.text()));
         let words = words
             .into_iter()
             .filter_map(|(flag, value)| Some(format!(" {flag} {}", value?)));
         let typed = format!(
-            "--source {}{}",
+            "--source {}{}{}",
             args.source.name(),
-            words.collect::<String>()
+            words.collect::<String>(),
+            ids.collect::<String>()
         );
         Ok(Self {
             source: args.source,
             from_ms: from.map(|from| from.timestamp_millis()),
             to_ms: to.timestamp_millis(),
-            tenant: args.tenant.clone(),
+            tenant: tenant.clone(),
             message_id: args.message_id.clone(),
-            reason: args.reason.clone(),
+            reason: reason.clone(),
+            keys: Vec::new(),
             typed,
         })
+    }
+
+    /// The keys that come after `after`, folder by folder, of objects that may be meant.
+    ///
+    /// # Errors
+    /// The store is away.
+    pub(super) async fn listed<'s>(
+        &self,
+        store: &'s Store,
+        after: Option<String>,
+    ) -> StoreResult<BoxStream<'s, StoreResult<String>>> {
+        if self.keys.is_empty() {
+            let folders = self.folders(store).await?;
+            let keys = stream::iter(folders)
+                .flat_map(move |folder| store.keys_below(&folder, after.as_deref()));
+            return Ok(keys.boxed());
+        }
+        let keys = self.keys.iter();
+        let left = keys.filter(|key| after.as_ref().is_none_or(|after| *key > after));
+        let left: Vec<_> = left.cloned().map(Ok).collect();
+        Ok(stream::iter(left).boxed())
     }
 
     /// Folders of which the keys, one folder after the other, ascend.
     ///
     /// # Errors
     /// The store is away.
-    pub(super) async fn folders(&self, store: &Store) -> StoreResult<Vec<String>> {
+    async fn folders(&self, store: &Store) -> StoreResult<Vec<String>> {
         let tenant = self.tenant.as_deref().map(store::segment);
         if self.source == ReplaySource::Failed {
             return Ok(vec![format!(
@@ -277,40 +266,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_a_moment_a_day_or_a_while_ago() {
-        let now = DateTime::from_timestamp(1_764_000_000, 0).unwrap_or_default();
-        let read = |text| moment(text, now).map(|at| at.timestamp());
-        assert_eq!(read("2h"), Some(1_764_000_000 - 7200));
-        assert_eq!(read("2025-11-24"), Some(1_763_942_400));
-        assert_eq!(read("2025-11-24T01:00:00+01:00"), Some(1_763_942_400));
-        for nonsense in ["", "yesterday", "2025-13-01", "-2h", "99999999999years"] {
-            assert_eq!(read(nonsense), None, "{nonsense}");
-        }
-    }
-
-    #[test]
-    fn no_word_leads_to_another_folder() {
-        for no in [
-            "",
-            "a/b",
-            "..",
-            "../failed",
-            "failed",
-            "_unresolved",
-            "a\\b",
-            "spool",
-        ] {
-            assert!(tenant(no).is_err(), "{no}");
-        }
-        for no in ["", "raw/../x", "a b"] {
-            assert!(message_id(no).is_err(), "{no}");
-        }
-        assert!(tenant("tenant-1").is_ok());
-        assert!(message_id("wamid.HBgL/+=").is_ok());
+    fn a_rate_is_bounded() {
         for no in ["0", "1e9", "1000000000/s", "-1", "x"] {
             assert!(rate(no).is_err(), "{no}");
         }
         assert_eq!(rate("250/s"), Ok(250));
-        assert!(reason("tenant_suspended").is_ok() && reason("bad").is_err());
     }
 }
