@@ -5,14 +5,32 @@ use serde_json::Value;
 
 /// How many items, and so how many events, a webhook body has. A body of another shape has none.
 pub fn count_items(body: &Value) -> usize {
-    each(body, "entry")
-        .flat_map(|entry| each(entry, "changes").map(move |change| (entry, change)))
-        .map(|(entry, change)| {
-            // Two of Meta's published examples carry `field` beside `changes`.
-            let field = change["field"].as_str().or(entry["field"].as_str());
-            count_change(field.unwrap_or_default(), &change["value"])
-        })
-        .sum()
+    let of_entry = |entry: &Value| match &entry["changes"] {
+        Value::Null => says_something(entry),
+        _ => each(entry, "changes")
+            .map(|change| {
+                // Two of Meta's published examples carry `field` beside `changes`.
+                let field = change["field"].as_str().or(entry["field"].as_str());
+                match &change["value"] {
+                    Value::Null => says_something(change),
+                    value => count_change(field.unwrap_or_default(), value),
+                }
+            })
+            .sum(),
+    };
+    // Another product's body is set aside as a whole.
+    match &body["object"] {
+        Value::String(object) if object != "whatsapp_business_account" => 0,
+        _ => each(body, "entry").map(of_entry).sum(),
+    }
+}
+
+/// One item if it has more than names of itself.
+fn says_something(whole: &Value) -> usize {
+    let envelope = ["id", "time", "uid", "object", "field", "changes", "value"];
+    let members = whole.as_object().into_iter().flatten();
+    let mut content = members.filter(|(name, _)| !envelope.contains(&name.as_str()));
+    usize::from(content.any(|(_, member)| !is_hollow(member)))
 }
 
 fn count_change(field: &str, value: &Value) -> usize {
@@ -26,7 +44,9 @@ fn count_change(field: &str, value: &Value) -> usize {
                 + length(standby, "statuses")
                 + length(standby, "message_echoes")
         }
-        "smb_message_echoes" | "message_echoes" => length(value, "message_echoes"),
+        "smb_message_echoes" | "message_echoes" => {
+            length(value, "message_echoes") + length(value, "messages")
+        }
         "history" => {
             let threads = each(value, "history").flat_map(|chunk| each(chunk, "threads"));
             threads
@@ -100,6 +120,7 @@ mod tests {
             count("message_echoes", json!({"message_echoes": [{}, {}]})),
             2
         );
+        assert_eq!(count("message_echoes", json!({"messages": [{}, {}]})), 2);
         let history = json!({
             "history": [{"threads": [{"messages": [{}, {}]}, {"messages": [{}]}]}],
             "messages": [{}],
@@ -133,6 +154,15 @@ mod tests {
         assert_eq!(count("standby", json!({"metadata": {}, "standby": {}})), 0);
         assert_eq!(count("account_update", json!({})), 0);
         assert_eq!(count("account_update", Value::Null), 0);
+    }
+
+    #[test]
+    fn what_has_another_shape_counts_once() {
+        let wrapped = json!({"field": "messages", "data": {"messages": [{}, {}]}});
+        let other = json!({"id": "1", "time": 2, "messaging": [{"a": 1}]});
+        let nothing = json!({"id": "1", "changes": null, "field": "messages"});
+        let body = json!({"entry": [{"changes": [wrapped, {"field": "x"}]}, other, nothing]});
+        assert_eq!(count_items(&body), 2);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum Until {
 #[derive(Debug)]
 pub struct Builder<P> {
     binary: &'static str,
+    /// Instead of the one that the build left.
+    path: Option<PathBuf>,
     admin: String,
     settings: BTreeMap<String, String>,
     arguments: Vec<String>,
@@ -50,6 +52,7 @@ impl<P: From<Program>> Builder<P> {
         let admin = format!("127.0.0.1:{}", ports::free());
         let builder = Self {
             binary,
+            path: None,
             admin,
             settings: BTreeMap::new(),
             arguments: Vec::new(),
@@ -69,6 +72,13 @@ impl<P: From<Program>> Builder<P> {
     #[must_use]
     pub fn without_env(mut self, name: &str) -> Self {
         self.settings.remove(name);
+        self
+    }
+
+    /// Another build of the program.
+    #[must_use]
+    pub fn built_at(mut self, path: PathBuf) -> Self {
+        self.path = Some(path);
         self
     }
 
@@ -105,7 +115,7 @@ impl<P: From<Program>> Builder<P> {
         crate::install_tls_provider();
         let folder = tempfile::tempdir().context("temporary folder")?;
         let launch = Launch {
-            path: built(self.binary)?,
+            path: self.path.map_or_else(|| built(self.binary), Ok)?,
             binary: self.binary,
             settings: self.settings,
             arguments: self.arguments,

@@ -36,6 +36,17 @@ pub struct Plan {
     /// JSON instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Another worker, measured in turn with this build's (`worker`)
+    #[arg(long)]
+    pub against: Option<PathBuf>,
+    /// Settings of the worker, as NAME=VALUE (`worker`)
+    #[arg(long = "set", value_parser = setting)]
+    pub settings: Vec<(String, String)>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Runs a part as often as planned and prints what came of it.
@@ -61,7 +72,7 @@ pub async fn run(part: Part, plan: &Plan) -> anyhow::Result<()> {
         match part {
             Part::Compare => compare::run(&mut figures, time).await?,
             Part::Path => path::run(&mut figures, time * 4).await?,
-            Part::Worker => worker::run(&mut figures, Duration::from_secs(2), time).await?,
+            Part::Worker => worker::run(&mut figures, plan, time).await?,
             Part::Scale => {}
         }
     }

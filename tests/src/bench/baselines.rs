@@ -1,11 +1,12 @@
-//! What ingress is measured against: the same work in Node, and a server that only reads and answers.
+//! What ingress is measured against: the same work in Node as a developer would do it there, and a server
+//! that only reads and answers.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -32,7 +33,7 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// `express` or `fastify`, with ingress' own script.
+    /// `express` or `fastify`, with a script that does less than ingress' own.
     ///
     /// # Errors
     /// Node or its modules are missing.
@@ -47,8 +48,7 @@ impl Baseline {
             .env("PORT", port.to_string())
             .env("MODULES", modules)
             .env("REDIS_URL", redis_url)
-            .env("SECRET", APP_SECRET)
-            .env("SCRIPT", script()?);
+            .env("SECRET", APP_SECRET);
         Self::start(framework, node, port).await
     }
 
@@ -79,21 +79,6 @@ impl Baseline {
     pub fn id(&self) -> u32 {
         self.process.id()
     }
-}
-
-/// The script that ingress runs in Redis.
-fn script() -> anyhow::Result<PathBuf> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("a workspace")?;
-    let script = sources.join("shared/src/intake.lua");
-    let script = if script.exists() {
-        script
-    } else {
-        sources.join("ingress/src/intake.lua")
-    };
-    ensure!(script.exists(), "{} is missing", script.display());
-    Ok(script)
 }
 
 /// Reads each body and answers 200, for ever.

@@ -1,5 +1,6 @@
 //! What this machine is, and what a process on it has used, from Linux' `/proc`.
 
+use std::collections::HashMap;
 use std::fs;
 
 use anyhow::Context;
@@ -9,11 +10,57 @@ use anyhow::Context;
 /// # Errors
 /// There is no such process.
 pub fn cpu_us(process: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("a process' times")?;
-    let (_, after_name) = stat.rsplit_once(')').context("no name")?;
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok());
-    Ok((ticks(11).context("utime")? + ticks(12).context("stime")?) * 10_000.0)
+    Ok(Stat::of(process)?.cpu_us)
+}
+
+/// User and system time so far of all processes of these names that the program that started this one
+/// has started, in µs: of the servers that `lab run` lends.
+///
+/// # Errors
+/// There are none.
+pub fn lent_cpu_us(names: &[&str]) -> anyhow::Result<f64> {
+    let lender = Stat::of(std::process::id())?.parent;
+    let stats: HashMap<u32, Stat> = fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        // Others end meanwhile.
+        .filter_map(|process| Some((process, Stat::of(process).ok()?)))
+        .collect();
+    let is_lent = |stat: &Stat| {
+        let mut parents = std::iter::successors(Some(stat.parent), |parent| {
+            stats.get(parent).map(|stat| stat.parent)
+        });
+        parents.any(|parent| parent == lender)
+    };
+    let named = stats.values().filter(|stat| names.contains(&&*stat.name));
+    let lent: Vec<f64> = named
+        .filter(|stat| is_lent(stat))
+        .map(|stat| stat.cpu_us)
+        .collect();
+    anyhow::ensure!(!lent.is_empty(), "none of {names:?} runs");
+    Ok(lent.iter().sum())
+}
+
+/// What `/proc/<process>/stat` says.
+struct Stat {
+    name: String,
+    parent: u32,
+    cpu_us: f64,
+}
+
+impl Stat {
+    fn of(process: u32) -> anyhow::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("a process")?;
+        let (before, after_name) = stat.rsplit_once(')').context("no name")?;
+        let (_, name) = before.split_once('(').context("no name")?;
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u32>().ok());
+        let ticks = number(11).context("utime")? + number(12).context("stime")?;
+        Ok(Self {
+            name: name.to_owned(),
+            parent: number(1).context("a parent")?,
+            cpu_us: f64::from(ticks) * 10_000.0,
+        })
+    }
 }
 
 /// Memory that a process has now, in MB.

@@ -39,6 +39,9 @@ const TEXTS_PER_SECOND: u32 = 50;
 /// Customers who write them in turn: messages of one follow each other, so one alone would wait for himself.
 const CUSTOMERS: usize = 50;
 const SOON: Duration = Duration::from_secs(60);
+/// Files of a history, and how many messages a webhook of it has.
+const HISTORY: usize = 20_000;
+const OF_WEBHOOK: usize = 100;
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -72,6 +75,7 @@ pub async fn run(json: bool) -> anyhow::Result<()> {
     let worker = stage
         .worker()
         .env("LOG_LEVEL", "error")
+        .env("MEDIA_PLACES", "message,history")
         .env("MEDIA_DEADLINE", "60s");
     let mut worker = worker.try_start().await?;
     let mut bench = Bench {
@@ -85,6 +89,7 @@ pub async fn run(json: bool) -> anyhow::Result<()> {
     }
     bench.curl().await?;
     bench.texts_beside_large_files().await?;
+    bench.files_beside_a_history().await?;
     let peak_mb = worker
         .process()
         .peak_memory_mb()
@@ -114,24 +119,53 @@ pub async fn run(json: bool) -> anyhow::Result<()> {
 impl Bench {
     /// Files of one size, one after the other.
     async fn files(&mut self, bytes: usize, count: u8) -> anyhow::Result<()> {
-        let number = Number::fresh();
-        let mut times = Vec::new();
-        for n in 0..count {
-            let id = format!("{bytes}{n:03}");
-            let content = Content::Sized(bytes, n);
-            self.stage.neighbours.set_content(&id, "video/mp4", content);
-            let message = payload::media("16505551234", "video", &id, "video/mp4");
-            let began = Instant::now();
-            let event = self.out(&number, message).await;
-            let status = event.text("/message/media/status");
-            ensure!(status == "stored", "a file is {status}");
-            times.push(event.at.duration_since(began));
-        }
+        let times = self.one_by_one(&Number::fresh(), bytes, count, "").await?;
         let what = match bytes / MB {
             0 => format!("{} KB", bytes / 1024),
             mb => format!("{mb} MB"),
         };
         self.row(&what, times);
+        Ok(())
+    }
+
+    async fn one_by_one(
+        &self,
+        number: &Number,
+        bytes: usize,
+        count: u8,
+        round: &str,
+    ) -> anyhow::Result<Vec<Duration>> {
+        let mut times = Vec::new();
+        for n in 0..count {
+            let id = format!("{round}{bytes}{n:03}");
+            let content = Content::Sized(bytes, n);
+            self.stage.neighbours.set_content(&id, "video/mp4", content);
+            let message = payload::media("16505551234", "video", &id, "video/mp4");
+            let began = Instant::now();
+            let event = self.out(number, message).await;
+            let status = event.text("/message/media/status");
+            ensure!(status == "stored", "a file is {status}");
+            times.push(event.at.duration_since(began));
+        }
+        Ok(times)
+    }
+
+    /// Files of received messages before a history of the same number, and while the history's are fetched.
+    async fn files_beside_a_history(&mut self) -> anyhow::Result<()> {
+        let number = Number::fresh();
+        let before = self.one_by_one(&number, MB, 100, "8").await?;
+        self.row("1 MB, before a history", before);
+        for webhook in 0..HISTORY / OF_WEBHOOK {
+            let files = (0..OF_WEBHOOK).map(|n| {
+                let n = webhook * OF_WEBHOOK + n;
+                payload::image(&format!("16505{n:06}"), &format!("77{n:08}"))
+            });
+            let messages: Vec<_> = files.collect();
+            let change = number.change("history", serde_json::json!({"messages": messages}));
+            self.sender.send(number.webhook([change])).await;
+        }
+        let beside = self.one_by_one(&number, MB, 100, "9").await?;
+        self.row("the same beside 20,000 of a history", beside);
         Ok(())
     }
 

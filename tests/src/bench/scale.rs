@@ -208,13 +208,17 @@ async fn workers() -> anyhow::Result<Curve> {
     let mut points = Vec::new();
     for workers in WORKERS {
         let stage = Stage::new().await;
-        let drained = worker::drain(&stage, false, workers, Duration::from_secs(2)).await?;
+        let emptying = worker::Emptying {
+            workers,
+            ..worker::Emptying::for_time(Duration::from_secs(2))
+        };
+        let drained = emptying.drain(&stage).await?;
         points.push(Point {
             x: workers as f64,
             per_second: drained.per_second,
             refused: 0.0,
-            cpu_us: drained.own_us,
-            redis_us: 0.0,
+            cpu_us: drained.worker_us,
+            redis_us: drained.redis_us,
             memory_mb: 0.0,
         });
     }

@@ -1,6 +1,7 @@
 //! How fast one worker empties a full stream of texts, beside what RabbitMQ and the store do with the
 //! same bytes and nothing else.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -16,9 +17,10 @@ use object_store::{ObjectStoreExt, PutPayload};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::all::Plan;
 use super::figures::{Figures, Goal};
 use super::load;
-use super::machine::cpu_us;
+use super::machine::{cpu_us, lent_cpu_us};
 use super::wire::{Requests, Shape};
 use crate::Stage;
 use crate::events::{MESSAGES, QUEUES};
@@ -27,47 +29,72 @@ use crate::programs::APP_SECRET;
 const CHANNELS: usize = 4;
 const OUTSTANDING: usize = 64;
 
-/// One run; `fill`: for how long the stream is filled before.
+/// The VM of RabbitMQ, and the programs of the store.
+const RABBITMQ: &[&str] = &["beam.smp"];
+const STORE: &[&str] = &["radosgw", "ceph-osd", "ceph-mon"];
+
+/// One run. Each measurement fills the stream for as long as the others last.
 ///
 /// # Errors
 /// Something can't be started or doesn't do its work.
-pub async fn run(figures: &mut Figures, fill: Duration, time: Duration) -> anyhow::Result<()> {
+pub async fn run(figures: &mut Figures, plan: &Plan, time: Duration) -> anyhow::Result<()> {
     let stage = Stage::new().await;
-    let without = drain(&stage, false, 1, fill).await?;
-    let event = first_event(&stage).await?;
-    let bare = publish(&stage, &event, time).await?;
-    let with = drain(&stage, true, 1, fill).await?;
-    let store = put(&stage, time).await?;
-    let mut add = |name: &str, unit, goal, value| figures.add(name, unit, goal, value);
-    add("worker, archive off", "/s", Goal::None, without.per_second);
-    add(
-        "worker, archive off, CPU per text",
-        "µs",
-        Goal::None,
-        without.own_us,
-    );
-    add("bare lapin, publish with confirm", "/s", Goal::None, bare);
-    add(
-        "worker to bare lapin",
-        "x",
-        Goal::AtLeast(0.6),
-        without.per_second / bare,
-    );
-    add("worker, archive on", "/s", Goal::None, with.per_second);
-    add(
-        "worker, archive on, CPU per text",
-        "µs",
-        Goal::None,
-        with.own_us,
-    );
-    add("bare PUT", "/s", Goal::None, store);
-    add(
-        "worker to bare PUT",
-        "x",
-        Goal::AtLeast(0.8),
-        with.per_second / store,
-    );
+    let ours = Emptying {
+        settings: plan.settings.clone(),
+        ..Emptying::for_time(time)
+    };
+    let theirs = plan.against.as_ref().map(|path| Emptying {
+        worker: Some(path.clone()),
+        ..Emptying::for_time(time)
+    });
+    for archive in [false, true] {
+        let what = if archive { "archive on" } else { "archive off" };
+        let of = |emptying: &Emptying| Emptying {
+            archive,
+            ..emptying.clone()
+        };
+        let measured = of(&ours).drain(&stage).await?;
+        measured.tell(figures, &format!("worker, {what}"));
+        let event = first_event(&stage).await?;
+        if let Some(theirs) = &theirs {
+            let other = of(theirs).drain(&stage).await?;
+            first_event(&stage).await?;
+            other.tell(figures, &format!("other worker, {what}"));
+            let mut ratio = |name: &str, goal, value| {
+                figures.add(format!("{name}, {what}"), "x", goal, value);
+            };
+            let cpu = |drained: &Drained| drained.worker_us + drained.redis_us;
+            ratio(
+                "CPU of worker and Redis to the other worker's",
+                Goal::AtMost(0.4),
+                cpu(&measured) / cpu(&other),
+            );
+            let rate = measured.per_second / other.per_second;
+            ratio("rate to the other worker's", Goal::None, rate);
+        }
+        if archive {
+            let puts = put(&stage, time).await?;
+            figures.add("bare PUT", "/s", Goal::None, puts);
+            let rate = measured.per_second / puts;
+            figures.add("worker to bare PUT", "x", Goal::AtLeast(1.5), rate);
+        } else {
+            let rate = measured.per_second / publish(&stage, figures, &event, time).await?;
+            figures.add("worker to bare lapin", "x", Goal::AtLeast(0.6), rate);
+        }
+    }
     Ok(())
+}
+
+/// How a stream is filled and emptied.
+#[derive(Debug, Clone)]
+pub struct Emptying {
+    pub archive: bool,
+    pub workers: usize,
+    pub fill: Duration,
+    /// Instead of this build's.
+    pub worker: Option<PathBuf>,
+    /// Of the workers.
+    pub settings: Vec<(String, String)>,
 }
 
 /// What workers did with a full stream.
@@ -75,79 +102,113 @@ pub async fn run(figures: &mut Figures, fill: Duration, time: Duration) -> anyho
 pub struct Drained {
     pub entries: usize,
     pub per_second: f64,
-    /// CPU of all workers per entry, in µs.
-    pub own_us: f64,
+    /// CPU per entry, in µs: of all workers, of Redis, of RabbitMQ and of the store.
+    pub worker_us: f64,
+    pub redis_us: f64,
+    pub rabbitmq_us: f64,
+    pub store_us: f64,
 }
 
-/// Fills the stream, then lets so many workers empty it.
-///
-/// # Errors
-/// Something can't be started, or the stream isn't emptied.
-pub async fn drain(
-    stage: &Stage,
-    archive: bool,
-    workers: usize,
-    fill: Duration,
-) -> anyhow::Result<Drained> {
-    let ingress = stage
-        .ingress()
-        .env("RATE_LIMIT_PER_MINUTE", 100_000_000)
-        .env("LOG_LEVEL", "warn")
-        .try_start()
-        .await?;
-    super::tell("filling the stream");
-    let requests = Requests::new(
-        ingress.address(),
-        "/webhook/meta",
-        APP_SECRET,
-        Shape::default(),
-    );
-    let address = ingress.address().to_owned();
-    let first = (cpu_us(std::process::id())? * 1e3) as u64;
-    let filling =
-        tokio::task::spawn_blocking(move || load::closed(&address, &requests, first, 128, fill));
-    filling.await?;
-    drop(ingress);
-    super::tell(&format!("{workers} worker(s) empty it, archive {archive}"));
-    let mut running = Vec::new();
-    let full = waiting(stage).await?;
-    for _ in 0..workers {
-        let worker = stage
-            .worker()
-            .env("ARCHIVE", archive)
-            .env("LOG_LEVEL", "warn");
-        running.push(
-            worker
-                .until(crate::programs::Until::Healthy)
-                .try_start()
-                .await?,
+impl Drained {
+    fn tell(&self, figures: &mut Figures, name: &str) {
+        figures.add(name, "/s", Goal::None, self.per_second);
+        for (of, us) in [
+            ("worker", self.worker_us),
+            ("Redis", self.redis_us),
+            ("RabbitMQ", self.rabbitmq_us),
+            ("the store", self.store_us),
+        ] {
+            figures.add(format!("{name}, CPU of {of}"), "µs", Goal::None, us);
+        }
+    }
+}
+
+impl Emptying {
+    /// By one worker with its defaults, without archive.
+    pub fn for_time(fill: Duration) -> Self {
+        Self {
+            archive: false,
+            workers: 1,
+            fill,
+            worker: None,
+            settings: Vec::new(),
+        }
+    }
+
+    /// Fills the stream, then lets the workers empty it.
+    ///
+    /// # Errors
+    /// Something can't be started, or the stream isn't emptied.
+    pub async fn drain(&self, stage: &Stage) -> anyhow::Result<Drained> {
+        self.fill(stage).await?;
+        let (workers, archive) = (self.workers, self.archive);
+        super::tell(&format!("{workers} worker(s) empty it, archive {archive}"));
+        let mut running = Vec::new();
+        let full = waiting(stage).await?;
+        for _ in 0..workers {
+            let worker = stage
+                .worker()
+                .env("ARCHIVE", archive)
+                .env("LOG_LEVEL", "warn")
+                .until(crate::programs::Until::Healthy);
+            let worker = (self.worker.iter()).fold(worker, |it, path| it.built_at(path.clone()));
+            let settings = self.settings.iter();
+            let worker = settings.fold(worker, |it, (name, value)| it.env(name, value));
+            running.push(worker.try_start().await?);
+        }
+        let mut cpu = || {
+            let workers = running.iter_mut().map(|it| cpu_us(it.process().id()));
+            let workers: f64 = workers.sum::<anyhow::Result<f64>>()?;
+            let redis = cpu_us(stage.redis.id())?;
+            anyhow::Ok([workers, redis, lent_cpu_us(RABBITMQ)?, lent_cpu_us(STORE)?])
+        };
+        let mut left = full;
+        let mut pause = tokio::time::interval(Duration::from_millis(20));
+        while left == full {
+            pause.tick().await;
+            left = waiting(stage).await?;
+        }
+        let (began, entries, before) = (Instant::now(), left, cpu()?);
+        while left > 0 {
+            ensure!(
+                began.elapsed() < Duration::from_secs(300),
+                "{left} entries stay"
+            );
+            pause.tick().await;
+            left = waiting(stage).await?;
+        }
+        let (took, after) = (began.elapsed().as_secs_f64(), cpu()?);
+        let of = |n: usize| (after[n] - before[n]) / entries as f64;
+        Ok(Drained {
+            entries,
+            per_second: entries as f64 / took,
+            worker_us: of(0),
+            redis_us: of(1),
+            rabbitmq_us: of(2),
+            store_us: of(3),
+        })
+    }
+
+    async fn fill(&self, stage: &Stage) -> anyhow::Result<()> {
+        let ingress = stage
+            .ingress()
+            .env("RATE_LIMIT_PER_MINUTE", 100_000_000)
+            .env("LOG_LEVEL", "warn")
+            .try_start()
+            .await?;
+        super::tell("filling the stream");
+        let requests = Requests::new(
+            ingress.address(),
+            "/webhook/meta",
+            APP_SECRET,
+            Shape::default(),
         );
+        let (address, time) = (ingress.address().to_owned(), self.fill);
+        let first = (cpu_us(std::process::id())? * 1e3) as u64;
+        let filling = move || load::closed(&address, &requests, first, 128, time);
+        tokio::task::spawn_blocking(filling).await?;
+        Ok(())
     }
-    let mut left = full;
-    let mut pause = tokio::time::interval(Duration::from_millis(20));
-    while left == full {
-        pause.tick().await;
-        left = waiting(stage).await?;
-    }
-    let (began, entries) = (Instant::now(), left);
-    while left > 0 {
-        ensure!(
-            began.elapsed() < Duration::from_secs(300),
-            "{left} entries stay"
-        );
-        pause.tick().await;
-        left = waiting(stage).await?;
-    }
-    let took = began.elapsed().as_secs_f64();
-    let mut cpu = 0.0;
-    for worker in &mut running {
-        cpu += cpu_us(worker.process().id())?;
-    }
-    Ok(Drained {
-        entries,
-        per_second: entries as f64 / took,
-        own_us: cpu / full as f64,
-    })
 }
 
 async fn waiting(stage: &Stage) -> anyhow::Result<usize> {
@@ -185,9 +246,16 @@ async fn first_event(stage: &Stage) -> anyhow::Result<Bytes> {
 }
 
 /// Publications a second, each confirmed, over as many channels as a worker has.
-async fn publish(stage: &Stage, event: &Bytes, time: Duration) -> anyhow::Result<f64> {
+async fn publish(
+    stage: &Stage,
+    figures: &mut Figures,
+    event: &Bytes,
+    time: Duration,
+) -> anyhow::Result<f64> {
     super::tell("bare lapin");
     let mut tasks = JoinSet::new();
+    let cpu = || anyhow::Ok([cpu_us(std::process::id())?, lent_cpu_us(RABBITMQ)?]);
+    let before = cpu()?;
     let began = Instant::now();
     for _ in 0..CHANNELS {
         let (connection, channel) = channel(stage).await?;
@@ -202,12 +270,19 @@ async fn publish(stage: &Stage, event: &Bytes, time: Duration) -> anyhow::Result
     while let Some(done) = tasks.join_next().await {
         published += done??;
     }
-    let took = began.elapsed().as_secs_f64();
+    let (took, after) = (began.elapsed().as_secs_f64(), cpu()?);
     let (_connection, channel) = channel(stage).await?;
     channel
         .queue_purge(MESSAGES.into(), QueuePurgeOptions::default())
         .await?;
-    Ok(published as f64 / took)
+    let name = "bare lapin, publish with confirm";
+    let rate = published as f64 / took;
+    figures.add(name, "/s", Goal::None, rate);
+    for (n, of) in ["client", "RabbitMQ"].into_iter().enumerate() {
+        let us = (after[n] - before[n]) / published as f64;
+        figures.add(format!("{name}, CPU of {of}"), "µs", Goal::None, us);
+    }
+    Ok(rate)
 }
 
 async fn publish_on(

@@ -105,19 +105,14 @@ fn listing(asked: &str, works: &Works) -> Option<String> {
 
 /// Runs every command that names an id, and what it says besides its report.
 async fn commands(worker: &Worker, store: &str, wamid: &str) -> Vec<(String, String)> {
-    let commands: [&[&str]; 8] = [
-        &["presign", "--message-id", wamid],
-        &["presign", "--message-id", wamid, "--tenant", "t"],
-        &["inspect", "--message-id", wamid],
-        &[
-            "inspect",
-            "--message-id",
-            wamid,
-            "--tenant",
-            "t",
-            "--day",
-            "2026-01-02",
-        ],
+    let commands: [&[&str]; 11] = [
+        &["presign", wamid],
+        &["presign", wamid, "--tenant", "t"],
+        &["inspect", wamid],
+        &["inspect", wamid, "--tenant", "t", "--day", "2026-01-02"],
+        &["failed", "show", wamid],
+        &["failed", "discard", wamid, "--yes"],
+        &["cat", wamid],
         &["replay", "--message-id", wamid],
         &[
             "replay",

@@ -35,6 +35,10 @@ pub(crate) fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("text")
 }
 
+pub(crate) fn errors(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
 pub(crate) fn said(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
         panic!(
@@ -51,7 +55,7 @@ pub(crate) fn id(message: &Value) -> String {
 
 /// Where a message is, as `inspect` says.
 async fn places(worker: &Worker, id: &str) -> Vec<Value> {
-    let output = run(worker, &["inspect", "--json", "--message-id", id]).await;
+    let output = run(worker, &["inspect", "--json", id]).await;
     said(&output)["found"].as_array().expect("a list").clone()
 }
 
@@ -153,6 +157,11 @@ async fn inspect_tells_where_everything_is_and_where_one_message_is() {
     ];
     let output = run_with(&worker, &["inspect", "--json"], &away).await;
     let seen = said(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "it could not look everywhere"
+    );
     assert!(seen["partitions"]["unknown"].is_string(), "{seen}");
     assert!(seen["queues"]["unknown"].is_string(), "{seen}");
     assert_eq!(seen["failed"]["objects"], 1);
@@ -232,6 +241,7 @@ async fn doctor_names_what_is_wrong_and_hangs_on_nothing() {
     let output = run_with(&worker, &doctor, &wrong).await;
     let found = said(&output);
     assert_eq!(output.status.code(), Some(1));
+    assert_eq!(errors(&output), "", "the findings say all");
     assert_found(&found, "redis", "FAIL", "appendfsync is everysec");
     assert_found(&found, "redis", "FAIL", "the deployment has 16");
     assert_found(&found, "object store", "FAIL", &stage.webhook_bucket);

@@ -1,16 +1,19 @@
-//! The example consumers, each on a queue of its own: they print a line per event, once.
+//! The client packages: an example of each, on a queue of its own, prints a line per event, once.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use tests::Stage;
+use tests::events::Events;
 use tests::meta::payload::{self, Number};
+use tests::meta::sender::Sender;
 use tests::process::{Process, command};
+use tests::proxy::Proxy;
 use tests::waiting::{eventually, poll};
 
 use crate::SOON;
@@ -61,46 +64,71 @@ async fn left(channel: &Channel, name: &str) -> u32 {
     queue.await.expect("the queue").message_count()
 }
 
-async fn bound_queue(channel: &Channel, name: &str) {
-    let options = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
-    let queue = channel.queue_declare(name.into(), options, FieldTable::default());
-    queue.await.expect("a queue");
-    let options = QueueBindOptions::default();
-    let bound = channel.queue_bind(
-        name.into(),
-        EXCHANGE.into(),
-        "#".into(),
-        options,
-        FieldTable::default(),
-    );
-    bound.await.expect("a binding");
+/// Publishes a body as something else than the worker, with an id and the id of a replay.
+async fn publish(channel: &Channel, key: &str, body: &[u8], (id, replay_id): (&str, &str)) {
+    let mut headers = FieldTable::default();
+    if !replay_id.is_empty() {
+        let id = AMQPValue::LongString(replay_id.into());
+        headers.insert("x-replay-id".into(), id);
+    }
+    let properties = BasicProperties::default()
+        .with_message_id(id.into())
+        .with_headers(headers);
+    let options = BasicPublishOptions::default();
+    let confirm = channel.basic_publish(EXCHANGE.into(), key.into(), options, body, properties);
+    confirm.await.expect("published").await.expect("confirmed");
 }
 
-#[tokio::test]
-async fn the_example_consumers_print_every_event_once() {
-    let stage = Stage::new().await;
-    let ingress = stage.ingress().start().await;
-    let _worker = stage.worker().start().await;
-    let connection = Connection::connect(&stage.amqp_url, ConnectionProperties::default());
-    let connection = connection.await.expect("RabbitMQ");
-    let channel = connection.create_channel().await.expect("a channel");
-    let folder = tempfile::tempdir().expect("a folder");
+/// The consumers, each with a queue of its own for one tenant, behind a proxy.
+fn start(stage: &Stage, proxy: &Proxy, tenant: &str) -> HashMap<&'static str, Process> {
+    let url = url::Url::parse(&stage.amqp_url).expect("a URL");
+    let mut behind = url.clone();
+    behind
+        .set_port(Some(proxy.address().port()))
+        .expect("a port");
+    let folder = tempfile::tempdir().expect("a folder").keep();
     let mut running = HashMap::new();
     for (name, mut command) in consumers() {
-        bound_queue(&channel, name).await;
-        command.env("AMQP_URL", &stage.amqp_url).env("QUEUE", name);
-        let process = Process::spawn(name, command, folder.path()).expect("a consumer");
+        command
+            .env("AMQP_URL", behind.as_str())
+            .env("QUEUE", name)
+            .env("BIND", format!("*.*.{tenant}"));
+        let process = Process::spawn(name, command, &folder).expect("a consumer");
         running.insert(name, process);
     }
+    running
+}
 
-    let number = Number::fresh();
-    let sender = stage.sender(&ingress);
-    let events = stage.events();
-    // One after the other, since a status and a message may overtake each other.
+/// What a consumer printed of events.
+fn printed(process: &Process) -> Vec<String> {
+    let log = process.log();
+    let groups = ["message.", "status.", "media.", "account."];
+    let lines = log.lines().map(str::to_owned);
+    lines
+        .filter(|line| groups.iter().any(|group| line.starts_with(group)))
+        .collect()
+}
+
+async fn wait_for(running: &HashMap<&'static str, Process>, expected: &[String]) {
+    for (name, process) in running {
+        let done = poll(SOON, async || {
+            (printed(process).len() >= expected.len()).then_some(())
+        });
+        let done = done.await;
+        assert!(done.is_some(), "{name}: {}", process.log());
+        assert_eq!(printed(process), expected, "{name}: {}", process.log());
+    }
+}
+
+/// What the consumers were sent by the way of webhooks, and are to have printed.
+async fn send_webhooks(
+    sender: &Sender,
+    events: &Events,
+    number: &Number,
+) -> (tests::events::Event, Vec<String>) {
+    // One after the other, since a status and a message may overtake each other. The first is somebody else's.
     for (n, body) in [
+        Number::fresh().message(payload::text("4915112345678", "not for them")),
         number.message(payload::text("4915112345678", "hello")),
         number.status(payload::status("wamid.out", "read", "4915112345678")),
         number.status(payload::status("wamid.out", "delivered", "4915112345678")),
@@ -113,59 +141,112 @@ async fn the_example_consumers_print_every_event_once() {
         events.wait_for(n + 1, SOON).await;
     }
     let seen = events.all();
-    let [text, _, _, account] = &seen[..] else {
-        panic!("four events");
+    let is_theirs = |event: &&tests::events::Event| {
+        event.text("/channel/businessAccountId") == number.waba_id && !event.wamid().is_empty()
     };
-    // The first again, as after a crash of the worker; then something that is no event, twice: who has
-    // got to the second is done with everything before it.
-    let again =
-        BasicProperties::default().with_message_id(text.message_id.clone().expect("an id").into());
-    let none = BasicProperties::default();
-    for (body, properties) in [(&text.bytes[..], again), (b"?", none.clone()), (b"?", none)] {
-        let published = channel.basic_publish(
-            EXCHANGE.into(),
-            "message.text.again".into(),
-            BasicPublishOptions::default(),
-            body,
-            properties,
-        );
-        published
-            .await
-            .expect("published")
-            .await
-            .expect("confirmed");
-    }
-
-    let expected = [
+    let text = seen.iter().find(is_theirs).expect("the text").clone();
+    let account = seen
+        .iter()
+        .find(|event| !event.text("/account/field").is_empty());
+    let account = account.expect("the change").text("/eventId");
+    let expected = vec![
         format!("message.received text {}", text.wamid()),
         "status.updated read wamid.out".to_owned(),
         "status.updated delivered wamid.out late".to_owned(),
-        format!(
-            "account.updated account_update {}",
-            account.text("/eventId")
-        ),
+        format!("account.updated {account}"),
     ];
-    for (name, process) in &mut running {
-        let drained = poll(SOON, async || {
-            let log = process.log();
-            let odd = log.lines().filter(|line| line.starts_with("not an event"));
-            (odd.count() == 2).then_some(())
-        });
-        let drained = drained.await;
-        let log = process.log();
-        assert!(drained.is_some() && process.is_running(), "{name}: {log}");
-        let printed: Vec<_> = log
-            .lines()
-            .filter(|line| !line.starts_with("not an event"))
-            .collect();
-        assert_eq!(printed, expected, "{name}");
-        process.stop(Duration::from_secs(5)).await;
+    (text, expected)
+}
+
+/// An event again, as after a crash of the worker; as two replays publish it, one of them twice; what is no
+/// event; a stored file. Adds what is to be printed of it.
+async fn publish_more(
+    channel: &Channel,
+    text: &tests::events::Event,
+    tenant: &str,
+    expected: &mut Vec<String>,
+) {
+    let id = text.message_id.as_deref().expect("an id");
+    let key = format!("message.text.{tenant}");
+    for (body, id, replay_id) in [
+        (&text.bytes[..], id, ""),
+        (&text.bytes, id, "r1"),
+        (&text.bytes, id, "r1"),
+        (&text.bytes, id, "r2"),
+        (b"?", "none", ""),
+    ] {
+        publish(channel, &key, body, (id, replay_id)).await;
     }
-    // What was not acknowledged is back in its queue: at most the last one, which was in work.
+    let replayed = format!("message.received text {} replay", text.wamid());
+    expected.extend([replayed.clone(), replayed]);
+    let stored = std::fs::read(docs().join("../examples/media_stored.json")).expect("an example");
+    let key = format!("media.stored.{tenant}");
+    publish(channel, &key, &stored, ("file", "")).await;
+    let file: serde_json::Value = serde_json::from_slice(&stored).expect("JSON");
+    let word = |pointer: &str| file.pointer(pointer).and_then(|it| it.as_str());
+    let [id, key] = ["/message/id", "/message/media/key"].map(|it| word(it).expect("text"));
+    expected.push(format!("media.stored {id} {key}"));
+}
+
+#[tokio::test]
+async fn the_client_packages_handle_every_event_once_and_a_replay_once_more() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let _worker = stage.worker().start().await;
+    let connection = Connection::connect(&stage.amqp_url, ConnectionProperties::default());
+    let connection = connection.await.expect("RabbitMQ");
+    let channel = connection.create_channel().await.expect("a channel");
+    let options = ConfirmSelectOptions::default();
+    channel.confirm_select(options).await.expect("confirms");
+    let number = Number::fresh();
+    let tenant = format!("tenant-{}", number.waba_id);
+    let upstream = url::Url::parse(&stage.amqp_url).expect("a URL");
+    let upstream = upstream.socket_addrs(|| Some(5672)).expect("an address")[0];
+    let proxy = Proxy::start(upstream.to_string()).await.expect("a proxy");
+    let mut running = start(&stage, &proxy, &tenant);
     for name in running.keys() {
-        eventually(SOON, "nothing else is left", async || {
-            (left(&channel, name).await <= 1).then_some(())
+        eventually(SOON, "its queue has a consumer", async || {
+            (consumers_of(&connection, name).await == Some(1)).then_some(())
         })
         .await;
     }
+
+    let sender = stage.sender(&ingress);
+    let events = stage.events();
+    let (text, mut expected) = send_webhooks(&sender, &events, &number).await;
+    wait_for(&running, &expected).await;
+    publish_more(&channel, &text, &tenant, &mut expected).await;
+    wait_for(&running, &expected).await;
+
+    // They connect again.
+    proxy.cut().await;
+    let before = events.count();
+    let body = number.message(payload::text("4915112345678", "again"));
+    sender.send(body).await;
+    let seen = events.wait_for(before + 1, SOON).await;
+    let again = seen.last().expect("the text").wamid();
+    expected.push(format!("message.received text {again}"));
+    wait_for(&running, &expected).await;
+    for (name, process) in &mut running {
+        process.stop(Duration::from_secs(5)).await;
+        // What was acknowledged is gone, and what is no event is a dead letter.
+        for (queue, count) in [((*name).to_owned(), 0), (format!("{name}.DLQ"), 1)] {
+            eventually(SOON, "what is left in its queues", async || {
+                (left(&channel, &queue).await == count).then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+/// How many consumers a queue has; `None`: there is no such queue.
+async fn consumers_of(connection: &Connection, name: &str) -> Option<u32> {
+    // A queue that isn't there closes the channel.
+    let channel = connection.create_channel().await.expect("a channel");
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel.queue_declare(name.into(), options, FieldTable::default());
+    Some(queue.await.ok()?.consumer_count())
 }

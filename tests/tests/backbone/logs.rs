@@ -148,6 +148,9 @@ async fn the_level_of_logs_changes_at_run_time() {
     assert_eq!(put_level(&ingress, "wrong", "debug").await.0, 401);
     let (status, said) = put_level(&ingress, token, "ingress=what").await;
     assert_eq!(status, 400, "{said}");
+    let (status, said) = put_level(&ingress, token, "debgu").await;
+    assert_eq!(status, 400, "{said}");
+    assert!(said.contains("`debgu` is no level"), "{said}");
     assert_eq!(
         put_level(&ingress, token, "debug").await,
         (200, "{\"level\":\"debug\"}".into())

@@ -183,28 +183,31 @@ fn described(url: &str, id: &str) -> Value {
 }
 
 /// What the Graph API answers where it doesn't take a parameter.
-fn unwanted_parameter() -> Value {
+fn unwanted_parameter(subcode: Option<i64>) -> Value {
     let message = "(#100) Param phone_number_id is not a valid ID 106540352242922";
-    json!({"error": {"message": message, "type": "OAuthException", "code": 100}})
+    json!({"error": {"message": message, "type": "OAuthException", "code": 100, "error_subcode": subcode}})
 }
 
 #[tokio::test]
 async fn a_parameter_that_the_graph_api_does_not_take_is_left_out() {
     let stage = Stage::new().await;
     let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
-    let (number, id) = (Number::fresh(), media_id());
-    stage.neighbours.set_media(&id, "image/jpeg", JPEG);
-    let unwanted = Turn::json(400, &unwanted_parameter());
-    stage.neighbours.script(Service::Graph, &id, [unwanted]);
-    let message = image(&id, JPEG);
-    stage.sender(&ingress).send(number.message(message)).await;
-    let events = stage.events().wait_for(1, SOON).await;
-    assert_eq!(status(&events[0]), "stored");
-    let asked = stage.neighbours.received(Service::Graph).into_iter();
-    let asked: Vec<_> = asked.filter(|it| it.path.contains(&id)).collect();
-    assert_eq!(asked.len(), 2, "once more, and not again");
-    assert!(asked[0].path.contains("phone_number_id="));
-    assert!(!asked[1].path.contains("phone_number_id="));
+    let events = stage.events();
+    for (n, subcode) in [None, Some(33)].into_iter().enumerate() {
+        let (number, id) = (Number::fresh(), media_id());
+        stage.neighbours.set_media(&id, "image/jpeg", JPEG);
+        let unwanted = Turn::json(400, &unwanted_parameter(subcode));
+        stage.neighbours.script(Service::Graph, &id, [unwanted]);
+        let message = image(&id, JPEG);
+        stage.sender(&ingress).send(number.message(message)).await;
+        let seen = events.wait_for(n + 1, SOON).await;
+        assert_eq!(status(&seen[n]), "stored");
+        let asked = stage.neighbours.received(Service::Graph).into_iter();
+        let asked: Vec<_> = asked.filter(|it| it.path.contains(&id)).collect();
+        assert_eq!(asked.len(), 2, "once more, and not again");
+        assert!(asked[0].path.contains("phone_number_id="));
+        assert!(!asked[1].path.contains("phone_number_id="));
+    }
     let lines = worker.log_lines();
     let line = lines.iter().find(|line| line["code"] == 100);
     let text = line.expect("a line")["text"].as_str().expect("text");
@@ -590,16 +593,139 @@ async fn a_stored_file_is_the_one_that_was_sent_and_no_browser_runs_it() {
     .await;
 }
 
+/// What is sent, what its bytes are, and what becomes of it: ending, `Content-Type`, `detectedMimeType`.
+type SentFile = (
+    &'static str,
+    &'static str,
+    &'static [u8],
+    &'static str,
+    &'static str,
+    &'static str,
+);
+const TYPES: [SentFile; 9] = [
+    (
+        "image image/jpeg",
+        "",
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "jpg",
+        "-",
+        "image/heif",
+    ),
+    (
+        "image image/heif",
+        "",
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "heif",
+        "image/heif",
+        "image/heif",
+    ),
+    (
+        "sticker image/webp",
+        "",
+        b"RIFF\x24\0\0\0WEBPVP8 ",
+        "webp",
+        "image/webp",
+        "image/webp",
+    ),
+    (
+        "audio audio/mp3",
+        "",
+        b"ID3\x04\0\0\0\0\0\0",
+        "mp3",
+        "audio/mpeg",
+        "audio/mpeg",
+    ),
+    (
+        "audio audio/amr",
+        "",
+        b"#!AMR\n<\x91\x17\x16",
+        "amr",
+        "audio/amr",
+        "audio/amr",
+    ),
+    (
+        "document application/octet-stream",
+        "list.CSV",
+        b"a;b\n1;2\n",
+        "csv",
+        "text/csv",
+        "",
+    ),
+    (
+        "document application/x-zip-compressed",
+        "all.zip",
+        b"PK\x03\x04\x14\0\0\0",
+        "zip",
+        "application/zip",
+        "application/zip",
+    ),
+    (
+        "document application/octet-stream",
+        "page.html",
+        b"<!DOCTYPE html><p>",
+        "html",
+        "-",
+        "text/html",
+    ),
+    (
+        "document text/plain",
+        "page.html",
+        b"<!DOCTYPE html><p>",
+        "txt",
+        "-",
+        "text/html",
+    ),
+];
+
+#[tokio::test]
+async fn a_file_has_its_usual_ending_and_the_event_says_what_its_first_bytes_are() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().env("MEDIA_DEADLINE", PATIENT);
+    let (ingress, _worker) = (stage.ingress().start().await, worker.start().await);
+    for (sent, filename, bytes, ending, served, detected) in TYPES {
+        let (kind, mime_type) = sent.split_once(' ').expect("two words");
+        let id = media_id();
+        stage.neighbours.set_media(&id, mime_type, bytes);
+        let mut message = payload::media("16505551234", kind, &id, mime_type);
+        message[kind]["sha256"] = STANDARD.encode(Sha256::digest(bytes)).into();
+        if !filename.is_empty() {
+            message[kind]["filename"] = filename.into();
+        }
+        let body = Number::fresh().message(message);
+        stage.sender(&ingress).send(body).await;
+        let events = stage.events().wait_for(1, SOON).await;
+        let media = &events[0].payload["message"]["media"];
+        assert_eq!(media["status"], "stored", "{sent}");
+        assert_eq!(media["mimeType"], mime_type, "as declared");
+        assert_eq!(
+            media["detectedMimeType"].as_str().unwrap_or_default(),
+            detected,
+            "{sent}"
+        );
+        let key = media["key"].as_str().expect("a key");
+        assert!(key.ends_with(&format!(".{ending}")), "{sent}: {key}");
+        let url = media["url"].as_str().expect("a URL");
+        let answer = reqwest::get(url).await.expect("an answer");
+        let served = if served == "-" {
+            "application/octet-stream"
+        } else {
+            served
+        };
+        assert_eq!(answer.headers()["content-type"], served, "{sent}");
+        assert_eq!(answer.bytes().await.expect("bytes"), bytes, "{sent}");
+    }
+}
+
 /// By the command and by the guarded route; not for another tenant.
 async fn fresh_urls(stage: &Stage, worker: &Worker, tenant: &str, wamid: &str, bytes: &[u8]) {
     let presign = |arguments: &[&str]| {
         let mut command = worker.command();
-        command
-            .args(["presign", "--message-id", wamid])
-            .args(arguments);
+        command.args(["presign", "--json", wamid]).args(arguments);
         let output = command.output().expect("it runs");
-        let url = serde_json::from_slice::<Value>(&output.stdout).ok();
-        url.map(|object| object["url"].as_str().expect("a URL").to_owned())
+        let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let url = found[0]["url"].as_str();
+        assert_eq!(output.status.code(), Some(i32::from(url.is_none())));
+        url.map(str::to_owned)
     };
     let client = reqwest::Client::new();
     let route = format!("http://{}/media/{tenant}/{wamid}", worker.admin());
@@ -705,6 +831,13 @@ async fn a_token_that_is_refused_is_asked_for_once_more() {
     })
     .await;
     assert!(asked(&stage) <= 6, "{} requests", asked(&stage));
+    // The token is forgotten, so nobody asks with it for the next one: that waits for an operator too.
+    let id = media_id();
+    sender.send(number.message(image(&id, JPEG))).await;
+    eventually(SOON, "the next one is parked too", async || {
+        (worker.metric("media_parked", "").await > 1.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::{Value, json};
 use tests::Stage;
 use tests::meta::payload::{self, Number};
 use tests::programs::Program;
@@ -66,6 +67,63 @@ fn table(metrics: &[Metric]) -> String {
     table
 }
 
+/// A text of somebody whose phone number Meta withholds.
+fn without_phone() -> Value {
+    let mut text = payload::text("16505551234", "hello");
+    let members = text.as_object_mut().expect("an object");
+    members.remove("from");
+    members.insert("from_user_id".to_owned(), "US.13491208655302741918".into());
+    text
+}
+
+#[tokio::test]
+async fn a_message_is_priced_once_and_a_sender_without_phone_is_counted() {
+    let stage = Stage::new().await;
+    let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let (sender, number) = (stage.sender(&ingress), Number::fresh());
+    let status = |wamid: &str, status: &str, pricing: Value| {
+        let mut item = payload::status(wamid, status, "16505551234");
+        item["pricing"] = pricing;
+        number.status(item)
+    };
+    let service =
+        json!({"billable": true, "pricing_model": "PMP", "type": "regular", "category": "service"});
+    let odd = json!({"pricing_model": "PMP", "type": "a stranger's", "category": "authentication-international"});
+    let bodies = [
+        status("wamid.a", "sent", service.clone()),
+        status("wamid.a", "delivered", service.clone()),
+        status("wamid.a", "read", service.clone()),
+        status("wamid.b", "delivered", service),
+        status("wamid.c", "sent", odd),
+        status("wamid.d", "sent", json!({})),
+        status("wamid.e", "failed", Value::Null),
+        number.message(payload::text("16505551234", "hello")),
+        number.message(without_phone()),
+    ];
+    for body in &bodies {
+        sender.send(body.clone()).await;
+    }
+    stage.events().wait_for(bodies.len(), SOON).await;
+    crate::drained(&stage).await;
+    let priced = "whatsapp_messages_priced_total";
+    let tenant = format!("tenant=\"tenant-{}\"", number.waba_id);
+    for (labels, expected) in [
+        (r#"category="service",type="regular",billable="true""#, 2.0),
+        (
+            r#"category="authentication_international",type="other",billable="none""#,
+            1.0,
+        ),
+        ("", 3.0),
+    ] {
+        let labels = format!("{tenant},{labels}");
+        let labels = labels.trim_end_matches(',');
+        let counted = worker.metric(priced, labels).await;
+        assert!((counted - expected).abs() < 0.1, "{labels}: {counted}");
+    }
+    let without = worker.metric("whatsapp_senders_without_phone_total", &tenant);
+    assert!((without.await - 1.0).abs() < 0.1);
+}
+
 #[tokio::test]
 async fn a_real_prometheus_reads_all_that_is_written_down() {
     let stage = Stage::new().await;
@@ -86,6 +144,7 @@ async fn a_real_prometheus_reads_all_that_is_written_down() {
         number.message(payload::image("16505551234", "12345")),
         number.status(payload::status("wamid.out", "delivered", "16505551234")),
         number.message(payload::unknown("16505551234")),
+        number.message(without_phone()),
     ];
     for body in &bodies {
         sender.send(body.clone()).await;
@@ -107,30 +166,33 @@ async fn a_real_prometheus_reads_all_that_is_written_down() {
         one(format!("webhook_received_total{{{labels}}}"))
     };
     for (query, expected) in [
-        of("text", "published"),
+        (
+            format!("webhook_received_total{{tenant=\"{tenant}\",message_type=\"text\"}}"),
+            2.0,
+        ),
         of("image", "published"),
         of("status", "published"),
         of("unknown", "published"),
-        ("rabbitmq_publish_total{status=\"confirmed\"}".into(), 4.0),
+        ("rabbitmq_publish_total{status=\"confirmed\"}".into(), 5.0),
         ("rabbitmq_publish_failures_total".into(), 0.0),
         ("media_download_size_bytes_count".into(), 1.0),
         ("media_download_duration_seconds_count".into(), 1.0),
         (
             // A slow one is begun a second time.
-            "clamp_max(minio_upload_duration_seconds_count{object=\"payload\"}, 4)".into(),
-            4.0,
+            "clamp_max(minio_upload_duration_seconds_count{object=\"payload\"}, 5)".into(),
+            5.0,
         ),
-        ("webhook_processing_duration_seconds_count".into(), 4.0),
-        ("webhook_delay_seconds_count".into(), 4.0),
+        ("webhook_processing_duration_seconds_count".into(), 5.0),
+        ("webhook_delay_seconds_count".into(), 5.0),
         ("sum(partition_owned)".into(), 16.0),
         ("sum(stream_length) + sum(owed_length)".into(), 0.0),
         ("sum(server_up{job=\"worker\"})".into(), 3.0),
         ("breaker_state{neighbour=\"graph\"}".into(), 0.0),
-        ("ingress_requests_total{code=\"200\"}".into(), 5.0),
+        ("ingress_requests_total{code=\"200\"}".into(), 6.0),
         ("ingress_requests_total{code=\"401\"}".into(), 1.0),
         ("ingress_dedup_hits_total".into(), 1.0),
-        ("ingress_request_duration_seconds_count".into(), 5.0),
-        ("ingress_own_duration_seconds_count".into(), 5.0),
+        ("ingress_request_duration_seconds_count".into(), 6.0),
+        ("ingress_own_duration_seconds_count".into(), 6.0),
     ] {
         eventually(SOON, &query, async || {
             let series = prometheus.query(&query).await.expect("an answer");
@@ -152,6 +214,10 @@ async fn a_real_prometheus_reads_all_that_is_written_down() {
     }
     written += "\n`webhook_received_total` counts items: `status` is `published`, or why the item was set aside; \
         `message_type` is the type of a message, or `status`, `call`, `account`; `tenant` is its id, `other` for \
-        those beyond the first 500 that a worker sees, `none` for what has none.\n";
+        those beyond the first 500 that a worker sees, `none` for what has none.\n\n\
+        `whatsapp_messages_priced_total` counts a message once, as the first of its statuses with a price that a worker saw said. A \
+        worker remembers the last 28672 to 57344 messages of each partition; after a restart, a takeover, or so many messages, a status \
+        that tells the price again counts again. `category` and `type` are Meta's words, `other` for those that aren't known here, `none` \
+        where it says none. [events.md](events.md#what-a-message-costs) says how to count exactly.\n";
     assert_written("docs/metrics.md", &written);
 }

@@ -1,14 +1,17 @@
 //! What acknowledged entries still owe: how much of Redis it takes, and what a store that is away costs.
 
+use std::collections::HashSet;
+
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tests::Stage;
 use tests::meta::payload::{self, Number};
+use tests::neighbours::Tenant;
 use tests::proxy::{Mode, Proxy};
 use tests::waiting::eventually;
 
 use crate::ownership::record;
-use crate::{SOON, count_owed, drained};
+use crate::{SOON, count_owed, drained, pending};
 
 const PIECES: usize = 10_000;
 const AT_ONCE: usize = 100;
@@ -117,4 +120,112 @@ async fn while_the_store_is_away_only_what_is_tried_is_fetched() {
     drained(&stage).await;
     let keys = stage.webhooks().list("").await.expect("a list");
     assert_eq!(keys.len(), STORE_AWAY_MESSAGES);
+}
+
+/// Thousands of pieces may be due in one moment; a look at their list brings so many at most, and the next one
+/// those behind, whatever became of the last one.
+#[tokio::test]
+async fn a_look_at_what_is_due_is_bounded_and_the_next_one_goes_on() {
+    const MOST: usize = 100;
+    let stage = Stage::new().await;
+    let mut redis = stage.redis.connection().await;
+    let lists = shared::keys::OWED.map(|kind| format!("whatsapp:{{7}}:owed:{kind}"));
+    let mut add = redis::pipe();
+    for n in 0..1000 {
+        // Most of them in one moment.
+        let score = if n < 900 { 5.0625 } else { 6.0 };
+        add.zadd(&lists[1], format!("{n}-0 {{\"n\": 1}}"), score);
+    }
+    add.zadd(&lists[1], "not yet", 1e15);
+    add.exec_async(&mut redis).await.expect("ZADD");
+    let due = redis::Script::new(include_str!("../../../worker/src/lua/due.lua"));
+    let (mut cursor, mut found) = ("-inf".to_owned(), HashSet::new());
+    for look in 0.. {
+        assert!(look < 50, "it comes to an end");
+        let mut call = due.key(&lists[0]);
+        for list in &lists[1..] {
+            call.key(list);
+        }
+        call.arg(MOST).arg(&["", &cursor, "", ""]);
+        let (_, due): (String, Vec<(String, Vec<String>, String)>) =
+            call.invoke_async(&mut redis).await.expect("due");
+        let (next, pieces, later) = &due[1];
+        assert!(pieces.len() <= 2 * MOST, "{}", pieces.len());
+        assert_eq!(later.parse(), Ok(1e15));
+        found.extend(pieces.chunks(2).map(|piece| piece[0].clone()));
+        if look == 3 {
+            let (_, last) = next.split_once(' ').expect("there is more");
+            redis.zrem::<_, _, ()>(&lists[1], last).await.expect("ZREM");
+        }
+        if !next.contains(' ') {
+            break;
+        }
+        cursor.clone_from(next);
+    }
+    assert_eq!(found.len(), 1000);
+}
+
+/// Of 2,000 messages of one body the State Manager is told, 48 at a time; the body is fetched once.
+#[tokio::test]
+async fn a_body_with_thousands_of_pieces_is_fetched_once() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().env("STREAM_PARTITIONS", 1).start().await;
+    let worker = stage
+        .worker()
+        .env("STREAM_PARTITIONS", 1)
+        .env("STATE_MANAGER_URL", stage.neighbours.url());
+    let _worker = worker.start().await;
+    let number = Number::fresh();
+    let items = (0..2000).map(|n| payload::text(&format!("49151{n:07}"), "x"));
+    let body = number.webhook([number.messages(items)]);
+    let mut redis = stage.redis.connection().await;
+    let evals = async |redis: &mut MultiplexedConnection| calls(redis, "xrange").await;
+    let before = evals(&mut redis).await;
+    stage.sender(&ingress).send(body).await;
+    eventually(
+        SOON * 4,
+        "the State Manager knows all of them",
+        async || (stage.neighbours.state_taken().len() >= 2000).then_some(()),
+    )
+    .await;
+    let fetched = evals(&mut redis).await - before;
+    drained(&stage).await;
+    // The age of the oldest entry is asked for meanwhile.
+    assert!(fetched < 25, "fetched {fetched} times");
+}
+
+/// Redis refuses what one entry owes, its list being no list; the others of its partition are done.
+#[tokio::test]
+async fn an_entry_that_cannot_be_recorded_holds_up_no_other() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().env("STREAM_PARTITIONS", 1).start().await;
+    let mut redis = stage.redis.connection().await;
+    let list = "whatsapp:{0}:owed:put";
+    redis.set::<_, _, ()>(list, "no list").await.expect("SET");
+    let worker = stage.worker().env("STREAM_PARTITIONS", 1).start().await;
+    let (sender, events) = (stage.sender(&ingress), stage.events());
+    let (refused, well) = (Number::fresh(), Number::fresh());
+    stage
+        .neighbours
+        .set_tenant(&refused.waba_id, Tenant::Unknown);
+    let text = |n: usize| payload::text("1111111111", &n.to_string());
+    sender.send(refused.message(text(0))).await;
+    eventually(SOON, "it can't be recorded", async || {
+        let log = worker.log();
+        log.contains("WRONGTYPE").then_some(())
+    })
+    .await;
+    for n in 0..5 {
+        sender.send(well.message(text(n))).await;
+    }
+    events.wait_for(5, SOON).await;
+    eventually(SOON, "the others are acknowledged", async || {
+        (pending(&stage).await == 1).then_some(())
+    })
+    .await;
+    redis.del::<_, ()>(list).await.expect("DEL");
+    drained(&stage).await;
+    let failed = stage.webhooks().list("failed/").await.expect("a list");
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(events.count(), 5);
 }

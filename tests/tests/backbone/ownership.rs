@@ -402,7 +402,7 @@ async fn a_place_is_settled_after_the_last_object_of_its_entry() {
 }
 
 /// The lease is this test's, and it reads what there is.
-async fn pending_entries(
+pub(crate) async fn pending_entries(
     redis: &mut redis::aio::MultiplexedConnection,
     partition: u16,
 ) -> Vec<String> {
@@ -445,4 +445,79 @@ async fn update_owed(
         call.key(key(what));
     }
     call.arg(arguments).invoke_async(redis).await
+}
+
+/// A suspect is named by its entry and its tenure: a worker that was taken for dead, and isn't, takes back the
+/// death that was counted in its tenure, and leaves the name that the next one wrote.
+#[tokio::test]
+async fn a_death_is_taken_back_by_the_tenure_that_it_was_counted_in() {
+    let stage = Stage::new().await;
+    let mut redis = stage.redis.connection().await;
+    let key = |what: &str| format!("whatsapp:{{7}}:{what}");
+    let announce = redis::Script::new(include_str!("../../../worker/src/lua/announce.lua"));
+    let end_alone = redis::Script::new(include_str!("../../../worker/src/lua/end_alone.lua"));
+    let acquire = redis::Script::new(include_str!("../../../worker/src/lua/acquire.lua"));
+    let mut seen: Vec<(Option<String>, Option<String>)> = Vec::new();
+    for token in ["a:1", "b:1", "c:1"] {
+        let mut call = acquire.key(key("lease"));
+        for what in [
+            "owner",
+            "stream",
+            "suspects",
+            "deaths",
+            "alone",
+            "later",
+            "later-media",
+        ] {
+            call.key(key(what));
+        }
+        let process = token.split(':').next().expect("a process");
+        call.arg(&[token, "60000", "workers", process]);
+        let taken: u8 = call.invoke_async(&mut redis).await.expect("acquire");
+        assert_eq!(taken, 1);
+        let mut call = announce.key(key("lease"));
+        call.key(key("alone")).arg(&[token, "5-0"]);
+        call.invoke_async::<()>(&mut redis).await.expect("announce");
+        // It expires.
+        redis.del::<_, ()>(key("lease")).await.expect("DEL");
+    }
+    for token in ["a:1", "b:1", "c:1"] {
+        let mut call = end_alone.key(key("alone"));
+        call.key(key("deaths")).arg(&["5-0", token]);
+        call.invoke_async::<()>(&mut redis).await.expect("ended");
+        let alone = redis.get(key("alone")).await.expect("GET");
+        let deaths = redis.hget(key("deaths"), "5-0").await.expect("HGET");
+        seen.push((alone, deaths));
+    }
+    let named = Some("5-0 c:1".to_owned());
+    assert_eq!(
+        seen,
+        [
+            (named.clone(), Some("b:1,".to_owned())),
+            (named, None),
+            (None, None)
+        ]
+    );
+}
+
+/// Nobody would do what another version owes in lists of its own: the partition waits for that version, and the
+/// log says so.
+#[tokio::test]
+async fn a_partition_with_lists_of_another_version_is_left_to_it() {
+    let stage = Stage::new().await;
+    let mut redis = stage.redis.connection().await;
+    let list = "whatsapp:{3}:later-media";
+    redis
+        .lpush::<_, _, ()>(list, "a piece")
+        .await
+        .expect("LPUSH");
+    let worker = stage.worker().env("LEASE_TTL", "1s").start().await;
+    all_owned(&[&worker], &[15]).await;
+    eventually(SOON, "the log says why", async || {
+        let said = format!("{list} has what another version owes");
+        worker.log().contains(&said).then_some(())
+    })
+    .await;
+    redis.del::<_, ()>(list).await.expect("DEL");
+    all_owned(&[&worker], &[16]).await;
 }

@@ -142,12 +142,13 @@ async fn unroutable_events_open_no_connection_and_are_told_once() {
     let worker = stage
         .worker()
         .env("AMQP_DECLARE_TOPOLOGY", false)
+        // What comes together goes through one channel: of several, some would be opened later.
+        .env("AMQP_CHANNELS", 1)
         .env("AMQP_URL", url)
         .start()
         .await;
     let (events, sender, number) = (stage.events(), stage.sender(&ingress), Number::fresh());
     let person = |n: usize| format!("49160{n:07}");
-    // Each of its connections is opened with its first event.
     let statuses = |from: usize| {
         let of = |n| payload::status(&payload::wamid(), "read", &person(n));
         number.webhook([number.statuses((from..from + UNROUTABLE).map(of))])

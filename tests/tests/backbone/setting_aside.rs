@@ -1,6 +1,9 @@
 //! What can't be an event is set aside, whole, and hurts nobody else.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use redis::AsyncCommands;
+use sha2::{Digest, Sha256};
 use tests::Stage;
 use tests::events::Event;
 use tests::meta::payload::{self, Number};
@@ -9,6 +12,7 @@ use tests::programs::Until;
 use tests::proxy::{Mode, Proxy};
 use tests::waiting::eventually;
 
+use crate::ownership::pending_entries;
 use crate::{SOON, drained, repeats};
 
 /// The one object below `prefix`.
@@ -238,7 +242,8 @@ async fn entries_of_two_partitions_that_kill_every_worker_are_set_aside() {
                 if oldest(&mut redis, place.partition).await.as_ref() != Some(poisoned) {
                     return Some(None);
                 }
-                let read = named.as_ref() == Some(poisoned) || place.asked(&stage) > asked;
+                let read = named.is_some_and(|named| named.starts_with(poisoned))
+                    || place.asked(&stage) > asked;
                 (owner != last && read).then_some(Some(owner))
             })
             .await;
@@ -307,4 +312,195 @@ async fn workers_killed_while_they_wait_for_a_server_set_nothing_aside() {
     events.wait_until(SOON, all).await;
     let failed = stage.webhooks().list("failed/").await.expect("a list");
     assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// It was cut off while it read a suspect's bytes, and somebody else has the partition since: it lives, so
+/// nobody died of that entry.
+#[tokio::test]
+async fn a_worker_that_loses_its_lease_takes_back_its_suspects_death() {
+    let stage = Stage::new().await;
+    let ingress = stage.ingress().start().await;
+    let number = Number::fresh();
+    let body = number.message(payload::text("1111111111", "a"));
+    stage.sender(&ingress).send(body).await;
+    let keys = shared::keys::Keys::new("whatsapp", 16);
+    let partition = keys.partition_of(&number.waba_id);
+    let mut redis = stage.redis.connection().await;
+    let id = pending_entries(&mut redis, partition).await.remove(0);
+    let suspects = redis.hset::<_, _, _, ()>(keys.suspects(partition), &id, 3);
+    suspects.await.expect("HSET");
+    redis
+        .del::<_, ()>(keys.lease(partition))
+        .await
+        .expect("DEL");
+    let proxy = Proxy::start(stage.redis.address()).await.expect("a proxy");
+    let url = format!("redis://{}", proxy.address());
+    let worker = stage.worker().env("LEASE_TTL", "1s").env("REDIS_URL", url);
+    proxy.set(end_of_alone(partition, &id));
+    let worker = worker.until(Until::Healthy).start().await;
+    eventually(SOON, "it reads its bytes", async || {
+        let named: Option<String> = redis.get(keys.alone(partition)).await.ok()?;
+        named.filter(|named| named.starts_with(&id))
+    })
+    .await;
+    redis
+        .del::<_, ()>(keys.lease(partition))
+        .await
+        .expect("DEL");
+    let acquire = redis::Script::new(include_str!("../../../worker/src/lua/acquire.lua"));
+    let mut call = acquire.key(keys.lease(partition));
+    call.key(keys.owner(partition)).key(keys.stream(partition));
+    call.key(keys.suspects(partition))
+        .key(keys.deaths(partition));
+    call.key(keys.alone(partition))
+        .key("{0}:none")
+        .key("{0}:none");
+    call.arg(&["other:1", "600000", "workers", "other"]);
+    let taken: u8 = call.invoke_async(&mut redis).await.expect("acquire");
+    let deaths: Option<String> = redis.hget(keys.deaths(partition), &id).await.expect("HGET");
+    assert!(taken == 1 && deaths.is_some(), "it counts as a death");
+    eventually(SOON, "it knows", async || {
+        worker.log().contains("lost a partition").then_some(())
+    })
+    .await;
+    proxy.set(Mode::Pass);
+    eventually(SOON, "its death is taken back", async || {
+        let deaths: Option<String> = redis.hget(keys.deaths(partition), &id).await.ok()?;
+        deaths.is_none_or(|deaths| deaths.is_empty()).then_some(())
+    })
+    .await;
+}
+
+/// The image of a body went out as pending, and then nothing more of it does: its file still follows, and
+/// its raw body lies in the archive.
+#[tokio::test]
+async fn an_entry_that_is_given_up_keeps_what_its_events_promised() {
+    const JPEG: &[u8] = b"\xff\xd8\xff\xe0 a picture that was promised";
+    let stage = Stage::new().await;
+    let (ingress, events) = (stage.ingress().start().await, stage.events());
+    let keys = shared::keys::Keys::new("whatsapp", 16);
+    let mut redis = stage.redis.connection().await;
+    let mut promised = Vec::new();
+    for reason in ["crashes", "tenant_suspended"] {
+        let number = Number::fresh();
+        let media_id = rand::random_range(1_000_000_000_u64..9_000_000_000).to_string();
+        stage.neighbours.set_media(&media_id, "image/jpeg", JPEG);
+        let mut image = payload::image("1111111111", &media_id);
+        image["image"]["sha256"] = STANDARD.encode(Sha256::digest(JPEG)).into();
+        let wamid = image["id"].as_str().expect("an id").to_owned();
+        let items = [image, payload::text("2222222222", "never")];
+        let body = number.webhook([number.messages(items)]);
+        stage.sender(&ingress).send(body.clone()).await;
+        let partition = keys.partition_of(&number.waba_id);
+        let id = oldest(&mut redis, partition).await.expect("it is stored");
+        pending_entries(&mut redis, partition).await;
+        let mut notes = redis::pipe();
+        notes.hset(keys.progress(partition), &id, "0");
+        notes.hset(keys.media(partition), &id, "0:pending,");
+        if reason == "crashes" {
+            notes.hset(keys.deaths(partition), &id, "a,b,c,d,e,");
+        } else {
+            let tenant = Tenant::Suspended;
+            stage.neighbours.set_tenant(&number.waba_id, tenant);
+        }
+        notes.del(keys.lease(partition));
+        notes.exec_async(&mut redis).await.expect("notes");
+        promised.push((reason, number, wamid, body));
+    }
+    let _worker = stage.worker().start().await;
+    let is_promised = |event: &Event| {
+        let kind = event.kind.as_deref();
+        kind == Some("media.stored") && promised.iter().any(|one| one.2 == event.wamid())
+    };
+    let all = |seen: &[Event]| seen.iter().filter(|event| is_promised(event)).count() == 2;
+    let seen = events.wait_until(SOON, all).await;
+    assert_eq!(seen.len(), 2, "the text doesn't go out");
+    drained(&stage).await;
+    for (reason, number, _, body) in &promised {
+        let tenant = format!("tenant-{}/", number.waba_id);
+        let object = only_object(&stage, &format!("failed/{tenant}")).await;
+        assert_eq!(object.metadata["reason"], *reason);
+        assert_eq!(object.metadata["items"], "1");
+        assert_eq!(only_object(&stage, &tenant).await.bytes, *body);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_accounts_goes_out_without_a_tenant() {
+    let stage = Stage::new().await;
+    let portfolio = Number::fresh();
+    for account in [portfolio.waba_id.as_str(), "0"] {
+        stage.neighbours.set_tenant(account, Tenant::Unknown);
+    }
+    let (ingress, _worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let events = stage.events();
+    let sender = stage.sender(&ingress);
+    let solution = serde_json::json!({"field": "partner_solutions", "value": {
+        "event": "SOLUTION_CREATED", "solution_id": "774485461512159"}});
+    sender.send(portfolio.webhook([solution])).await;
+    // Meta's dashboard sends the same test each time its button is pressed.
+    let test = Number::of("0").message(payload::text("16315551181", "this is a text message"));
+    for _ in 0..2 {
+        sender.send(test.clone()).await;
+    }
+    let seen = events.wait_for(2, SOON).await;
+    let mut keys: Vec<_> = seen
+        .iter()
+        .map(|event| event.routing_key.as_str())
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "account.messages._platform",
+            "account.partner_solutions._platform"
+        ]
+    );
+    for event in &seen {
+        assert_eq!(event.queue, tests::events::EVENTS);
+        assert_eq!(event.payload["tenant"], serde_json::Value::Null);
+        assert_eq!(event.headers.get("x-tenant-id"), None);
+    }
+    drained(&stage).await;
+    assert_eq!(ingress.metric("ingress_test_webhooks_total", "").await, 2.0);
+    let archived = stage.webhooks().list("").await.expect("a list");
+    let of_platform = archived.iter().filter(|key| key.starts_with("_platform/"));
+    assert_eq!(
+        (of_platform.count(), archived.len()),
+        (2, 2),
+        "{archived:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_event_about_a_number_finds_it_among_its_accounts() {
+    let stage = Stage::new().await;
+    let (ingress, _worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let events = stage.events();
+    let sender = stage.sender(&ingress);
+    let number = Number::fresh();
+    let quality = |display: &str| {
+        let value = serde_json::json!({"display_phone_number": display, "event": "FLAGGED"});
+        number
+            .webhook([serde_json::json!({"field": "phone_number_quality_update", "value": value})])
+    };
+    sender
+        .send(number.message(payload::text("1111111111", "a")))
+        .await;
+    events.wait_for(1, SOON).await;
+    sender.send(quality(&number.display_phone_number)).await;
+    sender.send(quality("4930000000")).await;
+    let seen = events.wait_for(3, SOON).await;
+    let id = |display: &str| {
+        let mut of = seen
+            .iter()
+            .filter(|event| event.kind.as_deref() == Some("account.updated"));
+        let event = of.find(|event| event.text("/channel/displayPhoneNumber") == display);
+        event
+            .expect("its event")
+            .text("/channel/phoneNumberId")
+            .to_owned()
+    };
+    assert_eq!(id(&number.display_phone_number), number.phone_number_id);
+    assert_eq!(id("4930000000"), "");
 }

@@ -120,6 +120,90 @@ async fn a_duration_of_nothing_is_refused_where_nothing_could_be_done_in_it() {
     }
 }
 
+#[tokio::test]
+async fn a_slip_of_the_pen_is_no_level_of_logs() {
+    for program in ["worker", "ingress"] {
+        for level in ["debgu", "info,worker=debgu", "info;worker=debug"] {
+            refuses(program, "LOG_LEVEL", level, "is no level").await;
+        }
+    }
+}
+
+/// A worker's command with no settings but these.
+fn worker_command(arguments: &[&str], settings: &[(&str, &str)]) -> std::process::Output {
+    let mut worker = command(built("worker").expect("built"));
+    worker.env_clear().args(arguments);
+    worker.envs(settings.iter().copied());
+    worker.output().expect("it runs")
+}
+
+#[test]
+fn a_worker_tells_what_it_is_set_to_and_where_from_but_no_secret() {
+    let keys = [("MINIO_ACCESS_KEY", "key"), ("MINIO_SECRET_KEY", "hush")];
+    let more = [("LEASE_TTL", "7s"), ("AMQP_URL", "amqp://u:hush@h/")];
+    let settings = [keys, more].concat();
+    let arguments = ["--concurrency", "9", "config", "print", "--json"];
+    let output = worker_command(&arguments, &settings);
+    let told = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(!told.contains("hush"), "{told}");
+    let report: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let of = |variable: &str| {
+        let mut all = report["settings"].as_array().expect("a list").iter();
+        let found = all.find(|it| it["variable"] == variable).expect(variable);
+        (
+            found["source"].as_str().expect("a source").to_owned(),
+            found["value"].clone(),
+        )
+    };
+    assert_eq!(of("WORKER_CONCURRENCY"), ("flag".to_owned(), "9".into()));
+    assert_eq!(of("LEASE_TTL"), ("variable".to_owned(), "7s".into()));
+    assert_eq!(of("AMQP_CHANNELS"), ("default".to_owned(), "4".into()));
+    assert_eq!(of("AMQP_URL"), ("variable".to_owned(), "***".into()));
+    assert_eq!(of("TENANTS_FILE").1, serde_json::Value::Null);
+
+    let output = worker_command(&["config", "check"], &keys);
+    assert_eq!(output.status.code(), Some(0));
+    let wrong = [("LEASE_TTL", "1ms"), ("LOG_LEVEL", "debgu")];
+    let output = worker_command(&["config", "check"], &wrong);
+    let told = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for named in ["LEASE_TTL", "LOG_LEVEL", "MINIO_ACCESS_KEY"] {
+        assert!(told.contains(named), "{named} in {told}");
+    }
+    // A command that needs them could not look.
+    let output = worker_command(&["inspect"], &wrong);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_worker_tells_its_version_its_sections_its_completions_and_its_manual() {
+    let told = |arguments: &[&str]| {
+        let output = worker_command(arguments, &[]);
+        let told = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {told}");
+        told
+    };
+    let version = told(&["--version"]);
+    assert!(version.contains("(commit "), "{version}");
+    let help = told(&["--help"]);
+    for section in ["Redis:", "RabbitMQ:", "Object store:", "Media:", "Logs:"] {
+        assert!(
+            help.lines().any(|line| line == section),
+            "{section} in {help}"
+        );
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(told(&["completions", shell]).contains("inspect"), "{shell}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("a path");
+    told(&["man", path]);
+    let page = folder.path().join("worker-failed-list.1");
+    let page = std::fs::read_to_string(page).expect("a page");
+    assert!(page.contains("set aside"), "{page}");
+}
+
 /// What one program takes at most. Each of the first can be as long as any duration.
 const LARGEST_OF_INGRESS: (&[&str], &[(&str, &str)]) = (
     &[

@@ -94,3 +94,25 @@ async fn every_connection_to_a_cluster_is_probed_by_the_kernel() {
     assert_probed(&mut ingress, cluster.nodes(), 1).await;
     assert_probed(&mut worker, cluster.nodes(), 2).await;
 }
+
+/// Whoever holds many connections open keeps no probe out, and takes no more than a bounded number.
+#[tokio::test]
+async fn the_admin_port_holds_a_bounded_number_of_connections() {
+    const MOST: usize = 128;
+    let stage = Stage::new().await;
+    let mut ingress = stage.ingress().start().await;
+    let process = ingress.process().id();
+    let before = sockets(process).len();
+    let mut held = Vec::new();
+    for _ in 0..4 * MOST {
+        let opened = tokio::net::TcpStream::connect(ingress.admin()).await;
+        held.push(opened.expect("a connection"));
+        if held.len().is_multiple_of(MOST) {
+            let (ready, _) = ingress.get("/ready").await.expect("an answer");
+            assert_eq!(ready.as_u16(), 200);
+            // That answer came over a connection behind all that were opened before it.
+            let open = sockets(process).len();
+            assert!(open <= before + MOST + 8, "{open} of {}", held.len());
+        }
+    }
+}

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use tests::meta::Sender;
 use tests::meta::payload::{self, Number};
-use tests::programs::Ingress;
+use tests::programs::{Ingress, Until};
 use tests::proxy::{Mode, Proxy};
 use tests::servers::{RedisCluster, S3Access};
 use tests::waiting::eventually;
@@ -348,4 +348,128 @@ async fn of_a_cluster_only_the_accounts_of_the_node_that_is_away_are_spooled() {
     let seen = events.wait_for(6, SOON).await;
     assert_eq!((seen.len(), repeats(&seen)), (6, 0));
     spool_is_empty(&stage).await;
+}
+
+/// What went through the spool may come out of order, so a program that is only started again sends nothing
+/// there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_redis_is_seen_for_the_first_time_a_webhook_waits_for_it() {
+    let stage = Stage::new().await;
+    let proxy = Proxy::start(stage.redis.address()).await.expect("a proxy");
+    let url = format!("redis://{}", proxy.address());
+    let ingress = stage.spooling_ingress().env("REDIS_URL", url);
+    // Until it has been seen a webhook waits for as long as its deadline lets it.
+    let ingress = ingress.env("REDIS_PATIENCE", "20s");
+    let ingress = ingress.env("REQUEST_DEADLINE", "25s").until(Until::Healthy);
+    proxy.set(Mode::Blackhole);
+    let ingress = ingress.start().await;
+    let sender = stage.sender(&ingress);
+    let number = Number::fresh();
+    let post = tokio::spawn({
+        let (sender, body) = (sender.clone(), text(&number, "early"));
+        async move { sender.post_once(body).await }
+    });
+    eventually(SOON, "it is in work", async || {
+        (ingress.metric("ingress_in_flight", "").await >= 1.0).then_some(())
+    })
+    .await;
+    proxy.set(Mode::Pass);
+    let answer = post.await.expect("no panic").expect("an answer");
+    assert_eq!(answer.status, 200);
+    assert_eq!((spooled(&ingress).await, stored(&stage).await), (0.0, 1));
+}
+
+/// Each conversation's messages are sent one after the other, and so they come out, though ingress is killed
+/// and started again all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ingress_alone_restarted_again_and_again_reorders_nothing() {
+    let stage = Stage::new().await;
+    let mut ingress = stage.spooling_ingress().start().await;
+    let _worker = stage.worker().start().await;
+    let (events, sender) = (stage.events(), stage.sender(&ingress));
+    back(&ingress).await;
+    let numbers: Vec<_> = (0..8).map(|_| Number::fresh()).collect();
+    let sending = numbers.iter().map(|number| {
+        let (sender, number) = (sender.clone(), number.clone());
+        tokio::spawn(async move {
+            for n in 0..40 {
+                sender.send_like_meta(text(&number, &n.to_string())).await;
+            }
+        })
+    });
+    let sending: Vec<_> = sending.collect();
+    for _ in 0..8 {
+        let before = stored_items(&ingress).await;
+        eventually(SOON, "it works", async || {
+            let done = sending.iter().all(tokio::task::JoinHandle::is_finished);
+            (done || stored_items(&ingress).await > before).then_some(())
+        })
+        .await;
+        ingress.kill();
+        ingress.restart().await;
+    }
+    for sent in sending {
+        sent.await.expect("no panic");
+    }
+    let all = numbers.len() * 40;
+    let seen = events
+        .wait_until(SOON, |seen| seen.len() - repeats(seen) >= all)
+        .await;
+    let mut last: std::collections::HashMap<&str, i32> = std::collections::HashMap::new();
+    let mut ids = std::collections::HashSet::new();
+    let first = seen.iter().filter(|event| ids.insert(&event.message_id));
+    for event in first {
+        let n: i32 = event
+            .text("/message/content/body")
+            .parse()
+            .expect("a number");
+        let account = event.text("/channel/businessAccountId");
+        let before = last.insert(account, n).unwrap_or(-1);
+        assert_eq!(n, before + 1, "{account}");
+    }
+    assert!(spool(&stage).await.is_empty());
+    assert!(!ingress.log().contains(AWAY), "{}", ingress.log());
+}
+
+async fn stored_items(ingress: &Ingress) -> f64 {
+    ingress.metric("ingress_stored_items_total", "").await
+}
+
+/// Redis is spared while it is nearly full; that is no reason to refuse what the spool can't take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_spool_can_t_take_goes_to_redis_after_all() {
+    let stage = Stage::new().await;
+    let address = stage.s3.endpoint.replace("http://", "");
+    let proxy = Proxy::start(address).await.expect("a proxy");
+    let endpoint = format!("http://{}", proxy.address());
+    let ingress = stage.spooling_ingress().env("MINIO_ENDPOINT", endpoint);
+    let ingress = ingress.start().await;
+    let sender = stage.sender(&ingress);
+    back(&ingress).await;
+    let mut redis = stage.redis.connection().await;
+    let mut set = redis::cmd("SETRANGE");
+    set.arg("filler").arg(100_000_000).arg("x");
+    set.exec_async(&mut redis).await.expect("filled");
+    let mut ask = redis::cmd("INFO");
+    ask.arg("memory");
+    let info: redis::InfoDict = ask.query_async(&mut redis).await.expect("INFO");
+    let used: u64 = info.get("used_memory").expect("used");
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("maxmemory").arg(used * 100 / 95);
+    set.exec_async(&mut redis).await.expect("nearly full");
+    eventually(SOON, "it is spared", async || {
+        let away = ingress.metric("ingress_away_partitions", "").await;
+        (away == 16.0).then_some(())
+    })
+    .await;
+    let number = Number::fresh();
+    sender.send(text(&number, "spooled")).await;
+    assert_eq!((spooled(&ingress).await, stored(&stage).await), (1.0, 0));
+    for mode in [Mode::Refuse, Mode::Blackhole] {
+        let before = stored(&stage).await;
+        proxy.set(mode);
+        sender.send(text(&number, "stored")).await;
+        assert_eq!(stored(&stage).await, before + 1);
+    }
+    assert_eq!(spooled(&ingress).await, 1.0);
 }

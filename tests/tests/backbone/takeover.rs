@@ -1,15 +1,20 @@
 //! What a worker finds that others left behind, and what reads of its own left behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use redis::AsyncCommands;
+use sha2::{Digest, Sha256};
 use shared::entry::parse_numbers;
 use tests::Stage;
 use tests::events::Event;
 use tests::meta::payload::{self, Number};
+use tests::neighbours::{Fault, Service};
 use tests::proxy::{Mode, Proxy};
 use tests::waiting::eventually;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::behind_a_proxy;
 use crate::tenants::pile_up;
@@ -200,4 +205,126 @@ async fn all_that_was_pending_comes_out_and_no_dangerous_command_is_needed() {
         .await
         .expect("ACL LOG");
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// Texts and images of many customers, one after the other, until it is told to stop.
+async fn load(stage: &Stage, sender: &tests::meta::Sender, stop: &CancellationToken) {
+    let numbers: Vec<_> = (0..10).map(|_| Number::fresh()).collect();
+    for n in 0.. {
+        let number = &numbers[n % numbers.len()];
+        let customer = format!("49151{:07}", n % 30);
+        let message = if n % 3 == 0 {
+            let media_id = rand::random_range(1_000_000_000_u64..9_000_000_000).to_string();
+            let picture = format!("picture {n}").into_bytes();
+            stage
+                .neighbours
+                .set_media(&media_id, "image/jpeg", picture.clone());
+            let mut image = payload::image(&customer, &media_id);
+            image["image"]["sha256"] = STANDARD.encode(Sha256::digest(picture)).into();
+            image
+        } else {
+            payload::text(&customer, &n.to_string())
+        };
+        sender.send(number.message(message)).await;
+        if stop.is_cancelled() {
+            return;
+        }
+    }
+}
+
+/// While its servers are well, a worker that is told to stop finishes and records what it has begun: events,
+/// the files that follow, and what the State Manager is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_told_to_stop_under_load_repeats_nothing() {
+    let stage = Stage::new().await;
+    let (ingress, events) = (stage.ingress().start().await, stage.events());
+    let worker = stage
+        .worker()
+        .env("STATE_MANAGER_URL", stage.neighbours.url())
+        .env("MEDIA_DEADLINE", "50ms");
+    let mut worker = worker.start().await;
+    // Some of each is always under way.
+    let slow = |ms| Fault::Slow(Duration::from_millis(ms));
+    stage.neighbours.set_fault(Service::State, slow(50));
+    stage.neighbours.set_fault(Service::Download, slow(150));
+    let (sender, stop) = (stage.sender(&ingress), CancellationToken::new());
+    let stopping = async {
+        for _ in 0..5 {
+            let begun = (events.count(), stage.neighbours.state_taken().len());
+            eventually(SOON, "it is in work", async || {
+                let now = (events.count(), stage.neighbours.state_taken().len());
+                (now.0 > begun.0 + 40 && now.1 > begun.1 + 20).then_some(())
+            })
+            .await;
+            assert!(worker.stop(SOON).await, "it ends by itself");
+            worker.restart().await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(load(&stage, &sender, &stop), stopping);
+    drained(&stage).await;
+    let seen = events.all();
+    let seen: Vec<_> = seen.into_iter().filter(|it| !it.redelivered).collect();
+    let followed = seen
+        .iter()
+        .filter(|it| it.kind.as_deref() == Some("media.stored"));
+    assert!(followed.count() > 0, "files followed");
+    assert_eq!(repeats(&seen), 0, "of {} events", seen.len());
+    let posts = stage.neighbours.state_taken();
+    let apart: HashSet<String> = posts.iter().map(ToString::to_string).collect();
+    assert_eq!(posts.len() - apart.len(), 0, "of {} posts", posts.len());
+}
+
+/// Redis comes back without the last that it was told. What it still has of an entry holds, though the same
+/// tenure read it before.
+#[tokio::test]
+async fn an_entry_that_is_pending_again_is_opened_with_what_is_noted_of_it() {
+    const ITEMS: usize = 60;
+    let stage = Stage::new().await;
+    let (proxy, url) = behind_a_proxy(&stage.amqp_url).await;
+    let ingress = stage.ingress().start().await;
+    let _worker = stage.worker().env("AMQP_URL", url).start().await;
+    let (events, number) = (stage.events(), Number::fresh());
+    proxy.set(Mode::Slow(Duration::from_millis(20)));
+    let items = (0..ITEMS).map(|n| payload::text("1111111111", &n.to_string()));
+    let body = number.webhook([number.messages(items)]);
+    stage.sender(&ingress).send(body).await;
+    eventually(SOON, "some of it is done", async || {
+        (noted(&stage, &number).await.len() >= 10).then_some(())
+    })
+    .await;
+    let keys = shared::keys::Keys::new("whatsapp", 16);
+    let partition = keys.partition_of(&number.waba_id);
+    let keys = [keys.stream(partition), keys.progress(partition)];
+    let mut redis = stage.redis.connection().await;
+    let mut dump = redis::pipe();
+    dump.atomic();
+    for key in &keys {
+        dump.cmd("DUMP").arg(key);
+    }
+    let dumps: Vec<Vec<u8>> = dump.query_async(&mut redis).await.expect("DUMP");
+    let done = noted(&stage, &number).await.len();
+    drained(&stage).await;
+    let mut restore = redis::pipe();
+    restore.atomic();
+    for (key, dump) in keys.iter().zip(&dumps) {
+        restore
+            .cmd("RESTORE")
+            .arg(key)
+            .arg(0)
+            .arg(dump)
+            .arg("REPLACE");
+    }
+    restore.exec_async(&mut redis).await.expect("RESTORE");
+    let done_then = noted(&stage, &number).await;
+    assert!((10..=done).contains(&done_then.len()));
+    drained(&stage).await;
+    let seen = events.wait_for(2 * ITEMS - done_then.len(), SOON).await;
+    let mut times: HashMap<usize, usize> = HashMap::new();
+    for event in &seen {
+        let n = event.text("/message/content/body").parse();
+        *times.entry(n.expect("a number")).or_default() += 1;
+    }
+    let again: Vec<_> = done_then.iter().filter(|n| times[n] > 1).collect();
+    assert_eq!(again, Vec::<&usize>::new());
 }
