@@ -24,6 +24,14 @@ else
     lacks "alert rules: promtool (Debian: prometheus) is not installed"
 fi
 
+# The client packages' types, against the generators and compilers of their languages.
+if [ -e "$target/consumers/generators/.installed" ] || docs/consumers/generate.sh --install >"$target/check/consumers.log" 2>&1; then
+    docs/consumers/generate.sh --check >"$target/check/consumers.log" 2>&1 \
+        && good "types of docs/consumers" || { bad "docs/consumers: $target/check/consumers.log"; tail -20 "$target/check/consumers.log"; }
+else
+    lacks "types of docs/consumers: their generators could not be installed ($target/check/consumers.log)"
+fi
+
 # compose.yaml
 everything=(--profile simulator --profile monitoring)
 if docker compose version >/dev/null 2>&1; then

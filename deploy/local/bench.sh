@@ -6,7 +6,7 @@
 #   bench.sh attack [--seconds N]   at 500/s beside 12,000 idle and slow connections, then a flood of unsigned bodies too
 #   bench.sh path [--runs N]        from Meta's post to the event on the queue, at 500/s
 #   bench.sh worker [--runs N]      a full stream, beside bare RabbitMQ and the bare store
-#   bench.sh media                  how long files take, and what others notice of large ones
+#   bench.sh media                  how long files take, and what others notice of large ones and of a history
 #   bench.sh isolation              what an account notices of another one's flood
 #   bench.sh scale                  how costs grow: batch, connections, accounts, size, partitions, backlog, workers
 #   bench.sh all                    all of them, one after the other
@@ -34,7 +34,7 @@ lab="$target/release/lab"
 
 # The versions that the published figures were measured with.
 baselines() {
-    export BENCH_NODE_MODULES="$target/baselines"
+    export BENCH_NODE_MODULES="$target/baselines-express-4"
     [ -d "$BENCH_NODE_MODULES/node_modules/ioredis" ] && return
     command -v npm >/dev/null || {
         echo "bench.sh: npm is missing, which installs express, fastify and ioredis" >&2
@@ -42,7 +42,7 @@ baselines() {
     }
     mkdir -p "$BENCH_NODE_MODULES"
     npm install --no-audit --no-fund --no-package-lock --silent --prefix "$BENCH_NODE_MODULES" \
-        express@5.3.0 fastify@5.12.8 ioredis@6.0.0 >&2
+        express@4.18.3 fastify@5.12.8 ioredis@6.0.0 >&2
 }
 
 measure() {
