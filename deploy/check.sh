@@ -55,6 +55,24 @@ for overlay in deploy/kubernetes/overlays/*/; do
         lacks "$overlay: kubectl is not installed"
     fi
 done
+if [ -s "$target/check/production.yaml" ] && [ -s "$target/check/trial.yaml" ]; then
+    "$python" deploy/kubernetes/check_faults.py "$target/check/production.yaml" "$target/check/trial.yaml" \
+        && good "faults put back into the manifests are found" || bad "deploy/kubernetes/check_faults.py"
+fi
+# The chart is the same as the production overlay.
+helm=$(command -v helm || echo "$target/checkers/helm")
+if [ -x "$helm" ] && [ -s "$target/check/production.yaml" ]; then
+    "$helm" lint --quiet --strict deploy/helm/whatsapp >"$target/check/helm.log" 2>&1 \
+        && "$helm" template whatsapp deploy/helm/whatsapp --namespace whatsapp >"$target/check/chart.yaml" 2>>"$target/check/helm.log" \
+        && "$python" deploy/helm/compare.py "$target/check/chart.yaml" "$target/check/production.yaml" \
+        && "$python" deploy/kubernetes/check.py "$target/check/chart.yaml" \
+        && good "deploy/helm/whatsapp" || { bad "deploy/helm/whatsapp: $target/check/helm.log"; tail -20 "$target/check/helm.log"; }
+    for values in podMonitors=true,networkPolicy.ports[0]=3128 keda.enabled=false,ingress.autoscaling.enabled=false; do
+        "$helm" template whatsapp deploy/helm/whatsapp --set "$values" >/dev/null || bad "deploy/helm/whatsapp with $values"
+    done
+else
+    lacks "deploy/helm/whatsapp: neither helm nor kubectl's kustomize is there"
+fi
 lacks "KEDA's ScaledObject against its schema (only that it has one trigger per partition)"
 
 # The image's contents, with the debug build: whether the program runs on them alone, as its user.
@@ -69,7 +87,13 @@ if [ -x "$target/debug/ingress" ] && unshare --map-root-user true 2>/dev/null; t
 else
     lacks "what the images hold: no debug build, or no user namespaces"
 fi
-docker buildx version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || lacks "building the images: no Docker engine"
+if [ -x "$target/debug/ingress" ]; then
+    deploy/release.sh --dry-run >"$target/check/release.log" 2>&1 && good "what a release would publish" \
+        || { bad "deploy/release.sh --dry-run: $target/check/release.log"; tail -5 "$target/check/release.log"; }
+else
+    lacks "deploy/release.sh: no debug build"
+fi
+docker buildx version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || lacks "building and running the images (deploy/local/images.sh): no Docker engine"
 
 [ -e docs/openapi.yaml ] && {
     "$python" -m openapi_spec_validator docs/openapi.yaml >/dev/null && good "docs/openapi.yaml" || bad "docs/openapi.yaml"

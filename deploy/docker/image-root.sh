@@ -1,10 +1,19 @@
 #!/bin/sh
-# image-root.sh PROGRAM FOLDER: puts into FOLDER all that an image of PROGRAM holds.
+# image-root.sh PROGRAM FOLDER [SYMBOLS]: puts into FOLDER all that an image of PROGRAM holds, and what a debugger
+# wants of it into the folder SYMBOLS.
 set -eu
-program=$1 root=$2
+program=$1 root=$2 symbols=${3:-}
+stripped="$root/$(basename "$program")"
 
 mkdir -p "$root/etc/ssl/certs"
-install -m 755 "$program" "$root/"
+install -m 755 "$program" "$stripped"
+if [ -n "$symbols" ]; then
+    mkdir -p "$symbols"
+    objcopy --only-keep-debug "$program" "$symbols/$(basename "$program").debug"
+    objcopy --strip-all --add-gnu-debuglink="$symbols/$(basename "$program").debug" "$program" "$stripped"
+else
+    strip "$stripped"
+fi
 # The loader and the libraries, where the program looks for them.
 ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
     mkdir -p "$root$(dirname "$library")"

@@ -69,11 +69,6 @@ def quick_kill(documents):
     check.pod_of(one(documents, "Deployment", "ingress"))["terminationGracePeriodSeconds"] = 5
 
 
-def at_once(documents):
-    for map in check.of_kind(documents, "ConfigMap"):
-        map["data"]["SHUTDOWN_DELAY"] = "0s"
-
-
 FAULTS = [
     (trial, as_root, "at lost+found"),
     (production, short_name, "KEDA's namespace"),
@@ -89,8 +84,7 @@ FAULTS = [
     (trial, open_port_is_ready, "must ask PING"),
     (trial, open_to_all, "protected mode off"),
     (trial, little_memory, "less memory than"),
-    (production, at_once, "SHUTDOWN_DELAY is 0s"),
-    (production, quick_kill, "before SHUTDOWN_DELAY"),
+    (production, quick_kill, "before SHUTDOWN_GRACE"),
 ]
 
 unnoticed = 0
