@@ -16,7 +16,8 @@ function handle(event, replayId) {
     const { status } = event;
     words.push(status.status, status.messageId, ranks.isLate(status) ? 'late' : '');
   } else if (event.eventType === 'media.stored' || event.eventType === 'media.failed') {
-    words.push(event.message.id, event.message.media?.key);
+    const item = 'message' in event ? event.message : event.call;
+    words.push(item.id, item.media?.key);
   } else {
     words.push(event.eventId);
   }

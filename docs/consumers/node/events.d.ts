@@ -14,8 +14,10 @@ export type Event =
   | MessageStandbyStatus
   | MessageEcho
   | MessageHistory
-  | MediaStored
-  | MediaFailed
+  | MediaStoredMessage
+  | MediaStoredCall
+  | MediaFailedMessage
+  | MediaFailedCall
   | StatusUpdated
   | CallUpdated
   | AccountUpdated;
@@ -214,7 +216,7 @@ export type MessageHistory = EventBase & {
   eventType: "message.history";
   message: Message;
 };
-export type MediaStored = EventBase & {
+export type MediaStoredMessage = EventBase & {
   eventType: "media.stored";
   message: MediaMessage;
 };
@@ -223,9 +225,17 @@ export type MediaMessage = MessageBase & {
   content: null;
   media: Media;
 };
-export type MediaFailed = EventBase & {
+export type MediaStoredCall = EventBase & {
+  eventType: "media.stored";
+  call: Call;
+};
+export type MediaFailedMessage = EventBase & {
   eventType: "media.failed";
   message: MediaMessage;
+};
+export type MediaFailedCall = EventBase & {
+  eventType: "media.failed";
+  call: Call;
 };
 export type StatusUpdated = EventBase & {
   eventType: "status.updated";
@@ -773,15 +783,26 @@ export interface Audio {
   voice?: boolean | null;
 }
 /**
- * Media of a received message.
+ * Media of an item.
  */
 export interface Media {
+  /**
+   * Where the item stood.
+   */
+  place: "message" | "call" | "echo" | "standby" | "edit" | "history";
   /**
    * Meta's id.
    */
   id: string | null;
   status: MediaStatus;
+  /**
+   * As Meta declares it.
+   */
   mimeType: string | null;
+  /**
+   * What the first bytes say, once it is stored; `null` where they say nothing.
+   */
+  detectedMimeType: string | null;
   sizeBytes: number | null;
   sha256: string | null;
   bucket: string | null;
@@ -1398,7 +1419,7 @@ export interface Call {
   callRecording?: Recording | null;
   callTranscript?: Transcript | null;
   /**
-   * Of a recording or transcript that is fetched: what became of it.
+   * Of a recording or transcript if those of calls are fetched: what became of it.
    */
   media?: Media | null;
   /**

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any, cast
 
 from whatsapp_events import Consumer, Event, Ranks
 
@@ -16,8 +17,11 @@ def handle(event: Event, replay_id: str) -> None:
         status = event["status"]
         words += [status["status"], status["messageId"], "late" if ranks.is_late(status) else None]
     elif event["eventType"] == "media.stored" or event["eventType"] == "media.failed":
-        media = event["message"].get("media")
-        words += [event["message"]["id"], media and media["key"]]
+        # Of a message, or a call's recording or transcript.
+        fields = cast(dict[str, Any], event)
+        item = fields.get("message") or fields["call"]
+        media = item.get("media")
+        words += [item["id"], media and media["key"]]
     else:
         words.append(event["eventId"])
     print(*filter(None, [*words, replay_id and "replay"]), flush=True)

@@ -744,6 +744,9 @@ class Identity(TypedDict):
     hash: NotRequired[str | None]
 
 
+MediaPlace: TypeAlias = Literal['message', 'call', 'echo', 'standby', 'edit', 'history']
+
+
 MediaStatus: TypeAlias = Literal['pending', 'stored', 'failed']
 
 
@@ -1219,12 +1222,14 @@ class Referral(TypedDict):
 
 class Media(TypedDict):
     """
-    Media of a received message.
+    Media of an item.
     """
 
+    place: MediaPlace
     id: str | None
     status: MediaStatus
     mimeType: str | None
+    detectedMimeType: str | None
     sizeBytes: int | None
     sha256: str | None
     bucket: str | None
@@ -1734,14 +1739,24 @@ class SmbAppStateSyncAccount(AccountBase):
     details: AppStateSync
 
 
-class MediaStored(EventBase):
+class MediaStoredMessage(EventBase):
     eventType: Literal['media.stored']
     message: MediaMessage
 
 
-class MediaFailed(EventBase):
+class MediaStoredCall(EventBase):
+    eventType: Literal['media.stored']
+    call: Call
+
+
+class MediaFailedMessage(EventBase):
     eventType: Literal['media.failed']
     message: MediaMessage
+
+
+class MediaFailedCall(EventBase):
+    eventType: Literal['media.failed']
+    call: Call
 
 
 class CallUpdated(EventBase):
@@ -1964,8 +1979,10 @@ Event: TypeAlias = (
     | MessageStandbyStatus
     | MessageEcho
     | MessageHistory
-    | MediaStored
-    | MediaFailed
+    | MediaStoredMessage
+    | MediaStoredCall
+    | MediaFailedMessage
+    | MediaFailedCall
     | StatusUpdated
     | CallUpdated
     | AccountUpdated

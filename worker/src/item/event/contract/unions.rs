@@ -124,7 +124,9 @@ fn parts(kind: EventType) -> Vec<(&'static str, &'static str)> {
         EventType::MessageReceived | EventType::MessageEcho | EventType::MessageHistory => {
             vec![("message", "Message")]
         }
-        EventType::MediaStored | EventType::MediaFailed => vec![("message", "MediaMessage")],
+        EventType::MediaStored | EventType::MediaFailed => {
+            vec![("message", "MediaMessage"), ("call", "Call")]
+        }
         EventType::MessageStandby => vec![("message", "Message"), ("status", "Status")],
         EventType::StatusUpdated => vec![("status", "Status")],
         EventType::CallUpdated => vec![("call", "Call")],
