@@ -831,10 +831,26 @@ async fn a_token_that_is_refused_is_asked_for_once_more() {
     })
     .await;
     assert!(asked(&stage) <= 6, "{} requests", asked(&stage));
-    // The token is forgotten, so nobody asks with it for the next one: that waits for an operator too.
-    let id = media_id();
-    sender.send(number.message(image(&id, JPEG))).await;
-    eventually(SOON, "the next one is parked too", async || {
+}
+
+#[tokio::test]
+async fn media_whose_token_was_refused_and_forgotten_waits_for_an_operator() {
+    let stage = Stage::new().await;
+    let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let events = stage.events();
+    let number = Number::fresh();
+    let token = format!("token-{}", number.waba_id);
+    stage.neighbours.refuse_token(&token);
+    let sender = stage.sender(&ingress);
+    // The Tenant Service has no other one: from the first refusal on there is none.
+    for _ in 0..2 {
+        let id = media_id();
+        stage.neighbours.set_media(&id, "image/jpeg", JPEG);
+        sender.send(number.message(image(&id, JPEG))).await;
+    }
+    let seen = events.wait_for(2, SOON).await;
+    assert!(seen.iter().all(|event| status(event) == "pending"));
+    eventually(SOON, "both are parked", async || {
         (worker.metric("media_parked", "").await > 1.0).then_some(())
     })
     .await;

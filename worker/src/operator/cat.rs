@@ -14,7 +14,7 @@ use strum::IntoEnumIterator;
 use super::arguments::CallerArgs;
 use super::given_id::GivenId;
 use super::objects::{NamedObjects, PayloadArea, owner_of};
-use super::{Deployment, field, scan_stream};
+use super::{Deployment, field, fields, is_of_webhook, scan_stream};
 use crate::config::Config;
 use crate::item::event::media::{MediaState, media_ref};
 use crate::item::event::{self, EventContext, EventType};
@@ -153,16 +153,14 @@ async fn waiting(deployment: &Deployment, id: &GivenId) -> anyhow::Result<Option
         let scan = scan_stream(&deployment.connection, &key, MOST_ENTRIES, |entry| {
             let is_it = match id {
                 GivenId::Entry(id) => entry.id == *id,
-                GivenId::Uuid(uuid) if field(entry, "c") == uuid.to_string().as_bytes() => true,
+                GivenId::Uuid(uuid) if is_of_webhook(entry, &uuid.to_string()) => true,
                 GivenId::Key(key) => field(entry, "o") == key.as_bytes(),
                 GivenId::Item(_) | GivenId::Hash(_) | GivenId::Uuid(_) => {
                     id.is_in_body(&field(entry, "b"))
                 }
             };
             if is_it && found.is_none() {
-                let names = ["v", "w", "c", "t", "n", "b", "s", "p", "r"];
-                let fields = names.map(|name| (name.to_owned(), field(entry, name)));
-                found = StreamEntry::decode(&fields.into()).ok();
+                found = StreamEntry::decode(&fields(entry)).ok();
             }
         });
         scan.await.context("Redis")?;

@@ -27,6 +27,7 @@ pub mod tenant;
 
 mod output;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 use redis::streams::StreamRangeReply;
 use serde::Serialize;
+use shared::entry::EntryHeader;
 use shared::keys::Keys;
 use shared::redis::Connection;
 use shared::telemetry::{CommandError, EndsWith, innermost_first};
@@ -231,6 +233,20 @@ pub(crate) fn header_text(properties: &BasicProperties, name: &str) -> Option<St
         AMQPValue::ShortString(text) => Some(text.to_string()),
         _ => None,
     }
+}
+
+/// All fields of a stream entry, of whatever version it is.
+pub(crate) fn fields(entry: &redis::streams::StreamId) -> HashMap<String, Vec<u8>> {
+    let names = entry.map.keys();
+    names
+        .filter_map(|name| Some((name.clone(), entry.get(name)?)))
+        .collect()
+}
+
+/// Whether a stream entry is of the webhook with this correlation id.
+pub(crate) fn is_of_webhook(entry: &redis::streams::StreamId, correlation_id: &str) -> bool {
+    let header = EntryHeader::of(&fields(entry));
+    header.is_ok_and(|header| header.correlation_id == correlation_id)
 }
 
 /// A field of a stream entry.

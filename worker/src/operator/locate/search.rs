@@ -17,7 +17,7 @@ use crate::operator::given_id::GivenId;
 use crate::operator::inspect::InspectArgs;
 use crate::operator::objects::{KeyMatch, PayloadArea, Period, days};
 use crate::operator::output::ProgressLine;
-use crate::operator::{Deployment, field, scan_stream};
+use crate::operator::{Deployment, field, is_of_webhook, scan_stream};
 use crate::out::store::Bucket;
 
 /// Entries of a stream that are looked at.
@@ -94,7 +94,7 @@ impl<'s> Search<'s> {
             let scan = scan_stream(&self.deployment.connection, &key, MOST_ENTRIES, |entry| {
                 let whole = match self.id {
                     GivenId::Entry(id) => entry.id == *id,
-                    GivenId::Uuid(uuid) => field(entry, "c") == uuid.to_string().as_bytes(),
+                    GivenId::Uuid(uuid) => is_of_webhook(entry, &uuid.to_string()),
                     GivenId::Key(key) => field(entry, "o") == key.as_bytes(),
                     GivenId::Item(_) | GivenId::Hash(_) => false,
                 };
