@@ -276,7 +276,9 @@ async fn forward<'a>(
         if most == 0 {
             return false;
         }
+        // A mode that was set holds for what arrives with it.
         let length = tokio::select! {
+            biased;
             changed = modes.changed() => match changed {
                 Ok(()) => {
                     passed = 0;
