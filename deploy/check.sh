@@ -18,7 +18,7 @@ mkdir -p "$target/check"
 # Alerts and the tests of each.
 if command -v promtool >/dev/null; then
     promtool check rules deploy/prometheus/alerts.yaml >/dev/null \
-        && (cd deploy/prometheus && promtool test rules alerts.test.yaml) >"$target/check/rules.log" 2>&1 \
+        && (cd deploy/prometheus && promtool test rules alerts.test.yaml alerts.days.test.yaml) >"$target/check/rules.log" 2>&1 \
         && good "alert rules and their tests" || { bad "alert rules: $target/check/rules.log"; tail -20 "$target/check/rules.log"; }
 else
     lacks "alert rules: promtool (Debian: prometheus) is not installed"
@@ -30,6 +30,13 @@ if [ -e "$target/consumers/generators/.installed" ] || docs/consumers/generate.s
         && good "types of docs/consumers" || { bad "docs/consumers: $target/check/consumers.log"; tail -20 "$target/check/consumers.log"; }
 else
     lacks "types of docs/consumers: their generators could not be installed ($target/check/consumers.log)"
+fi
+
+if command -v amtool >/dev/null; then
+    amtool check-config deploy/alertmanager/alertmanager.yaml >"$target/check/alertmanager.log" 2>&1 \
+        && good "deploy/alertmanager" || { bad "deploy/alertmanager"; tail -20 "$target/check/alertmanager.log"; }
+else
+    lacks "deploy/alertmanager: amtool (Debian: prometheus-alertmanager) is not installed"
 fi
 
 # compose.yaml

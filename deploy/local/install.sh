@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the local run and the tests need and this machine lacks: Redis, RabbitMQ, Ceph's S3
-# gateway and Prometheus as Debian packages, none of them started as a service, a C compiler, and Python and
+# gateway, Prometheus and Alertmanager as Debian packages, none of them started as a service, a C compiler, and Python and
 # Node with their AMQP clients for the example consumers. Run it, or let run.sh and test.sh do so.
 set -euo pipefail
 
@@ -76,6 +76,7 @@ want ceph-osd ceph-osd
 want radosgw radosgw
 want ceph-common ceph
 want prometheus prometheus
+want prometheus-alertmanager prometheus-alertmanager
 want chromium chromium
 want curl curl
 want util-linux setpriv

@@ -32,3 +32,4 @@ pub mod metrics;
 mod redis_watch;
 mod request_log;
 mod spool_bucket;
+mod top_accounts;

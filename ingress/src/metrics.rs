@@ -13,9 +13,29 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use redis::RedisError;
 use shared::redis::FailureKind;
 
+use crate::top_accounts::TopAccounts;
+
+/// Seconds. 0.25 is the objective that the alerts go by.
+const ANSWERS: [f64; 13] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.5,
+];
+/// Seconds, from 10 µs.
+const OWN: [f64; 14] = [
+    0.00001, 0.00002, 0.00003, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05,
+    0.2, 1.0,
+];
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabels {
     code: u16,
+}
+
+/// Codes that are there from the start, so that a first one is seen as one more.
+const CODES: [u16; 12] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartitionLabels {
+    partition: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,7 +54,7 @@ pub struct Metrics {
     in_flight: Gauge,
     pub(crate) stored_items: Counter,
     pub(crate) duplicates: Counter,
-    pub(crate) limited: Counter,
+    pub(crate) limited: TopAccounts,
     pub(crate) over_limit: Counter,
     pub(crate) further_secret: Counter,
     pub(crate) tests: Counter,
@@ -42,6 +62,7 @@ pub struct Metrics {
     pub(crate) away_partitions: Gauge,
     pub(crate) redis_errors: RedisErrors,
     pub(crate) redis_memory: Gauge<f64, AtomicU64>,
+    stream_length: Family<PartitionLabels, Gauge>,
 }
 
 /// Calls that Redis did not do.
@@ -75,48 +96,44 @@ impl Metrics {
     /// Registers all metrics.
     pub fn new(registry: &mut Registry) -> Self {
         let mut plain = |name, help| registered(registry, name, help, Counter::default());
-        let (
-            turned_away,
-            stored_items,
-            duplicates,
-            limited,
-            over_limit,
-            further_secret,
-            tests,
-            spooled,
-        ) = (
+        let (turned_away, stored_items, duplicates, over_limit, further_secret, tests, spooled) = (
             plain(
-                "ingress_connections_turned_away",
+                "whatsapp_ingress_connections_turned_away",
                 "Connections beyond the limit",
             ),
-            plain("ingress_stored_items", "Fresh items stored"),
+            plain("whatsapp_ingress_stored_items", "Fresh items stored"),
             plain(
-                "ingress_dedup_hits",
+                "whatsapp_ingress_dedup_hits",
                 "Deliveries of which every item had been stored before",
             ),
             plain(
-                "ingress_rate_limit_rejections",
-                "Deliveries refused beyond their account's limit",
-            ),
-            plain(
-                "ingress_rate_limit_exceeded",
+                "whatsapp_ingress_rate_limit_exceeded",
                 "Deliveries stored beyond their account's limit, while it is only observed",
             ),
             plain(
-                "ingress_signed_by_further_secret",
+                "whatsapp_ingress_signed_by_further_secret",
                 "Webhooks signed with another than the first of the app secrets",
             ),
             plain(
-                "ingress_test_webhooks",
+                "whatsapp_ingress_test_webhooks",
                 "Tests from Meta's dashboard (account 0), repeated ones too",
             ),
             plain(
-                "ingress_spooled",
+                "whatsapp_ingress_spooled",
                 "Deliveries put into the spool since Redis could not take them",
             ),
         );
         let requests = Family::<CodeLabels, Counter>::default();
+        for code in CODES {
+            drop(requests.get_or_create(&CodeLabels { code }));
+        }
         let accepted = requests.get_or_create(&CodeLabels { code: 200 }).clone();
+        let limited = TopAccounts::new();
+        registry.register(
+            "whatsapp_ingress_rate_limit_rejections",
+            "Deliveries refused beyond their account's limit, by account: the twenty refused most, then `other`",
+            limited.family(),
+        );
         let redis_errors = RedisErrors::default();
         for kind in FailureKind::ALL {
             let kind = kind.name();
@@ -125,31 +142,33 @@ impl Metrics {
         Self {
             requests: registered(
                 registry,
-                "ingress_requests",
+                "whatsapp_ingress_requests",
                 "Requests on the webhook path by status code",
                 requests,
             ),
             accepted,
             duration: histogram(
                 registry,
-                "ingress_request_duration",
+                "whatsapp_ingress_request_duration",
                 "From the last byte of the body to the answer, Redis included",
+                ANSWERS,
             ),
             own_duration: histogram(
                 registry,
-                "ingress_own_duration",
+                "whatsapp_ingress_own_duration",
                 "The same without the time Redis took",
+                OWN,
             ),
             connections: registered(
                 registry,
-                "ingress_connections",
+                "whatsapp_ingress_connections",
                 "Open connections",
                 Gauge::default(),
             ),
             turned_away,
             in_flight: registered(
                 registry,
-                "ingress_in_flight",
+                "whatsapp_ingress_in_flight",
                 "Webhooks being stored",
                 Gauge::default(),
             ),
@@ -162,22 +181,38 @@ impl Metrics {
             spooled,
             away_partitions: registered(
                 registry,
-                "ingress_away_partitions",
+                "whatsapp_ingress_away_partitions",
                 "Partitions whose deliveries go to the spool without asking Redis",
                 Gauge::default(),
             ),
             redis_errors: RedisErrors(registered(
                 registry,
-                "ingress_redis_errors",
+                "whatsapp_ingress_redis_errors",
                 "Calls that Redis did not do, by what that says of Redis, whatever became of the delivery; probes too",
                 redis_errors.0,
             )),
             redis_memory: registered(
                 registry,
-                "ingress_redis_memory_ratio",
+                "whatsapp_ingress_redis_memory_ratio",
                 "Share of Redis' maxmemory in use; 0 without a limit",
                 Gauge::default(),
             ),
+            stream_length: registered(
+                registry,
+                "whatsapp_ingress_stream_length",
+                "Entries of a partition that are not acknowledged, as ingress sees them",
+                Family::default(),
+            ),
+        }
+    }
+
+    /// What waits in each partition.
+    pub(crate) fn waiting(&self, lengths: &[u64]) {
+        for (partition, length) in (0..).zip(lengths) {
+            let labels = PartitionLabels { partition };
+            self.stream_length
+                .get_or_create(&labels)
+                .set(*length as i64);
         }
     }
 
@@ -209,11 +244,13 @@ fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str
     metric
 }
 
-fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {
-    let metric = Histogram::new([
-        0.00001, 0.00002, 0.00003, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01,
-        0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5,
-    ]);
+fn histogram<const N: usize>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    buckets: [f64; N],
+) -> Histogram {
+    let metric = Histogram::new(buckets);
     registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
     metric
 }

@@ -1,15 +1,19 @@
-//! What is looked at in Redis all the time: whether it answers, and how much of its memory is used.
+//! What is looked at in Redis all the time: whether it answers, how much of its memory is used, how much
+//! waits in it, and whether it keeps what it acknowledges.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shared::redis::{Connection, StartCheck};
+use shared::redis::{Connection, RedisSafety, StartCheck};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Ingress;
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Probes between two looks at how much waits, and at the server's settings.
+const BACKLOG_EVERY: u32 = 5;
+const SAFETY_EVERY: u32 = 15;
 /// Share of Redis' memory from which on items are remembered for an hour only, so that what is left
 /// goes to webhooks; and the share below which they are remembered for their time again.
 const SHORT_OF_MEMORY: (f64, f64) = (0.80, 0.75);
@@ -20,11 +24,13 @@ const SOON_SHORT_OF_MEMORY: (f64, f64) = (0.70, 0.65);
 /// with the reason why this deployment must not run.
 pub(crate) async fn watch_redis(
     mut check: StartCheck,
+    safety: RedisSafety,
     ingress: Arc<Ingress>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let readiness = &ingress.admin.readiness;
     let mut pressure = MemoryPressure::Normal;
+    let mut probes = 0_u32;
     while !shutdown.is_cancelled() {
         let seen = if ingress.keep.has_begun() {
             check.connection.ping().await
@@ -40,6 +46,8 @@ pub(crate) async fn watch_redis(
         };
         if seen.is_ok() {
             look_at_memory(&check.connection, &ingress, &mut pressure).await;
+            look_now_and_then(&check, &safety, &ingress, probes).await;
+            probes = probes.wrapping_add(1);
         }
         if let Err(error) = &seen {
             ingress.metrics.redis_errors.count(error);
@@ -51,6 +59,25 @@ pub(crate) async fn watch_redis(
         }
     }
     Ok(())
+}
+
+/// What is seldom looked at; what fails is looked at again.
+async fn look_now_and_then(
+    check: &StartCheck,
+    safety: &RedisSafety,
+    ingress: &Ingress,
+    probes: u32,
+) {
+    if probes.is_multiple_of(BACKLOG_EVERY)
+        && let Ok(lengths) = shared::redis::waiting(&check.connection, &check.keys).await
+    {
+        ingress.metrics.waiting(&lengths);
+    }
+    if probes.is_multiple_of(SAFETY_EVERY)
+        && let Err(error) = safety.look(&check.connection).await
+    {
+        tracing::debug!(%error, "redis command failed: its settings are not looked at");
+    }
 }
 
 /// How short Redis is of memory.

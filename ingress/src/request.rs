@@ -256,7 +256,7 @@ async fn store(
                 // The others are stored all the same.
                 Err(NotStored::Limited(window)) => {
                     note_limited(ingress, envelope, delivery, &window);
-                    ingress.metrics.limited.inc();
+                    ingress.metrics.limited.count(&delivery.waba_id);
                     let longer = refused.filter(|it| it.resets_in >= window.resets_in);
                     refused = Some(longer.unwrap_or(window));
                 }

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use shared::admin::{Admin, Readiness, TokenRoutes};
 use shared::keys::Keys;
 use shared::limited::LimitedAccounts;
-use shared::redis::{Connection, StartCheck};
+use shared::redis::{Connection, RedisSafety, StartCheck};
 use shared::status::SetAsides;
 use shared::tasks::Tasks;
 use shared::telemetry::SampledLog;
@@ -106,7 +106,7 @@ pub async fn run(
             metrics.redis_errors.clone(),
         ),
     });
-    let admin = admin(&secrets, spool.is_some(), registry);
+    let (admin, safety) = admin(&secrets, spool.is_some(), registry);
     let keep = Keep::new(
         check.keys.clone(),
         spool,
@@ -129,9 +129,12 @@ pub async fn run(
     });
     let tasks = Tasks::new(shutdown.clone());
     spawn_helpers(&tasks, &ingress, listeners.admin, bucket, &shutdown);
-    let mut watch = tasks
-        .tracker()
-        .spawn(watch_redis(check, ingress.clone(), shutdown.clone()));
+    let mut watch = tasks.tracker().spawn(watch_redis(
+        check,
+        safety,
+        ingress.clone(),
+        shutdown.clone(),
+    ));
     serve_all(&tasks, &ingress, listeners.public, redis_timeout)?;
     tasks.tracker().close();
     tracing::info!(listen = %ingress.config.listen, path = ingress.config.webhook_path, "ingress is up");
@@ -151,14 +154,16 @@ pub async fn run(
     outcome
 }
 
-fn admin(secrets: &Secrets, has_spool: bool, mut registry: Registry) -> Admin {
+fn admin(secrets: &Secrets, has_spool: bool, mut registry: Registry) -> (Admin, RedisSafety) {
     let readiness = if has_spool {
         Readiness::of_any(["redis", "spool"])
     } else {
         Readiness::of(["redis"])
     };
     readiness.register(&mut registry);
-    Admin {
+    shared::process::register(&mut registry);
+    let safety = RedisSafety::new(&mut registry, readiness.clone());
+    let admin = Admin {
         program: "ingress",
         set_asides: SetAsides::default(),
         readiness,
@@ -167,7 +172,8 @@ fn admin(secrets: &Secrets, has_spool: bool, mut registry: Registry) -> Admin {
             token,
             routes: Arc::new(|_, _| None),
         }),
-    }
+    };
+    (admin, safety)
 }
 
 fn keys_of(config: &Config) -> Keys {

@@ -26,11 +26,11 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::exposition;
 use crate::secrets::{Rotating, Secret};
 use crate::status::{self, SetAsides};
 use crate::telemetry;
 
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const LOG_LEVEL: &str = "/log-level";
 /// A filter names a few modules.
 const LONGEST_LEVEL: usize = 1024;
@@ -75,7 +75,7 @@ impl Readiness {
     /// The same as a metric.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
-            "server_up",
+            "whatsapp_server_up",
             "Whether a server that this program needs is well, as its probe last saw it",
             self.up.clone(),
         );
@@ -233,7 +233,7 @@ impl Admin {
     }
 
     fn answer(&self, request: &Request<hyper::body::Incoming>) -> Response<Bytes> {
-        let (method, path, head) = (request.method(), request.uri().path(), request.headers());
+        let (method, path) = (request.method(), request.uri().path());
         let known = ["/", "/status.json", "/metrics", "/health", "/ready"].contains(&path);
         if method != Method::GET && known {
             return not_allowed("GET");
@@ -251,8 +251,9 @@ impl Admin {
             return json(StatusCode::OK, &report.unwrap_or_default());
         }
         if path == "/metrics" {
-            return match exposition::write(&self.registry, head) {
-                Ok((form, text)) => body(StatusCode::OK, form, text),
+            let mut text = String::new();
+            return match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+                Ok(()) => body(StatusCode::OK, OPEN_METRICS, text),
                 Err(_) => plain(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "metrics can't be written\n",

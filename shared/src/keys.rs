@@ -101,6 +101,21 @@ impl Keys {
         format!("{}:tenants:turn", self.prefix)
     }
 
+    /// String: the worker whose turn it is to watch what no partition is about; expires.
+    pub fn watch_turn(&self) -> String {
+        format!("{}:watch:turn", self.prefix)
+    }
+
+    /// Hash: what isn't well of accounts, numbers and templates → JSON: since when, and whether it was told.
+    pub fn health(&self) -> String {
+        format!("{}:health", self.prefix)
+    }
+
+    /// List: what webhooks said of that, as JSON, for the worker that watches.
+    pub fn health_notes(&self) -> String {
+        format!("{}:health:notes", self.prefix)
+    }
+
     /// Channel: accounts of which nothing remembered counts any more.
     pub fn tenants_changed(&self) -> String {
         format!("{}:tenants:changed", self.prefix)

@@ -2,7 +2,7 @@
 //! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]) and how it comes there
 //! ([`intake`]), what was refused of it ([`limited`]), the form of what waits outside of Redis ([`spool`]), and the plumbing that both start
 //! with ([`config`], [`secrets`], [`redis`], [`script`], [`write_probe`], [`store`], [`telemetry`],
-//! [`tasks`], [`trace`], [`private`], [`admin`], [`exposition`], [`health`], [`status`]).
+//! [`tasks`], [`trace`], [`private`], [`admin`], [`process`], [`health`], [`status`]).
 
 pub mod webhook;
 
@@ -21,9 +21,9 @@ pub mod store;
 
 pub mod admin;
 pub mod config;
-pub mod exposition;
 pub mod health;
 pub mod private;
+pub mod process;
 pub mod secrets;
 pub mod status;
 pub mod tasks;

@@ -1,9 +1,11 @@
 //! One Redis or a Redis Cluster: its address, and the [`Connection`]s to it. [`StartCheck`] is what
 //! both programs check before they rely on it.
 
+mod advisories;
 mod cluster;
 mod connection;
 mod failure;
+mod safety;
 mod start_check;
 
 use std::sync::Arc;
@@ -21,7 +23,8 @@ use redis::{
 use self::cluster::at;
 pub use self::connection::Connection;
 pub use self::failure::{FailureKind, class};
-pub use self::start_check::{StartCheck, durability_problems, memory_used};
+pub use self::safety::{RedisSafety, version_warnings};
+pub use self::start_check::{Durability, StartCheck, durability_problems, memory_used, waiting};
 use crate::config::RedisArgs;
 use crate::secrets::{Rotating, Secret, WatchedFile};
 

@@ -398,6 +398,11 @@ impl Neighbours {
         self.state().refused_tokens.insert(token.to_owned());
     }
 
+    /// They take it again.
+    pub fn take_token(&self, token: &str) {
+        self.state().refused_tokens.remove(token);
+    }
+
     /// Where the Graph API says that a media object lies.
     pub fn download_url(&self, media_id: &str) -> String {
         format!("{}/_download/{media_id}", self.url())

@@ -10,6 +10,7 @@ use shared::config::{LogArgs, MOST_AT_ONCE, MOST_THREADS, RedisArgs, duration};
 use shared::redis::Redis;
 use shared::secrets::{Rotating, Secret, WatchedFile};
 use shared::store::{StoreArgs, StoreKeys};
+use url::Url;
 
 use crate::ask::graph::GraphArgs;
 use crate::ask::state::StateArgs;
@@ -69,6 +70,14 @@ pub struct Config {
     pub media: MediaArgs,
     #[command(flatten, next_help_heading = "State Manager")]
     pub state: StateArgs,
+    /// How often one worker looks at each account's token and subscription and for silent numbers, and
+    /// publishes what has changed; 0s: never
+    #[arg(long, env = "HEALTH_INTERVAL", default_value = "10m", value_parser = duration)]
+    pub health_interval: Duration,
+    /// This deployment's webhook as Meta calls it: an account whose webhooks an override sends elsewhere is
+    /// noticed
+    #[arg(long, env = "CALLBACK_URL")]
+    pub callback_url: Option<Url>,
     /// Time to finish what is in work when told to stop
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::ask::numbers::Numbers;
 use crate::ask::state::StateManager;
 use crate::ask::tenants::Tenants;
+use crate::item::health::HealthNotes;
 use crate::item::traffic::Traffic;
 use crate::metrics::Metrics;
 use crate::out::media::MediaFetcher;
@@ -30,6 +31,8 @@ pub struct WorkerContext {
     pub numbers: Arc<Numbers>,
     pub metrics: Metrics,
     pub traffic: Arc<Traffic>,
+    /// What webhooks say of accounts, numbers and templates.
+    pub health: Arc<HealthNotes>,
     /// For the status page.
     pub set_asides: SetAsides,
     pub hasher: LaneHasher,

@@ -1,7 +1,8 @@
 //! The way out: turns stored webhooks into events. The folders are the path of a message, in this
 //! order: [`read`] (whose partition, which entries, who may go), [`item`] (what the bytes say), [`ask`]
 //! (whose is it, what is known of it), [`out`] (files, events, raw payloads), [`owed`] (what is left to
-//! do behind an acknowledgement); [`partition`] drives them. What people do by hand is in [`operator`].
+//! do behind an acknowledgement); [`partition`] drives them.
+//! [`watch`] looks at what no partition is about, one worker for all. What people do by hand is in [`operator`].
 //!
 //! A folder imports from those before it only; `tests/structure.rs` holds that.
 
@@ -25,6 +26,8 @@ pub mod context;
 pub mod owed;
 
 pub mod partition;
+
+pub mod watch;
 
 pub mod operator;
 

@@ -4,9 +4,11 @@
 mod billing;
 mod by_tenant;
 mod caches;
+mod health;
 mod media;
 pub mod neighbours;
 mod partitions;
+mod queues;
 
 use std::time::Duration;
 
@@ -22,11 +24,13 @@ use billing::BillingMetrics;
 pub use billing::Price;
 use by_tenant::{CounterByTenant, NONE};
 pub use caches::{Cache, CacheMetrics};
+pub use health::HealthMetrics;
 use media::MediaMetrics;
 pub use media::MediaOutcome;
 use neighbours::NeighbourMetrics;
 use partitions::PartitionMetrics;
 pub use partitions::{Backlog, OwedKind};
+pub use queues::QueueMetrics;
 
 /// Implements what a label's value needs for types that are their own text.
 macro_rules! label_values {
@@ -51,6 +55,10 @@ label_values!(StatePost, PublishStatus, Uploaded, ChannelState, PoolState);
 /// Seconds: from a millisecond to the time that an item may wait for its media.
 const PROCESSING: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// Seconds, from receipt to event. 3 is the objective that the alerts go by.
+const END_TO_END: [f64; 15] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0,
 ];
 /// Seconds: Meta's timestamps are whole seconds, and it tries for 7 days.
 const DELAY: [f64; 12] = [
@@ -174,6 +182,10 @@ pub struct Metrics {
     pub archived: Counter,
     uploads: Family<UploadLabels, Histogram, fn() -> Histogram>,
     pub owned: Gauge,
+    /// How many partitions the deployment has.
+    pub partition_count: Gauge,
+    pub queues: QueueMetrics,
+    pub health: HealthMetrics,
     pub silent_numbers: Gauge,
     partitions: PartitionMetrics,
     state_posts: Family<StatePostLabels, Counter>,
@@ -191,7 +203,7 @@ impl Metrics {
             received: CounterByTenant::default(),
             billing: BillingMetrics::default(),
             processing: Histogram::new(PROCESSING),
-            end_to_end: Histogram::new(PROCESSING),
+            end_to_end: Histogram::new(END_TO_END),
             delay: Histogram::new(DELAY),
             published: Family::default(),
             publish_failures: Counter::default(),
@@ -204,6 +216,9 @@ impl Metrics {
             archived: Counter::default(),
             uploads: Family::new_with_constructor(|| Histogram::new(UPLOAD)),
             owned: Gauge::default(),
+            partition_count: Gauge::default(),
+            queues: QueueMetrics::default(),
+            health: HealthMetrics::default(),
             silent_numbers: Gauge::default(),
             partitions: PartitionMetrics::default(),
             state_posts: Family::default(),
@@ -218,6 +233,8 @@ impl Metrics {
         metrics.billing.register(registry);
         metrics.partitions.register(registry);
         metrics.media.register(registry);
+        metrics.queues.register(registry);
+        metrics.health.register(registry);
         metrics.register_times(registry);
         metrics.register_publications(registry);
         metrics.register_objects(registry);
@@ -227,7 +244,7 @@ impl Metrics {
 
     fn register_publications(&self, registry: &mut Registry) {
         registry.register(
-            "state_posts",
+            "whatsapp_state_posts",
             "Posts to the State Manager about messages, by outcome",
             self.state_posts.clone(),
         );
@@ -242,7 +259,7 @@ impl Metrics {
             self.publish_failures.clone(),
         );
         registry.register(
-            "rabbitmq_channels",
+            "whatsapp_rabbitmq_channels",
             "Channels to RabbitMQ, each with a connection of its own, by state",
             self.channels.clone(),
         );
@@ -250,27 +267,27 @@ impl Metrics {
 
     fn register_objects(&self, registry: &mut Registry) {
         registry.register(
-            "webhook_set_aside",
+            "whatsapp_webhook_set_aside",
             "Items that went to the failed store, by reason",
             self.set_aside.clone(),
         );
         registry.register(
-            "failed_store_objects",
+            "whatsapp_failed_store_objects",
             "Objects in the failed store, at most 10000, as the owner of partition 0 counts them",
             self.failed_objects.clone(),
         );
         registry.register(
-            "spool_objects",
+            "whatsapp_spool_objects",
             "Objects in the spool, at most 1000 of a partition; every worker counts all",
             self.spool_objects.clone(),
         );
         registry.register(
-            "unspooled",
+            "whatsapp_unspooled",
             "Objects of the spool that were put into the stream or found there",
             self.unspooled.clone(),
         );
         registry.register(
-            "archived",
+            "whatsapp_archived",
             "Raw payloads written to the archive",
             self.archived.clone(),
         );
@@ -278,17 +295,22 @@ impl Metrics {
 
     fn register_ownership(&self, registry: &mut Registry) {
         registry.register(
-            "redis_pool_connections",
+            "whatsapp_redis_pool_connections",
             "Connections of the pool that leases use, by state",
             self.redis_pool.clone(),
         );
         registry.register(
-            "partitions_owned",
+            "whatsapp_partitions_owned",
             "How many partitions this worker owns",
             self.owned.clone(),
         );
         registry.register(
-            "silent_numbers",
+            "whatsapp_partitions",
+            "How many partitions the deployment has",
+            self.partition_count.clone(),
+        );
+        registry.register(
+            "whatsapp_silent_numbers",
             "Numbers without traffic for two hours that had some at this time yesterday and a week ago",
             self.silent_numbers.clone(),
         );
@@ -301,12 +323,12 @@ impl Metrics {
             self.processing.clone(),
         );
         registry.register(
-            "webhook_end_to_end_duration_seconds",
+            "whatsapp_webhook_end_to_end_duration_seconds",
             "From an item's receipt by ingress to the confirm of its event",
             self.end_to_end.clone(),
         );
         registry.register(
-            "webhook_delay_seconds",
+            "whatsapp_webhook_delay_seconds",
             "From Meta's timestamp of a message or status to the confirm of its event",
             self.delay.clone(),
         );
@@ -342,6 +364,11 @@ impl Metrics {
         for reason in reasons {
             drop(self.set_aside.get_or_create(&SetAsideLabels { reason }));
         }
+    }
+
+    /// Makes the series of all reasons for which media fails for good.
+    pub(crate) fn create_media_failures(&self, reasons: impl Iterator<Item = &'static str>) {
+        self.media.create_failures(reasons);
     }
 
     fn received(&self, tenant: &str, message_type: &'static str, status: &'static str, items: u64) {

@@ -10,7 +10,7 @@ use hyper::{Method, StatusCode};
 use prometheus_client::registry::Registry;
 use shared::admin::{self, Admin, Readiness, Routes, TokenRoutes};
 use shared::keys::Keys;
-use shared::redis::{Connection, StartCheck, class};
+use shared::redis::{Connection, RedisSafety, StartCheck, class};
 use shared::status::SetAsides;
 use shared::tasks::Tasks;
 use tokio::net::TcpListener;
@@ -25,10 +25,12 @@ use crate::ask::tenants::{Tenants, upkeep};
 use crate::clients;
 use crate::config::{Config, Secrets};
 use crate::context::WorkerContext;
+use crate::item::health::HealthNotes;
 use crate::item::traffic::{self, Traffic};
 use crate::metrics::Metrics;
 use crate::operator::presign;
 use crate::out::error::Reason;
+use crate::out::media::outcome::MediaFailure;
 use crate::out::media::refused_hosts::RefusedHosts;
 use crate::out::media::{MediaFetcher, MediaParts};
 use crate::out::publisher::Publisher;
@@ -42,9 +44,12 @@ use crate::read::leases::Leases;
 use crate::read::stream::Stream;
 use crate::read::suspects::Suspects;
 use crate::retry::Backoff;
+use crate::watch::{self, WatchParts};
 use strum::IntoEnumIterator;
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Probes of Redis between two looks at its settings.
+const SAFETY_EVERY: u32 = 15;
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Answer to any command but a blocking read. A stopped Redis shows by this.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -136,6 +141,7 @@ struct Parts {
     store: Arc<Store>,
     metrics: Metrics,
     readiness: Readiness,
+    safety: RedisSafety,
     set_asides: SetAsides,
     tenants: Arc<Tenants>,
     readmit: Readmit,
@@ -161,8 +167,12 @@ impl Parts {
         let store = Arc::new(Store::new(&config.store, &config.objects, store_keys)?);
         let metrics = Metrics::new(registry);
         metrics.create_reasons(Reason::iter().map(Reason::name));
+        metrics.create_media_failures(MediaFailure::iter().map(MediaFailure::text));
+        metrics.partition_count.set(keys.partitions().into());
         let readiness = Readiness::of(["redis", "rabbitmq", "minio"]);
         readiness.register(registry);
+        shared::process::register(registry);
+        let safety = RedisSafety::new(registry, readiness.clone());
         let tenants = Arc::new(Tenants::new(
             &config.tenants,
             &secrets.tenants,
@@ -179,6 +189,7 @@ impl Parts {
             store,
             metrics,
             readiness,
+            safety,
             set_asides: SetAsides::default(),
             tenants,
             readmit,
@@ -222,7 +233,12 @@ impl Parts {
 
     fn spawn_probes(&self, spool: &Arc<Spool>) {
         let (background, readiness) = (&self.background, &self.readiness);
-        let probing = probe_redis(self.connection.clone(), readiness.clone(), self.stop());
+        let probing = probe_redis(
+            self.connection.clone(),
+            self.safety.clone(),
+            readiness.clone(),
+            self.stop(),
+        );
         background.spawn("probe of Redis", probing);
         background.spawn("look at the spool", spool.clone().look(self.stop()));
         let probing = probe_store(self.store.clone(), readiness.clone(), self.stop());
@@ -265,6 +281,21 @@ impl Parts {
         traffic
     }
 
+    fn watch(&self, graph: &Arc<Graph>) -> Arc<HealthNotes> {
+        let notes = Arc::new(HealthNotes::default());
+        let parts = WatchParts {
+            redis: self.redis_link(),
+            tenants: self.tenants.clone(),
+            graph: graph.clone(),
+            notes: notes.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let (config, secrets) = (self.config.clone(), self.secrets.clone());
+        let watching = watch::keep_watch(parts, config, secrets, self.stop());
+        self.background.spawn("watch of the deployment", watching);
+        notes
+    }
+
     fn context(&self, publisher: Publisher, media: &Handle) -> anyhow::Result<WorkerContext> {
         let (config, metrics) = (&self.config, &self.metrics);
         let graph = Arc::new(clients::graph(config, metrics, self.redis_link())?);
@@ -275,6 +306,7 @@ impl Parts {
             self.background.clone(),
         );
         let (connection, keys) = self.redis_link();
+        let health = self.watch(&graph);
         Ok(WorkerContext {
             media: Arc::new(self.media(graph, media)?),
             numbers,
@@ -285,6 +317,7 @@ impl Parts {
             store: self.store.clone(),
             metrics: metrics.clone(),
             traffic: self.traffic(),
+            health,
             set_asides: self.set_asides.clone(),
             parked: Arc::default(),
             hasher: LaneHasher::default(),
@@ -369,12 +402,22 @@ async fn wait_for_redis(mut check: StartCheck, readiness: &Readiness) -> anyhow:
     }
 }
 
-async fn probe_redis(connection: Connection, readiness: Readiness, stop: CancellationToken) {
+async fn probe_redis(
+    connection: Connection,
+    safety: RedisSafety,
+    readiness: Readiness,
+    stop: CancellationToken,
+) {
+    let mut probes = 0_u32;
     while !stop.is_cancelled() {
         let failed = connection.ping().await.err();
         if let Some(error) = &failed {
             tracing::warn!(class = class(error), %error, "redis command failed, will retry");
         }
+        if failed.is_none() && probes.is_multiple_of(SAFETY_EVERY) {
+            drop(safety.look(&connection).await);
+        }
+        probes = probes.wrapping_add(1);
         readiness.set("redis", failed.map(|error| error.to_string()));
         tokio::select! {
             () = stop.cancelled() => {}

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// In the order of the path. A module that isn't here is an error, so that each gets its place.
-const PATH: [&str; 14] = [
+const PATH: [&str; 15] = [
     "retry",
     "metrics",
     "read",
@@ -18,6 +18,7 @@ const PATH: [&str; 14] = [
     "context",
     "owed",
     "partition",
+    "watch",
     "operator",
     "cli",
     "run",

@@ -464,13 +464,13 @@ async fn a_refused_token_is_asked_for_again_once() {
     assert_eq!(worker.token("1").await, None);
     assert!(worker.tokens.refused("1", &old).await.is_none());
     assert_eq!(stage.asked(), asked + 1);
-    assert!((worker.metric("graph_tokens_rejected") - 1.0).abs() < 0.1);
+    assert!((worker.metric("whatsapp_graph_tokens_rejected") - 1.0).abs() < 0.1);
 
     // A declared change brings the new one.
     stage.set_token("1", "new");
     worker.tenants.invalidate("1").await.expect("Redis");
     assert_eq!(worker.token("1").await.as_deref(), Some("new"));
-    assert!(worker.metric("graph_tokens_rejected").abs() < 0.1);
+    assert!(worker.metric("whatsapp_graph_tokens_rejected").abs() < 0.1);
 
     // Whoever still holds the old one gets it without asking.
     let asked = stage.asked();
@@ -488,7 +488,7 @@ async fn a_refused_token_is_asked_for_again_once() {
             .is_some_and(|other| other.expose() == "newer")
     }));
     assert_eq!(stage.asked(), asked + 1);
-    assert!(worker.metric("graph_tokens_rejected").abs() < 0.1);
+    assert!(worker.metric("whatsapp_graph_tokens_rejected").abs() < 0.1);
 }
 
 #[tokio::test]
@@ -672,14 +672,15 @@ async fn answers_of_no_use_about_one_account_are_that_accounts_alone() {
             Some(&*format!("tenant-{waba_id}"))
         );
     }
-    let opened = "breaker_transitions_total{neighbour=\"tenant-service\",to=\"open\"}";
+    let opened = "whatsapp_breaker_transitions_total{neighbour=\"tenant-service\",to=\"open\"}";
     assert!(worker.metric(opened) < 0.5);
 }
 
 #[tokio::test]
 async fn a_service_that_fails_for_some_accounts_is_asked_about_all_others() {
     const BAD: [&str; 3] = ["111", "222", "333"];
-    let refused = "neighbour_attempts_total{neighbour=\"tenant-service\",outcome=\"breaker_open\"}";
+    let refused =
+        "whatsapp_neighbour_attempts_total{neighbour=\"tenant-service\",outcome=\"breaker_open\"}";
     for fault in [Fault::Status(500), Fault::Close, Fault::Cut(20)] {
         let stage = Stage::new().await;
         let worker = stage.worker(&[]);

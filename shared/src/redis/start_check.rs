@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use anyhow::{bail, ensure};
+use futures::future::try_join_all;
 use redis::RedisResult;
 
 use super::{Connection, FailureKind};
@@ -46,7 +47,7 @@ impl StartCheck {
             );
         }
         let problems = match durability_problems(&self.connection).await {
-            Ok(problems) => problems,
+            Ok(durability) => durability.problems,
             Err(error) => return Ok(Err(error)),
         };
         if self.required && !problems.is_empty() {
@@ -92,11 +93,31 @@ impl StartCheck {
     }
 }
 
+/// How well a Redis keeps what it acknowledges.
+#[derive(Debug, Default)]
+pub struct Durability {
+    /// What makes it lose that, one sentence each.
+    pub problems: Vec<String>,
+    /// It doesn't tell its settings, which is the one problem then.
+    pub is_unknown: bool,
+}
+
+impl Durability {
+    /// How many settings are known to be unsafe.
+    pub fn unsafe_settings(&self) -> usize {
+        if self.is_unknown {
+            0
+        } else {
+            self.problems.len()
+        }
+    }
+}
+
 /// What makes this Redis lose what it acknowledged, one sentence each; empty if nothing.
 ///
 /// # Errors
 /// A Redis command failed. A server that forbids CONFIG is no error: it is one of the sentences.
-pub async fn durability_problems(connection: &Connection) -> RedisResult<Vec<String>> {
+pub async fn durability_problems(connection: &Connection) -> RedisResult<Durability> {
     let wanted = [
         ("appendonly", "yes"),
         ("appendfsync", "always"),
@@ -112,9 +133,11 @@ pub async fn durability_problems(connection: &Connection) -> RedisResult<Vec<Str
             Ok(servers) => servers,
             Err(error) if FailureKind::of(&error).passes() => return Err(error),
             Err(_) => {
-                problems
-                    .push("unknown: CONFIG GET is forbidden, settings can't be read".to_owned());
-                return Ok(problems);
+                let problem = "unknown: CONFIG GET is forbidden, settings can't be read";
+                return Ok(Durability {
+                    problems: vec![problem.to_owned()],
+                    is_unknown: true,
+                });
             }
         };
         for server in servers {
@@ -132,7 +155,26 @@ pub async fn durability_problems(connection: &Connection) -> RedisResult<Vec<Str
             }
         }
     }
-    Ok(problems)
+    Ok(Durability {
+        problems,
+        is_unknown: false,
+    })
+}
+
+/// How many entries of each partition are not acknowledged.
+///
+/// # Errors
+/// A Redis command failed.
+pub async fn waiting(connection: &Connection, keys: &Keys) -> RedisResult<Vec<u64>> {
+    let of_partition = |partition| async move {
+        let mut both = redis::pipe();
+        // Those that still owe something lie in the stream, too.
+        both.xlen(keys.stream(partition));
+        both.hget(keys.owed(partition), "entries");
+        let (all, owing): (u64, Option<u64>) = both.query_async(&mut connection.clone()).await?;
+        Ok(all.saturating_sub(owing.unwrap_or(0)))
+    };
+    try_join_all((0..keys.partitions()).map(of_partition)).await
 }
 
 /// How full Redis is, as a share of its `maxmemory`: the fullest primary of a cluster. 0 where there

@@ -304,7 +304,7 @@ impl Bench {
         Ok(Reading {
             cpu_us: machine::cpu_us(self.id())?,
             redis_bytes: memory.get("used_memory").context("used_memory")?,
-            own: buckets(&metrics.1, "ingress_own_duration_seconds_bucket"),
+            own: buckets(&metrics.1, "whatsapp_ingress_own_duration_seconds_bucket"),
         })
     }
 

@@ -12,6 +12,8 @@ use tests::load::{self, Plan, Report};
 use tests::meta::Sender;
 use tests::neighbours::{Fault, Neighbours, Service};
 use tests::output::{Paint, column};
+use tests::servers::alertmanager::notify;
+use tokio::net::TcpListener;
 
 /// Plays Meta and the services that a worker asks.
 #[derive(Parser, Debug)]
@@ -30,6 +32,11 @@ enum Command {
         /// Make a service misbehave from the start, such as tenants=status:500 or graph=slow:200ms
         #[arg(long, value_parser = service_fault)]
         fault: Vec<(Service, Fault)>,
+    },
+    /// Take Alertmanager's notifications and print each alert, until Ctrl-C
+    Alerts {
+        #[arg(long, default_value = "127.0.0.1:8099")]
+        listen: SocketAddr,
     },
     /// Post signed webhooks; each once, refused ones are not repeated
     Send {
@@ -51,6 +58,7 @@ enum Command {
 async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Serve { listen, fault } => serve(listen, fault).await,
+        Command::Alerts { listen } => alerts(listen).await,
         Command::Send {
             url,
             secret,
@@ -58,6 +66,24 @@ async fn main() -> anyhow::Result<ExitCode> {
             json,
         } => send(Sender::new(url, secret), plan, json).await,
     }
+}
+
+async fn alerts(listen: SocketAddr) -> anyhow::Result<ExitCode> {
+    let listener = TcpListener::bind(listen).await?;
+    let told = notify(listener, |it| {
+        if it.receiver != "heartbeat" {
+            let (name, instance) = (it.label("alertname"), it.label("instance"));
+            println!(
+                "{} {}: {name} {instance} {}",
+                it.receiver, it.status, it.summary
+            );
+        }
+    });
+    tokio::select! {
+        () = told => {}
+        ended = tokio::signal::ctrl_c() => ended?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn service_fault(text: &str) -> Result<(Service, Fault), String> {

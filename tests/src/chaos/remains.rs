@@ -168,7 +168,11 @@ pub async fn left_over(scene: &Scene) -> anyhow::Result<Vec<Violation>> {
     }
     let mut owned = 0;
     for worker in &scene.workers {
-        owned += worker.lock().await.metric("partitions_owned", "").await as u64;
+        owned += worker
+            .lock()
+            .await
+            .metric("whatsapp_partitions_owned", "")
+            .await as u64;
     }
     if (leases, owned) != (u64::from(PARTITIONS), u64::from(PARTITIONS)) {
         left.push(format!(

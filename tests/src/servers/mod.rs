@@ -1,6 +1,7 @@
 //! Private servers, each with its own folder and ports, gone when dropped; and [`Shared`], the ones
 //! that a whole test run has in common because they take seconds to start.
 
+pub mod alertmanager;
 pub mod cluster;
 pub mod prometheus;
 pub mod rabbitmq;
@@ -9,8 +10,9 @@ pub mod s3;
 
 use std::env;
 
+pub use alertmanager::{Alertmanager, Notified};
 pub use cluster::RedisCluster;
-pub use prometheus::Prometheus;
+pub use prometheus::{Prometheus, PrometheusOptions};
 pub use rabbitmq::{Broker, RabbitMq, Vhost};
 pub use redis::{Redis, RedisOptions};
 pub use s3::{S3, S3Access};

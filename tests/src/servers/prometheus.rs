@@ -1,10 +1,8 @@
-//! A private Prometheus that scrapes programs every second, and its tool that checks metrics.
+//! A private Prometheus that scrapes programs every second.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -25,6 +23,18 @@ pub struct Series {
     pub value: f64,
 }
 
+/// What a server is told.
+#[derive(Debug, Clone, Copy)]
+pub struct PrometheusOptions<'a> {
+    /// A job's name and `host:port` of one of its programs.
+    pub targets: &'a [(&'a str, &'a str)],
+    pub rule_files: &'a [&'a Path],
+    /// Between two scrapes, and between two evaluations of the rules.
+    pub interval: &'a str,
+    /// `host:port` of where alerts go.
+    pub alertmanager: Option<&'a str>,
+}
+
 /// One Prometheus server.
 #[derive(Debug)]
 pub struct Prometheus {
@@ -41,12 +51,27 @@ impl Prometheus {
     /// # Errors
     /// Prometheus is not installed, refuses its configuration, or does not become ready.
     pub async fn start(targets: &[(&str, &str)], rule_files: &[&Path]) -> anyhow::Result<Self> {
+        let interval = "1s";
+        Self::start_with(PrometheusOptions {
+            targets,
+            rule_files,
+            interval,
+            alertmanager: None,
+        })
+        .await
+    }
+
+    /// The same with all that can be chosen.
+    ///
+    /// # Errors
+    /// As [`Prometheus::start`].
+    pub async fn start_with(options: PrometheusOptions<'_>) -> anyhow::Result<Self> {
         crate::install_tls_provider();
         let port = ports::free();
         let folder = tempfile::tempdir().context("temporary folder")?;
         let configuration = folder.path().join("prometheus.json");
         // YAML, of which JSON is a part.
-        fs::write(&configuration, configured(targets, rule_files).to_string())?;
+        fs::write(&configuration, configured(&options).to_string())?;
         let mut server = command("prometheus");
         server
             .arg(format!("--config.file={}", configuration.display()))
@@ -125,6 +150,20 @@ impl Prometheus {
         Ok(targets.context("a list of targets")?.clone())
     }
 
+    /// The alerts and what they ask for, by name; each record's own name isn't one.
+    ///
+    /// # Errors
+    /// No answer within 10 s.
+    pub async fn alert_queries(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let data = self.ask("rules", &[]).await?;
+        let groups = data["groups"].as_array().context("groups of rules")?;
+        let rules = groups.iter().filter_map(|group| group["rules"].as_array());
+        let rules = rules.flatten().filter(|rule| rule["type"] == "alerting");
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let named = rules.map(|rule| Some((text(&rule["name"])?, text(&rule["query"])?)));
+        named.collect::<Option<_>>().context("names and queries")
+    }
+
     async fn ask(&self, what: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Value> {
         let base = format!("{}/api/v1/{what}", self.url());
         let url = url::Url::parse_with_params(&base, parameters)?;
@@ -137,20 +176,34 @@ impl Prometheus {
     }
 }
 
-fn configured(targets: &[(&str, &str)], rule_files: &[&Path]) -> Value {
-    let jobs: Vec<Value> = targets
-        .iter()
-        .map(|(job, address)| {
+fn configured(options: &PrometheusOptions<'_>) -> Value {
+    let mut of_job = BTreeMap::<&str, Vec<&str>>::new();
+    for (job, address) in options.targets {
+        of_job.entry(job).or_default().push(address);
+    }
+    let jobs: Vec<Value> = of_job
+        .into_iter()
+        .map(|(job, addresses)| {
             serde_json::json!({
                 "job_name": job,
-                "static_configs": [{"targets": [address]}],
+                "static_configs": [{"targets": addresses}],
             })
         })
         .collect();
+    let alertmanagers: Vec<Value> = options
+        .alertmanager
+        .iter()
+        .map(|address| serde_json::json!({"static_configs": [{"targets": [address]}]}))
+        .collect();
     serde_json::json!({
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "rule_files": rule_files,
+        "global": {
+            "scrape_interval": options.interval,
+            "scrape_timeout": "1s",
+            "evaluation_interval": options.interval,
+        },
+        "rule_files": options.rule_files,
         "scrape_configs": jobs,
+        "alerting": {"alertmanagers": alertmanagers},
     })
 }
 
@@ -164,28 +217,4 @@ fn one(series: &Value) -> anyhow::Result<Series> {
 fn number(value: &Value) -> anyhow::Result<f64> {
     let text = value.as_str().context("a number")?;
     text.parse().with_context(|| text.to_owned())
-}
-
-/// What `promtool check metrics` says of a text: empty if it finds nothing.
-///
-/// # Errors
-/// It isn't installed.
-pub fn check_metrics(text: &str) -> anyhow::Result<String> {
-    let mut tool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("promtool")?;
-    if let Some(mut input) = tool.stdin.take() {
-        input.write_all(text.as_bytes())?;
-    }
-    let said = tool.wait_with_output()?;
-    let mut found = String::from_utf8_lossy(&said.stdout).into_owned();
-    found += &String::from_utf8_lossy(&said.stderr);
-    if !said.status.success() && found.is_empty() {
-        found = said.status.to_string();
-    }
-    Ok(found)
 }

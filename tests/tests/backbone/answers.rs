@@ -164,7 +164,7 @@ async fn each_case_has_its_answer() {
 /// Waits for a number of open connections.
 async fn connections(ingress: &Ingress, what: &str, are: impl Fn(f64) -> bool) {
     eventually(SOON, what, async || {
-        are(ingress.metric("ingress_connections", "").await).then_some(())
+        are(ingress.metric("whatsapp_ingress_connections", "").await).then_some(())
     })
     .await;
 }
@@ -229,7 +229,7 @@ async fn beyond_what_is_bounded_the_answer_is_503_at_once() {
         })
         .collect();
     eventually(SOON, "both are in work", async || {
-        (ingress.metric("ingress_in_flight", "").await >= 2.0).then_some(())
+        (ingress.metric("whatsapp_ingress_in_flight", "").await >= 2.0).then_some(())
     })
     .await;
     let refused = sender
@@ -248,7 +248,7 @@ async fn beyond_what_is_bounded_the_answer_is_503_at_once() {
     sender.send(body("again")).await;
 
     // Those that the sender keeps.
-    let kept = ingress.metric("ingress_connections", "").await;
+    let kept = ingress.metric("whatsapp_ingress_connections", "").await;
     // Bodies that have come in half.
     let mut halves = Vec::new();
     for _ in 0..5 {
@@ -449,13 +449,13 @@ async fn a_client_that_hangs_up_leaves_nothing_half_done() {
     stream.write_all(head.as_bytes()).await.expect("a head");
     stream.write_all(&body).await.expect("a body");
     eventually(SOON, "it is in work", async || {
-        (ingress.metric("ingress_in_flight", "").await >= 1.0).then_some(())
+        (ingress.metric("whatsapp_ingress_in_flight", "").await >= 1.0).then_some(())
     })
     .await;
     stream.set_zero_linger().expect("an option");
     drop(stream);
     eventually(SOON, "it is given up", async || {
-        (ingress.metric("ingress_in_flight", "").await == 0.0).then_some(())
+        (ingress.metric("whatsapp_ingress_in_flight", "").await == 0.0).then_some(())
     })
     .await;
     proxy.set(Mode::Pass);

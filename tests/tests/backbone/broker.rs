@@ -23,7 +23,7 @@ use crate::{SOON, drained, pending, ready, repeats};
 
 const EXCHANGE: &str = "whatsapp.inbound";
 
-async fn channel(url: &str) -> (Connection, Channel) {
+pub(crate) async fn channel(url: &str) -> (Connection, Channel) {
     let connection = Connection::connect(url, ConnectionProperties::default());
     let connection = connection.await.expect("RabbitMQ");
     let channel = connection.create_channel().await.expect("a channel");

@@ -84,8 +84,12 @@ async fn webhooks_that_gather_share_a_call_and_repeats_among_them_are_found() {
     assert_eq!(statuses(&answers), BTreeMap::from([(200, 60)]));
     assert_eq!(stored(&stage).await, 31);
     assert!(calls < 30, "{calls} calls");
-    let items = ingress.metric("ingress_stored_items_total", "").await;
-    let duplicates = ingress.metric("ingress_dedup_hits_total", "").await;
+    let items = ingress
+        .metric("whatsapp_ingress_stored_items_total", "")
+        .await;
+    let duplicates = ingress
+        .metric("whatsapp_ingress_dedup_hits_total", "")
+        .await;
     assert_eq!((items, duplicates), (31.0, 30.0));
     // Each of those that were stored took one place of the minute.
     let remaining = |answer: &Answer| answer.header("x-ratelimit-remaining").parse::<u32>().ok();

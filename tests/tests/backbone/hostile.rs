@@ -541,7 +541,7 @@ async fn assert_right_is_taken(ingress: &Ingress, body: &[u8], right: &str) {
     for request in [spaced, bare, previous] {
         assert_eq!(statuses(&answers(ingress, &request).await), [200]);
     }
-    let further = ingress.metric("ingress_signed_by_further_secret_total", "");
+    let further = ingress.metric("whatsapp_ingress_signed_by_further_secret_total", "");
     assert!(further.await >= 1.0);
 }
 

@@ -254,7 +254,7 @@ async fn told_to_stop_it_answers_what_is_in_work() {
     });
     let posts: Vec<_> = posts.collect();
     eventually(SOON, "all are in work", async || {
-        (ingress.metric("ingress_in_flight", "").await >= 50.0).then_some(())
+        (ingress.metric("whatsapp_ingress_in_flight", "").await >= 50.0).then_some(())
     })
     .await;
     ingress.signal("TERM");

@@ -35,7 +35,7 @@ async fn killed_while_a_body_is_coming_and_while_its_answer_is_going() {
     slow.write_all(head.as_bytes()).await.expect("a head");
     slow.write_all(&body[..body.len() / 2]).await.expect("half");
     eventually(SOON, "it is there", async || {
-        (ingress.metric("ingress_connections", "").await == 1.0).then_some(())
+        (ingress.metric("whatsapp_ingress_connections", "").await == 1.0).then_some(())
     })
     .await;
     ingress.kill();
@@ -50,7 +50,11 @@ async fn killed_while_a_body_is_coming_and_while_its_answer_is_going() {
     let sender = Sender::new(url, APP_SECRET);
     for (n, killed) in [(2, false), (3, true)] {
         let body = fresh("answered");
-        let answers = async || ingress.metric("ingress_requests_total", "200").await;
+        let answers = async || {
+            ingress
+                .metric("whatsapp_ingress_requests_total", "200")
+                .await
+        };
         let before = answers().await;
         proxy.set(Mode::LoseAnswers);
         let post = tokio::spawn({
@@ -95,7 +99,7 @@ async fn stopped_under_load_and_woken_nothing_is_doubled() {
     let (early, late) = bodies.split_at(100);
     let mut posts: Vec<_> = early.iter().map(post).collect();
     eventually(SOON, "some are in work", async || {
-        (ingress.metric("ingress_in_flight", "").await >= 10.0).then_some(())
+        (ingress.metric("whatsapp_ingress_in_flight", "").await >= 10.0).then_some(())
     })
     .await;
     ingress.signal("STOP");

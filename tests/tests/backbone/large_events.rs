@@ -103,7 +103,12 @@ async fn an_event_that_the_broker_refuses_for_its_size_is_set_aside_alone() {
     assert_eq!(repeats(&seen), again);
     assert_eq!(refusals(&broker), told + 1, "{}", broker.log());
     let series = "reason=\"too_large\"";
-    assert_eq!(worker.metric("webhook_set_aside_total", series).await, 2.0);
+    assert_eq!(
+        worker
+            .metric("whatsapp_webhook_set_aside_total", series)
+            .await,
+        2.0
+    );
 
     // Nothing of it comes back by itself; by hand it does, once the broker takes it.
     let more = "application:set_env(rabbit, max_message_size, 10000000).";

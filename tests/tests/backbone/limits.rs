@@ -64,7 +64,8 @@ async fn a_thousand_in_a_minute_pass_over_two_processes_and_the_next_does_not() 
     let other = Number::fresh();
     senders[0].send(fresh(&other)).await;
     assert_eq!(
-        one.metric("ingress_rate_limit_rejections_total", "").await,
+        one.metric("whatsapp_ingress_rate_limit_rejections_total", "")
+            .await,
         1.0
     );
     // In a body of both, the other account's part is stored, and is a duplicate when it comes again.
@@ -198,7 +199,7 @@ async fn a_limit_can_be_observed_or_off() {
     assert_eq!(remaining, ["1", "0", "0", "0", "0"]);
     assert_eq!(
         observing
-            .metric("ingress_rate_limit_exceeded_total", "")
+            .metric("whatsapp_ingress_rate_limit_exceeded_total", "")
             .await,
         3.0
     );

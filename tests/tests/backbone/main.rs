@@ -1,6 +1,7 @@
 //! The whole service on real servers: what goes in at ingress, what comes out of RabbitMQ and lies
 //! in the object store, and what survives of it when something dies in between.
 
+mod alarms;
 mod answers;
 mod broker;
 mod canaries;
@@ -16,6 +17,7 @@ mod documents;
 mod entries;
 mod erase;
 mod gathered;
+mod health;
 mod hostile;
 mod hostile_bodies;
 mod ingress;

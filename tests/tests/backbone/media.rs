@@ -230,7 +230,12 @@ async fn a_host_that_no_token_may_go_to_is_named_by_log_and_doctor() {
     assert!(worker.log_lines().iter().any(named));
     assert!(!worker.log().contains("oh=secret"));
     let refused = r#"reason="url_refused""#;
-    assert!(worker.metric("media_transfers_total", refused).await > 0.0);
+    assert!(
+        worker
+            .metric("whatsapp_media_transfers_total", refused)
+            .await
+            > 0.0
+    );
 
     let neighbours = stage.neighbours.url();
     let may = |hosts: &str| format!("{neighbours},{hosts}");
@@ -827,7 +832,7 @@ async fn a_token_that_is_refused_is_asked_for_once_more() {
     let seen = events.wait_for(3, SOON).await;
     assert_eq!(status(&seen[2]), "pending");
     eventually(SOON, "it is parked", async || {
-        (worker.metric("media_parked", "").await > 0.0).then_some(())
+        (worker.metric("whatsapp_media_parked", "").await > 0.0).then_some(())
     })
     .await;
     assert!(asked(&stage) <= 6, "{} requests", asked(&stage));
@@ -851,7 +856,7 @@ async fn media_whose_token_was_refused_and_forgotten_waits_for_an_operator() {
     let seen = events.wait_for(2, SOON).await;
     assert!(seen.iter().all(|event| status(event) == "pending"));
     eventually(SOON, "both are parked", async || {
-        (worker.metric("media_parked", "").await > 1.0).then_some(())
+        (worker.metric("whatsapp_media_parked", "").await > 1.0).then_some(())
     })
     .await;
 }
@@ -977,10 +982,12 @@ async fn an_album_does_not_wait_for_a_graph_api_that_is_away() {
     eventually(SOON, "an image while nothing is tried", async || {
         let tried = async || {
             worker
-                .metric("breaker_transitions_total", GRAPH_TRIED)
+                .metric("whatsapp_breaker_transitions_total", GRAPH_TRIED)
                 .await
         };
-        let open = worker.metric("breaker_state", "neighbour=\"graph\"").await;
+        let open = worker
+            .metric("whatsapp_breaker_state", "neighbour=\"graph\"")
+            .await;
         let before = (tried().await, asked(&stage));
         let id = media_id();
         stage.neighbours.set_media(&id, "image/jpeg", JPEG);

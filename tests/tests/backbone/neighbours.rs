@@ -87,7 +87,7 @@ async fn a_message_has_its_conversation_and_the_state_manager_is_told_of_it() {
             seen[0].text("/correlationId")
         );
     }
-    assert!((worker.metric("state_posts_total", "taken").await - 2.0).abs() < 0.1);
+    assert!((worker.metric("whatsapp_state_posts_total", "taken").await - 2.0).abs() < 0.1);
 
     // Nothing but messages has a conversation.
     sender
@@ -175,7 +175,7 @@ async fn a_message_waits_for_its_conversation_no_longer_than_the_deadline() {
     }
     assert!(
         worker
-            .metric("breaker_transitions_total", "state-manager\"")
+            .metric("whatsapp_breaker_transitions_total", "state-manager\"")
             .await
             >= 1.0
     );
@@ -194,7 +194,12 @@ async fn a_message_waits_for_its_conversation_no_longer_than_the_deadline() {
         (seen[count - 1].payload["degraded"] == json!([])).then_some(())
     })
     .await;
-    assert!(worker.metric("breaker_state", "state-manager\"").await < 0.5);
+    assert!(
+        worker
+            .metric("whatsapp_breaker_state", "state-manager\"")
+            .await
+            < 0.5
+    );
 }
 
 #[tokio::test]
@@ -213,7 +218,7 @@ async fn what_the_state_manager_refuses_for_good_is_not_told_again() {
     events.wait_for(1, SOON).await;
     drained(&stage).await;
     assert_eq!(stage.neighbours.state_posts().len(), 1);
-    assert!((worker.metric("state_posts_total", "refused").await - 1.0).abs() < 0.1);
+    assert!((worker.metric("whatsapp_state_posts_total", "refused").await - 1.0).abs() < 0.1);
 }
 
 #[tokio::test]

@@ -128,7 +128,7 @@ async fn a_graph_api_that_fails_for_one_token_serves_the_others() {
     let refused = async || {
         let refused = worker
             .metric(
-                "neighbour_attempts_total",
+                "whatsapp_neighbour_attempts_total",
                 "neighbour=\"graph\",outcome=\"breaker_open\"",
             )
             .await;

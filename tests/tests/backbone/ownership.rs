@@ -16,7 +16,7 @@ use crate::{SOON, drained};
 const THREE_LEASES: Duration = Duration::from_secs(3);
 
 async fn owned(worker: &Worker) -> u64 {
-    worker.metric("partitions_owned", "").await as u64
+    worker.metric("whatsapp_partitions_owned", "").await as u64
 }
 
 /// Workers that hold a lease now.

@@ -58,7 +58,9 @@ async fn what_redis_says_is_503_and_passes() {
     let mut bodies = Vec::new();
     for (kind, bytes) in said {
         let labels = format!("kind=\"{kind}\"");
-        let before = ingress.metric("ingress_redis_errors_total", &labels).await;
+        let before = ingress
+            .metric("whatsapp_ingress_redis_errors_total", &labels)
+            .await;
         proxy.set(Mode::Answer(bytes));
         let body = fresh(kind);
         let answer = sender.post_once(body.clone()).await.expect("an answer");
@@ -68,7 +70,9 @@ async fn what_redis_says_is_503_and_passes() {
             "what it said stays in the log: {}",
             answer.body
         );
-        let after = ingress.metric("ingress_redis_errors_total", &labels).await;
+        let after = ingress
+            .metric("whatsapp_ingress_redis_errors_total", &labels)
+            .await;
         assert!(after > before, "{}", String::from_utf8_lossy(bytes));
         proxy.set(Mode::Pass);
         proxy.cut().await;
@@ -100,10 +104,12 @@ async fn what_redis_refuses_is_counted_and_told_though_the_spool_takes_it() {
     for (kind, class, bytes) in said {
         let count = async || {
             let labels = format!("kind=\"{kind}\"");
-            ingress.metric("ingress_redis_errors_total", &labels).await
+            ingress
+                .metric("whatsapp_ingress_redis_errors_total", &labels)
+                .await
         };
         eventually(SOON, "nothing is spooled", async || {
-            let away = ingress.metric("ingress_away_partitions", "").await;
+            let away = ingress.metric("whatsapp_ingress_away_partitions", "").await;
             (away == 0.0).then_some(())
         })
         .await;

@@ -462,7 +462,12 @@ async fn what_is_no_accounts_goes_out_without_a_tenant() {
         assert_eq!(event.headers.get("x-tenant-id"), None);
     }
     drained(&stage).await;
-    assert_eq!(ingress.metric("ingress_test_webhooks_total", "").await, 2.0);
+    assert_eq!(
+        ingress
+            .metric("whatsapp_ingress_test_webhooks_total", "")
+            .await,
+        2.0
+    );
     let archived = stage.webhooks().list("").await.expect("a list");
     let of_platform = archived.iter().filter(|key| key.starts_with("_platform/"));
     assert_eq!(

@@ -27,7 +27,7 @@ async fn refused(sender: &Sender, body: Bytes) {
 }
 
 async fn spooled(ingress: &Ingress) -> f64 {
-    ingress.metric("ingress_spooled_total", "").await
+    ingress.metric("whatsapp_ingress_spooled_total", "").await
 }
 
 async fn spool(stage: &Stage) -> Vec<String> {
@@ -44,7 +44,7 @@ async fn spool_is_empty(stage: &Stage) {
 /// Redis takes webhooks again.
 async fn back(ingress: &Ingress) {
     eventually(SOON, "Redis takes webhooks", async || {
-        let away = ingress.metric("ingress_away_partitions", "").await;
+        let away = ingress.metric("whatsapp_ingress_away_partitions", "").await;
         (away == 0.0).then_some(())
     })
     .await;
@@ -338,7 +338,7 @@ async fn of_a_cluster_only_the_accounts_of_the_node_that_is_away_are_spooled() {
     }
     assert_eq!(spooled(&ingress).await, 3.0);
     eventually(SOON, "one partition is away", async || {
-        let away = ingress.metric("ingress_away_partitions", "").await;
+        let away = ingress.metric("whatsapp_ingress_away_partitions", "").await;
         (away == 1.0).then_some(())
     })
     .await;
@@ -370,7 +370,7 @@ async fn before_redis_is_seen_for_the_first_time_a_webhook_waits_for_it() {
         async move { sender.post_once(body).await }
     });
     eventually(SOON, "it is in work", async || {
-        (ingress.metric("ingress_in_flight", "").await >= 1.0).then_some(())
+        (ingress.metric("whatsapp_ingress_in_flight", "").await >= 1.0).then_some(())
     })
     .await;
     proxy.set(Mode::Pass);
@@ -432,7 +432,9 @@ async fn ingress_alone_restarted_again_and_again_reorders_nothing() {
 }
 
 async fn stored_items(ingress: &Ingress) -> f64 {
-    ingress.metric("ingress_stored_items_total", "").await
+    ingress
+        .metric("whatsapp_ingress_stored_items_total", "")
+        .await
 }
 
 /// Redis is spared while it is nearly full; that is no reason to refuse what the spool can't take.
@@ -458,7 +460,7 @@ async fn what_the_spool_can_t_take_goes_to_redis_after_all() {
     set.arg("SET").arg("maxmemory").arg(used * 100 / 95);
     set.exec_async(&mut redis).await.expect("nearly full");
     eventually(SOON, "it is spared", async || {
-        let away = ingress.metric("ingress_away_partitions", "").await;
+        let away = ingress.metric("whatsapp_ingress_away_partitions", "").await;
         (away == 16.0).then_some(())
     })
     .await;

@@ -78,7 +78,7 @@ async fn each_fault_of_the_service_holds_back_whom_it_does_not_know_and_nobody_e
         let seen = events.wait_for(n + 2, SOON).await;
         assert_eq!(texts_of(&seen, &known).len(), n + 2, "{fault}");
     }
-    assert!(worker.metric("parked", "").await >= 1.0);
+    assert!(worker.metric("whatsapp_parked", "").await >= 1.0);
     stage.neighbours.set_fault(Service::Tenants, Fault::None);
     let seen = events.wait_for(7 + held.len(), SOON).await;
     for (n, number) in held.iter().enumerate() {
@@ -119,11 +119,13 @@ async fn a_known_tenant_outlives_a_service_that_is_away() {
         sent += 1;
         events.wait_for(sent, SOON).await;
         let tried = "to=\"half_open\"";
-        let tried = worker.metric("breaker_transitions_total", tried).await;
+        let tried = worker
+            .metric("whatsapp_breaker_transitions_total", tried)
+            .await;
         (tried > 0.0).then_some(())
     })
     .await;
-    assert!(worker.metric("tenants_stale_total", "").await > 0.0);
+    assert!(worker.metric("whatsapp_tenants_stale_total", "").await > 0.0);
     let asked = stage.neighbours.requests(Service::Tenants);
     assert!(asked < 80, "{asked} questions");
     stage.neighbours.set_fault(Service::Tenants, Fault::None);
@@ -131,13 +133,15 @@ async fn a_known_tenant_outlives_a_service_that_is_away() {
         sender
             .send(number.message(payload::text("1111111111", "more")))
             .await;
-        let open = worker.metric("breaker_state", "tenant-service").await;
+        let open = worker
+            .metric("whatsapp_breaker_state", "tenant-service")
+            .await;
         (open < 0.5).then_some(())
     })
     .await;
     assert!(
         worker
-            .metric("breaker_transitions_total", "to=\"closed\"")
+            .metric("whatsapp_breaker_transitions_total", "to=\"closed\"")
             .await
             > 0.0
     );
@@ -519,7 +523,7 @@ async fn a_mountain_of_an_unknown_account_waits_beside_the_traffic_of_others() {
         .set_fault(Service::Tenants, Fault::Status(503));
     pile_up(&stage, &unknown, count).await;
     eventually(SOON * 10, "all of it is parked", async || {
-        (worker.metric("parked", "").await as usize >= count).then_some(())
+        (worker.metric("whatsapp_parked", "").await as usize >= count).then_some(())
     })
     .await;
     let during = memory(&mut worker);

@@ -403,7 +403,7 @@ mod tests {
         let seen = ask(&neighbour, &server, SOON).await;
         assert_eq!(seen, Err(NeighbourError::BreakerOpen));
         assert_eq!(server.requests(Service::Tenants), asked);
-        assert!(series(&registry, "breaker_state").ends_with(" 2"));
+        assert!(series(&registry, "whatsapp_breaker_state").ends_with(" 2"));
 
         server.set_fault(Service::Tenants, Fault::Slow(Duration::from_millis(100)));
         while neighbour.refuses("1") {
@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(both.1, Err(NeighbourError::BreakerOpen));
         assert_eq!(server.requests(Service::Tenants), asked + 1);
         assert!(ask(&neighbour, &server, SOON).await.is_ok());
-        assert!(series(&registry, "breaker_state").ends_with(" 0"));
+        assert!(series(&registry, "whatsapp_breaker_state").ends_with(" 0"));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub mod customer;
 pub mod event;
+pub mod health;
 pub mod meta_error;
 pub mod payload;
 pub mod tenant;

@@ -12,8 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 /// Tenants with series of their own; the others share one.
-const MOST_TENANTS: usize = 500;
-const OTHER: &str = "other";
+pub(super) const MOST_TENANTS: usize = 500;
+pub(super) const OTHER: &str = "other";
 /// What has no tenant, or no type that is known.
 pub(crate) const NONE: &str = "none";
 

@@ -53,12 +53,12 @@ impl CacheMetrics {
             metrics.misses.clone(),
         );
         registry.register(
-            "tenants_stale",
+            "whatsapp_tenants_stale",
             "Tenants used out of date since the Tenant Service was down",
             metrics.stale.clone(),
         );
         registry.register(
-            "graph_tokens_rejected",
+            "whatsapp_graph_tokens_rejected",
             "Accounts whose access token the Graph API refuses",
             metrics.tokens_rejected.clone(),
         );

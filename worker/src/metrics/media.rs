@@ -42,10 +42,19 @@ struct MediaLabels {
     status: MediaOutcome,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    reason: String,
+}
+
+/// What another version of this program called a reason.
+const OTHER: &str = "other";
+
 /// Media of messages.
 #[derive(Clone)]
 pub(super) struct MediaMetrics {
     transfers: Family<TransferLabels, Counter>,
+    failed: Family<FailureLabels, Counter>,
     messages: Family<MediaLabels, Counter>,
     follow_ups: Family<MediaLabels, Counter>,
     pub(super) parked: Family<PartitionLabels, Gauge>,
@@ -57,6 +66,7 @@ impl Default for MediaMetrics {
     fn default() -> Self {
         Self {
             transfers: Family::default(),
+            failed: Family::default(),
             messages: Family::default(),
             follow_ups: Family::default(),
             parked: Family::default(),
@@ -70,22 +80,27 @@ impl Default for MediaMetrics {
 impl MediaMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
-            "media_transfers",
+            "whatsapp_media_transfers",
             "Transfers of media by how they ended",
             self.transfers.clone(),
         );
         registry.register(
-            "media_messages",
+            "whatsapp_media_failed",
+            "Files that are given up, by reason",
+            self.failed.clone(),
+        );
+        registry.register(
+            "whatsapp_media_messages",
             "Messages with media, by what they say of it",
             self.messages.clone(),
         );
         registry.register(
-            "media_follow_ups",
+            "whatsapp_media_follow_ups",
             "Events that end what was pending",
             self.follow_ups.clone(),
         );
         registry.register(
-            "media_parked",
+            "whatsapp_media_parked",
             "Media that waits for an operator: a token, a permission, an allowed host",
             self.parked.clone(),
         );
@@ -99,6 +114,13 @@ impl MediaMetrics {
             "Sizes of stored media",
             self.size.clone(),
         );
+    }
+
+    pub(super) fn create_failures(&self, reasons: impl Iterator<Item = &'static str>) {
+        for reason in reasons.chain([OTHER]) {
+            let reason = reason.to_owned();
+            drop(self.failed.get_or_create(&FailureLabels { reason }));
+        }
     }
 
     /// Makes the series whose labels are known.
@@ -125,6 +147,17 @@ impl Metrics {
         self.media.size.observe(size_bytes as f64);
         self.media.download.observe(took.as_secs_f64());
         self.uploaded(Uploaded::Media, upload_took);
+    }
+
+    /// A file is given up: the event that says so went out.
+    pub(crate) fn media_failed(&self, reason: &str) {
+        let of = |reason: &str| FailureLabels {
+            reason: reason.to_owned(),
+        };
+        match self.media.failed.get(&of(reason)) {
+            Some(counter) => counter.inc(),
+            None => self.media.failed.get_or_create(&of(OTHER)).inc(),
+        };
     }
 
     /// A message with media went out.

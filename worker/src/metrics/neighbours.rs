@@ -104,22 +104,22 @@ impl NeighbourMetrics {
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
-            "neighbour_attempts",
+            "whatsapp_neighbour_attempts",
             "Requests to a neighbour, and calls that were refused before one, by outcome",
             metrics.attempts.clone(),
         );
         registry.register(
-            "neighbour_attempt_duration_seconds",
+            "whatsapp_neighbour_attempt_duration_seconds",
             "Time from a request to the end of its answer",
             metrics.durations.clone(),
         );
         registry.register(
-            "breaker_state",
+            "whatsapp_breaker_state",
             "0: closed, 1: half-open, 2: open",
             metrics.state.clone(),
         );
         registry.register(
-            "breaker_transitions",
+            "whatsapp_breaker_transitions",
             "Changes of a breaker's state",
             metrics.transitions.clone(),
         );

@@ -76,32 +76,32 @@ pub(super) struct PartitionMetrics {
 impl PartitionMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
-            "partition_owned",
+            "whatsapp_partition_owned",
             "Partitions that this worker owns, by number",
             self.owned.clone(),
         );
         registry.register(
-            "stream_length",
+            "whatsapp_stream_length",
             "Entries of an owned partition that are not acknowledged",
             self.stream_length.clone(),
         );
         registry.register(
-            "stream_pending",
+            "whatsapp_stream_pending",
             "Entries of an owned partition that were read and are not acknowledged",
             self.pending.clone(),
         );
         registry.register(
-            "stream_oldest_entry_age_seconds",
+            "whatsapp_stream_oldest_entry_age_seconds",
             "Age of the oldest entry of an owned partition that is not acknowledged",
             self.oldest.clone(),
         );
         registry.register(
-            "owed_length",
+            "whatsapp_owed_length",
             "Pieces that acknowledged entries of an owned partition still owe, by kind",
             self.owed_length.clone(),
         );
         registry.register(
-            "parked",
+            "whatsapp_parked",
             "Entries of an owned partition that wait for their tenant",
             self.parked.clone(),
         );

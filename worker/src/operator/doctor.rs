@@ -50,7 +50,9 @@ pub struct DoctorArgs {
 /// Something fails, or settings can't be used.
 pub async fn run(config: &Config, args: &DoctorArgs) -> anyhow::Result<()> {
     let deployment = Deployment::open(config).await?;
-    let findings = examine(config, &deployment, args.callback_url.as_ref()).await?;
+    let callback_url = args.callback_url.as_ref();
+    let callback_url = callback_url.or(config.callback_url.as_ref());
+    let findings = examine(config, &deployment, callback_url).await?;
     let mut output = Output::new();
     if args.json {
         output.json(&findings)?;

@@ -367,7 +367,7 @@ fn read_metrics(text: &str) -> WorkerMetrics {
         };
         let count = value.parse::<f64>().unwrap_or(0.0) as u64;
         match name {
-            "breaker_state" => {
+            "whatsapp_breaker_state" => {
                 let state = ["closed", "half open", "open"];
                 let state = state.get(count as usize).copied().unwrap_or("unknown");
                 metrics.breakers.insert(label, state);

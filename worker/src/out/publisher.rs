@@ -725,7 +725,7 @@ async fn send(
         .await
 }
 
-fn properties(event: &Event) -> BasicProperties {
+pub(crate) fn properties(event: &Event) -> BasicProperties {
     let id = event.id.to_string();
     let mut headers = FieldTable::default();
     let mut header = |name: &str, value: &str| {
@@ -757,7 +757,7 @@ fn properties(event: &Event) -> BasicProperties {
 
 /// AMQP's short strings have 255 bytes at most; lapin panics on a longer one. Ours are ids, and
 /// routing keys built of short words.
-fn short(text: &str) -> ShortString {
+pub(crate) fn short(text: &str) -> ShortString {
     ShortString::try_new(text.to_owned()).unwrap_or_default()
 }
 

@@ -277,6 +277,10 @@ pub fn queues() -> impl Iterator<Item = String> {
 
 /// What the name of a queue's dead letters has behind the queue's.
 pub const DEAD_LETTERS: &str = ".DLQ";
+/// Whether a queue is the one of another's dead letters.
+pub fn is_of_dead_letters(queue: &str) -> bool {
+    queue.ends_with(DEAD_LETTERS)
+}
 
 fn dead_letters_of(queue: &str) -> String {
     format!("{queue}{DEAD_LETTERS}")

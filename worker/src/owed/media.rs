@@ -256,6 +256,9 @@ async fn end(
     };
     publish(work, tenure, payload, item, owed, &state).await?;
     work.metrics.media_followed_up(status);
+    if let Some(reason) = &owed.failed {
+        work.metrics.media_failed(reason);
+    }
     Ok(PieceOutcome::Done)
 }
 

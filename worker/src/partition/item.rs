@@ -286,8 +286,9 @@ impl Item {
         match media {
             EventMedia::Nothing => {}
             EventMedia::Stored(_) => metrics.media_message(MediaOutcome::Stored),
-            EventMedia::Unstored(UnstoredMedia::Failed(_)) => {
-                metrics.media_message(MediaOutcome::Failed)
+            EventMedia::Unstored(UnstoredMedia::Failed(reason)) => {
+                metrics.media_message(MediaOutcome::Failed);
+                metrics.media_failed(reason);
             }
             EventMedia::Unstored(UnstoredMedia::Pending) => {
                 metrics.media_message(MediaOutcome::Pending)

@@ -11,6 +11,7 @@ use crate::context::WorkerContext;
 use crate::item::customer::Customer;
 use crate::item::payload::Payload;
 use crate::item::tenant::Verdict;
+use crate::item::traffic;
 use crate::out::error::Reason;
 use crate::out::media::outcome::UnstoredMedia;
 use crate::out::store;
@@ -166,6 +167,7 @@ fn items(
     former: FormerNotes,
 ) -> (Opened, Content) {
     work.traffic.note(&payload);
+    work.health.note(&payload, traffic::now_ms());
     let mut head = Head::of(&raw.id, &payload.entry);
     head.name = store::entry_name(&payload);
     let mut content = Content::new(raw.id.clone(), head);

@@ -9,9 +9,11 @@ use chrono::DateTime;
 use serde_json::{Map, Value, json};
 use strum::IntoEnumIterator;
 use worker::item::event::channel::{KnownNumber, NumberProfile};
+use worker::item::event::health::{HealthChange, HealthKind, health_event};
 use worker::item::event::media::MediaState;
 use worker::item::event::{self, Event, EventContext, EventType, contract};
 use worker::item::payload::Payload;
+use worker::item::tenant::Tenant;
 
 use crate::{check, events, json_files, manifest_dir, open, raw_object, tenant, validator};
 
@@ -113,10 +115,23 @@ fn with_more_known() -> Vec<(&'static str, Event)> {
             "text_degraded",
             event::event(&text, &text.items[0], &degraded).expect("an event"),
         ),
+        ("channel_health", silent(&tenant)),
         ("media_stored", follow_up(&image, &stored)),
         ("media_failed", follow_up(&image, &failed)),
         ("media_stored_of_call", follow_up(&recording, &stored)),
     ]
+}
+
+fn silent(tenant: &Tenant) -> Event {
+    let change = HealthChange {
+        kind: HealthKind::Silence,
+        business_account_id: "204800000000001",
+        subject: Some("771000000000001"),
+        state: "silent",
+        since_ms: 1_795_600_000_000,
+        detail: Some("nothing for 3 hours"),
+    };
+    health_event(&change, tenant).expect("an event")
 }
 
 fn fixture(name: &str) -> Payload {

@@ -117,6 +117,24 @@ pub(super) struct Channel<'a> {
     official: Option<bool>,
 }
 
+impl<'a> Channel<'a> {
+    /// Of which nothing but the ids is known.
+    pub(super) fn of_account(
+        business_account_id: &'a str,
+        phone_number_id: Option<&'a str>,
+    ) -> Self {
+        Self {
+            business_account_id,
+            phone_number_id,
+            display_phone_number: None,
+            phone_e164: None,
+            verified_name: None,
+            quality_rating: None,
+            official: None,
+        }
+    }
+}
+
 pub(super) fn channel<'a>(
     payload: &'a Payload,
     named: &'a NamedNumber,

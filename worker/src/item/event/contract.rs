@@ -12,6 +12,7 @@ use strum::IntoEnumIterator;
 
 use super::account::AccountField;
 use super::call::CallWord;
+use super::health::HealthKind;
 use super::message_type::MessageType;
 use super::status::StatusWord;
 use super::{EventDocument, EventType, QUEUES, QUEUES_OF_FOLLOW_UPS, SCHEMA_VERSION};
@@ -62,7 +63,7 @@ fn drop_marks_of_reading(schema: &mut Value) {
 /// Which part an event of a type has; it has no other.
 fn part_of_event(kind: EventType) -> Value {
     let only = |parts: &[&str]| {
-        let all = ["message", "status", "account", "call"];
+        let all = ["message", "status", "account", "call", "health"];
         let not: Map<_, _> = all
             .into_iter()
             .filter(|part| !parts.contains(part))
@@ -92,6 +93,7 @@ fn part_of_event(kind: EventType) -> Value {
         EventType::StatusUpdated => only(&["status"]),
         EventType::CallUpdated => only(&["call"]),
         EventType::AccountUpdated => only(&["account"]),
+        EventType::ChannelHealth => only(&["health"]),
     };
     condition("eventType", kind.name(), then)
 }
@@ -193,6 +195,11 @@ fn routes(kind: EventType) -> (&'static str, Vec<&'static str>, &'static str) {
             "call",
             CallWord::iter().map(<&str>::from).collect(),
             "A call, or what became of one.",
+        ),
+        EventType::ChannelHealth => (
+            "health",
+            HealthKind::iter().map(HealthKind::name).collect(),
+            "The state of an account, a number or a template has changed, as the worker noticed: once per change.",
         ),
         EventType::AccountUpdated => (
             "account",

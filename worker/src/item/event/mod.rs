@@ -37,6 +37,7 @@ mod status;
 mod account;
 
 pub mod channel;
+pub mod health;
 mod person;
 pub mod phone;
 
@@ -57,6 +58,7 @@ use self::account::{Account, AccountField};
 use self::call::Call;
 use self::channel::{Channel, KnownNumber, NamedNumber, channel};
 use self::errors::MetaError;
+use self::health::HealthPart;
 use self::media::{MediaPlaces, MediaState, SentMedia};
 pub use self::message::Direction;
 use self::message::{History, Message};
@@ -92,7 +94,14 @@ pub(crate) const QUEUES: [(&str, &[&str]); 3] = [
     ("WHATSAPP_STATUS_UPDATES", &["status.#"]),
     (
         EVENTS,
-        &["account.#", "standby.#", "echo.#", "history.#", "call.#"],
+        &[
+            "account.#",
+            "standby.#",
+            "echo.#",
+            "history.#",
+            "call.#",
+            "health.#",
+        ],
     ),
 ];
 
@@ -193,6 +202,8 @@ pub enum EventType {
     CallUpdated,
     #[strum(serialize = "account.updated")]
     AccountUpdated,
+    #[strum(serialize = "channel.health")]
+    ChannelHealth,
 }
 
 impl EventType {
@@ -277,6 +288,8 @@ struct EventDocument<'a> {
     account: Option<Account<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     call: Option<Call>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<HealthPart<'a>>,
     /// Errors that Meta reports beside the items of a change: they stand in each event of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<MetaError>>,
@@ -523,6 +536,7 @@ impl<'a> EventDocument<'a> {
             status: None,
             account: None,
             call: None,
+            health: None,
             errors: None,
             beside: OtherMembers::default(),
             raw: None,

@@ -54,7 +54,7 @@ async fn queues(connection: &Connection) -> (Vec<Finding>, bool) {
     let mut all_exist = true;
     let mut found = Vec::new();
     for (queue, counts) in topology::counts(connection).await {
-        let dead = queue.ends_with(".DLQ");
+        let dead = topology::is_of_dead_letters(&queue);
         found.push(match counts {
             Ok(counts) if dead && counts.messages > 0 => warn(
                 CHECK,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::{ConnectionAddr, ConnectionInfo, RedisResult};
-use shared::redis::{durability_problems, memory_used};
+use shared::redis::{durability_problems, memory_used, version_warnings};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -63,7 +63,15 @@ async fn versions(deployment: &Deployment) -> RedisResult<Vec<Finding>> {
     let mut info = redis::cmd("INFO");
     info.arg("server");
     let servers: Vec<String> = deployment.connection.ask_all(&info).await?;
-    Ok(servers.iter().map(|server| version(server)).collect())
+    let mut found: Vec<Finding> = servers.iter().map(|server| version(server)).collect();
+    for hole in version_warnings(&deployment.connection).await? {
+        found.push(warn(
+            CHECK,
+            hole,
+            "upgrade it, or see that your distribution did",
+        ));
+    }
+    Ok(found)
 }
 
 /// Of a server, by what INFO says.
@@ -87,13 +95,13 @@ fn version(server: &str) -> Finding {
 }
 
 async fn durability(deployment: &Deployment) -> RedisResult<Vec<Finding>> {
-    let problems = durability_problems(&deployment.connection).await?;
-    if problems.is_empty() {
+    let durability = durability_problems(&deployment.connection).await?;
+    if durability.problems.is_empty() {
         let text = "keeps what it acknowledges (AOF, fsync always, noeviction)";
         return Ok(vec![ok(CHECK, text)]);
     }
-    let found = problems.into_iter().map(|problem| {
-        if problem.starts_with("unknown") {
+    let found = durability.problems.into_iter().map(|problem| {
+        if durability.is_unknown {
             let advice = "look at the server's configuration yourself";
             return unknown(CHECK, problem, advice);
         }

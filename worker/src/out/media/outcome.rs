@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use strum::EnumIter;
+
 use super::verify::Mismatch;
 use crate::ask::graph::GraphError;
 use crate::ask::neighbour::NeighbourError;
 
 /// Why media isn't stored. Part of events and a metric's label, so a closed set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter)]
 pub enum MediaFailure {
     /// Its id is none: nothing was asked for.
     InvalidId,

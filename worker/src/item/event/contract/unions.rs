@@ -11,7 +11,7 @@ use crate::item::event::account::AccountField;
 use crate::item::event::message_type::MessageType;
 
 const UNIONS_ID: &str = "event.unions.schema.json";
-const PARTS: [&str; 4] = ["message", "status", "account", "call"];
+const PARTS: [&str; 5] = ["message", "status", "account", "call", "health"];
 
 /// JSON Schema 2020-12 of every event, as unions; `schema` is that with conditions.
 pub fn unions(schema: &Value) -> Value {
@@ -131,6 +131,7 @@ fn parts(kind: EventType) -> Vec<(&'static str, &'static str)> {
         EventType::StatusUpdated => vec![("status", "Status")],
         EventType::CallUpdated => vec![("call", "Call")],
         EventType::AccountUpdated => vec![("account", "Account")],
+        EventType::ChannelHealth => vec![("health", "Health")],
     }
 }
 

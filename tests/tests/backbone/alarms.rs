@@ -1,0 +1,252 @@
+//! What rings, seen where it rings: Prometheus with the rules that are shipped, Alertmanager with its
+//! configuration, and a receiver.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use lapin::options::BasicPublishOptions;
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel};
+use redis::AsyncCommands;
+use tests::meta::payload::{self, Number};
+use tests::proxy::{Mode, Proxy};
+use tests::servers::prometheus::PrometheusOptions;
+use tests::servers::{Alertmanager, Prometheus, RabbitMq};
+use tests::waiting::eventually;
+use tests::{Stage, StageOptions};
+
+use crate::SOON;
+use crate::broker::channel;
+
+/// Rules wait for a minute before they fire; the rest is for a slow machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn shipped(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// The labels of an alert.
+type Labels = &'static [(&'static str, &'static str)];
+
+const WORKERS: Labels = &[("alertname", "WorkersGone")];
+const REDIS: Labels = &[
+    ("alertname", "ServerAway"),
+    ("job", "ingress"),
+    ("server", "redis"),
+];
+const STORE: Labels = &[
+    ("alertname", "ServerAway"),
+    ("job", "ingress"),
+    ("server", "spool"),
+];
+const RABBITMQ: Labels = &[
+    ("alertname", "ServerAway"),
+    ("job", "worker"),
+    ("server", "rabbitmq"),
+];
+
+/// Waits for the notification, and tells how long after the fault it came.
+async fn rings(alerts: &Alertmanager, fault: Instant, status: &str, labels: &[(&str, &str)]) {
+    let what = format!("{status}: {labels:?}");
+    let seen = eventually(PATIENCE, &what, async || {
+        alerts.first(fault, status, labels)
+    })
+    .await;
+    let took = seen.at.duration_since(fault).as_secs_f64();
+    println!("{what} after {took:.0} s, to {}", seen.receiver);
+    assert_eq!(seen.receiver, "pages", "{what}");
+}
+
+async fn all_ring(alerts: &Alertmanager, fault: Instant, status: &str, all: &[Labels]) {
+    for labels in all {
+        rings(alerts, fault, status, labels).await;
+    }
+}
+
+/// `ALARM_INTERVAL=15s` scrapes and evaluates as seldom as the shipped configuration.
+fn interval() -> String {
+    std::env::var("ALARM_INTERVAL").unwrap_or_else(|_| "1s".to_owned())
+}
+
+async fn watched(
+    targets: &[(&str, &str)],
+    change: impl Fn(String) -> String,
+) -> (Alertmanager, Prometheus) {
+    let file = shipped("deploy/alertmanager/alertmanager.yaml");
+    let alerts = Alertmanager::start(&file, change).await;
+    let alerts = alerts.expect("Alertmanager");
+    let prometheus = Prometheus::start_with(PrometheusOptions {
+        targets,
+        rule_files: &[&shipped("deploy/prometheus/alerts.yaml")],
+        interval: &interval(),
+        alertmanager: Some(&alerts.address()),
+    })
+    .await
+    .expect("Prometheus");
+    prometheus.scraped().await.expect("all are scraped");
+    (alerts, prometheus)
+}
+
+/// How soon an end is told is not what is tested.
+fn soon_over(text: String) -> String {
+    text.replace("group_interval: 1m", "group_interval: 5s")
+}
+
+fn nothing_rang(alerts: &Alertmanager) {
+    let notified = alerts.notified();
+    let rang = notified.iter().find(|it| it.receiver != "heartbeat");
+    assert!(rang.is_none(), "{rang:?}");
+}
+
+#[tokio::test]
+async fn whatever_is_killed_rings_and_its_end_is_told() {
+    let mut rabbitmq = RabbitMq::start().await.expect("a RabbitMQ of its own");
+    let vhost = rabbitmq.vhost().await.expect("a vhost");
+    let mut stage = Stage::with(StageOptions {
+        amqp_url: Some(vhost.url()),
+        ..StageOptions::default()
+    })
+    .await;
+    let store = stage.s3.endpoint.trim_start_matches("http://").to_owned();
+    let store = Proxy::start(store).await.expect("a proxy");
+    stage.s3.endpoint = format!("http://{}", store.address());
+    let ingress = stage.spooling_ingress().start().await;
+    let (mut one, mut two) = tokio::join!(stage.worker().start(), stage.worker().start());
+    let targets = [
+        ("ingress", ingress.admin()),
+        ("worker", one.admin()),
+        ("worker", two.admin()),
+    ];
+    let (alerts, _prometheus) = watched(&targets, soon_over).await;
+    let events = stage.events();
+    let number = Number::fresh();
+    let text = number.message(payload::text("16505551234", "hello"));
+    stage.sender(&ingress).send(text).await;
+    events.wait_for(1, SOON).await;
+    nothing_rang(&alerts);
+
+    // What ingress still sees while no worker is there.
+    let fault = Instant::now();
+    one.kill();
+    two.kill();
+    stage.redis.kill();
+    store.set(Mode::Refuse);
+    all_ring(&alerts, fault, "firing", &[WORKERS, REDIS, STORE]).await;
+
+    let mended = Instant::now();
+    store.set(Mode::Pass);
+    stage.redis.restart().await.expect("Redis again");
+    tokio::join!(one.restart(), two.restart());
+    let fault = Instant::now();
+    rabbitmq.kill();
+    all_ring(&alerts, mended, "resolved", &[WORKERS, REDIS, STORE]).await;
+    rings(&alerts, fault, "firing", RABBITMQ).await;
+
+    let mended = Instant::now();
+    rabbitmq.restart().await.expect("RabbitMQ again");
+    rings(&alerts, mended, "resolved", RABBITMQ).await;
+}
+
+/// Puts a message into a queue, past the exchange.
+async fn put(channel: &Channel, queue: &str) {
+    let options = BasicPublishOptions::default();
+    let properties = BasicProperties::default();
+    let sent = channel.basic_publish("".into(), queue.into(), options, b"{}", properties);
+    sent.await.expect("published");
+}
+
+#[tokio::test]
+async fn what_is_wrong_while_everything_runs_rings() {
+    let stage = Stage::new().await;
+    let ingress = stage.spooling_ingress().start().await;
+    let worker = stage.worker().start().await;
+    let targets = [("ingress", ingress.admin()), ("worker", worker.admin())];
+    let (alerts, _prometheus) = watched(&targets, soon_over).await;
+    nothing_rang(&alerts);
+    let (_connection, channel) = channel(&stage.amqp_url).await;
+    let mut redis = stage.redis.connection().await;
+    let number = Number::fresh();
+    let webhook = |n: usize| number.message(payload::text("16505551234", &n.to_string()));
+
+    let fault = Instant::now();
+    // Nobody consumes anything here.
+    stage.sender(&ingress).send(webhook(0)).await;
+    put(&channel, "WHATSAPP_EVENTS.DLQ").await;
+    let junk = redis.xadd::<_, _, _, _, ()>("whatsapp:{3}:stream", "*", &[("v", "9")]);
+    junk.await.expect("XADD");
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("appendfsync").arg("everysec");
+    let set = set.query_async::<()>(&mut redis).await;
+    set.expect("CONFIG SET");
+    let first = [
+        [("alertname", "ItemsBroken"), ("reason", "undecodable")],
+        [
+            ("alertname", "DeadLetters"),
+            ("queue", "WHATSAPP_EVENTS.DLQ"),
+        ],
+        [
+            ("alertname", "QueueWithoutConsumer"),
+            ("queue", "INBOUND_WHATSAPP_MESSAGES"),
+        ],
+    ];
+    for labels in &first {
+        rings(&alerts, fault, "firing", labels).await;
+    }
+    rings(&alerts, fault, "firing", &[("alertname", "RedisUnsafe")]).await;
+}
+
+#[tokio::test]
+async fn a_redis_without_memory_and_a_queue_without_binding_ring() {
+    let stage = Stage::new().await;
+    let ingress = stage.spooling_ingress().start().await;
+    let worker = stage
+        .worker()
+        .env("AMQP_DECLARE_TOPOLOGY", true)
+        .start()
+        .await;
+    let targets = [("ingress", ingress.admin()), ("worker", worker.admin())];
+    let (alerts, _prometheus) = watched(&targets, soon_over).await;
+    let (_connection, channel) = channel(&stage.amqp_url).await;
+    let mut redis = stage.redis.connection().await;
+    let number = Number::fresh();
+    let webhook = |n: usize| number.message(payload::text("16505551234", &n.to_string()));
+    let sender = stage.sender(&ingress);
+    sender.send(webhook(0)).await;
+
+    let fault = Instant::now();
+    let (exchange, key) = ("whatsapp.inbound".into(), "status.#".into());
+    let table = FieldTable::default();
+    let queue = "WHATSAPP_STATUS_UPDATES".into();
+    let unbound = channel.queue_unbind(queue, exchange, key, table).await;
+    unbound.expect("unbound");
+    let status = payload::status("wamid.out", "delivered", "16505551234");
+    sender.send(number.status(status)).await;
+    let info: String = redis::cmd("INFO")
+        .query_async(&mut redis)
+        .await
+        .expect("INFO");
+    let used = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    let used: u64 = used.expect("its memory").trim().parse().expect("a number");
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("maxmemory").arg(used * 100 / 95);
+    set.query_async::<()>(&mut redis).await.expect("CONFIG SET");
+    let sending = async {
+        for n in 1.. {
+            sender.send(webhook(n)).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    };
+    let ringing = async {
+        for name in ["RedisMemoryFull", "SpoolFilling"] {
+            rings(&alerts, fault, "firing", &[("alertname", name)]).await;
+        }
+        let labels = [("alertname", "PublicationsFail"), ("status", "unroutable")];
+        rings(&alerts, fault, "firing", &labels).await;
+    };
+    tokio::select! {
+        () = sending => {}
+        () = ringing => {}
+    }
+}
