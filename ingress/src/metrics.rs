@@ -34,7 +34,7 @@ struct CodeLabels {
 const CODES: [u16; 12] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PartitionLabels {
+struct StreamLabels {
     partition: u16,
 }
 
@@ -62,7 +62,7 @@ pub struct Metrics {
     pub(crate) away_partitions: Gauge,
     pub(crate) redis_errors: RedisErrors,
     pub(crate) redis_memory: Gauge<f64, AtomicU64>,
-    stream_length: Family<PartitionLabels, Gauge>,
+    stream_length: Family<StreamLabels, Gauge>,
 }
 
 /// Calls that Redis did not do.
@@ -209,7 +209,7 @@ impl Metrics {
     /// What waits in each partition.
     pub(crate) fn waiting(&self, lengths: &[u64]) {
         for (partition, length) in (0..).zip(lengths) {
-            let labels = PartitionLabels { partition };
+            let labels = StreamLabels { partition };
             self.stream_length
                 .get_or_create(&labels)
                 .set(*length as i64);
