@@ -18,7 +18,7 @@ pub(crate) mod rounds;
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 pub use self::memory::COPIES;
 use self::memory::{Budget, BudgetExhausted, BudgetShare};
@@ -27,6 +27,8 @@ use self::rounds::AdmissionRounds;
 
 /// Connections beyond the limit that are told so at the same time; further ones are just closed.
 const MAX_TURNED_AWAY: usize = 256;
+/// The share of connections below which places are scarce: a tenth.
+const SCARCE: usize = 10;
 /// File descriptors for everything but Meta's connections.
 const OTHER_FILES: u64 = 64 + MAX_TURNED_AWAY as u64;
 
@@ -64,6 +66,10 @@ pub(crate) struct AdmissionLimits {
 pub(crate) struct Admission {
     connections: Arc<Semaphore>,
     turned_away: Arc<Semaphore>,
+    /// An idle connection that hears it closes.
+    room_wanted: Arc<Notify>,
+    /// With fewer places left, each new connection makes an idle one close.
+    scarce: usize,
     memory: Budget,
     in_flight: Semaphore,
     /// By partition.
@@ -80,8 +86,11 @@ pub(crate) struct Admitted<'a> {
 impl Admission {
     pub(crate) fn new(limits: AdmissionLimits) -> Self {
         let queues = (0..limits.partitions).map(|_| Queue::default());
+        let possible = possible(limits.connections);
         Self {
-            connections: Arc::new(Semaphore::new(possible(limits.connections))),
+            connections: Arc::new(Semaphore::new(possible)),
+            room_wanted: Arc::default(),
+            scarce: possible.div_ceil(SCARCE),
             turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
             memory: Budget::new(limits.memory_bytes),
             in_flight: Semaphore::new(limits.in_flight),
@@ -95,7 +104,15 @@ impl Admission {
     /// There is none left; a place to be told so, if there is one.
     pub(crate) fn connection(&self) -> Result<OwnedSemaphorePermit, Option<OwnedSemaphorePermit>> {
         let place = self.connections.clone().try_acquire_owned();
+        if self.connections.available_permits() < self.scarce {
+            self.room_wanted.notify_one();
+        }
         place.map_err(|_| self.turned_away.clone().try_acquire_owned().ok())
+    }
+
+    /// What an idle connection listens to, to make room.
+    pub(crate) fn room_wanted(&self) -> Arc<Notify> {
+        self.room_wanted.clone()
     }
 
     /// A webhook whose body is still to come.

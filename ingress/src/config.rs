@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use shared::config::{Check, LogArgs, MOST_AT_ONCE, MOST_THREADS, RedisArgs, duration};
+use shared::outgoing::ProxyArgs;
 use shared::redis::Redis;
 use shared::secrets::{Rotating, Secret, WatchedFile};
 use shared::store::{StoreArgs, StoreKeys};
@@ -69,6 +70,11 @@ pub struct Config {
     /// Memory for bodies, and for their copies on the way to Redis; beyond: 503
     #[arg(long, env = "MAX_IN_FLIGHT_BYTES", default_value_t = 67_108_864)]
     pub max_in_flight_bytes: usize,
+    /// How long a connection stays open after a webhook that was taken: longer than a balancer in front
+    /// keeps one (nginx 60s, AWS 60s, Google 600s), or it sends into one that closes. When connections get
+    /// scarce, those without a request close earlier
+    #[arg(long, env = "KEEP_ALIVE", default_value = "650s", value_parser = duration)]
+    pub keep_alive: Duration,
     /// Time for the headers of a request
     #[arg(long, env = "HEADER_TIMEOUT", default_value = "5s", value_parser = duration)]
     pub header_timeout: Duration,
@@ -98,9 +104,15 @@ pub struct Config {
     /// The spool for when Redis takes nothing; without keys there is none
     #[command(flatten, next_help_heading = "Object store")]
     pub store: StoreArgs,
+    /// From when it is told to stop, and says at /ready that it isn't, until it takes no more
+    /// connections: for balancers to learn of it
+    #[arg(long, env = "SHUTDOWN_DELAY", default_value = "0s", value_parser = duration)]
+    pub shutdown_delay: Duration,
     /// Time for requests in work when told to stop
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
     #[command(flatten, next_help_heading = "Logs")]
     pub log: LogArgs,
 }

@@ -30,6 +30,7 @@ pub(crate) struct Ingress {
     pub(crate) refusals: Log,
     pub(crate) requests: RequestLog,
     pub(crate) over_limit: SampledLog,
+    pub(crate) proxied: SampledLog,
     /// Refused webhooks by account: in the log, and counted for operators.
     pub(crate) limited_log: SampledLog,
     pub(crate) limited_accounts: LimitedAccounts,

@@ -22,6 +22,7 @@ fn run(config: Config) -> anyhow::Result<()> {
     }
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
+    config.proxy.apply()?;
     let _spans = shared::telemetry::init(&config.log, "ingress", LogScope::Program)?;
     // Those who serve have threads of their own.
     let mut runtime = tokio::runtime::Builder::new_current_thread();

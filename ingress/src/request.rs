@@ -86,8 +86,11 @@ async fn route(
     if path != ingress.config.webhook_path {
         let probe = ingress.admin.public_probe(path).ok_or(Refusal::NotFound)?;
         return match *request.method() {
-            Method::GET => Ok(probe),
-            _ => Err(Refusal::Method { allowed: "GET" }),
+            // The body of an answer to HEAD is left out where it is written.
+            Method::GET | Method::HEAD => Ok(probe),
+            _ => Err(Refusal::Method {
+                allowed: "GET, HEAD",
+            }),
         };
     }
     let method = request.method();
@@ -163,7 +166,7 @@ async fn webhook(
 ) -> Result<Response<Bytes>, Refusal> {
     let ingress = &*thread.ingress;
     let (head, body) = request.into_parts();
-    if head.headers.contains_key(CONTENT_ENCODING) {
+    if is_encoded(&head.headers) {
         return Err(Refusal::Encoded);
     }
     let mut admitted = ingress.admission.webhook();
@@ -342,6 +345,13 @@ fn note_limited(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, win
             "refused: a webhook is beyond its account's limit"
         );
     }
+}
+
+/// `identity` is what a body is without the header.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(CONTENT_ENCODING).iter();
+    let mut codings = codings.map(|coding| coding.as_bytes().trim_ascii());
+    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
 
 /// The whole body. What comes in one piece is not copied.

@@ -122,11 +122,13 @@ pub async fn run(
         refusals: Log::default(),
         requests: RequestLog::default(),
         over_limit: SampledLog::default(),
+        proxied: SampledLog::default(),
         limited_log: SampledLog::default(),
         limited_accounts: LimitedAccounts::default(),
         secrets,
         config,
     });
+    let (told, shutdown) = (shutdown, CancellationToken::new());
     let tasks = Tasks::new(shutdown.clone());
     spawn_helpers(&tasks, &ingress, listeners.admin, bucket, &shutdown);
     let mut watch = tasks.tracker().spawn(watch_redis(
@@ -140,7 +142,7 @@ pub async fn run(
     tracing::info!(listen = %ingress.config.listen, path = ingress.config.webhook_path, "ingress is up");
 
     let outcome = tokio::select! {
-        () = shutdown.cancelled() => Ok(()),
+        () = leaving(&told, &ingress) => Ok(()),
         ended = &mut watch => ended.context("the probe of Redis died").and_then(|checked| checked),
         failed = tasks.failed() => Err(failed),
     };
@@ -152,6 +154,13 @@ pub async fn run(
         tracing::warn!("requests were still running at the end of SHUTDOWN_GRACE");
     }
     outcome
+}
+
+/// Until it takes no more connections, once it is told to stop.
+async fn leaving(told: &CancellationToken, ingress: &Ingress) {
+    told.cancelled().await;
+    ingress.admin.readiness.leave();
+    tokio::time::sleep(ingress.config.shutdown_delay).await;
 }
 
 fn admin(secrets: &Secrets, has_spool: bool, mut registry: Registry) -> (Admin, RedisSafety) {

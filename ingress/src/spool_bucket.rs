@@ -37,7 +37,7 @@ impl SpoolBucket {
         let bucket = args
             .bucket(endpoint, name, Arc::new(keys.clone()), patience)
             .context("MINIO_ENDPOINT (--minio-endpoint)")?;
-        let client = reqwest::Client::builder().timeout(STORE_TIMEOUT).build()?;
+        let client = shared::outgoing::client().timeout(STORE_TIMEOUT).build()?;
         Ok(Self {
             args,
             keys,

@@ -2,6 +2,7 @@
 //! never waits for a server. Routes that change something are behind a token.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -46,6 +47,7 @@ pub struct Readiness {
     up: Family<Server, Gauge>,
     /// One server that is well is enough.
     any: bool,
+    leaving: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +89,11 @@ impl Readiness {
             any: true,
             ..Self::of(servers)
         }
+    }
+
+    /// From now on it is not ready, whatever probes see: it is about to stop.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// Records what a probe saw: `None` is well.
@@ -131,11 +138,12 @@ impl Readiness {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let well = |seen: &ProbeState| seen.problem.is_none();
         let probed = |seen: &ProbeState| seen.problem.as_deref() != Some(UNPROBED);
-        let ready = if self.any {
+        let servers_are = if self.any {
             seen.values().all(probed) && seen.values().any(well)
         } else {
             seen.values().all(well)
         };
+        let ready = servers_are && !self.leaving.load(Ordering::Relaxed);
         let servers: serde_json::Map<_, _> = seen
             .iter()
             .map(|(server, seen)| {
@@ -235,8 +243,9 @@ impl Admin {
     fn answer(&self, request: &Request<hyper::body::Incoming>) -> Response<Bytes> {
         let (method, path) = (request.method(), request.uri().path());
         let known = ["/", "/status.json", "/metrics", "/health", "/ready"].contains(&path);
-        if method != Method::GET && known {
-            return not_allowed("GET");
+        // The answer of HEAD is that of GET: its body is left out where it is written.
+        if ![Method::GET, Method::HEAD].contains(method) && known {
+            return not_allowed("GET, HEAD");
         }
         if path == "/" {
             return self.page();

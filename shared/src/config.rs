@@ -278,6 +278,9 @@ pub struct RedisArgs {
     /// File that has it, read again when it changes
     #[arg(long, env = "REDIS_URL_FILE")]
     pub redis_url_file: Option<PathBuf>,
+    /// The address is of a Redis Cluster, whose nodes it tells; several are one anyway
+    #[arg(long, env = "REDIS_CLUSTER", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub redis_cluster: bool,
     /// Prefix of every key
     #[arg(long, env = "REDIS_KEY_PREFIX", default_value = "whatsapp", value_parser = key_prefix)]
     pub redis_key_prefix: String,

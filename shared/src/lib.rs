@@ -1,8 +1,8 @@
 //! What both programs must agree on: how a webhook body is read ([`webhook`]), the keys and
 //! partitions of the stream ([`keys`]), the form of a stream entry ([`entry`]) and how it comes there
 //! ([`intake`]), what was refused of it ([`limited`]), the form of what waits outside of Redis ([`spool`]), and the plumbing that both start
-//! with ([`config`], [`secrets`], [`redis`], [`script`], [`write_probe`], [`store`], [`telemetry`],
-//! [`tasks`], [`trace`], [`private`], [`admin`], [`process`], [`health`], [`status`]).
+//! with ([`config`], [`secrets`], [`redis`], [`script`], [`write_probe`], [`outgoing`], [`store`],
+//! [`telemetry`], [`tasks`], [`trace`], [`private`], [`admin`], [`process`], [`health`], [`status`]).
 
 pub mod webhook;
 
@@ -16,6 +16,7 @@ pub mod write_probe;
 pub mod intake;
 pub mod limited;
 
+pub mod outgoing;
 pub mod spool;
 pub mod store;
 

@@ -56,7 +56,7 @@ enum Target {
 
 impl Target {
     /// The parser's own message would repeat the password, so only its kind is told.
-    fn parse(urls: &Secret) -> Result<Self, String> {
+    fn parse(urls: &Secret, is_cluster: bool) -> Result<Self, String> {
         let nodes: Result<Vec<_>, _> = urls
             .expose()
             .split(',')
@@ -73,11 +73,12 @@ impl Target {
         })?;
         let unusable = |error: RedisError| format!("can't be used ({:?})", error.kind());
         match <[ConnectionInfo; 1]>::try_from(nodes) {
-            Ok([node]) => {
+            Ok([node]) if !is_cluster => {
                 let client = Client::open(node).map_err(unusable)?;
                 Ok(Self::One(Box::new(client)))
             }
-            Err(nodes) => {
+            nodes => {
+                let nodes = nodes.map_or_else(|nodes| nodes, Vec::from);
                 cluster_client(&nodes, CONNECT_TIMEOUT).map_err(unusable)?;
                 Ok(Self::Cluster(nodes))
             }
@@ -126,7 +127,9 @@ impl Redis {
         let default = "redis://127.0.0.1:6379".parse().ok().filter(|_| unset);
         let url = args.redis_url.as_ref().or(default.as_ref());
         let file = args.redis_url_file.as_deref();
-        let target = Rotating::open("REDIS_URL", url, file, Target::parse)?;
+        let is_cluster = args.redis_cluster;
+        let parse = move |urls: &Secret| Target::parse(urls, is_cluster);
+        let target = Rotating::open("REDIS_URL", url, file, parse)?;
         target
             .map(Self)
             .ok_or_else(|| "REDIS_URL is not set".to_owned())

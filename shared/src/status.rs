@@ -131,7 +131,7 @@ pub(crate) fn report(
     let (_, ready) = readiness.report(true);
     Ok(json!({
         "program": program,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": crate::config::version(),
         "ready": ready,
         "metrics": metrics(&text),
         "setAside": set_asides.report(),

@@ -15,12 +15,13 @@ use hyper::Method;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredential};
 use object_store::client::{
     ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest,
-    HttpRequestBody, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
+    HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
 };
 use object_store::path::Path;
 use object_store::{BackoffConfig, CredentialProvider, GetResult, ObjectStoreExt, RetryConfig};
 use url::Url;
 
+use crate::outgoing;
 use crate::secrets::{Rotating, Secret, WatchedFile};
 
 /// A page of a listing has a thousand keys of at most 1 KiB, and XML around them.
@@ -119,13 +120,8 @@ impl StoreArgs {
             .with_bucket_name(name)
             .with_credentials(keys)
             .with_virtual_hosted_style_request(false)
-            .with_http_connector(BoundedConnector)
-            .with_client_options(
-                ClientOptions::new()
-                    .with_allow_http(true)
-                    .with_timeout(patience.request)
-                    .with_connect_timeout(patience.connect),
-            )
+            .with_allow_http(true)
+            .with_http_connector(BoundedConnector(patience))
             .with_retry(RetryConfig {
                 backoff: BackoffConfig::default(),
                 max_retries: 1,
@@ -223,12 +219,20 @@ impl CredentialProvider for StoreKeys {
 /// Makes clients that hold no answer of any length in memory: what `object_store` collects (listings,
 /// errors) is bounded. Objects are not; see [`whole`].
 #[derive(Debug)]
-struct BoundedConnector;
+struct BoundedConnector(StorePatience);
 
 impl HttpConnector for BoundedConnector {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(BoundedHttpClient(client)))
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = outgoing::client()
+            .timeout(self.0.request)
+            .connect_timeout(self.0.connect)
+            .http1_only()
+            .build()
+            .map_err(|error| object_store::Error::Generic {
+                store: "S3",
+                source: error.into(),
+            })?;
+        Ok(HttpClient::new(BoundedHttpClient(HttpClient::new(client))))
     }
 }
 

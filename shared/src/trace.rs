@@ -128,7 +128,7 @@ impl Export {
             .build()
             .context("the runtime of the export of spans")?;
         let client = Client {
-            http: reqwest::Client::builder().timeout(EXPORT_TIME).build()?,
+            http: crate::outgoing::client().timeout(EXPORT_TIME).build()?,
             runtime: runtime.handle().clone(),
         };
         let endpoint = format!("{}/v1/traces", endpoint.as_str().trim_end_matches('/'));

@@ -29,7 +29,7 @@ use futures::StreamExt;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -448,6 +448,19 @@ async fn serve_connection(stream: TcpStream, state: Arc<Mutex<State>>, base_url:
     drop(served);
 }
 
+/// The base URL as the client has it, where they listen on all addresses: none of those is one that a
+/// client could be sent to.
+fn reached_at(head: &hyper::http::request::Parts, base_url: &str) -> String {
+    let everywhere = ["http://0.0.0.0:", "http://[::]:"];
+    let asked = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    match asked {
+        Some(host) if everywhere.iter().any(|it| base_url.starts_with(it)) => {
+            format!("http://{host}")
+        }
+        Some(_) | None => base_url.to_owned(),
+    }
+}
+
 /// Why a connection is closed without an answer.
 #[derive(Debug)]
 struct Closed;
@@ -473,6 +486,7 @@ async fn answer(
     base_url: &str,
 ) -> Result<Response<BoxBody<Bytes, Closed>>, Closed> {
     let (head, body) = request.into_parts();
+    let base_url = &reached_at(&head, base_url);
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
     let path = head.uri.path().to_owned();
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
@@ -864,6 +878,23 @@ mod tests {
         }
         assert!("status:9".parse::<Fault>().is_err());
         assert!("slow".parse::<Fault>().is_err());
+    }
+
+    #[tokio::test]
+    async fn who_listens_everywhere_names_the_address_that_it_was_asked_at() {
+        crate::install_tls_provider();
+        let everywhere = "0.0.0.0:0".parse().expect("an address");
+        let neighbours = Neighbours::listen(everywhere).await.expect("neighbours");
+        let asked_at = format!("http://localhost:{}", neighbours.address().port());
+        let request = reqwest::Client::new().get(format!("{asked_at}/v26.0/123?phone_number_id=1"));
+        let answer = request
+            .bearer_auth("token")
+            .send()
+            .await
+            .expect("an answer");
+        let media: Value = answer.json().await.expect("JSON");
+        let url = media["url"].as_str().expect("a URL");
+        assert!(url.starts_with(&format!("{asked_at}/_download/")), "{url}");
     }
 
     #[tokio::test]

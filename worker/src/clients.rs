@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use shared::keys::Keys;
+use shared::outgoing;
 use shared::redis::Connection;
 
 use crate::ask::graph::{Graph, RequestPacer};
@@ -35,10 +36,7 @@ pub(crate) fn graph(
     metrics: &Metrics,
     (connection, keys): (Connection, Keys),
 ) -> anyhow::Result<Graph> {
-    let client = reqwest::Client::builder()
-        .dns_resolver(allowed_hosts(config).resolver())
-        // A proxy would look names up by itself.
-        .no_proxy();
+    let client = outgoing::client().dns_resolver(allowed_hosts(config).resolver());
     let neighbour = Neighbour::with_client(
         NeighbourName::Graph,
         GRAPH,

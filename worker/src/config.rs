@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use shared::config::{LogArgs, MOST_AT_ONCE, MOST_THREADS, RedisArgs, duration};
+use shared::outgoing::ProxyArgs;
 use shared::redis::Redis;
 use shared::secrets::{Rotating, Secret, WatchedFile};
 use shared::store::{StoreArgs, StoreKeys};
@@ -81,6 +82,8 @@ pub struct Config {
     /// Time to finish what is in work when told to stop
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
     #[command(flatten, next_help_heading = "Logs")]
     pub log: LogArgs,
 }

@@ -32,6 +32,7 @@ fn work(parsed: ParsedSettings<Cli>) -> anyhow::Result<()> {
     let Cli { command, config } = parsed.usable()?;
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
+    config.proxy.apply()?;
     let command = command.unwrap_or(Command::Run);
     let scope = if matches!(command, Command::Run) {
         LogScope::Program

@@ -34,8 +34,8 @@ impl StartCheck {
                 let elsewhere = matches!(error.code(), Some("MOVED" | "ASK"));
                 ensure!(
                     !elsewhere || self.connection.redis.single().is_none(),
-                    "REDIS_URL (--redis-url) names one node of a Redis Cluster: name several of its \
-                     nodes, comma-separated"
+                    "REDIS_URL (--redis-url) names one node of a Redis Cluster: set REDIS_CLUSTER=true \
+                     (--redis-cluster), or name several of its nodes, comma-separated"
                 );
                 return Ok(Err(error));
             }

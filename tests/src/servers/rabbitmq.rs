@@ -183,7 +183,7 @@ impl RabbitMq {
     pub async fn with_settings(more: &str) -> anyhow::Result<Self> {
         let epmd_port = ports::free();
         let folder = tempfile::tempdir().context("temporary folder")?;
-        let mut epmd = command("epmd");
+        let mut epmd = program("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &epmd_port.to_string()]);
         let epmd = Arc::new(Process::spawn("epmd", epmd, folder.path())?);
         let cookie = uuid::Uuid::new_v4().simple().to_string();
@@ -319,7 +319,7 @@ impl RabbitMq {
     /// # Errors
     /// The node is away, or refuses.
     pub async fn control(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        let mut control = command(script("rabbitmqctl")?);
+        let mut control = program(script("rabbitmqctl")?);
         environment(
             &mut control,
             self.folder.path(),
@@ -404,7 +404,7 @@ fn node_name(distribution_port: u16) -> String {
 }
 
 fn launch(folder: &Path, distribution_port: u16, epmd_port: u16) -> anyhow::Result<Process> {
-    let mut node = command(script("rabbitmq-server")?);
+    let mut node = program(script("rabbitmq-server")?);
     environment(&mut node, folder, distribution_port, epmd_port);
     Process::spawn("rabbitmq", node, folder)
 }
@@ -441,16 +441,34 @@ fn environment(
         );
 }
 
+/// The root of another system whose RabbitMQ and Erlang are used instead of this machine's. Our temporary
+/// folders must be at the same paths in it.
+fn tree() -> Option<PathBuf> {
+    std::env::var_os("LAB_RABBITMQ_TREE").map(PathBuf::from)
+}
+
+/// A program of RabbitMQ's or Erlang's.
+fn program(path: impl AsRef<Path>) -> std::process::Command {
+    let Some(tree) = tree() else {
+        return command(path);
+    };
+    let mut program = command("chroot");
+    program.arg(tree).arg(path.as_ref());
+    program.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    program
+}
+
 /// A script of the server's own. Debian's, in front of it in `/usr/sbin`, insist on the machine's user
 /// and folders.
 fn script(name: &str) -> anyhow::Result<PathBuf> {
-    let versions = Path::new("/usr/lib/rabbitmq/lib");
-    fs::read_dir(versions)
+    let root = tree().unwrap_or_else(|| PathBuf::from("/"));
+    let script = fs::read_dir(root.join("usr/lib/rabbitmq/lib"))
         .into_iter()
         .flatten()
         .flatten()
         .map(|version| version.path().join("sbin").join(name))
         .filter(|script| script.exists())
         .max()
-        .context("rabbitmq-server is not installed (nothing in /usr/lib/rabbitmq/lib)")
+        .context("rabbitmq-server is not installed (nothing in /usr/lib/rabbitmq/lib)")?;
+    Ok(Path::new("/").join(script.strip_prefix(root)?))
 }

@@ -278,6 +278,12 @@ impl Drop for Disk {
     }
 }
 
+/// This machine's redis-server, or what `LAB_REDIS_SERVER` names: another version, or a Valkey.
+fn program() -> PathBuf {
+    let named = std::env::var_os("LAB_REDIS_SERVER");
+    named.map_or_else(|| PathBuf::from("redis-server"), PathBuf::from)
+}
+
 async fn pings(url: &str) -> redis::RedisResult<()> {
     let mut connection = redis::Client::open(url)?
         .get_multiplexed_async_connection()
@@ -295,10 +301,10 @@ fn launch(
     let mut server = match options.most_bytes_of_a_file {
         Some(bytes) => {
             let mut limited = command("prlimit");
-            limited.arg(format!("--fsize={bytes}")).arg("redis-server");
+            limited.arg(format!("--fsize={bytes}")).arg(program());
             limited
         }
-        None => command("redis-server"),
+        None => command(program()),
     };
     server
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])

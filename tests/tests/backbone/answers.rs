@@ -131,7 +131,7 @@ async fn each_case_has_its_answer() {
         assert_refused(case, &answer, status);
         match status {
             405 => assert!(
-                ["GET", "GET, POST"].contains(&header(&answer, "allow")),
+                ["GET, HEAD", "GET, POST"].contains(&header(&answer, "allow")),
                 "{case}"
             ),
             408 | 413 | 415 => assert_eq!(header(&answer, "connection"), "close", "{case}"),

@@ -245,3 +245,24 @@ async fn one_node_is_no_address_of_a_cluster() {
         assert!(format!("{error:#}").contains("Redis Cluster"), "{error:#}");
     }
 }
+
+#[tokio::test]
+async fn one_address_of_a_cluster_is_enough_if_it_is_said_to_be_one() {
+    let stage = stage().await;
+    let nodes = stage.cluster.as_ref().expect("a cluster").nodes();
+    let one = nodes[0].url();
+    let refused = stage.ingress().env("REDIS_URL", &one).try_start().await;
+    let refused = format!("{:#}", refused.expect_err("one node"));
+    assert!(refused.contains("REDIS_CLUSTER=true"), "{refused}");
+    let ingress = stage.ingress().env("REDIS_URL", &one);
+    let ingress = ingress.env("REDIS_CLUSTER", "true").start().await;
+    let worker = stage.worker().env("REDIS_URL", &one);
+    let _worker = worker.env("REDIS_CLUSTER", "true").start().await;
+    let events = stage.events();
+    // Of accounts on all nodes.
+    for _ in 0..20 {
+        let message = Number::fresh().message(payload::text("15550001", "hi"));
+        stage.sender(&ingress).send(message).await;
+    }
+    events.wait_for(20, SOON).await;
+}

@@ -8,6 +8,7 @@ use tests::Stage;
 use tests::meta::payload::{self, Number};
 use tests::neighbours::{Fault, Service, Tenant, Turn};
 use tests::programs::Worker;
+use tests::proxy::{Mode, Proxy};
 use tests::waiting::eventually;
 
 use crate::{SOON, drained};
@@ -179,6 +180,26 @@ pub(crate) fn assert_found(found: &Value, check: &str, status: &str, part: &str)
     let of_check = findings(found, check, status);
     let named = of_check.iter().any(|said| said.contains(part));
     assert!(named, "no {status} of {check} with `{part}` in {found:#}");
+}
+
+#[tokio::test]
+async fn doctor_tells_of_a_store_that_lets_several_writes_of_one_key_win() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().start().await;
+    let upstream = stage.s3.endpoint.trim_start_matches("http://").to_owned();
+    let proxy = Proxy::start(upstream).await.expect("a proxy");
+    let put = format!("PUT /{}/_doctor/at-once/", stage.media_bucket);
+    let written = b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\n\r\n";
+    proxy.set(Mode::AnswerTo(put, written));
+    let store = format!("http://{}", proxy.address());
+    let output = run_with(
+        &worker,
+        &["doctor", "--json"],
+        &[("MINIO_ENDPOINT", &store)],
+    )
+    .await;
+    let found = said(&output);
+    assert_found(&found, "object store", "WARN", "lets 3 of three writes");
 }
 
 #[tokio::test]

@@ -408,7 +408,7 @@ fn contents(body: &[u8]) -> Vec<Case> {
         case(
             "31 said to be nothing",
             post("Content-Encoding: identity\r\n", body),
-            &[415],
+            &[401],
         ),
         case(
             "35 an address that is made up",

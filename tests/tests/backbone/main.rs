@@ -3,6 +3,7 @@
 
 mod alarms;
 mod answers;
+mod balancers;
 mod broker;
 mod canaries;
 mod chaos;
@@ -37,9 +38,11 @@ mod one_tenant;
 mod openapi;
 mod operator;
 mod outages;
+mod outgoing;
 mod owed;
 mod ownership;
 mod path;
+mod proxies;
 mod publishing;
 mod redis_disk;
 mod redis_faults;

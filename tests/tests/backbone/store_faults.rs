@@ -15,6 +15,8 @@ use crate::{SOON, drained};
 const FAILED: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
 const SLOW_DOWN: &[u8] =
     b"HTTP/1.1 503 Slow Down\r\nContent-Length: 35\r\n\r\n<Error><Code>SlowDown</Code></Error>";
+/// Another write of the same key is on its way.
+const CONFLICT: &[u8] = b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n";
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n";
 
 #[tokio::test]
@@ -40,6 +42,7 @@ async fn no_fault_of_the_store_loses_an_object_or_leaves_half_of_it() {
         Mode::Answer(FAILED),
         Mode::Answer(SLOW_DOWN),
         Mode::Answer(TOO_MANY),
+        Mode::Answer(CONFLICT),
         Mode::Drip(Duration::from_secs(1)),
     ];
     for (n, fault) in faults.into_iter().enumerate() {

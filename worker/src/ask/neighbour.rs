@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use reqwest::header::HeaderValue;
 use reqwest::{Client, ClientBuilder, RequestBuilder};
-use shared::trace;
+use shared::{outgoing, trace};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span};
@@ -66,7 +66,7 @@ impl Neighbour {
         settings: NeighbourSettings,
         metrics: NeighbourMetrics,
     ) -> reqwest::Result<Self> {
-        Self::with_client(name, settings, metrics, Client::builder())
+        Self::with_client(name, settings, metrics, outgoing::client())
     }
 
     /// One whose client connects in a way of its own.

@@ -345,7 +345,7 @@ async fn accounts(deployment: &Deployment) -> anyhow::Result<AccountsReport> {
 
 /// What a worker alone knows.
 async fn metrics(url: &Url) -> anyhow::Result<WorkerMetrics> {
-    let client = reqwest::Client::builder().timeout(LIMIT).build()?;
+    let client = shared::outgoing::client().timeout(LIMIT).build()?;
     let answer = client.get(url.join("/metrics")?).send().await;
     let answer = answer.map_err(reqwest::Error::without_url)?;
     ensure!(answer.status().is_success(), "answered {}", answer.status());

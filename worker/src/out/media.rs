@@ -23,6 +23,7 @@ use futures::FutureExt;
 use futures::future::Shared;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Client, Response};
+use shared::outgoing;
 use shared::private::Hashed;
 use shared::secrets::Secret;
 use shared::webhook::Identity;
@@ -274,13 +275,11 @@ impl MediaFetcher {
     /// # Errors
     /// The HTTP client can't be built.
     pub fn new(args: &MediaArgs, parts: MediaParts) -> anyhow::Result<Self> {
-        let client = Client::builder()
+        let client = outgoing::client()
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .dns_resolver(parts.allowed.resolver())
-            // A proxy would look names up by itself.
-            .no_proxy()
             .build()
             .context("the client of media downloads")?;
         Ok(Self {

@@ -20,6 +20,7 @@ use object_store::{
 };
 use sha2::{Digest, Sha256};
 use shared::entry::StreamEntry;
+use shared::outgoing;
 use shared::store::{StoreArgs, StoreKeys, StorePatience, path};
 use shared::webhook::{Identity, Place};
 use tokio::sync::Semaphore;
@@ -111,10 +112,8 @@ impl Store {
             &more.minio_media_bucket,
         )
         .context("MINIO_PUBLIC_ENDPOINT (--minio-public-endpoint)")?;
-        let client = reqwest::Client::builder()
-            .timeout(PATIENCE.request)
-            .build()?;
-        let uploads = reqwest::Client::builder()
+        let client = outgoing::client().timeout(PATIENCE.request).build()?;
+        let uploads = outgoing::client()
             .connect_timeout(PATIENCE.connect)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;

@@ -50,12 +50,21 @@ pub(super) async fn check(deployment: &Deployment, bucket: Bucket) -> Findings {
 
 /// Whether a write may depend on the key being free.
 async fn conditional(canary: &Canary<'_>, name: &str) -> Finding {
-    match canary.is_conditional().await {
-        Ok(true) => ok(CHECK, format!("{name}: knows If-None-Match")),
-        Ok(false) => warn(
+    let consequence = "the same message id of two numbers of a tenant, at two workers in the same moment, could share a file";
+    let known = match canary.is_conditional().await {
+        Ok(false) => {
+            let ignored = format!("{name}: ignores If-None-Match");
+            return warn(CHECK, ignored, consequence);
+        }
+        Ok(true) => canary.winners_at_once().await,
+        Err(error) => Err(error),
+    };
+    match known {
+        Ok(0 | 1) => ok(CHECK, format!("{name}: knows If-None-Match")),
+        Ok(winners) => warn(
             CHECK,
-            format!("{name}: ignores If-None-Match"),
-            "the same message id of two numbers of a tenant, at two workers in the same moment, could share a file",
+            format!("{name}: lets {winners} of three writes with If-None-Match at once win"),
+            consequence,
         ),
         Err(error) => unknown(CHECK, format!("{name}: {error}"), ""),
     }
@@ -90,7 +99,7 @@ async fn presigned(deployment: &Deployment, key: &str, written: &[u8]) -> Findin
         "MINIO_PUBLIC_ENDPOINT must be the store as consumers reach it, with the same host";
     let fetched = async {
         let presigned = deployment.store.presign_media(key).await?;
-        let client = reqwest::Client::builder().timeout(FETCH_LIMIT).build()?;
+        let client = shared::outgoing::client().timeout(FETCH_LIMIT).build()?;
         let answer = client.get(presigned.url).send().await;
         let mut answer = answer.map_err(reqwest::Error::without_url)?;
         let mut bytes = Vec::new();

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use shared::outgoing;
 use url::{Host, Origin, Url};
 
 /// An entry of `--media-allowed-hosts`.
@@ -80,6 +81,9 @@ impl AllowedHosts {
             origins: Vec::new(),
             trusted: HashSet::new(),
         };
+        // It is where its operator says, and looks up by itself what is behind it.
+        let proxy = outgoing::proxy_host().map(str::to_owned);
+        allowed.trusted.extend(proxy);
         // A Graph API by https is a host of the public internet like any other.
         match (graph.scheme(), graph.domain(), graph.port()) {
             ("https", Some(host), None) => {

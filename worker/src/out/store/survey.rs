@@ -127,6 +127,30 @@ impl Canary<'_> {
         }
     }
 
+    /// How many of three writes at once that must not replace anything win: one, where the store decides
+    /// about them one after the other.
+    ///
+    /// # Errors
+    /// The store is away or refuses.
+    pub async fn winners_at_once(&self) -> StoreResult<usize> {
+        let key = path(&format!("_doctor/at-once/{}", Uuid::new_v4()));
+        let write = async || {
+            let put = self.client().put_opts(
+                &key,
+                Bytes::from_static(b"canary").into(),
+                PutMode::Create.into(),
+            );
+            match put.await {
+                Ok(_) => Ok(1),
+                Err(object_store::Error::AlreadyExists { .. }) => Ok(0),
+                Err(error) => Err(error),
+            }
+        };
+        let (first, second, third) = tokio::join!(write(), write(), write());
+        self.client().delete(&key).await?;
+        Ok(first? + second? + third?)
+    }
+
     /// Whether it is given to those who sign nothing.
     ///
     /// # Errors
