@@ -106,17 +106,20 @@ def check_selectors(documents):
 
 
 def check_programs(documents):
-    grace = seconds(settings(documents)["SHUTDOWN_GRACE"])
+    given = settings(documents)
+    grace = seconds(given["SHUTDOWN_GRACE"])
+    delay = seconds(given["SHUTDOWN_DELAY"])
     for document in of_kind(documents, "Deployment"):
         if document["metadata"]["name"] not in PROGRAMS:
             continue
         pod = pod_of(document)
         for container in pod["containers"]:
-            sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-            if pod["terminationGracePeriodSeconds"] < grace + sleep:
-                yield document, "is killed before SHUTDOWN_GRACE is over"
+            if pod["terminationGracePeriodSeconds"] < grace + delay:
+                yield document, "is killed before SHUTDOWN_DELAY and SHUTDOWN_GRACE are over"
             if "memory" not in container["resources"]["limits"]:
                 yield document, "has no limit of memory"
+    if delay == 0:
+        yield documents[0], "SHUTDOWN_DELAY is 0s: ingress would refuse what is still sent to it"
     for map in of_kind(documents, "ConfigMap"):
         if map["data"].get("DEDUP_TTL", "8d") != "8d":
             yield map, "DEDUP_TTL is not 8d"

@@ -69,6 +69,11 @@ def quick_kill(documents):
     check.pod_of(one(documents, "Deployment", "ingress"))["terminationGracePeriodSeconds"] = 5
 
 
+def at_once(documents):
+    for map in check.of_kind(documents, "ConfigMap"):
+        map["data"]["SHUTDOWN_DELAY"] = "0s"
+
+
 FAULTS = [
     (trial, as_root, "at lost+found"),
     (production, short_name, "KEDA's namespace"),
@@ -84,7 +89,8 @@ FAULTS = [
     (trial, open_port_is_ready, "must ask PING"),
     (trial, open_to_all, "protected mode off"),
     (trial, little_memory, "less memory than"),
-    (production, quick_kill, "before SHUTDOWN_GRACE"),
+    (production, at_once, "SHUTDOWN_DELAY is 0s"),
+    (production, quick_kill, "before SHUTDOWN_DELAY"),
 ]
 
 unnoticed = 0

@@ -77,6 +77,8 @@ want radosgw radosgw
 want ceph-common ceph
 want prometheus prometheus
 want prometheus-alertmanager prometheus-alertmanager
+want nginx-light nginx
+want openssl openssl
 want chromium chromium
 want curl curl
 want util-linux setpriv

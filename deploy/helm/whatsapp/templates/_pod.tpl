@@ -43,11 +43,6 @@ containers:
       httpGet: { path: /ready, port: {{ .ready.port }} }
       periodSeconds: {{ .ready.period }}
       timeoutSeconds: 2
-    {{- if eq .name "ingress" }}
-    lifecycle:
-      # Endpoints take a moment to forget a pod.
-      preStop: { sleep: { seconds: 5 } }
-    {{- end }}
     resources: {{- toYaml .resources | nindent 6 }}
     securityContext:
       readOnlyRootFilesystem: true
