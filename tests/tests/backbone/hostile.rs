@@ -71,7 +71,7 @@ async fn calls_of_redis(stage: &Stage) -> Vec<String> {
         Some(name.to_owned())
     });
     let probes = [
-        "ping", "info", "config", "client", "hello", "command", "xlen",
+        "ping", "info", "config", "client", "hello", "command", "xlen", "hget",
     ];
     names
         .filter(|name| !probes.iter().any(|probe| name.starts_with(probe)))

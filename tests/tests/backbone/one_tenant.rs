@@ -9,7 +9,7 @@ use tests::meta::payload::{self, Number};
 use tests::neighbours::{Fault, Service, Tenant};
 use tests::programs::Worker;
 use tests::proxy::{Mode, Proxy};
-use tests::waiting::eventually;
+use tests::waiting::{eventually, poll};
 
 use crate::{SOON, drained};
 
@@ -347,7 +347,13 @@ impl Passing {
         self.broker.set(Mode::Blackhole);
         self.send(text).await;
         let read = async || (crate::pending(&self.stage).await == 1).then_some(());
-        eventually(SOON, "it is read", read).await;
+        if poll(SOON, read).await.is_none() {
+            let logs = (self.worker.log(), self.ingress.log());
+            panic!(
+                "{text} is not read.\nworker: {}\ningress: {}",
+                logs.0, logs.1
+            );
+        }
         let mut redis = self.stage.redis.connection().await;
         let mut pause = redis::cmd("CLIENT");
         pause.arg("PAUSE").arg(60_000).arg("WRITE");

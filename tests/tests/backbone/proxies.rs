@@ -169,7 +169,7 @@ async fn behind_nginx_metas_webhooks_arrive_as_they_were_sent() {
     assert_eq!(stored(&stage).await, 4);
     assert_eq!(nginx.post(&meta, "sha256=00", large(10)).await, 401);
     // One connection served them: nginx keeps it.
-    let connections = ingress.metric("ingress_connections", "").await;
+    let connections = ingress.metric("whatsapp_ingress_connections", "").await;
     assert!(connections <= 2.0, "{connections} connections");
 }
 
