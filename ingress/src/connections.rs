@@ -33,8 +33,9 @@ use crate::request;
 const MAX_HEADERS: usize = 64;
 /// Per connection; hyper's default would be 400 KB.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
-/// What a balancer that speaks the PROXY protocol writes before a request, in its two versions.
-const PROXY_HEADERS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+/// What a balancer that speaks the PROXY protocol writes before a request, in its two versions; hyper
+/// takes away the empty lines that the second one begins with.
+const PROXY_HEADERS: [&[u8]; 2] = [b"PROXY ", b"\0\r\nQUIT\n"];
 /// Whoever takes no answer for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A connection that ends takes what its client is still sending for this long: closed at once, it

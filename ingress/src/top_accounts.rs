@@ -28,40 +28,55 @@ pub(crate) struct TopAccounts {
     seen: Mutex<Seen>,
 }
 
+/// How often an account was counted: surely, and at most so often more, since it has taken the place of
+/// one that was counted so often.
+#[derive(Clone, Copy, Default)]
+struct Estimate {
+    surely: u64,
+    more: u64,
+}
+
 #[derive(Default)]
 struct Seen {
-    estimates: HashMap<String, u64>,
+    estimates: HashMap<String, Estimate>,
     named: HashMap<String, Counter>,
     since_halved: u64,
 }
 
 impl Seen {
+    /// Counts it; how often it was counted for sure.
     fn estimate(&mut self, account: &str) -> u64 {
         self.since_halved += 1;
         if self.since_halved > HALVED_AFTER {
             self.since_halved = 0;
-            self.estimates.values_mut().for_each(|count| *count /= 2);
-        }
-        if let Some(count) = self.estimates.get_mut(account) {
-            *count += 1;
-            return *count;
-        }
-        let mut count = 1;
-        if self.estimates.len() >= ESTIMATED {
-            let least = self.estimates.iter().min_by_key(|(_, count)| **count);
-            if let Some((least, of_least)) = least.map(|(account, count)| (account.clone(), *count))
-            {
-                self.estimates.remove(&least);
-                count += of_least;
+            for estimate in self.estimates.values_mut() {
+                estimate.surely /= 2;
+                estimate.more /= 2;
             }
         }
-        self.estimates.insert(account.to_owned(), count);
-        count
+        if let Some(estimate) = self.estimates.get_mut(account) {
+            estimate.surely += 1;
+            return estimate.surely;
+        }
+        let mut more = 0;
+        if self.estimates.len() >= ESTIMATED {
+            // Those with a series keep their place, or each newcomer would be counted more than they.
+            let of_others = self.estimates.iter();
+            let of_others = of_others.filter(|(account, _)| !self.named.contains_key(*account));
+            let sums = of_others.map(|(account, it)| (it.surely + it.more, account.clone()));
+            if let Some((sum, least)) = sums.min() {
+                self.estimates.remove(&least);
+                more = sum;
+            }
+        }
+        self.estimates
+            .insert(account.to_owned(), Estimate { surely: 1, more });
+        1
     }
 
     /// The account of those with a series that is counted least, and how much that is.
     fn least_named(&self) -> Option<(String, u64)> {
-        let of = |account: &String| self.estimates.get(account).copied().unwrap_or(0);
+        let of = |account: &String| self.estimates.get(account).map_or(0, |it| it.surely);
         let named = self.named.keys().map(|account| (account, of(account)));
         let least = named.min_by_key(|(_, count)| *count);
         least.map(|(account, count)| (account.clone(), count))

@@ -382,7 +382,15 @@ async fn an_entry_that_is_given_up_keeps_what_its_events_promised() {
     let mut redis = stage.redis.connection().await;
     let mut promised = Vec::new();
     for reason in ["crashes", "tenant_suspended"] {
-        let number = Number::fresh();
+        let taken = |number: &Number| {
+            let same = |one: &(_, Number, _, _)| {
+                keys.partition_of(&one.1.waba_id) == keys.partition_of(&number.waba_id)
+            };
+            promised.iter().any(same)
+        };
+        // Each is the oldest entry of its partition.
+        let number = std::iter::repeat_with(Number::fresh).find(|number| !taken(number));
+        let number = number.expect("a number of another partition");
         let media_id = rand::random_range(1_000_000_000_u64..9_000_000_000).to_string();
         stage.neighbours.set_media(&media_id, "image/jpeg", JPEG);
         let mut image = payload::image("1111111111", &media_id);

@@ -563,7 +563,7 @@ mod tests {
     #[test]
     fn a_worker_tells_its_breakers_and_caches() {
         let metrics = read_metrics(
-            "# TYPE breaker_state gauge\nbreaker_state{neighbour=\"Graph\"} 2\n\
+            "# TYPE whatsapp_breaker_state gauge\nwhatsapp_breaker_state{neighbour=\"Graph\"} 2\n\
              cache_hit_total{cache=\"Tenant\"} 3\ncache_miss_total{cache=\"Tenant\"} 1\nup 1\n",
         );
         assert_eq!(metrics.breakers["Graph"], "open");

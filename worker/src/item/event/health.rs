@@ -96,6 +96,21 @@ pub struct HealthChange<'a> {
     pub detail: Option<&'a str>,
 }
 
+impl HealthChange<'_> {
+    fn event_id(&self) -> Uuid {
+        let name = format!(
+            "{} {} {} {} {} {}",
+            EventType::ChannelHealth.name(),
+            self.kind.name(),
+            self.business_account_id,
+            self.subject.unwrap_or_default(),
+            self.state,
+            self.since_ms,
+        );
+        Uuid::new_v5(&EVENT_IDS, name.as_bytes())
+    }
+}
+
 /// The event that tells a change. The same change has the same id, however often it is told.
 ///
 /// # Errors
@@ -103,15 +118,7 @@ pub struct HealthChange<'a> {
 pub fn health_event(change: &HealthChange<'_>, tenant: &Tenant) -> Result<Event, Unwritable> {
     let HealthChange { kind, state, .. } = *change;
     let kind_of_event = EventType::ChannelHealth;
-    let subject = change.subject.unwrap_or_default();
-    let name = format!(
-        "{} {} {} {subject} {state} {}",
-        kind_of_event.name(),
-        kind.name(),
-        change.business_account_id,
-        change.since_ms,
-    );
-    let id = Uuid::new_v5(&EVENT_IDS, name.as_bytes());
+    let id = change.event_id();
     let correlation_id = id.to_string();
     let since = rfc3339(time(change.since_ms));
     let of_number = matches!(kind, HealthKind::Silence | HealthKind::Quality);
