@@ -25,7 +25,7 @@ NOT_SETTINGS = {
         "UPDATE_EXAMPLES", "CARGO_TARGET_DIR", "LAB_S3", "BUILD_COMMIT",
     ],
     "Meta": ["PARTNER_ADDED", "TIER_2K", "WABA_ID"],
-    "other programs": ["NO_COLOR", "ALL_PROXY", "HTTP_PROXY", "TCP_USER_TIMEOUT", "MINIO_API_STALE_UPLOADS_EXPIRY"],
+    "other programs": ["NO_COLOR", "ALL_PROXY", "HTTP_PROXY", "TCP_USER_TIMEOUT", "SSL_CERT_FILE", "MINIO_API_STALE_UPLOADS_EXPIRY"],
 }
 # Words that begin like a metric and are none.
 NOT_METRICS = {"whatsapp_business_account", "whatsapp_business_management", "whatsapp_business_messaging", "whatsapp_events"}
