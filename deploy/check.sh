@@ -15,6 +15,14 @@ deploy/local/checkers.sh
 python="$target/checkers/bin/python"
 mkdir -p "$target/check"
 
+# Whatever the documents name exists.
+if python3 docs/check.py --self-test >"$target/check/docs.log" 2>&1 && python3 docs/check.py >>"$target/check/docs.log" 2>&1; then
+    good "links, settings, metrics, routes and commands in the documents"
+else
+    bad "docs/check.py: $target/check/docs.log"
+    tail -20 "$target/check/docs.log"
+fi
+
 # Alerts and the tests of each.
 if command -v promtool >/dev/null; then
     promtool check rules deploy/prometheus/alerts.yaml >/dev/null \

@@ -73,10 +73,11 @@ else
 fi
 
 # The notes: this version's section, or what is not released yet.
-awk -v wanted="## $version" '
-    /^## / { inside = ($0 ~ "^" wanted "( |$)") || ($0 == "## Unreleased" && !seen) ; if (inside) seen = 1 }
-    inside
-' CHANGELOG.md >"$out/NOTES.md"
+section() {
+    awk -v wanted="## [$1]" '/^## / { inside = (index($0, wanted) == 1) } inside' CHANGELOG.md
+}
+section "$version" >"$out/NOTES.md"
+[ -s "$out/NOTES.md" ] || section Unreleased >"$out/NOTES.md"
 [ -s "$out/NOTES.md" ] || fail "CHANGELOG.md has no section of $version"
 cat >"$out/PROVENANCE.md" <<NOTES
 whatsapp $version, commit $commit, of $(git log -1 --format=%cI)

@@ -1,5 +1,10 @@
 //! `.env.example`, made of what the programs say of their settings.
 
+const HEADER: &str = "\
+# Every setting of ingress and worker with its default. The programs read environment variables and flags, and no file:
+# compose.yaml hands them what stands in .env; elsewhere, set what differs in the program's environment.
+";
+
 /// A setting as `--help` tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Setting {
@@ -18,8 +23,7 @@ pub fn text(ingress_help: &str, worker_help: &str) -> String {
         .into_iter()
         .filter(|setting| !both.contains(setting))
         .collect();
-    let mut text = "# Every setting of ingress and worker with its default. Copy to .env and change what differs.\n"
-        .to_owned();
+    let mut text = HEADER.to_owned();
     for (section, settings) in [("Both", both), ("ingress", ingress), ("worker", worker)] {
         text += &format!("\n# --- {section} ---\n");
         for Setting {
