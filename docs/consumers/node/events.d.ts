@@ -20,7 +20,8 @@ export type Event =
   | MediaFailedCall
   | StatusUpdated
   | CallUpdated
-  | AccountUpdated;
+  | AccountUpdated
+  | ChannelHealth;
 export type MessageReceived = EventBase & {
   eventType: "message.received";
   message: Message;
@@ -395,6 +396,14 @@ export type OtherAccount = AccountBase & {
   field: string;
   details: null;
 };
+export type ChannelHealth = EventBase & {
+  eventType: "channel.health";
+  health: Health;
+};
+/**
+ * What it is about.
+ */
+export type HealthKind = "silence" | "token" | "subscription" | "restriction" | "offboarding" | "quality" | "template";
 
 export interface EventBase {
   schemaVersion: string;
@@ -2439,4 +2448,22 @@ export interface UserPreference {
   detail?: string | null;
   signupId?: string | null;
   timestamp?: string | null;
+}
+/**
+ * The part of an event of this type.
+ */
+export interface Health {
+  kind: HealthKind;
+  /**
+   * A word; which ones there are follows from `kind`.
+   */
+  state: string;
+  /**
+   * When this state was noticed.
+   */
+  since: string;
+  /**
+   * Meta's words or numbers for it.
+   */
+  detail: string | null;
 }

@@ -825,6 +825,17 @@ class Transcript(TypedDict):
     document: NotRequired[Document | None]
 
 
+HealthKind: TypeAlias = Literal[
+    'silence',
+    'token',
+    'subscription',
+    'restriction',
+    'offboarding',
+    'quality',
+    'template',
+]
+
+
 class Unreadable(TypedDict):
     """
     The first member that could not be read.
@@ -1270,6 +1281,17 @@ class Connection(TypedDict):
     """
 
     webrtc: NotRequired[WebRtc | None]
+
+
+class Health(TypedDict):
+    """
+    The part of an event of this type.
+    """
+
+    kind: HealthKind
+    state: str
+    since: str
+    detail: str | None
 
 
 MessageBase = TypedDict(
@@ -1764,6 +1786,11 @@ class CallUpdated(EventBase):
     call: Call
 
 
+class ChannelHealth(EventBase):
+    eventType: Literal['channel.health']
+    health: Health
+
+
 class Edit(TypedDict):
     """
     The edited message and what it is now.
@@ -1986,4 +2013,5 @@ Event: TypeAlias = (
     | StatusUpdated
     | CallUpdated
     | AccountUpdated
+    | ChannelHealth
 )
