@@ -46,6 +46,7 @@ const RABBITMQ: Labels = &[
 ];
 
 /// Waits for the notification, and tells how long after the fault it came.
+#[allow(clippy::print_stdout, reason = "figures of the run")]
 async fn rings(alerts: &Alertmanager, fault: Instant, status: &str, labels: &[(&str, &str)]) {
     let what = format!("{status}: {labels:?}");
     let seen = eventually(PATIENCE, &what, async || {

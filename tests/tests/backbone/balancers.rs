@@ -50,7 +50,8 @@ async fn posted(stream: &mut TcpStream) -> std::io::Result<(String, String)> {
         answer.push(stream.read_u8().await?);
     }
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    Ok((answer[..12].to_owned(), answer[12..].to_owned()))
+    let (status, rest) = answer.split_at_checked(12).unwrap_or((&answer, ""));
+    Ok((status.to_owned(), rest.to_owned()))
 }
 
 /// Waits until the other side closes.
@@ -101,7 +102,7 @@ async fn a_body_whose_coding_is_identity_or_nothing_is_taken() {
     ] {
         let headers = format!("Connection: close\r\nContent-Encoding: {coding}\r\n");
         let answer = asked(ingress.address(), &webhook(&headers)).await;
-        assert_eq!(&answer[9..12], status, "{coding:?}: {answer}");
+        assert_eq!(answer.get(9..12), Some(status), "{coding:?}: {answer}");
     }
 }
 
