@@ -29,6 +29,7 @@ use crate::item::health::HealthNotes;
 use crate::item::traffic::{self, Traffic};
 use crate::metrics::Metrics;
 use crate::operator::presign;
+use crate::out::archive::Archive;
 use crate::out::error::Reason;
 use crate::out::media::outcome::MediaFailure;
 use crate::out::media::refused_hosts::RefusedHosts;
@@ -315,6 +316,7 @@ impl Parts {
             state: clients::state_manager(config, &self.secrets, metrics)?,
             publisher,
             store: self.store.clone(),
+            archive: Archive::default(),
             metrics: metrics.clone(),
             traffic: self.traffic(),
             health,

@@ -11,7 +11,6 @@ use shared::entry::{EntryHeader, format_numbers};
 use shared::redis::class;
 use shared::trace;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use super::batch::{Batch, EndedItem, Outgoing};
@@ -27,7 +26,6 @@ use super::window::{
 use crate::ask::neighbour::Trace;
 use crate::context::WorkerContext;
 use crate::item::tenant::Verdict;
-use crate::metrics::Uploaded;
 use crate::out::error::{Decision, Failure};
 use crate::out::publisher::NotPublished;
 use crate::read::lanes::ItemId;
@@ -56,10 +54,6 @@ const WORTH_A_NOTE: usize = 16;
 const FINISHED_PER_RECORD: usize = 64;
 /// So many times [`NOTE_INTERVAL`] an entry waits that Redis refused to record.
 const TICKS_TO_RETRY: usize = 25;
-/// A record waits this long for the archive; then the archive is owed.
-const ARCHIVE_PATIENCE: Duration = Duration::from_secs(2);
-/// After a failure the archive is owed at once for this long.
-const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 
 /// A future came to its end.
 enum Done {
@@ -95,7 +89,6 @@ pub(super) struct Driver {
     /// Entries of the window whose bytes are read alone.
     suspects: HashSet<EntryNumber>,
     sleeper: Option<Box<Sleeper>>,
-    archive_pause: Option<Instant>,
     futures: FuturesUnordered<BoxFuture<'static, Done>>,
     ended: bool,
 }
@@ -130,7 +123,6 @@ impl Driver {
             notes: Notes::default(),
             contents: HashMap::new(),
             suspects: HashSet::new(),
-            archive_pause: None,
             futures: FuturesUnordered::new(),
             ended: false,
         };
@@ -237,14 +229,7 @@ impl Driver {
             Done::Loaded(number, bytes) => self.loaded(number, bytes),
             Done::Prepared(item, prepared) => self.prepared(item, prepared),
             Done::Published(ended, batch) => self.published_some(ended, batch),
-            Done::Archived(number, stored) => {
-                if stored {
-                    self.work.metrics.archived.inc();
-                } else {
-                    self.archive_pause = Some(Instant::now() + ARCHIVE_PAUSE);
-                }
-                self.archived(number, stored);
-            }
+            Done::Archived(number, stored) => self.archived(number, stored),
             Done::Recorded { finished, refused } => {
                 for number in finished.iter().filter(|it| !refused.contains(it)) {
                     if let Some(content) = self.contents.remove(number) {
@@ -619,28 +604,13 @@ impl Driver {
         if content.head.archived_at().is_some() {
             return self.archived(number, true);
         }
-        if self
-            .archive_pause
-            .is_some_and(|until| Instant::now() < until)
-        {
-            return self.archived(number, false);
-        }
         let described = content.head.described(&payload.entry.fresh);
         let (work, span) = (self.work.clone(), content.span().clone());
         let writing = async move {
-            let body = bytes::Bytes::copy_from_slice(&payload.entry.body);
-            let began = Instant::now();
-            let put = work.store.put_apart(&key, &described, body);
-            match timeout(ARCHIVE_PATIENCE, put).await {
-                Ok(Ok(())) => {
-                    work.metrics.uploaded(Uploaded::Payload, began.elapsed());
-                    tracing::debug!("archived");
-                    return Done::Archived(number, true);
-                }
-                Ok(Err(error)) => tracing::warn!(%error, "an archive write is owed"),
-                Err(_) => tracing::warn!("an archive write took too long and is owed"),
-            }
-            Done::Archived(number, false)
+            let body = &payload.entry.body;
+            let ways = (&*work.store, &work.metrics);
+            let stored = work.archive.put(ways, &key, &described, body).await;
+            Done::Archived(number, stored)
         };
         self.push(writing.instrument(span));
     }
