@@ -123,6 +123,10 @@ impl Redis {
         self.process.kill();
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
     /// The power fails: `kill -9`, and of its files there is what an fsync covered.
     ///
     /// # Errors

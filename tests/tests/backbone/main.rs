@@ -33,6 +33,7 @@ mod media_sizes;
 mod metrics;
 mod names;
 mod neighbours;
+mod object_stores;
 mod odd_answers;
 mod one_tenant;
 mod openapi;
