@@ -7,7 +7,7 @@ mod tour;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use self::addresses::Files;
 pub use self::narration::Narration;
@@ -27,6 +27,8 @@ const ADMIN_TOKEN: &str = "demo-admin-token";
 /// What the Graph API has for the conversation's image.
 const PICTURE_ID: &str = "1761991787669262";
 const PICTURE: &[u8] = include_bytes!("demo/picture.png");
+/// Those that can end while the demo stays up.
+const SERVERS: [&str; 2] = ["Redis", "RabbitMQ"];
 /// For everything, servers included.
 const START: Duration = Duration::from_secs(60);
 
@@ -52,9 +54,15 @@ impl Demo {
         for program in ["redis-server", "epmd"] {
             process::installed(program)?;
         }
-        timeout(START, Self::start_all(told))
+        let begun = Instant::now();
+        let demo = timeout(START, Self::start_all(told))
             .await
-            .context("the servers and programs did not start within 60 s")?
+            .context("the servers and programs did not start within 60 s")??;
+        told.quietly(&format!(
+            "all are ready after {:.1} s",
+            begun.elapsed().as_secs_f64()
+        ));
+        Ok(demo)
     }
 
     async fn start_all(told: &Narration) -> anyhow::Result<Self> {
@@ -105,12 +113,9 @@ impl Demo {
                 seen += 1;
             }
             let running = [self.stage.redis.is_running(), self.rabbitmq.is_running()];
-            for (server, (is, was)) in ["Redis", "RabbitMQ"]
-                .iter()
-                .zip(running.iter().zip(&were_running))
-            {
+            for (server, (was, is)) in SERVERS.iter().zip(were_running.iter().zip(&running)) {
                 if *was && !is {
-                    told.plain(&format!("{server} has ended; what it held stays, but this demo doesn't start it again"));
+                    told.plain(&format!("{server} has ended, and is not started again"));
                 }
             }
             were_running = running;

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{ACCOUNT, ADMIN_TOKEN, CUSTOMER, Demo, Narration, PICTURE, PICTURE_ID, SUSPENDED};
@@ -60,16 +63,15 @@ impl Demo {
 
     async fn conversation(&mut self, told: &mut Narration) -> anyhow::Result<()> {
         told.step("Four webhooks: a text, an image, a status, a type that nobody knows");
+        let mut image = payload::media(CUSTOMER, "image", PICTURE_ID, "image/png");
+        image["image"]["sha256"] = STANDARD.encode(Sha256::digest(PICTURE)).into();
         let mut sent = Vec::new();
         for (kind, item) in [
             (
                 "text",
                 payload::text(CUSTOMER, "Does it come in another color?"),
             ),
-            (
-                "image",
-                payload::media(CUSTOMER, "image", PICTURE_ID, "image/png"),
-            ),
+            ("image", image),
             (
                 "status",
                 payload::status(&payload::wamid(), "delivered", CUSTOMER),

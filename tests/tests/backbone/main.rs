@@ -13,6 +13,7 @@ mod consumers;
 mod corpus;
 mod dashboards;
 mod dead_letters;
+mod demo;
 mod deployment;
 mod documents;
 mod entries;
