@@ -63,29 +63,28 @@ forbid_services() {
     as_root chmod 755 "$policy"
 }
 
-# Tells how far apt-get is, a line for each package of `total`, and repeats the end of what it said if it fails.
+# Tells how far apt-get is, every three seconds, and repeats the end of what it said if it fails.
 told() {
-    local total=$1 log code=0 downloaded=0 set_up=0 line
+    local total=$1 log code=0 next=0 downloaded=0 installed=0 line
     shift
     log=$(mktemp)
     { "$@" 2>&1 || echo "failed $?"; } | while IFS= read -r line; do
         printf '%s\n' "$line" >>"$log"
         case "$line" in
-            Get:*)
-                downloaded=$((downloaded + 1))
-                say "downloading $downloaded of $total: $(cut -d ' ' -f 5 <<<"$line")"
-                ;;
-            "Setting up "*)
-                set_up=$((set_up + 1))
-                say "installed $set_up of $total: $(cut -d ' ' -f 3 <<<"$line")"
-                ;;
+            Get:*) downloaded=$((downloaded + 1)) ;;
+            "Setting up "*) installed=$((installed + 1)) ;;
         esac
+        if [ "$SECONDS" -ge "$next" ]; then
+            say "downloaded $downloaded of $total, installed $installed"
+            next=$((SECONDS + 3))
+        fi
     done
     if [ "$(tail -n 1 "$log" | cut -d ' ' -f 1)" = failed ]; then
         code=1
         tail -n 20 "$log" >&2
     fi
     rm -f "$log"
+    [ "$code" != 0 ] || say "installed all $total"
     return "$code"
 }
 
@@ -100,6 +99,7 @@ install_packages() {
     say "this machine lacks $list"
     trap remove_policy EXIT
     forbid_services
+    say "reading the package lists"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update >&2 \
         || say "apt-get update failed; trying with the package lists as they are"
     total=$(as_root apt-get -s install --no-install-recommends "${packages[@]}" 2>/dev/null | grep -c '^Inst' || true)
@@ -108,6 +108,10 @@ install_packages() {
         "${packages[@]}" || fail "apt-get could not install: $list"
     remove_policy
 }
+
+if ! command -v cargo >/dev/null 2>&1 && [ ! -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+    fail "cargo is not installed: get Rust from https://rustup.rs"
+fi
 
 # The packages' programs partly live where only root looks.
 PATH="$PATH:/usr/sbin:/sbin"
@@ -139,10 +143,6 @@ fi
 
 if [ "${#packages[@]}" -gt 0 ]; then
     install_packages
-fi
-
-if ! command -v cargo >/dev/null 2>&1 && [ ! -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
-    fail "cargo is not installed: get Rust from https://rustup.rs"
 fi
 
 [ "$purpose" = test ] || exit 0

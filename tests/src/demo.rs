@@ -15,7 +15,7 @@ use crate::events::{Event, Events};
 use crate::output::column;
 use crate::process;
 use crate::programs::{Ingress, Worker};
-use crate::servers::{RabbitMq, S3};
+use crate::servers::{self, RabbitMq, S3};
 use crate::stage::{Stage, StageOptions};
 
 /// Account of the conversation.
@@ -51,9 +51,8 @@ impl Demo {
     /// # Errors
     /// Something is not installed, or not ready within 60 s.
     pub async fn start(told: &Narration) -> anyhow::Result<Self> {
-        for program in ["redis-server", "epmd"] {
-            process::installed(program)?;
-        }
+        servers::redis::program()?;
+        process::installed("epmd")?;
         let begun = Instant::now();
         let demo = timeout(START, Self::start_all(told))
             .await

@@ -103,7 +103,7 @@ impl Demo {
             ("Redis", self.stage.redis.url()),
             ("Webhook", self.ingress.webhook_url()),
             (
-                "Meta etc.",
+                "Graph API",
                 format!(
                     "{}/_control   played by this program",
                     self.stage.neighbours.url()

@@ -78,3 +78,20 @@ impl Narration {
         (self.write)(text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_so_is_remembered_and_numbers_of_steps_go_on() {
+        let mut told = Narration::new(Paint::stdout(), |_| {});
+        told.step("one");
+        told.expect(true, "all is well");
+        assert!(told.missing().is_empty());
+        told.step("two");
+        told.expect(false, "it came out");
+        assert_eq!(told.missing(), ["it came out"]);
+        assert_eq!(told.steps, 2);
+    }
+}
