@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
-use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -37,10 +36,6 @@ struct Serving {
 impl Embedded {
     pub(super) fn start(access: &S3Access, port: u16) -> anyhow::Result<Self> {
         let mut service = S3ServiceBuilder::new(Objects::default());
-        let mut config = S3Config::default();
-        // Ours is the only clock: a URL ends when it says.
-        config.presigned_url_max_skew_time_secs = 0;
-        service.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         service.set_auth(SimpleAuth::from_single(
             access.access_key.clone(),
             access.secret_key.clone(),
