@@ -120,6 +120,8 @@ want redis-server redis-server
 want rabbitmq-server /usr/lib/rabbitmq/lib
 want util-linux setpriv
 want curl curl
+# Without it no HTTP client can be built.
+want ca-certificates /etc/ssl/certs/ca-certificates.crt
 if ! command -v cc >/dev/null 2>&1; then
     packages+=(gcc libc6-dev)
 fi
