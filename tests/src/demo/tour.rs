@@ -274,7 +274,7 @@ impl Demo {
     async fn worker_killed(&mut self, told: &mut Narration) -> anyhow::Result<()> {
         told.step("A worker is killed under load: another one takes over, nothing is lost");
         let mut second = self.stage.worker().try_start().await.context("worker")?;
-        let half = async || (owned(&second).await >= 8.0).then_some(());
+        let half = async || (owned(&second).await >= 8).then_some(());
         poll(HEALED, half)
             .await
             .context("two workers don't share the partitions")?;
@@ -314,8 +314,13 @@ impl Demo {
         told.say(&format!(
             "{accepted} accepted, {out} came out, {repeated} of them twice, with the same eventId"
         ));
+        let refused = report.webhooks - report.accepted();
+        if refused > 0 {
+            told.say(&format!("{refused} were refused: Meta sends them again"));
+        }
+        // One that had no answer may have been stored.
         told.expect(
-            report.accepted() == LOAD && out == accepted,
+            accepted > 0 && out >= accepted,
             "every text that was accepted came out",
         );
     }
@@ -327,8 +332,14 @@ fn distinct(events: &[Event], before: usize) -> usize {
     ids.len()
 }
 
-async fn owned(worker: &Worker) -> f64 {
-    worker.metric("whatsapp_partition_owned", "").await
+/// How many partitions a worker has; 0 if it doesn't answer.
+async fn owned(worker: &Worker) -> usize {
+    let Ok((_, metrics)) = worker.get("/metrics").await else {
+        return 0;
+    };
+    let partitions = metrics.lines();
+    let partitions = partitions.filter(|line| line.starts_with("whatsapp_partition_owned{"));
+    partitions.filter(|line| line.ends_with(" 1")).count()
 }
 
 fn answers(sent: &[Sent]) -> String {
