@@ -25,7 +25,7 @@ case " ${parts[*]} all " in
         ;;
 esac
 
-deploy/local/install.sh
+deploy/local/install.sh --for bench
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 

@@ -1,8 +1,23 @@
 #!/usr/bin/env bash
-# Installs what the local run and the tests need and this machine lacks: Redis, RabbitMQ, Ceph's S3
-# gateway, Prometheus and Alertmanager as Debian packages, none of them started as a service, a C compiler, and Python and
-# Node with their AMQP clients for the example consumers. Run it, or let run.sh and test.sh do so.
+# Installs what this machine lacks, as Debian packages whose services are not started:
+#   install.sh --for demo    Redis, RabbitMQ, a C compiler
+#   install.sh --for bench   and Ceph's S3 gateway and Node, for measurements and chaos
+#   install.sh [--for test]  and all that a test needs: Prometheus, Alertmanager, nginx, Chromium, the consumers' clients,
+#                            checkers from PyPI
+# The scripts beside it call it.
 set -euo pipefail
+
+purpose=test
+while [ $# -gt 0 ]; do
+    case "$1 ${2:-}" in
+        "--for demo" | "--for bench" | "--for test") purpose=$2 ;;
+        *)
+            echo "install.sh [--for demo|bench|test]" >&2
+            exit 2
+            ;;
+    esac
+    shift 2
+done
 
 say() { printf 'install: %s\n' "$*" >&2; }
 
@@ -48,55 +63,91 @@ forbid_services() {
     as_root chmod 755 "$policy"
 }
 
+# Tells how far apt-get is, every three seconds, and repeats the end of what it said if it fails.
+told() {
+    local total=$1 log code=0 next=0 downloaded=0 installed=0 line
+    shift
+    log=$(mktemp)
+    { "$@" 2>&1 || echo "failed $?"; } | while IFS= read -r line; do
+        printf '%s\n' "$line" >>"$log"
+        case "$line" in
+            Get:*) downloaded=$((downloaded + 1)) ;;
+            "Setting up "*) installed=$((installed + 1)) ;;
+        esac
+        if [ "$SECONDS" -ge "$next" ]; then
+            say "downloaded $downloaded of $total, installed $installed"
+            next=$((SECONDS + 3))
+        fi
+    done
+    if [ "$(tail -n 1 "$log" | cut -d ' ' -f 1)" = failed ]; then
+        code=1
+        tail -n 20 "$log" >&2
+    fi
+    rm -f "$log"
+    [ "$code" != 0 ] || say "installed all $total"
+    return "$code"
+}
+
 install_packages() {
-    local list="${packages[*]}"
+    local list="${packages[*]}" total
     if ! command -v apt-get >/dev/null 2>&1; then
         fail "this machine lacks: $list. They are Debian's package names; install their like and try again."
     fi
     if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null 2>&1; then
         fail "this machine lacks: $list. Installing them needs root or sudo: apt-get install --no-install-recommends $list"
     fi
-    say "installing $list"
+    say "this machine lacks $list"
     trap remove_policy EXIT
     forbid_services
+    say "reading the package lists"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update >&2 \
         || say "apt-get update failed; trying with the package lists as they are"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends \
-        "${packages[@]}" >&2 || fail "apt-get could not install: $list"
+    total=$(as_root apt-get -s install --no-install-recommends "${packages[@]}" 2>/dev/null | grep -c '^Inst' || true)
+    say "installing $total packages"
+    told "$total" as_root env DEBIAN_FRONTEND=noninteractive apt-get -y install --no-install-recommends \
+        "${packages[@]}" || fail "apt-get could not install: $list"
     remove_policy
 }
+
+if ! command -v cargo >/dev/null 2>&1 && [ ! -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+    fail "cargo is not installed: get Rust from https://rustup.rs"
+fi
 
 # The packages' programs partly live where only root looks.
 PATH="$PATH:/usr/sbin:/sbin"
 
 want redis-server redis-server
 want rabbitmq-server /usr/lib/rabbitmq/lib
-want ceph-mon ceph-mon
-want ceph-osd ceph-osd
-want radosgw radosgw
-want ceph-common ceph
-want prometheus prometheus
-want prometheus-alertmanager prometheus-alertmanager
-want nginx-light nginx
-want openssl openssl
-want chromium chromium
-want curl curl
 want util-linux setpriv
-want python3-venv /usr/lib/python3*/ensurepip
-want python3-pika /usr/lib/python3/dist-packages/pika
-want nodejs node
-want npm npm
+want curl curl
+# Without it no HTTP client can be built.
+want ca-certificates /etc/ssl/certs/ca-certificates.crt
 if ! command -v cc >/dev/null 2>&1; then
-    packages+=(build-essential pkg-config)
+    packages+=(gcc libc6-dev)
+fi
+if [ "$purpose" != demo ]; then
+    want ceph-mon ceph-mon
+    want ceph-osd ceph-osd
+    want radosgw radosgw
+    want ceph-common ceph
+    want nodejs node
+    want npm npm
+fi
+if [ "$purpose" = test ]; then
+    want prometheus prometheus
+    want prometheus-alertmanager prometheus-alertmanager
+    want nginx-light nginx
+    want openssl openssl
+    want chromium chromium
+    want python3-venv /usr/lib/python3*/ensurepip
+    want python3-pika /usr/lib/python3/dist-packages/pika
 fi
 
 if [ "${#packages[@]}" -gt 0 ]; then
     install_packages
 fi
 
-if ! command -v cargo >/dev/null 2>&1 && [ ! -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
-    fail "cargo is not installed: get Rust from https://rustup.rs"
-fi
+[ "$purpose" = test ] || exit 0
 
 # The Node consumer's client, beside the build's other results.
 consumer="$(dirname "${BASH_SOURCE[0]}")/../../docs/consumers/node"

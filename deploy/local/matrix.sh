@@ -49,7 +49,7 @@ if [ -z "${MATRIX_INSIDE:-}" ]; then
         "${arguments[@]}" ${filters[@]+"${filters[@]}"}
 fi
 
-deploy/local/install.sh
+deploy/local/install.sh --for test
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 matrix="$target/matrix" tree="$target/matrix/debian13"

@@ -1,11 +1,35 @@
 #!/usr/bin/env bash
-# Builds the service and shows it at work: a conversation goes in, events and raw objects come out.
-# Stays until Ctrl-C; with --once it exits at once, 0 if everything came out. Leaves nothing running.
+# Builds the service and shows it at work on this machine: webhooks in, events out, and what happens while a server or a
+# program is killed. Stays up to be tried until Ctrl-C; with --once it exits after the tour, 0 if all was as it should be.
+# Leaves nothing running.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-deploy/local/install.sh
+say() { printf 'run: %s\n' "$*" >&2; }
+
+deploy/local/install.sh --for demo
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
 
-cargo build --locked --workspace --bins
-exec "${CARGO_TARGET_DIR:-target}/debug/lab" demo "$@"
+# Only these programs, with the features that the whole workspace has: what is built here serves the tests too.
+build=(cargo build --locked --workspace --bin ingress --bin worker --bin lab --bin simulator)
+target="${CARGO_TARGET_DIR:-target}"
+[ -x "$target/debug/lab" ] || say "building: the first time it takes some minutes"
+if [ -t 2 ]; then
+    "${build[@]}"
+else
+    # A line of cargo's progress every ten seconds, and what else it says but the names of what it builds.
+    next=0
+    CARGO_TERM_PROGRESS_WHEN=always CARGO_TERM_PROGRESS_WIDTH=70 "${build[@]}" 2>&1 | tr '\r' '\n' \
+        | while IFS= read -r line; do
+            case "$line" in
+                *"Building ["*)
+                    [ "$SECONDS" -lt "$next" ] && continue
+                    next=$((SECONDS + 10))
+                    say "built $(sed 's/.*] *\([0-9]*\)\/\([0-9]*\).*/\1 of \2/' <<<"$line")"
+                    ;;
+                *Compiling* | *Downloaded* | *"Downloading ["* | "") ;;
+                *) printf '%s\n' "$line" >&2 ;;
+            esac
+        done
+fi
+exec "$target/debug/lab" demo "$@"

@@ -1,5 +1,6 @@
 //! Playing Meta: webhook bodies as it writes them, signed, posted, and sent again until answered 200.
 
+pub mod own;
 pub mod payload;
 pub mod sender;
 

@@ -25,12 +25,26 @@ pub struct Process {
     log: PathBuf,
 }
 
+/// Where a program is.
+///
+/// # Errors
+/// It is not installed; with what to do.
+pub fn installed(program: &str) -> anyhow::Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|folder| folder.join(program));
+    found
+        .into_iter()
+        .find(|file| file.is_file())
+        .with_context(|| {
+            format!(
+                "{program} is not installed: run deploy/local/install.sh, or install it yourself"
+            )
+        })
+}
+
 /// A command for [`Process::spawn`], wrapped so that the child dies with this program.
 pub fn command(program: impl AsRef<Path>) -> Command {
-    static SETPRIV: LazyLock<bool> = LazyLock::new(|| {
-        let path = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&path).any(|folder| folder.join("setpriv").exists())
-    });
+    static SETPRIV: LazyLock<bool> = LazyLock::new(|| installed("setpriv").is_ok());
     let program = program.as_ref();
     if *SETPRIV {
         let mut command = Command::new("setpriv");

@@ -215,6 +215,11 @@ impl Program {
         self.launch.settings.get(name).map_or("", String::as_str)
     }
 
+    /// All that it was started with.
+    pub fn settings(&self) -> &BTreeMap<String, String> {
+        &self.launch.settings
+    }
+
     /// The same program with the same settings, for one of its other commands.
     pub fn command(&self) -> std::process::Command {
         self.launch.command()

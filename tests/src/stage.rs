@@ -1,5 +1,6 @@
 //! Everything around the programs that one test needs, apart from every other test.
 
+use anyhow::Context;
 use redis::aio::MultiplexedConnection;
 
 use crate::events::Events;
@@ -46,6 +47,18 @@ impl Stage {
     /// # Panics
     /// Like [`Stage::new`].
     pub async fn with(options: StageOptions) -> Self {
+        match Self::try_with(options).await {
+            Ok(stage) => stage,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+
+    /// # Errors
+    /// A server can't be started.
+    ///
+    /// # Panics
+    /// If the test run's servers are missing and needed.
+    pub async fn try_with(options: StageOptions) -> anyhow::Result<Self> {
         let (amqp_url, vhost) = match options.amqp_url {
             Some(url) => (url, None),
             None => {
@@ -54,16 +67,16 @@ impl Stage {
             }
         };
         let id = uuid::Uuid::new_v4().simple();
-        Self {
-            redis: Redis::start(options.redis).await.expect("a private Redis"),
+        Ok(Self {
+            redis: Redis::start(options.redis).await.context("Redis")?,
             cluster: options.cluster,
             amqp_url,
             s3: options.s3.unwrap_or_else(|| Shared::from_env().s3),
             webhook_bucket: format!("webhooks-{id}"),
             media_bucket: format!("media-{id}"),
-            neighbours: Neighbours::start().await.expect("neighbours"),
+            neighbours: Neighbours::start().await.context("neighbours")?,
             _vhost: vhost,
-        }
+        })
     }
 
     /// What `REDIS_URL` is.

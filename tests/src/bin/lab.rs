@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use tests::demo::Demo;
+use tests::demo::{Demo, Narration};
 use tests::output::Paint;
 use tests::process::{self, send_signal};
 use tests::servers::{RabbitMq, S3, Shared};
@@ -36,9 +36,9 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
-    /// Send a conversation through the real programs and show what comes out
+    /// Show the real programs at work, on good days and bad ones, and stay up to be tried
     Demo {
-        /// Exit at once: 0 if everything came out, 1 if not
+        /// Exit after the tour: 0 if all was as it should be, 1 if not
         #[arg(long)]
         once: bool,
     },
@@ -219,38 +219,28 @@ async fn demo(once: bool) -> anyhow::Result<ExitCode> {
 
 async fn show(once: bool) -> anyhow::Result<ExitCode> {
     let paint = Paint::stdout();
-    println!(
-        "{}",
-        paint.quiet("starting Redis, RabbitMQ, S3, ingress and worker …")
-    );
-    let mut demo = Demo::start().await?;
-    demo.converse().await?;
-    let outcome = demo.outcome().await;
-    print!("{}", outcome.tables(paint));
-    let missing = outcome.missing();
-    let complete = outcome.is_complete();
-    if complete {
-        println!(
-            "\n{}",
-            paint.good("All came out, and every raw object is byte for byte what was sent.")
-        );
+    let mut told = Narration::new(paint, |line| println!("{line}"));
+    let mut demo = Demo::start(&told).await?;
+    demo.tour(&mut told).await;
+    let missing = told.missing();
+    let code = if missing.is_empty() {
+        println!("\n{}", paint.good("All of it was as it should be."));
+        ExitCode::SUCCESS
     } else {
-        println!("\n{}\n{}", paint.bad(&missing.join("\n")), demo.logs());
-    }
+        let missing = missing.join("\n");
+        println!(
+            "\n{}\n{missing}\n{}",
+            paint.bad("This was not so:"),
+            demo.logs()
+        );
+        ExitCode::FAILURE
+    };
     if once {
         demo.stop().await;
     } else {
-        println!(
-            "\n{}\n{}",
-            demo.endpoints(),
-            paint.quiet("Further events (Ctrl-C ends):")
-        );
-        demo.follow(demo.event_count(), |line| println!("{line}"))
-            .await?;
+        println!("\n{}", demo.addresses());
+        println!("{}", paint.quiet("Further events, until Ctrl-C:"));
+        demo.follow(&told).await?;
     }
-    Ok(if complete {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(code)
 }

@@ -2,14 +2,16 @@
 
 #![allow(clippy::print_stdout, reason = "a command line tool")]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use tests::load::{self, Plan, Report};
-use tests::meta::Sender;
+use tests::meta::{self, Sender};
 use tests::neighbours::{Fault, Neighbours, Service};
 use tests::output::{Paint, column};
 use tests::servers::alertmanager::notify;
@@ -38,11 +40,29 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:8099")]
         listen: SocketAddr,
     },
+    /// Print what X-Hub-Signature-256 must be for a body
+    Sign {
+        /// File that has the body; `-`: standard input
+        body: PathBuf,
+        /// App secret to sign with
+        #[arg(long, env = "META_APP_SECRETS", hide_env_values = true)]
+        secret: String,
+    },
     /// Post signed webhooks; each once, refused ones are not repeated
     Send {
         /// Where ingress takes webhooks
-        #[arg(long, default_value = "http://127.0.0.1:8080/webhook/meta")]
+        #[arg(
+            long,
+            env = "WEBHOOK_URL",
+            default_value = "http://127.0.0.1:8080/webhook/meta"
+        )]
         url: String,
+        /// Only this: a file with a whole body, or with a message or status to put into one; `-`: standard input
+        #[arg(long)]
+        body: Option<PathBuf>,
+        /// Business account of --body
+        #[arg(long, requires = "body", value_name = "WABA")]
+        account: Option<String>,
         /// App secret to sign with
         #[arg(long, env = "META_APP_SECRETS", hide_env_values = true)]
         secret: String,
@@ -59,13 +79,65 @@ async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Serve { listen, fault } => serve(listen, fault).await,
         Command::Alerts { listen } => alerts(listen).await,
+        Command::Sign { body, secret } => {
+            println!("{}", meta::sign(first(&secret), &read(&body)?));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Send {
+            url,
+            secret,
+            body: Some(body),
+            account,
+            ..
+        } => {
+            let sender = Sender::new(url, first(&secret));
+            let read = read(&body)?;
+            let name = body.display().to_string();
+            send_body(
+                &sender,
+                meta::own::body(read, account.as_deref()).context(name)?,
+            )
+            .await
+        }
         Command::Send {
             url,
             secret,
             plan,
             json,
-        } => send(Sender::new(url, secret), plan, json).await,
+            ..
+        } => send(Sender::new(url, first(&secret)), plan, json).await,
     }
+}
+
+/// Of several secrets, as ingress has them, the one to sign with.
+fn first(secrets: &str) -> &str {
+    secrets.split(',').next().unwrap_or(secrets)
+}
+
+fn read(file: &Path) -> anyhow::Result<Bytes> {
+    let mut bytes = Vec::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_end(&mut bytes)?;
+    } else {
+        bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+    }
+    Ok(bytes.into())
+}
+
+async fn send_body(sender: &Sender, body: Bytes) -> anyhow::Result<ExitCode> {
+    let paint = Paint::stdout();
+    let answer = sender.post_once(body).await?;
+    let correlation_id = answer.header("x-correlation-id");
+    let status = answer.status.to_string();
+    if answer.status != 200 {
+        println!("{}  {}", paint.bad(&status), answer.body);
+        return Ok(ExitCode::FAILURE);
+    }
+    println!(
+        "{}  where it is now: worker inspect {correlation_id}",
+        paint.good(&status)
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn alerts(listen: SocketAddr) -> anyhow::Result<ExitCode> {

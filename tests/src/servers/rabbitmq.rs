@@ -310,6 +310,10 @@ impl RabbitMq {
         }
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.node.is_running()
+    }
+
     pub fn log(&self) -> String {
         self.node.log()
     }
@@ -415,7 +419,10 @@ fn environment(
     distribution_port: u16,
     epmd_port: u16,
 ) {
-    node.env("HOME", folder)
+    // Where a node that dies leaves what was in its memory.
+    node.current_dir(folder)
+        .env("ERL_CRASH_DUMP", folder.join("erl_crash.dump"))
+        .env("HOME", folder)
         .env("LANG", "C.UTF-8")
         // Makes the script become the node instead of waiting for it, so that signals and the
         // death of this program reach the node itself.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::ports;
 use crate::preload::Preload;
-use crate::process::{Process, command};
+use crate::process::{self, Process, command};
 
 /// File in the server's folder that says what is on its disk.
 const FSYNC_RECORD: &str = "fsynced";
@@ -121,6 +121,10 @@ impl Redis {
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
     }
 
     /// The power fails: `kill -9`, and of its files there is what an fsync covered.
@@ -279,9 +283,14 @@ impl Drop for Disk {
 }
 
 /// This machine's redis-server, or what `LAB_REDIS_SERVER` names: another version, or a Valkey.
-fn program() -> PathBuf {
-    let named = std::env::var_os("LAB_REDIS_SERVER");
-    named.map_or_else(|| PathBuf::from("redis-server"), PathBuf::from)
+///
+/// # Errors
+/// It is not installed.
+pub fn program() -> anyhow::Result<PathBuf> {
+    match std::env::var_os("LAB_REDIS_SERVER") {
+        Some(named) => Ok(PathBuf::from(named)),
+        None => process::installed("redis-server"),
+    }
 }
 
 async fn pings(url: &str) -> redis::RedisResult<()> {
@@ -301,10 +310,10 @@ fn launch(
     let mut server = match options.most_bytes_of_a_file {
         Some(bytes) => {
             let mut limited = command("prlimit");
-            limited.arg(format!("--fsize={bytes}")).arg(program());
+            limited.arg(format!("--fsize={bytes}")).arg(program()?);
             limited
         }
-        None => command(program()),
+        None => command(program()?),
     };
     server
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])

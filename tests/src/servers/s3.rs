@@ -1,22 +1,15 @@
-//! A private S3: Ceph's gateway on one monitor and one object server that keeps everything in
-//! memory. Faults of the store are played by a proxy in front, or by killing the gateway.
+//! A private S3: Ceph's gateway, or, with `LAB_S3=s3s`, one within this program. Faults of the store are
+//! played by a proxy in front, or by killing it.
 
-use std::fs;
-use std::path::Path;
-use std::time::Duration;
+mod ceph;
+mod embedded;
+mod objects;
 
-use anyhow::{Context, ensure};
-use object_store::ObjectStoreExt;
-use tempfile::TempDir;
-use tokio::process::Command;
-use tokio::time::timeout;
+use anyhow::bail;
 
+use self::ceph::Ceph;
+use self::embedded::Embedded;
 use crate::ports;
-use crate::process::{Process, command};
-use crate::store::Store;
-
-/// How long one step of the set-up may take.
-const STEP: Duration = Duration::from_secs(60);
 
 /// What a client of an S3 needs.
 #[derive(Debug, Clone)]
@@ -28,49 +21,55 @@ pub struct S3Access {
     pub region: String,
 }
 
-/// The servers behind one S3 endpoint.
+/// One S3 endpoint.
 #[derive(Debug)]
 pub struct S3 {
     port: u16,
     access: S3Access,
-    // Clients before what they talk to.
-    gateway: Process,
-    _object_server: Process,
-    _monitor: Process,
-    folder: TempDir,
+    server: S3Server,
+}
+
+#[derive(Debug)]
+enum S3Server {
+    Ceph(Ceph),
+    Embedded(Embedded),
 }
 
 impl S3 {
-    /// Starts an empty store; buckets and objects can be written at full speed when this returns
-    /// (about 6 s).
+    /// Starts an empty store of the kind that `LAB_S3` names: `radosgw`, the default, or `s3s`. Buckets
+    /// and objects can be written at full speed when this returns.
     ///
     /// # Errors
-    /// A part of Ceph is not installed or does not become ready.
+    /// There is no such kind, a part of Ceph is not installed, or it does not become ready.
     pub async fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("temporary folder")?;
-        let (monitor_port, port) = (ports::free(), ports::free());
-        let access = S3Access {
-            endpoint: format!("http://127.0.0.1:{port}"),
-            access_key: "lab-access-key".to_owned(),
-            secret_key: uuid::Uuid::new_v4().simple().to_string(),
-            region: "us-east-1".to_owned(),
-        };
-        let cluster = Cluster::new(folder.path(), monitor_port, port)?;
-        let monitor = cluster.monitor().await?;
-        let object_server = cluster.object_server().await?;
-        cluster.user(&access).await?;
-        let gateway = cluster.gateway()?;
-        let mut s3 = Self {
+        match std::env::var("LAB_S3").as_deref() {
+            Err(_) | Ok("" | "radosgw") => {
+                let (port, access) = place();
+                let server = S3Server::Ceph(Ceph::start(&access, port).await?);
+                Ok(Self {
+                    port,
+                    access,
+                    server,
+                })
+            }
+            Ok("s3s") => Self::embedded(),
+            Ok(other) => bail!("LAB_S3 is radosgw or s3s, not {other}"),
+        }
+    }
+
+    /// Starts the one within this program, which needs nothing installed. What it holds is gone when
+    /// it is dropped.
+    ///
+    /// # Errors
+    /// Its port is taken.
+    pub fn embedded() -> anyhow::Result<Self> {
+        let (port, access) = place();
+        let server = S3Server::Embedded(Embedded::start(&access, port)?);
+        Ok(Self {
             port,
             access,
-            gateway,
-            _object_server: object_server,
-            _monitor: monitor,
-            folder,
-        };
-        s3.ready().await?;
-        s3.warm_up().await?;
-        Ok(s3)
+            server,
+        })
     }
 
     pub fn access(&self) -> &S3Access {
@@ -88,13 +87,19 @@ impl S3 {
     }
 
     /// Sends `TERM`, `STOP` (frozen: connections stay, nothing answers) or `CONT` to the gateway.
-    pub fn signal(&self, signal: &str) {
-        self.gateway.signal(signal);
+    pub fn signal(&mut self, signal: &str) {
+        match &mut self.server {
+            S3Server::Ceph(ceph) => ceph.signal(signal),
+            S3Server::Embedded(embedded) => embedded.signal(signal),
+        }
     }
 
     /// `kill -9` of the gateway; what it had acknowledged stays.
     pub fn kill(&mut self) {
-        self.gateway.kill();
+        match &mut self.server {
+            S3Server::Ceph(ceph) => ceph.kill(),
+            S3Server::Embedded(embedded) => embedded.kill(),
+        }
     }
 
     /// Starts the gateway again on the same port and data; kills it first if it runs.
@@ -102,184 +107,20 @@ impl S3 {
     /// # Errors
     /// It does not become ready.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
-        self.gateway.kill();
-        self.gateway = launch(self.folder.path(), "radosgw", &["-n", "client.rgw"])?;
-        self.ready().await
-    }
-
-    async fn ready(&mut self) -> anyhow::Result<()> {
-        let endpoint = &self.access.endpoint;
-        crate::install_tls_provider();
-        let client = reqwest::Client::builder()
-            .timeout(Duration::from_secs(5))
-            .build()?;
-        self.gateway
-            .ready_when(STEP, async || client.get(endpoint).send().await.is_ok())
-            .await
-    }
-
-    /// The first bucket and the first object take seconds, since their pools are created then.
-    async fn warm_up(&self) -> anyhow::Result<()> {
-        let store = Store::new(&self.access, "warm-up");
-        store.create_bucket().await?;
-        let key = "object".into();
-        store.client().put(&key, "warm".into()).await?;
-        Ok(store.client().delete(&key).await?)
-    }
-}
-
-/// The steps of the set-up; each daemon and tool reads `ceph.conf` in the folder.
-struct Cluster<'a> {
-    folder: &'a Path,
-    id: uuid::Uuid,
-    monitor_port: u16,
-}
-
-impl<'a> Cluster<'a> {
-    fn new(folder: &'a Path, monitor_port: u16, gateway_port: u16) -> anyhow::Result<Self> {
-        let id = uuid::Uuid::new_v4();
-        for name in ["monitor", "osd", "gateway", "run"] {
-            fs::create_dir(folder.join(name))?;
+        match &mut self.server {
+            S3Server::Ceph(ceph) => ceph.restart().await,
+            S3Server::Embedded(embedded) => embedded.restart(),
         }
-        fs::write(folder.join("keyring"), "")?;
-        let settings = settings(
-            &folder.display().to_string(),
-            id,
-            monitor_port,
-            gateway_port,
-        );
-        fs::write(folder.join("ceph.conf"), settings)?;
-        Ok(Self {
-            folder,
-            id,
-            monitor_port,
-        })
-    }
-
-    async fn monitor(&self) -> anyhow::Result<Process> {
-        let address = format!("[v2:127.0.0.1:{}/0]", self.monitor_port);
-        let map = self.path("monmap");
-        let id = self.id.to_string();
-        let arguments = ["--create", "--fsid", &id, "--addv", "a", &address, &map];
-        self.tool("monmaptool", &arguments).await?;
-        let arguments = ["--mkfs", "-i", "a", "--monmap", &map];
-        self.tool("ceph-mon", &arguments).await?;
-        launch(self.folder, "ceph-mon", &["-i", "a"])
-    }
-
-    async fn object_server(&self) -> anyhow::Result<Process> {
-        let id = uuid::Uuid::new_v4().to_string();
-        let number = self.tool("ceph", &["osd", "new", &id]).await?;
-        let arguments = ["-i", &number, "--mkfs", "--osd-uuid", &id];
-        self.tool("ceph-osd", &arguments).await?;
-        launch(self.folder, "ceph-osd", &["-i", &number])
-    }
-
-    async fn user(&self, access: &S3Access) -> anyhow::Result<()> {
-        let keys = [
-            format!("--access-key={}", access.access_key),
-            format!("--secret-key={}", access.secret_key),
-        ];
-        let [access_key, secret_key] = &keys;
-        let names = ["user", "create", "--uid=lab", "--display-name=lab"];
-        let arguments = [&names[..], &[access_key, secret_key]].concat();
-        self.tool("radosgw-admin", &arguments).await.map(drop)
-    }
-
-    fn gateway(&self) -> anyhow::Result<Process> {
-        launch(self.folder, "radosgw", &["-n", "client.rgw"])
-    }
-
-    /// Runs a tool to its end; its standard output without surrounding space.
-    async fn tool(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut tool = Command::from(command(program));
-        tool.args(arguments).args(["-c", &self.path("ceph.conf")]);
-        let output = timeout(STEP, tool.kill_on_drop(true).output())
-            .await
-            .with_context(|| format!("{program} did not end"))?
-            .with_context(|| format!("{program} can't be started"))?;
-        ensure!(
-            output.status.success(),
-            "{program} {}:\n{}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
     }
 }
 
-fn launch(folder: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<Process> {
-    let mut daemon = command(program);
-    daemon
-        .args(arguments)
-        .arg("-c")
-        .arg(folder.join("ceph.conf"))
-        .arg("-f");
-    Process::spawn(program, daemon, folder)
-}
-
-/// `ceph.conf`: no authentication among the daemons, one copy of everything, loopback only, nothing
-/// outside `folder`.
-fn settings(folder: &str, id: uuid::Uuid, monitor_port: u16, gateway_port: u16) -> String {
-    format!(
-        "[global]
-fsid = {id}
-mon host = [v2:127.0.0.1:{monitor_port}/0]
-public addr = 127.0.0.1
-cluster addr = 127.0.0.1
-ms bind msgr1 = false
-auth cluster required = none
-auth service required = none
-auth client required = none
-keyring = {folder}/keyring
-run dir = {folder}/run
-crash dir = {folder}/run
-admin socket = {folder}/run/$name.asok
-log file = {folder}/$name.log
-debug ms = 0
-debug mon = 0
-debug osd = 0
-debug rgw = 1
-osd pool default size = 1
-osd pool default min size = 1
-osd pool default pg num = 4
-osd pool default pg autoscale mode = off
-osd crush chooseleaf type = 0
-mon allow pool size one = true
-mon max pg per osd = 1000
-
-[mon]
-mon data = {folder}/monitor
-mon cluster log file = {folder}/cluster.log
-mon data avail warn = 1
-mon data avail crit = 1
-paxos propose interval = 0.02
-paxos min wait = 0.01
-
-[osd]
-osd data = {folder}/osd
-osd objectstore = memstore
-memstore device bytes = 16G
-osd op num shards = 1
-osd memory target = 1G
-
-[client]
-ms mon client mode = crc secure
-rgw data = {folder}/gateway
-rgw frontends = beast endpoint=127.0.0.1:{gateway_port} tcp_nodelay=1
-rgw enable apis = s3
-rgw thread pool size = 32
-rgw num rados handles = 1
-rgw rados pool pg num min = 4
-rgw run sync thread = false
-rgw gc obj min wait = 1
-rgw gc processor period = 5
-rgw enable ops log = false
-rgw relaxed region enforcement = true
-"
-    )
+fn place() -> (u16, S3Access) {
+    let port = ports::free();
+    let access = S3Access {
+        endpoint: format!("http://127.0.0.1:{port}"),
+        access_key: "lab-access-key".to_owned(),
+        secret_key: uuid::Uuid::new_v4().simple().to_string(),
+        region: "us-east-1".to_owned(),
+    };
+    (port, access)
 }

@@ -586,7 +586,8 @@ async fn a_stored_file_is_the_one_that_was_sent_and_no_browser_runs_it() {
     ] {
         assert_ne!(altered, url);
         let answer = reqwest::get(&altered).await.expect("an answer");
-        assert_eq!(answer.status(), 403, "{altered}");
+        // What can't be a signature is 400 for some stores.
+        assert!(matches!(answer.status().as_u16(), 400 | 403), "{altered}");
     }
     fresh_urls(&stage, &worker, &tenant, &wamid(&message), &html).await;
     let put = reqwest::Client::new().put(url).body("x").send().await;
