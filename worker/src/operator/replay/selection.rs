@@ -15,6 +15,7 @@ use crate::owed::readmit;
 /// A longer range is a slip of the pen.
 const LONGEST_RANGE: TimeDelta = TimeDelta::days(400);
 const FASTEST: u32 = 10_000;
+const USUAL_RATE: u32 = 100;
 
 #[derive(Args, Debug, Clone)]
 pub struct ReplayArgs {
@@ -37,7 +38,7 @@ pub struct ReplayArgs {
 #[derive(Args, Debug, Clone)]
 pub struct ReplayRunArgs {
     /// Payloads a second at most
-    #[arg(long, value_name = "N/s", default_value = "100/s", value_parser = rate)]
+    #[arg(long, value_name = "N/s", default_value = format!("{USUAL_RATE}/s"), value_parser = rate)]
     pub rate: u32,
     /// Only count, by reason and tenant
     #[arg(long)]
@@ -48,6 +49,17 @@ pub struct ReplayRunArgs {
     /// End a replay that was stopped: what it hasn't put back stays where it is
     #[arg(long)]
     pub abandon: bool,
+}
+
+impl Default for ReplayRunArgs {
+    fn default() -> Self {
+        Self {
+            rate: USUAL_RATE,
+            dry_run: false,
+            json: false,
+            abandon: false,
+        }
+    }
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,9 +97,9 @@ pub(super) struct Selection {
     pub source: ReplaySource,
     from_ms: Option<i64>,
     to_ms: i64,
-    tenant: Option<String>,
+    pub tenant: Option<String>,
     message_id: Option<String>,
-    reason: Option<String>,
+    pub reason: Option<String>,
     /// Keys of the objects that were named by ids, ascending; empty: all of the above.
     #[serde(default)]
     pub keys: Vec<String>,
