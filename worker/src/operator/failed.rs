@@ -58,9 +58,7 @@ pub async fn run(config: &Config, args: &FailedArgs) -> anyhow::Result<()> {
         FailedCommand::List(args) => could_not_look(list::run(config, args).await),
         FailedCommand::Show(args) => could_not_look(show::run(config, args).await),
         FailedCommand::Discard(args) => could_not_look(discard::run(config, args).await),
-        FailedCommand::Replay(args) => {
-            replay::run(config, &args.clone().into()).await
-        }
+        FailedCommand::Replay(args) => replay::run(config, &args.clone().into()).await,
     }
 }
 

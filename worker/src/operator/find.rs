@@ -12,11 +12,11 @@ use shared::entry::StreamEntry;
 use shared::private::Hashed;
 use shared::telemetry::EndsWith;
 
-use super::{Deployment, WrongCall};
 use super::arguments::{PeriodArgs, any_tenant, tenant};
 use super::erase::{cut, ids};
 use super::objects::{DayFolder, PayloadArea, days, owner_of};
 use super::output::{ProgressLine, printable};
+use super::{Deployment, WrongCall};
 use crate::config::Config;
 use crate::item::event;
 use crate::item::payload::Payload;

@@ -48,6 +48,7 @@ pub struct InspectArgs {
     pub tenant: Option<String>,
     /// With --tenant: look into the archive of this day only (yyyy-MM-dd, UTC)
     #[arg(long, requires = "tenant")]
+    #[serde(skip)]
     pub day: Option<chrono::NaiveDate>,
     /// Admin address of a running worker, such as http://worker:9081, whose breakers and caches are
     /// shown; several times for several workers
@@ -88,6 +89,14 @@ pub(crate) struct PartitionReport {
     pub(super) owner: Option<String>,
     /// Pieces that acknowledged entries still owe, by kind.
     pub(crate) owed: BTreeMap<&'static str, u64>,
+}
+
+impl PartitionReport {
+    /// A worker has it, and there is nothing to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        let owes = self.owed.values().any(|count| *count > 0);
+        self.length == 0 && !owes && self.owner.is_some()
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -21,9 +21,9 @@ use shared::telemetry::CommandError;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::runner_lease::ReplayProgress;
 use self::runner_lease::{Replay, ReplayStatus, RunnerLease};
 use self::selection::Selection;
-pub(crate) use self::runner_lease::ReplayProgress;
 pub use self::selection::{ReplayArgs, ReplayRunArgs, ReplaySource};
 use self::show::{ReplayOutput, Tally};
 use super::Deployment;

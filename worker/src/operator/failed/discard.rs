@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::FailedObject;
 use crate::config::Config;
-use crate::operator::{Deployment, WrongCall};
 use crate::operator::arguments::{CallerArgs, PayloadFilter};
 use crate::operator::given_id::GivenId;
 use crate::operator::objects::{NamedObjects, PayloadArea};
 use crate::operator::output::{Output, ProgressLine, Style};
+use crate::operator::{Deployment, WrongCall};
 use crate::out::store::{self, DISCARDED, FAILED, ReadError};
 
 const AT_ONCE: usize = 8;

@@ -15,6 +15,7 @@ use crate::owed::readmit;
 /// A longer range is a slip of the pen.
 const LONGEST_RANGE: TimeDelta = TimeDelta::days(400);
 const FASTEST: u32 = 10_000;
+/// As the default of `--rate` says.
 const USUAL_RATE: u32 = 100;
 
 #[derive(Args, Debug, Clone)]
@@ -38,7 +39,7 @@ pub struct ReplayArgs {
 #[derive(Args, Debug, Clone)]
 pub struct ReplayRunArgs {
     /// Payloads a second at most
-    #[arg(long, value_name = "N/s", default_value = format!("{USUAL_RATE}/s"), value_parser = rate)]
+    #[arg(long, value_name = "N/s", default_value = "100/s", value_parser = rate)]
     pub rate: u32,
     /// Only count, by reason and tenant
     #[arg(long)]
