@@ -57,6 +57,14 @@ impl ConsoleClient {
         console
     }
 
+    /// What a browser that has signed in sends with everything.
+    pub(crate) fn headers(&self) -> [(&'static str, String); 2] {
+        [
+            ("Cookie", self.cookie.clone()),
+            ("X-CSRF-Token", self.csrf.clone()),
+        ]
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
         match self.cookie.is_empty() {
@@ -131,6 +139,10 @@ const GUARDED: [(&str, &str); 14] = [
 
 #[tokio::test]
 async fn no_route_answers_without_a_session_of_this_token_and_this_page() {
+    let source = include_str!("../../../worker/src/console/mod.rs");
+    let guarded = source.split_once("let guarded").expect("routes").1;
+    let guarded = guarded.split_once(".route_layer").expect("an end").0;
+    assert_eq!(guarded.matches(".route(").count(), GUARDED.len());
     let stage = Stage::new().await;
     let worker = stage
         .worker()

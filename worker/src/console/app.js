@@ -74,10 +74,12 @@ const pairs = (rows) => table([[""], ["", "wrap"]], rows, "nothing");
 
 // Asking
 
-const notice = (text) => {
-  byId("notice").textContent = text || "";
-  byId("notice").hidden = !text;
-};
+// Where it is seen: what lies below a dialog isn't.
+const notice = (text) => ["notice", "detail-notice"].forEach((id) => {
+  const shown = text && byId("detail").open === (id === "detail-notice");
+  byId(id).textContent = shown ? text : "";
+  byId(id).hidden = !shown;
+});
 const attempt = async (act) => {
   notice("");
   try {
@@ -248,7 +250,7 @@ const poll = async () => {
   const state = byId("state");
   try {
     const [report] = await Promise.all([api("GET", "overview"), askBreakers()]);
-    const away = JSON.stringify(report).includes('"unknown":');
+    const away = JSON.stringify(report).includes('"unknown":"');
     state.textContent = away ? "something is away" : "answers";
     state.className = `state ${away ? "bad" : "well"}`;
     byId("when").textContent = `version ${report.version}, ${new Date(report.atMs).toLocaleTimeString()}`;
@@ -517,7 +519,7 @@ const start = async () => {
   window.addEventListener("hashchange", show);
   await attempt(askSession);
   show();
-  await poll();
+  if (byId("view-overview").hidden) await poll();
   setInterval(() => {
     if (!document.hidden && !byId("view-overview").hidden) poll();
   }, POLL_MS);
