@@ -95,18 +95,26 @@ async fn the_consoles_routes_answer_as_they_are_described() {
     let worker = worker.await;
     let url = format!("http://{}", worker.admin());
     let console = ConsoleClient::signed_in(&worker).await;
-    let headers = console.headers().map(|(name, value)| format!("{name}: {value}"));
+    let headers = console
+        .headers()
+        .map(|(name, value)| format!("{name}: {value}"));
     let mut signed_in = vec!["--exclude-checks"];
     // Well-formed words that mean nothing here are refused; other methods come to the session first.
     signed_in.push("positive_data_acceptance,negative_data_rejection,missing_required_header,unsupported_method,ignored_auth");
     for header in &headers {
         signed_in.extend(["--header", header]);
     }
-    let refused = ["--exclude-checks", "positive_data_acceptance,negative_data_rejection"];
+    let refused = [
+        "--exclude-checks",
+        "positive_data_acceptance,negative_data_rejection",
+    ];
     let driven = tokio::join!(
         drive("console", &url, &refused),
         drive("operator", &url, &signed_in),
     );
-    let wrong: Vec<String> = [driven.0, driven.1].into_iter().filter_map(Result::err).collect();
+    let wrong: Vec<String> = [driven.0, driven.1]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
