@@ -84,7 +84,10 @@ impl ConsoleClient {
     }
 
     pub(crate) async fn get(&self, path: &str, query: &[(&str, &str)]) -> Value {
-        let request = self.request(Method::GET, path).query(query);
+        let url = reqwest::Url::parse_with_params("http://host/", query).expect("a URL");
+        let query = url.query().filter(|query| !query.is_empty());
+        let query = query.map_or(String::new(), |query| format!("?{query}"));
+        let request = self.request(Method::GET, &format!("{path}{query}"));
         let (status, body) = Self::answer(request).await;
         assert_eq!(status, 200, "{path}: {body}");
         body

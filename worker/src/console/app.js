@@ -322,7 +322,7 @@ const listFailed = async (query, after) => {
   byId("failed-count").textContent = `${number(page.count)}${page.atLeast ? "+" : ""} are set aside in this time, whatever the reason`;
   byId("failed-rows").replaceChildren(table(
     [[""], ["reason"], ["tenant"], ["since"], ["items"], ["correlation id"], ["object", "wrap"]],
-    page.objects.map((one) => [box(one.key, `choose ${one.key}`), one.reason ? words(one.reason) : ["can't be read", "bad"], one.tenant, since(one.receivedAtMs),
+    page.objects.map((one) => [box(one.key, `choose ${one.key}`), button(one.reason ? words(one.reason) : "can't be read", () => showFailed(one.key), "link"), one.tenant, since(one.receivedAtMs),
       one.items || "all", one.correlationId, button(one.key, () => showFailed(one.key), "link")]), "nothing of this"));
   byId("failed-next").hidden = !page.next;
 };
