@@ -177,6 +177,7 @@ fn admin(secrets: &Secrets, has_spool: bool, mut registry: Registry) -> (Admin, 
         set_asides: SetAsides::default(),
         readiness,
         registry: Arc::new(registry),
+        mounted: None,
         token_routes: secrets.admin_token.clone().map(|token| TokenRoutes {
             token,
             routes: Arc::new(|_, _| None),

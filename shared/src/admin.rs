@@ -2,12 +2,15 @@
 //! never waits for a server. Routes that change something are behind a token.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::header::{
     ALLOW, AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
@@ -20,8 +23,6 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
@@ -181,6 +182,31 @@ pub struct Admin {
     pub set_asides: SetAsides,
     /// `None`: there are no such routes.
     pub token_routes: Option<TokenRoutes>,
+    /// `None`: nothing of the kind.
+    pub mounted: Option<Mounted>,
+}
+
+/// What answers all paths below a prefix, whatever their method.
+#[derive(Clone)]
+pub struct Mounted {
+    /// Without a slash at its end.
+    pub prefix: &'static str,
+    pub answer: MountedAnswer,
+}
+
+/// By request and whose it is, an answer that may go on for as long as the connection does.
+pub type MountedAnswer = Arc<
+    dyn Fn(Request<hyper::body::Incoming>, SocketAddr) -> BoxFuture<'static, Response<MountedBody>>
+        + Send
+        + Sync,
+>;
+pub type MountedBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+impl Mounted {
+    fn has(&self, path: &str) -> bool {
+        let below = path.strip_prefix(self.prefix);
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
 }
 
 /// Routes that only whoever has the token may use.
@@ -197,11 +223,8 @@ pub type Routes =
 impl TokenRoutes {
     fn allows(&self, head: &hyper::HeaderMap) -> bool {
         let value = head.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let Some(given) = value.and_then(|value| value.strip_prefix(b"Bearer ")) else {
-            return false;
-        };
-        let expected = Sha256::digest(self.token.current().expose().as_bytes());
-        bool::from(Sha256::digest(given).ct_eq(&expected))
+        let given = value.and_then(|value| value.strip_prefix(b"Bearer "));
+        given.is_some_and(|given| self.token.current().is(given))
     }
 
     /// The answer of a guarded route; `None` if there is no such route.
@@ -320,10 +343,10 @@ impl Admin {
         let tracker = TaskTracker::new();
         let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            let stream = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::warn!(%error, "admin listener can't accept");
                         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -337,25 +360,40 @@ impl Admin {
             {
                 oldest.abort();
             }
-            let connection = self.clone().serve_connection(stream, shutdown.clone());
+            let connection = self
+                .clone()
+                .serve_connection((stream, peer), shutdown.clone());
             open.push_back(tracker.spawn(connection).abort_handle());
         }
         tracker.close();
         tracker.wait().await;
     }
 
-    async fn serve_connection(self, stream: TcpStream, shutdown: CancellationToken) {
+    async fn serve_connection(
+        self,
+        (stream, peer): (TcpStream, SocketAddr),
+        shutdown: CancellationToken,
+    ) {
         let service = service_fn(|request: Request<hyper::body::Incoming>| {
+            let mounted = self.mounted.as_ref();
+            let mounted = mounted.filter(|mounted| mounted.has(request.uri().path()));
             let guarded = self.token_routes.as_ref();
             let guarded = guarded.and_then(|guarded| guarded.answer(&request));
             let admin = &self;
             async move {
+                if let Some(mounted) = mounted {
+                    let answer = (mounted.answer)(request, peer).await;
+                    return Ok::<_, Infallible>(answer);
+                }
                 let response = match guarded {
                     Some(answer) => answer.await,
                     None if request.uri().path() == LOG_LEVEL => admin.log_level(request).await,
                     None => admin.answer(&request),
                 };
-                Ok::<_, std::convert::Infallible>(response.map(Full::new))
+                Ok(response.map(|body| {
+                    let body = Full::new(body).map_err(|never: Infallible| match never {});
+                    body.boxed_unsync()
+                }))
             }
         });
         let connection = hyper::server::conn::http1::Builder::new()

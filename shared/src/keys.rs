@@ -48,6 +48,11 @@ impl Keys {
         format!("{}:workers", self.prefix)
     }
 
+    /// String: the version of a worker that lives; expires as its lease does.
+    pub fn worker(&self, id: &str) -> String {
+        format!("{}:workers:{id}", self.prefix)
+    }
+
     /// Stream: accepted webhooks, deleted when done.
     pub fn stream(&self, partition: u16) -> String {
         self.of(partition, "stream")

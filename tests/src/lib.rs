@@ -25,6 +25,7 @@ pub mod proxy;
 pub mod servers;
 
 pub mod bench;
+pub mod browser;
 pub mod canaries;
 pub mod chaos;
 pub mod collector;

@@ -2,7 +2,7 @@
 //! order: [`read`] (whose partition, which entries, who may go), [`item`] (what the bytes say), [`ask`]
 //! (whose is it, what is known of it), [`out`] (files, events, raw payloads), [`owed`] (what is left to
 //! do behind an acknowledgement); [`partition`] drives them.
-//! [`watch`] looks at what no partition is about, one worker for all. What people do by hand is in [`operator`].
+//! [`watch`] looks at what no partition is about, one worker for all. What people do by hand is in [`operator`], and [`console`] is a page for it.
 //!
 //! A folder imports from those before it only; `tests/structure.rs` holds that.
 
@@ -30,6 +30,8 @@ pub mod partition;
 pub mod watch;
 
 pub mod operator;
+
+pub(crate) mod console;
 
 pub mod cli;
 pub mod run;

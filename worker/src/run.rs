@@ -24,11 +24,12 @@ use crate::ask::tenants::tokens::Tokens;
 use crate::ask::tenants::{Tenants, upkeep};
 use crate::clients;
 use crate::config::{Config, Secrets};
+use crate::console::{self, Console};
 use crate::context::WorkerContext;
 use crate::item::health::HealthNotes;
 use crate::item::traffic::{self, Traffic};
 use crate::metrics::Metrics;
-use crate::operator::presign;
+use crate::operator::{Deployment, presign};
 use crate::out::archive::Archive;
 use crate::out::error::Reason;
 use crate::out::media::outcome::MediaFailure;
@@ -221,6 +222,7 @@ impl Parts {
             set_asides: self.set_asides.clone(),
             readiness: self.readiness.clone(),
             registry: Arc::new(registry),
+            mounted: Some(console::mounted(self.console())),
             token_routes: self.secrets.admin_token.clone().map(|token| TokenRoutes {
                 token,
                 routes: admin_routes(tenants.clone(), readmit.clone(), store.clone()),
@@ -230,6 +232,17 @@ impl Parts {
         background.spawn("admin server", admin.serve(listener, self.stop()));
         let watching = shared::secrets::watch_files(self.secrets.followed(), self.stop());
         background.spawn("watch of secret files", watching);
+    }
+
+    fn console(&self) -> Console {
+        let deployment = Deployment {
+            connection: self.connection.clone(),
+            keys: self.keys.clone(),
+            stored_partitions: Some(self.keys.partitions()),
+            store: self.store.clone(),
+            secrets: self.secrets.clone(),
+        };
+        Console::new(self.config.clone(), deployment, self.background.clone())
     }
 
     fn spawn_probes(&self, spool: &Arc<Spool>) {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// In the order of the path. A module that isn't here is an error, so that each gets its place.
-const PATH: [&str; 15] = [
+const PATH: [&str; 16] = [
     "retry",
     "metrics",
     "read",
@@ -20,6 +20,7 @@ const PATH: [&str; 15] = [
     "partition",
     "watch",
     "operator",
+    "console",
     "cli",
     "run",
 ];

@@ -9,6 +9,8 @@ mod canaries;
 mod chaos;
 mod cluster;
 mod commands;
+mod console;
+mod console_browser;
 mod consumers;
 mod corpus;
 mod dashboards;

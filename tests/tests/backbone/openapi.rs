@@ -6,6 +6,9 @@ use tests::Stage;
 use tests::programs::built;
 use tokio::process::Command;
 
+use crate::console::ConsoleClient;
+use crate::operator::ADMIN;
+
 /// Makes requests of the routes with this tag; the end of what was said, if something is not as it is written.
 async fn drive(tag: &str, url: &str, further: &[&str]) -> Result<(), String> {
     let ingress = built("ingress").expect("the build's results");
@@ -82,5 +85,36 @@ async fn the_routes_answer_as_they_are_described() {
     );
     let all = [driven.0, driven.1, driven.2, driven.3, driven.4, driven.5];
     let wrong: Vec<String> = all.into_iter().filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn the_consoles_routes_answer_as_they_are_described() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().env("WORKER_ADMIN_TOKEN", ADMIN).start();
+    let worker = worker.await;
+    let url = format!("http://{}", worker.admin());
+    let console = ConsoleClient::signed_in(&worker).await;
+    let headers = console
+        .headers()
+        .map(|(name, value)| format!("{name}: {value}"));
+    let mut signed_in = vec!["--exclude-checks"];
+    // Well-formed words that mean nothing here are refused; other methods come to the session first.
+    signed_in.push("positive_data_acceptance,negative_data_rejection,missing_required_header,unsupported_method,ignored_auth");
+    for header in &headers {
+        signed_in.extend(["--header", header]);
+    }
+    let refused = [
+        "--exclude-checks",
+        "positive_data_acceptance,negative_data_rejection",
+    ];
+    let driven = tokio::join!(
+        drive("console", &url, &refused),
+        drive("operator", &url, &signed_in),
+    );
+    let wrong: Vec<String> = [driven.0, driven.1]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

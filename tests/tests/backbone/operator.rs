@@ -18,31 +18,31 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use crate::commands::{assert_found, errors, id, run, run_with, said, text};
 use crate::{SOON, drained};
 
-const ADA: &str = "4915100000001";
+pub(crate) const ADA: &str = "4915100000001";
 const BEN: &str = "4915100000002";
-const ADMIN: &str = "admin-token";
-const TEXT: &str = "plum jam by grandmother's recipe";
+pub(crate) const ADMIN: &str = "admin-token";
+pub(crate) const TEXT: &str = "plum jam by grandmother's recipe";
 
 /// A deployment that published a message of an account and set one of another account aside.
-struct Scene {
-    stage: Stage,
-    ingress: Ingress,
-    worker: Worker,
-    event: Event,
-    published: Value,
-    failed: Value,
+pub(crate) struct Scene {
+    pub(crate) stage: Stage,
+    pub(crate) ingress: Ingress,
+    pub(crate) worker: Worker,
+    pub(crate) event: Event,
+    pub(crate) published: Value,
+    pub(crate) failed: Value,
     /// Of the account whose tenant is suspended.
-    suspended: Number,
-    archive_key: String,
-    failed_key: String,
+    pub(crate) suspended: Number,
+    pub(crate) archive_key: String,
+    pub(crate) failed_key: String,
 }
 
-async fn keys(stage: &Stage, prefix: &str) -> Vec<String> {
+pub(crate) async fn keys(stage: &Stage, prefix: &str) -> Vec<String> {
     stage.webhooks().list(prefix).await.expect("a list")
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let stage = Stage::new().await;
         let ingress = stage.ingress().start().await;
         let worker = stage.worker().env("WORKER_ADMIN_TOKEN", ADMIN);
@@ -78,7 +78,7 @@ impl Scene {
     }
 
     /// Each id that is printed anywhere of the object of a key.
-    async fn ids(&self, key: &str, message: &Value) -> Vec<String> {
+    pub(crate) async fn ids(&self, key: &str, message: &Value) -> Vec<String> {
         let object = self.stage.webhooks().object(key).await.expect("the store");
         let described = object.expect("an object").metadata;
         let wamid = id(message);
@@ -487,7 +487,7 @@ async fn tail_shows_what_goes_out_and_what_it_says_on_demand_only() {
 }
 
 /// Consumers reject what is in a queue, as far as it holds anything.
-async fn reject(stage: &Stage, count: usize) {
+pub(crate) async fn reject(stage: &Stage, count: usize) {
     let connection = Connection::connect(&stage.amqp_url, ConnectionProperties::default());
     let connection = connection.await.expect("RabbitMQ");
     let channel = connection.create_channel().await.expect("a channel");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use clap::Args;
+use serde::{Deserialize, Deserializer};
 use strum::IntoEnumIterator;
 
 use super::objects::Period;
@@ -11,20 +12,23 @@ use crate::out::error::Reason;
 use crate::out::store;
 
 /// Which payloads are meant, by what is known of them.
-#[derive(Args, Debug, Clone, Default)]
+#[derive(Args, Debug, Clone, Default, Deserialize)]
 pub struct PayloadFilter {
     /// Of this tenant only
     #[arg(long, value_name = "ID", value_parser = tenant)]
+    #[serde(default, deserialize_with = "any_tenant")]
     pub tenant: Option<String>,
     /// Set aside for this reason only
     #[arg(long, value_name = "R", value_parser = reason)]
+    #[serde(default, deserialize_with = "any_reason")]
     pub reason: Option<String>,
     #[command(flatten)]
+    #[serde(flatten)]
     pub period: PeriodArgs,
 }
 
 /// When payloads came.
-#[derive(Args, Debug, Clone, Default)]
+#[derive(Args, Debug, Clone, Default, Deserialize)]
 pub struct PeriodArgs {
     /// Came at this time or later: 2026-11-25T08:00:00Z, 2026-11-25 (0:00 UTC), or 2h (two hours ago)
     #[arg(long, value_name = "T", value_parser = Moment::parse)]
@@ -56,7 +60,7 @@ impl PayloadFilter {
 }
 
 /// Who does something by hand.
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Default)]
 pub(crate) struct CallerArgs {
     /// Who does this, for the audit line and what is kept of it [default: the user's name]
     #[arg(long, value_name = "NAME")]
@@ -64,6 +68,12 @@ pub(crate) struct CallerArgs {
 }
 
 impl CallerArgs {
+    /// Whoever calls himself so.
+    pub(crate) fn named(name: &str) -> Self {
+        let by = Some(name.to_owned());
+        Self { by }
+    }
+
     pub(super) fn name(&self) -> String {
         let user = || {
             ["SUDO_USER", "USER"]
@@ -78,7 +88,8 @@ impl CallerArgs {
 }
 
 /// A time as it was typed, and what it meant then.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Moment {
     pub(super) typed: String,
     pub(super) at: DateTime<Utc>,
@@ -91,6 +102,14 @@ impl Moment {
         )?;
         let typed = text.to_owned();
         Ok(Self { typed, at })
+    }
+}
+
+impl TryFrom<String> for Moment {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text)
     }
 }
 
@@ -112,6 +131,32 @@ pub(super) fn tenant(text: &str) -> Result<String, &'static str> {
         return Err("is no tenant's id (it names one folder of the store, no path)");
     }
     Ok(text.to_owned())
+}
+
+/// The same where it comes as JSON or in a query.
+pub(super) fn any_tenant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text: Option<String> = Option::deserialize(from)?;
+    let read = text.map(|text| tenant(&text)).transpose();
+    read.map_err(serde::de::Error::custom)
+}
+
+fn any_reason<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text: Option<String> = Option::deserialize(from)?;
+    let read = text.map(|text| reason(&text)).transpose();
+    read.map_err(serde::de::Error::custom)
+}
+
+/// What a page has unless it is told otherwise.
+pub(super) fn page_size() -> u16 {
+    50
+}
+
+pub(super) fn any_page_size<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    let size = u16::deserialize(from)?;
+    match size {
+        1..=1000 => Ok(size),
+        _ => Err(serde::de::Error::custom("is from 1 to 1000")),
+    }
 }
 
 pub(super) fn message_id(text: &str) -> Result<String, &'static str> {

@@ -7,6 +7,7 @@ use clap::Args;
 use futures::TryStreamExt;
 use percent_encoding::percent_decode_str;
 use prometheus_client::registry::Registry;
+use serde::Deserialize;
 use shared::entry::StreamEntry;
 use shared::telemetry::{EndsWith, audit};
 use strum::IntoEnumIterator;
@@ -26,7 +27,7 @@ use crate::out::store::{self, ReadError, StoredObject};
 /// Entries of a stream that are looked at.
 const MOST_ENTRIES: usize = 2000;
 
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Deserialize)]
 pub struct CatArgs {
     /// A message's id or its hash, a correlation id, an event's or an entry's id, or an object's key
     #[arg(value_name = "ID")]
@@ -34,12 +35,14 @@ pub struct CatArgs {
     /// The events of it as they would go out now, one a line: without conversation and profile of the number,
     /// files as `pending`. An event's id says so by itself
     #[arg(long)]
+    #[serde(default)]
     event: bool,
     /// Look into this tenant's folders only
     #[arg(long, value_name = "ID")]
     tenant: Option<String>,
     #[command(flatten)]
-    caller: CallerArgs,
+    #[serde(skip)]
+    pub(crate) caller: CallerArgs,
 }
 
 /// A payload that was found, as the entry that it is or was.
@@ -53,16 +56,7 @@ struct FoundPayload {
 /// It couldn't look.
 pub async fn run(config: &Config, args: &CatArgs) -> anyhow::Result<()> {
     let deployment = Deployment::open(config).await?;
-    let Some(found) = find(&deployment, args).await? else {
-        return Err(EndsWith(1).into());
-    };
-    let by = args.caller.name();
-    audit("cat", &by, &args.id.text(), 1);
-    let named_event = event_type(&args.id, &found.entry.body);
-    let lines = match args.event || named_event.is_some() {
-        true => events(config, &deployment, args, found).await?,
-        false => vec![found.entry.body],
-    };
+    let lines = cat(config, &deployment, args).await?;
     let mut out = std::io::stdout().lock();
     for line in &lines {
         out.write_all(line)?;
@@ -71,6 +65,26 @@ pub async fn run(config: &Config, args: &CatArgs) -> anyhow::Result<()> {
     match lines.is_empty() {
         true => Err(EndsWith(1).into()),
         false => Ok(()),
+    }
+}
+
+/// The payload, or the events of it; empty if nothing has the id.
+///
+/// # Errors
+/// It couldn't look, or no event can be made of it.
+pub(crate) async fn cat(
+    config: &Config,
+    deployment: &Deployment,
+    args: &CatArgs,
+) -> anyhow::Result<Vec<Vec<u8>>> {
+    let Some(found) = find(deployment, args).await? else {
+        return Ok(Vec::new());
+    };
+    audit("cat", &args.caller.name(), &args.id.text(), 1);
+    let named_event = event_type(&args.id, &found.entry.body);
+    match args.event || named_event.is_some() {
+        true => events(config, deployment, args, found).await,
+        false => Ok(vec![found.entry.body]),
     }
 }
 

@@ -8,14 +8,14 @@ use lapin::message::BasicGetMessage;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::telemetry::{EndsWith, audit};
 use tokio_util::sync::CancellationToken;
 
-use super::arguments::CallerArgs;
+use super::arguments::{CallerArgs, any_page_size, page_size};
 use super::given_id::GivenId;
 use super::output::{Output, ProgressLine, Style, row};
-use super::{Deployment, could_not_look, header_text};
+use super::{Deployment, WrongCall, could_not_look, header_text};
 use crate::config::Config;
 use crate::out::topology;
 
@@ -49,26 +49,30 @@ enum DeadLettersCommand {
     Discard(DeadLettersTakeArgs),
 }
 
-#[derive(Args, Debug, Clone)]
-struct DeadLettersListArgs {
+#[derive(Args, Debug, Clone, Deserialize)]
+pub(crate) struct DeadLettersListArgs {
     /// Of this queue only, by its own name or with .DLQ
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
     /// Dead letters of each queue
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = page_size(), value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[serde(default = "page_size", deserialize_with = "any_page_size")]
     limit: u16,
     /// The queues have a policy with a delivery limit, although they were declared without
     #[arg(long)]
+    #[serde(skip)]
     policy_is_set: bool,
     /// JSON instead of text
     #[arg(long)]
+    #[serde(skip)]
     json: bool,
 }
 
-#[derive(Args, Debug, Clone)]
-struct DeadLettersTakeArgs {
+#[derive(Args, Debug, Clone, Deserialize)]
+pub(crate) struct DeadLettersTakeArgs {
     /// Events, or correlation ids of their webhooks
     #[arg(value_name = "ID", num_args = 0..=100)]
+    #[serde(default)]
     ids: Vec<GivenId>,
     /// Of this queue only, by its own name or with .DLQ
     #[arg(long, value_name = "QUEUE")]
@@ -78,17 +82,22 @@ struct DeadLettersTakeArgs {
     tenant: Option<String>,
     /// All of them
     #[arg(long, conflicts_with_all = ["ids", "tenant"])]
+    #[serde(default)]
     all: bool,
     /// Do it; without it, only what is meant is counted
     #[arg(long)]
+    #[serde(default)]
     yes: bool,
     /// The queues have a policy with a delivery limit, although they were declared without
     #[arg(long)]
+    #[serde(skip)]
     policy_is_set: bool,
     #[command(flatten)]
-    caller: CallerArgs,
+    #[serde(skip)]
+    pub(crate) caller: CallerArgs,
     /// JSON instead of text
     #[arg(long)]
+    #[serde(skip)]
     json: bool,
 }
 
@@ -118,7 +127,7 @@ pub(crate) struct DeadLettersReport {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DeadLetterAction {
+pub(crate) enum DeadLetterAction {
     Requeue,
     Discard,
 }
@@ -139,14 +148,7 @@ pub async fn run(config: &Config, args: &DeadLettersArgs) -> anyhow::Result<()> 
 
 async fn run_list(config: &Config, args: &DeadLettersListArgs) -> anyhow::Result<()> {
     let deployment = Deployment::open(config).await?;
-    let connection = deployment.rabbitmq().await?;
-    may_be_looked_at(&connection, config, args.policy_is_set).await?;
-    let mut letters = Vec::new();
-    for queue in queues(args.queue.as_deref())? {
-        let limit = usize::from(args.limit);
-        letters.extend(list(&connection, &queue, limit).await.context("RabbitMQ")?);
-    }
-    drop(connection.close(200, "done".into()).await);
+    let letters = letters(config, &deployment, args).await?;
     let mut output = Output::new();
     if args.json {
         output.json(&letters)?;
@@ -158,6 +160,26 @@ async fn run_list(config: &Config, args: &DeadLettersListArgs) -> anyhow::Result
         true => Err(EndsWith(1).into()),
         false => Ok(()),
     }
+}
+
+/// The first dead letters of each queue that is meant.
+///
+/// # Errors
+/// RabbitMQ is away, or the queues may not be looked at.
+pub(crate) async fn letters(
+    config: &Config,
+    deployment: &Deployment,
+    args: &DeadLettersListArgs,
+) -> anyhow::Result<Vec<DeadLetter>> {
+    let connection = deployment.rabbitmq().await?;
+    may_be_looked_at(&connection, config, args.policy_is_set).await?;
+    let mut letters = Vec::new();
+    for queue in queues(args.queue.as_deref())? {
+        let limit = usize::from(args.limit);
+        letters.extend(list(&connection, &queue, limit).await.context("RabbitMQ")?);
+    }
+    drop(connection.close(200, "done".into()).await);
+    Ok(letters)
 }
 
 /// A queue that was declared without a limit may drop what is looked at for the 21st time.
@@ -187,7 +209,10 @@ fn queues(named: Option<&str>) -> anyhow::Result<Vec<String>> {
         named.is_none_or(|named| named == queue || named == own)
     };
     let meant: Vec<_> = all.filter(is_meant).collect();
-    ensure!(!meant.is_empty(), "--queue is none of this deployment's");
+    ensure!(
+        !meant.is_empty(),
+        WrongCall("--queue is none of this deployment's")
+    );
     Ok(meant)
 }
 
@@ -222,16 +247,9 @@ async fn run_take(
     args: &DeadLettersTakeArgs,
     action: DeadLetterAction,
 ) -> anyhow::Result<()> {
-    ensure!(
-        args.all || !args.ids.is_empty() || args.tenant.is_some(),
-        "say which: ids, --tenant, or --all"
-    );
     let deployment = Deployment::open(config).await?;
-    let connection = deployment.rabbitmq().await?;
-    may_be_looked_at(&connection, config, args.policy_is_set).await?;
     let stop = shared::telemetry::shutdown_on_signal()?;
-    let report = take(&connection, args, action, &stop).await?;
-    drop(connection.close(200, "done".into()).await);
+    let report = take(config, &deployment, args, action, &stop).await?;
     let mut output = Output::new();
     if args.json {
         output.json(&report)?;
@@ -248,13 +266,20 @@ async fn run_take(
 /// Counts what is meant, and puts it back or deletes it if told to.
 ///
 /// # Errors
-/// RabbitMQ is away, or refuses.
-async fn take(
-    connection: &Connection,
+/// Nothing is named, or RabbitMQ is away or refuses.
+pub(crate) async fn take(
+    config: &Config,
+    deployment: &Deployment,
     args: &DeadLettersTakeArgs,
     action: DeadLetterAction,
     stop: &CancellationToken,
 ) -> anyhow::Result<DeadLettersReport> {
+    ensure!(
+        args.all || !args.ids.is_empty() || args.tenant.is_some(),
+        WrongCall("say which: ids, --tenant, or --all")
+    );
+    let connection = deployment.rabbitmq().await?;
+    may_be_looked_at(&connection, config, args.policy_is_set).await?;
     let mut report = DeadLettersReport::default();
     let mut progress = ProgressLine::new("dead letters");
     for queue in queues(args.queue.as_deref())? {
@@ -287,6 +312,7 @@ async fn take(
             .await
             .context("RabbitMQ")?;
     }
+    drop(connection.close(200, "done".into()).await);
     report.stopped = stop.is_cancelled();
     Ok(report)
 }

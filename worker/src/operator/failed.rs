@@ -5,11 +5,11 @@ mod list;
 mod show;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use self::discard::DiscardArgs;
-use self::list::FailedListArgs;
-use self::show::FailedShowArgs;
+pub(crate) use self::discard::{DiscardArgs, DiscardReport, discard};
+pub(crate) use self::list::{FailedListArgs, FailedPage, page};
+pub(crate) use self::show::{FailedDetail, FailedShowArgs, show};
 use super::arguments::PayloadFilter;
 use super::given_id::GivenId;
 use super::objects::owner_of;
@@ -37,14 +37,17 @@ enum FailedCommand {
     Discard(DiscardArgs),
 }
 
-#[derive(Args, Debug, Clone)]
-struct FailedReplayArgs {
+#[derive(Args, Debug, Clone, Deserialize)]
+pub(crate) struct FailedReplayArgs {
     /// These only: messages, their hashes, correlation ids, events, entries or keys
     #[arg(value_name = "ID", num_args = 0..=100)]
+    #[serde(default)]
     ids: Vec<GivenId>,
     #[command(flatten)]
+    #[serde(flatten)]
     filter: PayloadFilter,
     #[command(flatten)]
+    #[serde(skip)]
     running: ReplayRunArgs,
 }
 
@@ -55,15 +58,18 @@ pub async fn run(config: &Config, args: &FailedArgs) -> anyhow::Result<()> {
         FailedCommand::List(args) => could_not_look(list::run(config, args).await),
         FailedCommand::Show(args) => could_not_look(show::run(config, args).await),
         FailedCommand::Discard(args) => could_not_look(discard::run(config, args).await),
-        FailedCommand::Replay(args) => {
-            let args = ReplayArgs {
-                ids: args.ids.clone(),
-                source: ReplaySource::Failed,
-                message_id: None,
-                filter: args.filter.clone(),
-                running: args.running.clone(),
-            };
-            replay::run(config, &args).await
+        FailedCommand::Replay(args) => replay::run(config, &args.clone().into()).await,
+    }
+}
+
+impl From<FailedReplayArgs> for ReplayArgs {
+    fn from(args: FailedReplayArgs) -> Self {
+        Self {
+            ids: args.ids,
+            source: ReplaySource::Failed,
+            message_id: None,
+            filter: args.filter,
+            running: args.running,
         }
     }
 }

@@ -7,16 +7,16 @@ use anyhow::Context;
 use chrono::{DateTime, SecondsFormat};
 use clap::Args;
 use futures::stream::{StreamExt, TryStreamExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::entry::StreamEntry;
 use shared::private::Hashed;
 use shared::telemetry::EndsWith;
 
-use super::Deployment;
-use super::arguments::{PeriodArgs, tenant};
+use super::arguments::{PeriodArgs, any_tenant, tenant};
 use super::erase::{cut, ids};
 use super::objects::{DayFolder, PayloadArea, days, owner_of};
 use super::output::{ProgressLine, printable};
+use super::{Deployment, WrongCall};
 use crate::config::Config;
 use crate::item::event;
 use crate::item::payload::Payload;
@@ -27,18 +27,21 @@ use crate::owed::readmit;
 const AT_ONCE: usize = 16;
 const STORE: &str = "the object store";
 
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Deserialize)]
 pub struct FindArgs {
     /// A customer's phone number with its country code, as people write it, or user id (BSUID)
     #[arg(long, value_name = "PHONE|BSUID")]
     customer: String,
     /// Look into this tenant's folders only
     #[arg(long, value_name = "ID", value_parser = tenant)]
+    #[serde(default, deserialize_with = "any_tenant")]
     tenant: Option<String>,
     #[command(flatten)]
+    #[serde(flatten)]
     period: PeriodArgs,
     /// JSON, one object a line
     #[arg(long)]
+    #[serde(skip)]
     json: bool,
 }
 
@@ -65,8 +68,8 @@ struct CustomerItem {
 }
 
 /// How far it came.
-#[derive(Debug, Default)]
-struct FindTally {
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct FindTally {
     read: usize,
     found: usize,
     unreadable: usize,
@@ -75,11 +78,10 @@ struct FindTally {
 /// # Errors
 /// It couldn't look; exit status 1 where nothing was found.
 pub async fn run(config: &Config, args: &FindArgs) -> anyhow::Result<()> {
-    let customer = ids::read(&args.customer).context(ids::ACCEPTED)?;
     let deployment = Deployment::open(config).await?;
     let stop = shared::telemetry::shutdown_on_signal()?;
     let mut tally = FindTally::default();
-    let searching = find(&deployment, args, &customer, &mut tally, |found| {
+    let searching = find(&deployment, args, &mut tally, |found| {
         show(&found, args.json)
     });
     let ended = stop.run_until_cancelled(searching).await;
@@ -113,14 +115,14 @@ pub async fn run(config: &Config, args: &FindArgs) -> anyhow::Result<()> {
 /// Shows each payload of a customer to `each`, as soon as it is found.
 ///
 /// # Errors
-/// The store is away, or `each` fails.
-async fn find(
+/// What was typed is no customer, the store is away, or `each` fails.
+pub(crate) async fn find(
     deployment: &Deployment,
     args: &FindArgs,
-    customer: &str,
     tally: &mut FindTally,
     mut each: impl FnMut(CustomerPayload) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let customer = ids::read(&args.customer).context(WrongCall(ids::ACCEPTED))?;
     let (store, period) = (&*deployment.store, args.period.period());
     let mut folders: Vec<DayFolder> = Vec::new();
     for area in PayloadArea::ALL {
@@ -160,7 +162,7 @@ async fn find(
                     continue;
                 }
             };
-            if let Some(found) = of_customer(key, &object, customer) {
+            if let Some(found) = of_customer(key, &object, &customer) {
                 tally.found += 1;
                 progress.clear();
                 each(found)?;

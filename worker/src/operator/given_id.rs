@@ -4,6 +4,7 @@
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
+use serde::Deserialize;
 use shared::private::Hashed;
 use shared::webhook::{Identity, WebhookItem};
 use strum::IntoEnumIterator;
@@ -17,7 +18,8 @@ const LONGEST: usize = 1024;
 const HASH_DIGITS: usize = 16;
 
 /// What an id may be of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum GivenId {
     /// A message, status or call as Meta names it.
     Item(String),
@@ -61,6 +63,14 @@ impl FromStr for GivenId {
             Some((ms, number)) if is_number(ms) && is_number(number) => Ok(Self::Entry(given())),
             Some(_) | None => Ok(Self::Item(given())),
         }
+    }
+}
+
+impl TryFrom<String> for GivenId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

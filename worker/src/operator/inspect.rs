@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use redis::RedisResult;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::keys::OWED;
 use shared::script::Script;
 use shared::telemetry::{EndsWith, innermost_first};
@@ -37,7 +37,7 @@ const REASONS_AT_ONCE: usize = 32;
 const MOST_ACCOUNTS: usize = 1000;
 const MOST_UNKNOWN: usize = 20;
 
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Default, Deserialize)]
 pub struct InspectArgs {
     /// Tell where this is now: a message's id or its hash, a correlation id, an event's or an entry's id, or
     /// an object's key
@@ -48,13 +48,16 @@ pub struct InspectArgs {
     pub tenant: Option<String>,
     /// With --tenant: look into the archive of this day only (yyyy-MM-dd, UTC)
     #[arg(long, requires = "tenant")]
+    #[serde(skip)]
     pub day: Option<chrono::NaiveDate>,
     /// Admin address of a running worker, such as http://worker:9081, whose breakers and caches are
     /// shown; several times for several workers
     #[arg(long)]
+    #[serde(skip)]
     pub worker_url: Vec<Url>,
     /// JSON instead of text
     #[arg(long)]
+    #[serde(skip)]
     pub json: bool,
 }
 
@@ -75,21 +78,29 @@ pub(super) struct Inspection {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct PartitionReport {
+pub(crate) struct PartitionReport {
     pub(super) partition: u16,
     /// Entries that aren't acknowledged.
-    pub(super) length: u64,
+    pub(crate) length: u64,
     pending: u64,
     /// Not read yet.
     lag: u64,
     pub(super) oldest_age_seconds: Option<u64>,
     pub(super) owner: Option<String>,
     /// Pieces that acknowledged entries still owe, by kind.
-    pub(super) owed: BTreeMap<&'static str, u64>,
+    pub(crate) owed: BTreeMap<&'static str, u64>,
+}
+
+impl PartitionReport {
+    /// A worker has it, and there is nothing to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        let owes = self.owed.values().any(|count| *count > 0);
+        self.length == 0 && !owes && self.owner.is_some()
+    }
 }
 
 #[derive(Debug, Serialize)]
-struct QueueReport {
+pub(crate) struct QueueReport {
     name: String,
     #[serde(flatten)]
     counts: Section<topology::QueueCounts>,
@@ -97,7 +108,7 @@ struct QueueReport {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SpoolReport {
+pub(crate) struct SpoolReport {
     pub(super) objects: usize,
     /// There are more.
     pub(super) at_least: bool,
@@ -105,7 +116,7 @@ pub(super) struct SpoolReport {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct FailedReport {
+pub(crate) struct FailedReport {
     pub(super) objects: usize,
     /// There are more.
     pub(super) at_least: bool,
@@ -211,7 +222,7 @@ pub(super) async fn inspect(deployment: &Deployment, args: &InspectArgs) -> Insp
     }
 }
 
-pub(super) async fn partitions(deployment: &Deployment) -> anyhow::Result<Vec<PartitionReport>> {
+pub(crate) async fn partitions(deployment: &Deployment) -> anyhow::Result<Vec<PartitionReport>> {
     let script = backlog_script();
     let all = stream::iter(0..deployment.keys.partitions());
     let reports = all.map(|n| partition(deployment, &script, n));
@@ -245,7 +256,7 @@ async fn workers(deployment: &Deployment) -> anyhow::Result<Vec<String>> {
     deployment.live_workers().await.context("Redis")
 }
 
-async fn queues(deployment: &Deployment) -> anyhow::Result<Vec<QueueReport>> {
+pub(crate) async fn queues(deployment: &Deployment) -> anyhow::Result<Vec<QueueReport>> {
     let connection = deployment.rabbitmq().await?;
     let counted = topology::counts(&connection).await;
     drop(connection.close(200, "done".into()).await);
@@ -261,7 +272,7 @@ async fn queues(deployment: &Deployment) -> anyhow::Result<Vec<QueueReport>> {
     Ok(queues.collect())
 }
 
-pub(super) async fn spool(store: &Store) -> anyhow::Result<SpoolReport> {
+pub(crate) async fn spool(store: &Store) -> anyhow::Result<SpoolReport> {
     let listed = store.listed(Bucket::Webhooks, "spool");
     let keys: Vec<String> = listed.take(MOST_SPOOLED + 1).try_collect().await?;
     Ok(SpoolReport {
@@ -271,7 +282,7 @@ pub(super) async fn spool(store: &Store) -> anyhow::Result<SpoolReport> {
 }
 
 /// What is set aside in some folders.
-pub(super) async fn failed(store: &Store, folders: &[String]) -> anyhow::Result<FailedReport> {
+pub(crate) async fn failed(store: &Store, folders: &[String]) -> anyhow::Result<FailedReport> {
     let listed = stream::iter(folders);
     let listed = listed.flat_map(|folder| store.listed(Bucket::Webhooks, folder));
     let mut keys: Vec<String> = listed.take(MOST_FAILED + 1).try_collect().await?;

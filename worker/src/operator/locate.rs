@@ -14,7 +14,7 @@ use super::inspect::InspectArgs;
 use super::output::{Output, Style, row, short};
 use super::{Deployment, Section, within};
 
-/// All of one kind of place.
+/// All of one kind of place, where a command looks.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where it was found.
@@ -75,7 +75,7 @@ pub(super) struct MetItem {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Located {
+pub(crate) struct Located {
     id: String,
     pub(super) found: BTreeSet<Occurrence>,
     items: BTreeSet<MetItem>,
@@ -110,7 +110,7 @@ pub(super) async fn run(
     id: &GivenId,
     args: &InspectArgs,
 ) -> anyhow::Result<()> {
-    let located = locate(deployment, id, args).await;
+    let located = locate(deployment, id, args, LIMIT).await;
     let mut output = Output::new();
     if args.json {
         output.json(&located)?;
@@ -125,23 +125,28 @@ pub(super) async fn run(
     }
 }
 
-/// Looks everywhere for it.
-pub(super) async fn locate(deployment: &Deployment, id: &GivenId, args: &InspectArgs) -> Located {
+/// Looks everywhere for it, for no longer than `limit` at each kind of place.
+pub(crate) async fn locate(
+    deployment: &Deployment,
+    id: &GivenId,
+    args: &InspectArgs,
+    limit: Duration,
+) -> Located {
     let mut search = Search::new(deployment, id, args);
     let mut searched = Vec::new();
     let mut note = |at, extent| searched.push(SearchedPlace { at, extent });
-    note("streams", within(LIMIT, search.streams()).await);
-    note("spool", within(LIMIT, search.spool()).await);
+    note("streams", within(limit, search.streams()).await);
+    note("spool", within(limit, search.spool()).await);
     for (folder, name) in [
         ("failed", "failed store"),
         ("replayed", "replayed"),
         ("discarded", "discarded"),
     ] {
-        note(name, within(LIMIT, search.objects(folder)).await);
+        note(name, within(limit, search.objects(folder)).await);
     }
-    note("archive", within(LIMIT, search.archive()).await);
-    note("media", within(LIMIT, search.media()).await);
-    note("dedup marks", within(LIMIT, search.marks()).await);
+    note("archive", within(limit, search.archive()).await);
+    note("media", within(limit, search.media()).await);
+    note("dedup marks", within(limit, search.marks()).await);
     let (found, items) = search.ended();
     Located {
         id: id.text(),

@@ -6,8 +6,8 @@
 //! [`settings`] tells what a worker is set to. [`arguments`] are what several of them take, [`objects`] how
 //! they look through the store; [`output`] prints.
 
-mod arguments;
-mod given_id;
+pub(crate) mod arguments;
+pub(crate) mod given_id;
 mod objects;
 
 pub mod cat;
@@ -17,7 +17,7 @@ pub mod erase;
 pub mod failed;
 pub mod find;
 pub mod inspect;
-mod locate;
+pub(crate) mod locate;
 pub mod presign;
 pub mod repartition;
 pub mod replay;
@@ -25,7 +25,7 @@ pub mod settings;
 pub mod tail;
 pub mod tenant;
 
-mod output;
+pub(crate) mod output;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,6 +38,7 @@ use redis::streams::StreamRangeReply;
 use serde::Serialize;
 use shared::entry::EntryHeader;
 use shared::keys::Keys;
+use shared::limited;
 use shared::redis::Connection;
 use shared::telemetry::{CommandError, EndsWith, innermost_first};
 use tokio::time::timeout;
@@ -137,6 +138,25 @@ impl Deployment {
             .collect())
     }
 
+    /// Accounts of which most webhooks were answered 429 within the hour, and how many each.
+    pub(crate) async fn accounts_at_limit(
+        &self,
+        most: usize,
+    ) -> redis::RedisResult<Vec<(String, u64)>> {
+        let refused = limited::of_last_hour(&self.connection, &self.keys).await?;
+        let mut refused: Vec<_> = refused.into_iter().collect();
+        refused.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
+        refused.truncate(most);
+        Ok(refused)
+    }
+
+    /// The version of a worker that lives, if it tells.
+    pub(crate) async fn version_of(&self, worker: &str) -> redis::RedisResult<Option<String>> {
+        let mut get = redis::cmd("GET");
+        get.arg(self.keys.worker(worker));
+        get.query_async(&mut self.connection.clone()).await
+    }
+
     /// Ids of the workers that live.
     pub(crate) async fn live_workers(&self) -> redis::RedisResult<Vec<String>> {
         let mut redis = self.connection.clone();
@@ -148,6 +168,11 @@ impl Deployment {
         range.arg("+inf").query_async(&mut redis).await
     }
 }
+
+/// What was asked for is nothing that can be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct WrongCall(pub(crate) &'static str);
 
 /// A part of a report that may not be known.
 #[derive(Debug, Serialize)]

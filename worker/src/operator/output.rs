@@ -141,9 +141,20 @@ pub(crate) fn short(seconds: u64) -> String {
     }
 }
 
+tokio::task_local! {
+    /// Nobody reads this program's standard error as an answer.
+    static SILENT: ();
+}
+
+/// The same, without any progress on standard error.
+pub(crate) async fn without_progress<T>(looking: impl Future<Output = T>) -> T {
+    SILENT.scope((), looking).await
+}
+
 /// How far something is, on standard error: a line that changes on a terminal, else one now and then.
 pub(crate) struct ProgressLine {
     what: &'static str,
+    silent: bool,
     terminal: bool,
     next: Instant,
     shown: bool,
@@ -154,6 +165,7 @@ impl ProgressLine {
         let terminal = std::io::stderr().is_terminal();
         Self {
             what,
+            silent: SILENT.try_with(|()| ()).is_ok(),
             terminal,
             next: Instant::now()
                 + if terminal {
@@ -166,7 +178,7 @@ impl ProgressLine {
     }
 
     pub(crate) fn at(&mut self, done: usize, of: Option<usize>) {
-        if Instant::now() < self.next {
+        if self.silent || Instant::now() < self.next {
             return;
         }
         let of = of.map_or(String::new(), |of| format!(" of {of}"));

@@ -21,10 +21,12 @@ use shared::telemetry::CommandError;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::runner_lease::ReplayProgress;
 use self::runner_lease::{Replay, ReplayStatus, RunnerLease};
 use self::selection::Selection;
 pub use self::selection::{ReplayArgs, ReplayRunArgs, ReplaySource};
 use self::show::{ReplayOutput, Tally};
+use super::Deployment;
 use super::objects::{NamedObjects, PayloadArea, owner_of};
 use crate::config::Config;
 use crate::out::store::{ReadError, Store, StoreError};
@@ -65,23 +67,11 @@ pub async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<()> {
     check.run().await?.context("Redis").map_err(CommandError)?;
     if !args.ids.is_empty() && !args.running.abandon {
         selection.keys = named_keys(&store, args).await.map_err(CommandError)?;
-        ensure!(
-            !selection.keys.is_empty(),
-            "nothing of these ids is in the {}",
-            selection.source.place()
-        );
+        ensure!(!selection.keys.is_empty(), nothing_named(&selection));
     }
-    let command = ReplayRun {
-        readmit: Readmit::new(store.clone(), connection.clone(), keys.clone()),
-        turn: RunnerLease::new(connection.clone(), keys),
-        connection,
-        store,
-        rate: args.running.rate,
-        show: ReplayOutput::new(args.running.json),
-        stop: shared::telemetry::shutdown_on_signal()?,
-        next: Instant::now(),
-        noted: None,
-    };
+    let stop = shared::telemetry::shutdown_on_signal()?;
+    let show = ReplayOutput::new(args.running.json);
+    let command = ReplayRun::new((store, connection, keys), args.running.rate, show, stop);
     if args.running.abandon {
         return command.abandon().await;
     }
@@ -89,6 +79,99 @@ pub async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<()> {
         return command.dry_run(&selection).await;
     }
     command.run(&selection).await
+}
+
+fn nothing_named(selection: &Selection) -> String {
+    let place = selection.source.place();
+    format!("nothing of these ids is in the {place}")
+}
+
+/// The last replay of the deployment; `None`: there was none.
+///
+/// # Errors
+/// A Redis command failed.
+pub(crate) async fn progress(deployment: &Deployment) -> anyhow::Result<Option<ReplayProgress>> {
+    let (connection, keys) = (deployment.connection.clone(), deployment.keys.clone());
+    RunnerLease::new(connection, keys).look().await
+}
+
+/// A replay that a worker runs for somebody who watches elsewhere.
+pub(crate) struct BackgroundReplay {
+    command: ReplayRun,
+    standing: ReplayStatus,
+    replay: Replay,
+    selection: Selection,
+}
+
+impl BackgroundReplay {
+    /// Begins one, or joins the one that is under way; `None`: there is nothing to put back.
+    ///
+    /// # Errors
+    /// A selection that nobody can mean, or a server is away.
+    pub(crate) async fn begin(
+        deployment: &Deployment,
+        args: &ReplayArgs,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Option<Self>> {
+        let mut selection = Selection::of(args)?;
+        if !args.ids.is_empty() {
+            selection.keys = named_keys(&deployment.store, args).await?;
+            if selection.keys.is_empty() {
+                return Ok(None);
+            }
+        }
+        let command = ReplayRun::quiet(deployment, args.running.rate, stop);
+        let started = command.start(&selection).await?;
+        Ok(started.map(|(standing, replay)| Self {
+            command,
+            standing,
+            replay,
+            selection,
+        }))
+    }
+
+    /// Goes on with one that nobody runs any more; `None`: there is none.
+    ///
+    /// # Errors
+    /// A Redis command failed.
+    pub(crate) async fn resume(
+        deployment: &Deployment,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Option<Self>> {
+        let rate = ReplayRunArgs::default().rate;
+        let command = ReplayRun::quiet(deployment, rate, stop);
+        let (standing, replay) = command.turn.take().await?;
+        let replay = replay.filter(|_| standing == ReplayStatus::Mine);
+        Ok(replay.map(|replay| Self {
+            command,
+            standing,
+            selection: replay.selection.clone(),
+            replay,
+        }))
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.replay.id
+    }
+
+    /// How many payloads it is about.
+    pub(crate) fn total(&self) -> u64 {
+        self.replay.total
+    }
+
+    /// It was begun for something else.
+    pub(crate) fn is_another(&self) -> bool {
+        self.replay.selection.typed != self.selection.typed
+    }
+
+    pub(crate) async fn run(self) {
+        let id = self.replay.id.clone();
+        let followed = self.command.follow(self.standing, self.replay);
+        if let Err(error) = followed.await {
+            let error = format!("{error:#}");
+            tracing::warn!(replay = id, error, "a replay broke off; it can be resumed");
+        }
+    }
 }
 
 struct ReplayRun {
@@ -133,6 +216,32 @@ impl<E: Into<anyhow::Error>> From<E> for PassError {
 type PreparedObject = (String, Result<Option<Returning>, NotReturnable>);
 
 impl ReplayRun {
+    fn new(
+        (store, connection, keys): (Arc<Store>, Connection, Keys),
+        rate: u32,
+        show: ReplayOutput,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            readmit: Readmit::new(store.clone(), connection.clone(), keys.clone()),
+            turn: RunnerLease::new(connection.clone(), keys),
+            connection,
+            store,
+            rate,
+            show,
+            stop,
+            next: Instant::now(),
+            noted: None,
+        }
+    }
+
+    /// One that says nothing.
+    fn quiet(deployment: &Deployment, rate: u32, stop: CancellationToken) -> Self {
+        let (store, connection) = (deployment.store.clone(), deployment.connection.clone());
+        let servers = (store, connection, deployment.keys.clone());
+        Self::new(servers, rate, ReplayOutput::quiet(), stop)
+    }
+
     async fn abandon(mut self) -> anyhow::Result<()> {
         match self.turn.take().await? {
             (ReplayStatus::Mine, Some(replay)) => {
@@ -156,17 +265,9 @@ impl ReplayRun {
     }
 
     async fn run(mut self, selection: &Selection) -> anyhow::Result<()> {
-        let (mut standing, replay) = match self.turn.take().await? {
-            (ReplayStatus::None | ReplayStatus::Ended, _) => {
-                let total = self.count(selection, false).await?.total;
-                if total == 0 {
-                    return Ok(self.show.say("nothing to put back")?);
-                }
-                self.turn.begin(selection, total).await?
-            }
-            under_way @ (ReplayStatus::Mine | ReplayStatus::Others, _) => under_way,
+        let Some((standing, replay)) = self.start(selection).await? else {
+            return Ok(self.show.say("nothing to put back")?);
         };
-        let mut replay = replay.context("there is no replay")?;
         let Replay { id, total, .. } = &replay;
         let typed = replay.selection.typed.clone();
         self.show.say(&if replay.selection == *selection {
@@ -174,6 +275,36 @@ impl ReplayRun {
         } else {
             format!("replay {id} of {total} payloads is under way ({typed}): joining it")
         })?;
+        self.follow(standing, replay).await?;
+        ensure!(
+            typed == selection.typed,
+            "that replay ({typed}) is over; run this command again for what it was meant for ({})",
+            selection.typed
+        );
+        Ok(())
+    }
+
+    /// Begins a replay, or joins the one that is under way; `None`: there is nothing to put back.
+    async fn start(&self, selection: &Selection) -> anyhow::Result<Option<(ReplayStatus, Replay)>> {
+        let (standing, replay) = match self.turn.take().await? {
+            (ReplayStatus::None | ReplayStatus::Ended, _) => {
+                let total = self.count(selection, false).await?.total;
+                if total == 0 {
+                    return Ok(None);
+                }
+                self.turn.begin(selection, total).await?
+            }
+            under_way @ (ReplayStatus::Mine | ReplayStatus::Others, _) => under_way,
+        };
+        Ok(Some((standing, replay.context("there is no replay")?)))
+    }
+
+    /// Puts back while it is its turn, else watches, until all is through or it is stopped.
+    async fn follow(
+        mut self,
+        mut standing: ReplayStatus,
+        mut replay: Replay,
+    ) -> anyhow::Result<()> {
         loop {
             match standing {
                 ReplayStatus::Mine => match self.put_all_back(&mut replay).await? {
@@ -206,13 +337,7 @@ impl ReplayRun {
                 ReplayStatus::Ended | ReplayStatus::None => break,
             }
         }
-        self.wait_for_workers(&replay).await?;
-        ensure!(
-            typed == selection.typed,
-            "that replay ({typed}) is over; run this command again for what it was meant for ({})",
-            selection.typed
-        );
-        Ok(())
+        self.wait_for_workers(&replay).await
     }
 
     // Counting

@@ -17,7 +17,7 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::telemetry::audit;
 use tokio::time::interval;
@@ -34,24 +34,29 @@ const MOST_KEPT: i32 = 1000;
 const PREFETCH: u16 = 100;
 const BINDINGS_INTERVAL: Duration = Duration::from_secs(10);
 
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Deserialize)]
 pub struct TailArgs {
     /// Of this tenant only
     #[arg(long, value_name = "ID")]
     tenant: Option<String>,
     /// Of this type only: message.received, status.updated, …, or what it begins with
     #[arg(long = "type", value_name = "TYPE")]
+    #[serde(rename = "type")]
     kind: Option<String>,
     /// The events themselves too
     #[arg(long)]
+    #[serde(skip)]
     contents: bool,
     /// Ends after so many
     #[arg(long, value_name = "N")]
+    #[serde(skip)]
     count: Option<usize>,
     #[command(flatten)]
+    #[serde(skip)]
     caller: CallerArgs,
     /// JSON, one object a line
     #[arg(long)]
+    #[serde(skip)]
     json: bool,
 }
 
@@ -95,7 +100,7 @@ pub async fn run(config: &Config, args: &TailArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The connection broke, or `each` fails.
-async fn tail(
+pub(crate) async fn tail(
     connection: &Connection,
     config: &Config,
     args: &TailArgs,

@@ -10,6 +10,7 @@ use deadpool_redis::{Pool, PoolError};
 use futures::future::join_all;
 use rand::seq::SliceRandom;
 use redis::{FromRedisValue, RedisError, RedisResult};
+use shared::config::version;
 use shared::keys::{GROUP, Keys};
 use shared::redis::{Connection, Redis, class};
 use shared::script::{Script, ScriptCall};
@@ -255,8 +256,26 @@ impl Leases {
     /// Tells that this worker lives for `ttl` more (zero: leaves); the ids of all that live.
     async fn heartbeat(&self, ttl: Duration) -> RedisResult<Vec<String>> {
         let call = self.scripts.heartbeat.call([self.keys.workers()]);
-        self.ask(call.arg(&self.worker).arg(ttl.as_millis() as u64))
-            .await
+        let call = call.arg(&self.worker).arg(ttl.as_millis() as u64);
+        let workers = self.ask(call).await?;
+        if !ttl.is_zero() {
+            // Only shown: a version that isn't written is unknown, and nothing hangs on it.
+            drop(self.tell_version(ttl).await);
+        }
+        Ok(workers)
+    }
+
+    async fn tell_version(&self, ttl: Duration) -> RedisResult<()> {
+        let mut set = redis::cmd("SET");
+        set.arg(self.keys.worker(&self.worker)).arg(version());
+        set.arg("PX").arg(ttl.as_millis() as u64);
+        match self.link().await? {
+            LeaseConnection::Pool(pool) => {
+                let mut connection = pool.get().await.map_err(no_connection)?;
+                set.query_async(&mut connection).await
+            }
+            LeaseConnection::Cluster(mut connection) => set.query_async(&mut connection).await,
+        }
     }
 
     async fn acquire(&self, partition: u16) -> RedisResult<Option<Tenure>> {

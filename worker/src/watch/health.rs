@@ -61,6 +61,28 @@ pub(super) async fn write(
     pipe.query_async(&mut connection.clone()).await
 }
 
+/// What of accounts, numbers and templates isn't well.
+///
+/// # Errors
+/// A Redis command failed.
+pub(crate) async fn unwell(connection: &Connection, keys: &Keys) -> RedisResult<Vec<HealthNote>> {
+    let known = known(connection, keys).await?;
+    let notes = known.into_values().map(|it| it.note);
+    Ok(notes.filter(|note| !note.is_well()).collect())
+}
+
+/// What is known, by what it is of.
+async fn known(connection: &Connection, keys: &Keys) -> RedisResult<BTreeMap<String, KnownHealth>> {
+    let mut all = redis::cmd("HGETALL");
+    all.arg(keys.health());
+    let all: HashMap<String, String> = all.query_async(&mut connection.clone()).await?;
+    let read = all.into_iter().filter_map(|(key, text)| {
+        let known = serde_json::from_str(&text).ok()?;
+        Some((key, known))
+    });
+    Ok(read.collect())
+}
+
 pub(super) struct HealthWatch {
     connection: Connection,
     keys: Keys,
@@ -90,7 +112,7 @@ impl HealthWatch {
     /// # Errors
     /// A Redis command failed: what is left is done by the next look.
     pub(super) async fn look(&mut self, broker: &mut WatchBroker) -> RedisResult<()> {
-        let mut known = self.known().await?;
+        let mut known = known(&self.connection, &self.keys).await?;
         let told = self.tell_all(&mut known, broker).await;
         self.show(known.values());
         told
@@ -123,18 +145,6 @@ impl HealthWatch {
             }
         }
         Ok(())
-    }
-
-    /// What is known, by what it is of.
-    async fn known(&self) -> RedisResult<BTreeMap<String, KnownHealth>> {
-        let mut all = redis::cmd("HGETALL");
-        all.arg(self.keys.health());
-        let all: HashMap<String, String> = all.query_async(&mut self.connection.clone()).await?;
-        let read = all.into_iter().filter_map(|(key, text)| {
-            let known = serde_json::from_str(&text).ok()?;
-            Some((key, known))
-        });
-        Ok(read.collect())
     }
 
     /// The oldest notes of webhooks, and how many they are.

@@ -2,7 +2,7 @@
 //! templates are. Whose turn it is, Redis says.
 
 mod broker;
-mod health;
+pub(crate) mod health;
 mod polls;
 mod queues;
 mod turn;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use shared::limited;
 
 use super::finding::CheckStatus;
 use super::finding::{Finding, Findings, fail, finding, ok, unknown, warn};
@@ -139,14 +138,12 @@ fn waiting(partitions: &[PartitionReport]) -> Vec<Finding> {
 
 /// Accounts of which webhooks were refused.
 async fn limits(deployment: &Deployment) -> anyhow::Result<Vec<Finding>> {
-    let refused = limited::of_last_hour(&deployment.connection, &deployment.keys).await;
-    let mut refused: Vec<_> = refused.context("Redis")?.into_iter().collect();
+    let refused = deployment.accounts_at_limit(MOST_ACCOUNTS).await;
+    let refused = refused.context("Redis")?;
     if refused.is_empty() {
         return Ok(vec![ok(CHECK, "no account is at its limit")]);
     }
-    refused.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let accounts = refused.into_iter().take(MOST_ACCOUNTS);
-    let found = accounts.map(|(account, count)| {
+    let found = refused.into_iter().map(|(account, count)| {
         let text = format!("account {account}: {count} webhooks were answered 429 within the hour");
         warn(
             CHECK,

@@ -8,39 +8,45 @@ use anyhow::{Context, ensure};
 use chrono::{SecondsFormat, Utc};
 use clap::Args;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::telemetry::{EndsWith, audit};
 use tokio_util::sync::CancellationToken;
 
 use super::FailedObject;
 use crate::config::Config;
-use crate::operator::Deployment;
 use crate::operator::arguments::{CallerArgs, PayloadFilter};
 use crate::operator::given_id::GivenId;
 use crate::operator::objects::{NamedObjects, PayloadArea};
 use crate::operator::output::{Output, ProgressLine, Style};
+use crate::operator::{Deployment, WrongCall};
 use crate::out::store::{self, DISCARDED, FAILED, ReadError};
 
 const AT_ONCE: usize = 8;
 const STORE: &str = "the failed store";
 
-#[derive(Args, Debug, Clone)]
-pub(super) struct DiscardArgs {
+#[derive(Args, Debug, Clone, Deserialize)]
+pub(crate) struct DiscardArgs {
     /// These only: messages, their hashes, correlation ids, events, entries or keys
     #[arg(value_name = "ID", num_args = 0..=100)]
+    #[serde(default)]
     ids: Vec<GivenId>,
     #[command(flatten)]
+    #[serde(flatten)]
     filter: PayloadFilter,
     /// Everything that is set aside
     #[arg(long, conflicts_with_all = ["ids", "tenant", "reason", "from", "to"])]
+    #[serde(default)]
     all: bool,
     /// Discard; without it, only what would be discarded is counted
     #[arg(long)]
+    #[serde(default)]
     yes: bool,
     #[command(flatten)]
-    caller: CallerArgs,
+    #[serde(skip)]
+    pub(crate) caller: CallerArgs,
     /// JSON instead of text
     #[arg(long)]
+    #[serde(skip)]
     json: bool,
 }
 
@@ -64,10 +70,6 @@ struct LeftFailure {
 }
 
 pub(super) async fn run(config: &Config, args: &DiscardArgs) -> anyhow::Result<()> {
-    ensure!(
-        args.all || !args.ids.is_empty() || !args.filter.is_empty(),
-        "say what: ids, --tenant, --reason, --from and --to, or --all"
-    );
     let deployment = Deployment::open(config).await?;
     let stop = shared::telemetry::shutdown_on_signal()?;
     let report = discard(&deployment, args, &stop).await?;
@@ -87,12 +89,16 @@ pub(super) async fn run(config: &Config, args: &DiscardArgs) -> anyhow::Result<(
 /// Counts, and discards if told to.
 ///
 /// # Errors
-/// The store is away, or a Redis command failed.
+/// Nothing is named, the store is away, or a Redis command failed.
 pub(crate) async fn discard(
     deployment: &Deployment,
     args: &DiscardArgs,
     stop: &CancellationToken,
 ) -> anyhow::Result<DiscardReport> {
+    ensure!(
+        args.all || !args.ids.is_empty() || !args.filter.is_empty(),
+        WrongCall("say what: ids, --tenant, --reason, --from and --to, or --all")
+    );
     let keys = meant(deployment, args).await?;
     let mut report = DiscardReport {
         count: keys.len(),

@@ -4,13 +4,13 @@ use anyhow::Context;
 use chrono::Utc;
 use clap::Args;
 use futures::stream::{StreamExt, TryStreamExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::telemetry::EndsWith;
 
 use super::FailedObject;
 use crate::config::Config;
 use crate::operator::Deployment;
-use crate::operator::arguments::PayloadFilter;
+use crate::operator::arguments::{PayloadFilter, any_page_size, page_size};
 use crate::operator::output::{Output, ProgressLine, Style, row, short};
 use crate::out::store::{self, FAILED};
 
@@ -21,18 +21,21 @@ const MOST_LOOKED_AT: usize = 10_000;
 const AT_ONCE: usize = 16;
 const STORE: &str = "the failed store";
 
-#[derive(Args, Debug, Clone)]
-pub(super) struct FailedListArgs {
+#[derive(Args, Debug, Clone, Deserialize)]
+pub(crate) struct FailedListArgs {
     #[command(flatten)]
+    #[serde(flatten)]
     filter: PayloadFilter,
     /// Objects on the page
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = page_size(), value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[serde(default = "page_size", deserialize_with = "any_page_size")]
     limit: u16,
     /// The page behind this key, as the page before says at its end
     #[arg(long, value_name = "KEY")]
     after: Option<String>,
     /// JSON instead of text
     #[arg(long)]
+    #[serde(skip)]
     json: bool,
 }
 

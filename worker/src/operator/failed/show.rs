@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::entry::parse_numbers;
 use shared::private::Hashed;
 use shared::telemetry::EndsWith;
@@ -15,8 +15,8 @@ use crate::operator::objects::{NamedObjects, PayloadArea};
 use crate::operator::output::{Output, Style, row};
 use crate::out::store::ReadError;
 
-#[derive(Args, Debug, Clone)]
-pub(super) struct FailedShowArgs {
+#[derive(Args, Debug, Clone, Deserialize)]
+pub(crate) struct FailedShowArgs {
     /// A message's id or its hash, a correlation id, an event's or an entry's id, or an object's key
     #[arg(value_name = "ID")]
     id: GivenId,
@@ -25,6 +25,7 @@ pub(super) struct FailedShowArgs {
     tenant: Option<String>,
     /// JSON instead of text
     #[arg(long)]
+    #[serde(skip)]
     json: bool,
 }
 
@@ -57,7 +58,7 @@ struct FailedItem {
 
 pub(super) async fn run(config: &Config, args: &FailedShowArgs) -> anyhow::Result<()> {
     let deployment = Deployment::open(config).await?;
-    let found = show(&deployment, &args.id, args.tenant.as_deref()).await?;
+    let found = show(&deployment, args).await?;
     let mut output = Output::new();
     if args.json {
         output.json(&found)?;
@@ -77,9 +78,9 @@ pub(super) async fn run(config: &Config, args: &FailedShowArgs) -> anyhow::Resul
 /// The store is away.
 pub(crate) async fn show(
     deployment: &Deployment,
-    id: &GivenId,
-    tenant: Option<&str>,
+    FailedShowArgs { id, tenant, .. }: &FailedShowArgs,
 ) -> anyhow::Result<Vec<FailedDetail>> {
+    let tenant = tenant.as_deref();
     let areas = [
         PayloadArea::Failed,
         PayloadArea::Replayed,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use redis::RedisResult;
+use serde::Serialize;
 use shared::keys::Keys;
 use shared::redis::Connection;
 use shared::script::Script;
@@ -57,6 +58,34 @@ pub(super) struct ReplayCounts {
     pub(super) again: u64,
 }
 
+/// How far the last replay is, without the ids that it was begun with: they may hold phone numbers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ReplayProgress {
+    id: String,
+    state: ReplayState,
+    source: &'static str,
+    tenant: Option<String>,
+    reason: Option<String>,
+    payloads: u64,
+    put_back: u64,
+    went_out: u64,
+    set_aside_again: u64,
+    left: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum ReplayState {
+    /// Somebody puts back.
+    Running,
+    /// Nobody does: it can be resumed.
+    Stopped,
+    /// All is put back, and not all went out.
+    InTheStream,
+    Ended,
+}
+
 impl ReplayCounts {
     pub(super) fn settled(self) -> bool {
         self.out + self.again >= self.put
@@ -90,6 +119,54 @@ impl RunnerLease {
     ) -> anyhow::Result<(ReplayStatus, Option<Replay>)> {
         let selection = serde_json::to_string(selection)?;
         self.ask(Some((selection, total))).await
+    }
+
+    /// How far the last one is; takes no turn.
+    ///
+    /// # Errors
+    /// A Redis command failed.
+    pub(super) async fn look(&self) -> anyhow::Result<Option<ReplayProgress>> {
+        type Fields = (
+            Option<String>,
+            Option<String>,
+            Option<u64>,
+            Option<String>,
+            Option<u64>,
+            Option<u64>,
+        );
+        let mut connection = self.connection.clone();
+        let mut get = redis::cmd("HMGET");
+        get.arg(self.keys.replay());
+        get.arg(&["id", "ended", "until", "selection", "total", "left"]);
+        let fields = get.query_async(&mut connection).await.context("Redis")?;
+        let (Some(id), ended, until_ms, Some(selection), total, left): Fields = fields else {
+            return Ok(None);
+        };
+        let time = redis::cmd("TIME").query_async(&mut connection).await;
+        let (seconds, micros): (u64, u64) = time.context("Redis")?;
+        let now_ms = seconds * 1000 + micros / 1000;
+        let counts = self.counts(&id).await.context("Redis")?;
+        let selection: Selection = serde_json::from_str(&selection)
+            .context("the last replay was begun by another version")?;
+        Ok(Some(ReplayProgress {
+            state: match ended.is_some() {
+                true if counts.settled() => ReplayState::Ended,
+                true => ReplayState::InTheStream,
+                false if until_ms.is_some_and(|until_ms| until_ms >= now_ms) => {
+                    ReplayState::Running
+                }
+                false => ReplayState::Stopped,
+            },
+            id,
+            source: selection.source.name(),
+            tenant: selection.tenant,
+            reason: selection.reason,
+            payloads: total.unwrap_or(0),
+            put_back: counts.put,
+            went_out: counts.out,
+            set_aside_again: counts.again,
+            left: left.unwrap_or(0),
+        }))
     }
 
     async fn ask(

@@ -15,6 +15,8 @@ use crate::owed::readmit;
 /// A longer range is a slip of the pen.
 const LONGEST_RANGE: TimeDelta = TimeDelta::days(400);
 const FASTEST: u32 = 10_000;
+/// As the default of `--rate` says.
+const USUAL_RATE: u32 = 100;
 
 #[derive(Args, Debug, Clone)]
 pub struct ReplayArgs {
@@ -48,6 +50,17 @@ pub struct ReplayRunArgs {
     /// End a replay that was stopped: what it hasn't put back stays where it is
     #[arg(long)]
     pub abandon: bool,
+}
+
+impl Default for ReplayRunArgs {
+    fn default() -> Self {
+        Self {
+            rate: USUAL_RATE,
+            dry_run: false,
+            json: false,
+            abandon: false,
+        }
+    }
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,9 +98,9 @@ pub(super) struct Selection {
     pub source: ReplaySource,
     from_ms: Option<i64>,
     to_ms: i64,
-    tenant: Option<String>,
+    pub tenant: Option<String>,
     message_id: Option<String>,
-    reason: Option<String>,
+    pub reason: Option<String>,
     /// Keys of the objects that were named by ids, ascending; empty: all of the above.
     #[serde(default)]
     pub keys: Vec<String>,

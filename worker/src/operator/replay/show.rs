@@ -13,6 +13,7 @@ const BAR: usize = 30;
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) struct ReplayOutput {
+    quiet: bool,
     json: bool,
     terminal: bool,
     last: Option<Instant>,
@@ -30,6 +31,7 @@ pub(super) struct Tally {
 impl ReplayOutput {
     pub(super) fn new(json: bool) -> Self {
         Self {
+            quiet: false,
             json,
             terminal: !json && io::stdout().is_terminal(),
             last: None,
@@ -37,8 +39,19 @@ impl ReplayOutput {
         }
     }
 
+    /// Says nothing: whoever wants to know looks at Redis.
+    pub(super) fn quiet() -> Self {
+        Self {
+            quiet: true,
+            ..Self::new(true)
+        }
+    }
+
     /// A sentence for people; with `--json` it goes to standard error, for whoever watches.
     pub(super) fn say(&mut self, text: &str) -> io::Result<()> {
+        if self.quiet {
+            return Ok(());
+        }
         if self.json {
             return writeln!(io::stderr(), "{text}");
         }
@@ -72,7 +85,7 @@ impl ReplayOutput {
 
     /// An object that stays where it is.
     pub(super) fn left(&mut self, key: &str, why: &str) -> io::Result<()> {
-        if self.json {
+        if self.json && !self.quiet {
             return writeln!(io::stdout(), "{}", json!({"left": key, "why": why}));
         }
         self.say(&format!("left where it is: {key}: {why}"))
@@ -126,6 +139,9 @@ impl ReplayOutput {
     }
 
     fn json_line(&self, replay: &Replay, counts: ReplayCounts, ended: bool) -> io::Result<()> {
+        if self.quiet {
+            return Ok(());
+        }
         let line = json!({
             "replay": replay.id,
             "payloads": replay.total,
