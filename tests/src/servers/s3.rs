@@ -31,7 +31,7 @@ pub struct S3 {
 
 #[derive(Debug)]
 enum S3Server {
-    Ceph(Ceph),
+    Ceph(Box<Ceph>),
     Embedded(Embedded),
 }
 
@@ -45,7 +45,7 @@ impl S3 {
         match std::env::var("LAB_S3").as_deref() {
             Err(_) | Ok("" | "radosgw") => {
                 let (port, access) = place();
-                let server = S3Server::Ceph(Ceph::start(&access, port).await?);
+                let server = S3Server::Ceph(Box::new(Ceph::start(&access, port).await?));
                 Ok(Self {
                     port,
                     access,
