@@ -110,7 +110,10 @@ async fn what_is_set_aside_is_looked_at_replayed_and_discarded_in_the_browser() 
     let events = stage.events();
     page.click("#failed-rows", &scene.failed_key).await;
     page.click("#detail", "Replay").await;
-    page.wait_for_text("#cards", "ended").await;
+    page.wait_for(
+        "[...document.querySelectorAll('#cards td')].some((it) => it.innerText === 'ended')",
+    )
+    .await;
     assert_eq!(events.wait_for(1, SOON).await[0].wamid(), id(&scene.failed));
 
     page.click("nav", "Set aside").await;
