@@ -483,6 +483,12 @@ async fn every_id_a_customer_and_a_tenant_lead_to_what_there_is_of_them() {
         .json(&json!({"customer": "ada"}));
     let (status, _) = ConsoleClient::answer(request.header("x-csrf-token", &console.csrf)).await;
     assert_eq!(status, 400);
+    let replay = json!({"from": "2h", "to": "2026-11-25"});
+    let request = console
+        .request(Method::POST, "/api/failed/replay")
+        .json(&replay);
+    let (status, _) = ConsoleClient::answer(request.header("x-csrf-token", &console.csrf)).await;
+    assert_eq!(status, 400, "a selection that nobody can mean");
     let account = &scene.suspended.waba_id;
     let report = console.get("/api/tenant", &[("id", account)]).await;
     assert_eq!(report["accounts"][0]["verdict"], "suspended", "{report:#}");

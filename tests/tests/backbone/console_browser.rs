@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
 use tests::browser::BrowserPage;
 use tests::meta::payload::{self, Number};
 use tests::neighbours::Tenant;
@@ -110,7 +109,10 @@ async fn what_is_set_aside_is_looked_at_replayed_and_discarded_in_the_browser() 
     let events = stage.events();
     page.click("#failed-rows", &scene.failed_key).await;
     page.click("#detail", "Replay").await;
-    page.wait_for_text("#cards", "ended").await;
+    page.wait_for(
+        "[...document.querySelectorAll('#cards td')].some((it) => it.innerText === 'ended')",
+    )
+    .await;
     assert_eq!(events.wait_for(1, SOON).await[0].wamid(), id(&scene.failed));
 
     page.click("nav", "Set aside").await;
@@ -153,7 +155,6 @@ async fn messages_customers_and_tenants_are_found_in_the_browser() {
         .await;
     page.press("Enter").await;
     page.wait_for_text("#tenant-result", "suspended").await;
-    picture(&mut page, "tenant").await;
     assert_quiet(&page);
 }
 
@@ -168,7 +169,12 @@ async fn dead_letters_are_put_back_and_events_are_watched_in_the_browser() {
     let mut page = signed_in(&scene).await;
     page.click("nav", "Dead letters").await;
     let listed = "document.querySelectorAll('#dlq-rows input').length";
-    while page.value(listed).await != Value::from(1) {
+    loop {
+        page.wait_for("!document.querySelector('#dlq-list').disabled")
+            .await;
+        if page.value(listed).await == 1 {
+            break;
+        }
         page.click("#view-dlq", "List").await;
     }
     page.value("document.querySelector('#dlq-rows input').click()")
@@ -184,7 +190,7 @@ async fn dead_letters_are_put_back_and_events_are_watched_in_the_browser() {
     let told = format!("tenant-{}", number.waba_id);
     let told = format!("document.querySelector('#tail-rows').innerText.includes('{told}')");
     // Sent until its queue is bound and has seen one.
-    while page.value(&told).await != Value::from(true) {
+    while page.value(&told).await != true {
         sender.send(number.message(payload::text(ADA, TEXT))).await;
     }
     let shown = page.value("document.body.innerText").await;

@@ -178,7 +178,7 @@ pub(super) async fn search(
 ) -> ConsoleAnswer<Located> {
     let Query(args) = asked?;
     ask(console, async move |it| {
-        let id = args.id.as_ref().ok_or(WrongCall("say which: id"))?;
+        let id = args.id.as_ref().ok_or(WrongCall("say which: id".into()))?;
         Ok(locate::locate(&it.deployment, id, &args, PLACE_LIMIT).await)
     })
     .await

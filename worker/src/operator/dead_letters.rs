@@ -211,7 +211,7 @@ fn queues(named: Option<&str>) -> anyhow::Result<Vec<String>> {
     let meant: Vec<_> = all.filter(is_meant).collect();
     ensure!(
         !meant.is_empty(),
-        WrongCall("--queue is none of this deployment's")
+        WrongCall("--queue is none of this deployment's".into())
     );
     Ok(meant)
 }
@@ -276,7 +276,7 @@ pub(crate) async fn take(
 ) -> anyhow::Result<DeadLettersReport> {
     ensure!(
         args.all || !args.ids.is_empty() || args.tenant.is_some(),
-        WrongCall("say which: ids, --tenant, or --all")
+        WrongCall("say which: ids, --tenant, or --all".into())
     );
     let connection = deployment.rabbitmq().await?;
     may_be_looked_at(&connection, config, args.policy_is_set).await?;

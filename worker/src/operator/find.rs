@@ -122,7 +122,7 @@ pub(crate) async fn find(
     tally: &mut FindTally,
     mut each: impl FnMut(CustomerPayload) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let customer = ids::read(&args.customer).context(WrongCall(ids::ACCEPTED))?;
+    let customer = ids::read(&args.customer).context(WrongCall(ids::ACCEPTED.into()))?;
     let (store, period) = (&*deployment.store, args.period.period());
     let mut folders: Vec<DayFolder> = Vec::new();
     for area in PayloadArea::ALL {

@@ -27,6 +27,7 @@ pub mod tenant;
 
 pub(crate) mod output;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,7 +173,7 @@ impl Deployment {
 /// What was asked for is nothing that can be asked.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct WrongCall(pub(crate) &'static str);
+pub(crate) struct WrongCall(pub(crate) Cow<'static, str>);
 
 /// A part of a report that may not be known.
 #[derive(Debug, Serialize)]

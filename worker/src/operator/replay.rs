@@ -26,8 +26,8 @@ use self::runner_lease::{Replay, ReplayStatus, RunnerLease};
 use self::selection::Selection;
 pub use self::selection::{ReplayArgs, ReplayRunArgs, ReplaySource};
 use self::show::{ReplayOutput, Tally};
-use super::Deployment;
 use super::objects::{NamedObjects, PayloadArea, owner_of};
+use super::{Deployment, WrongCall};
 use crate::config::Config;
 use crate::out::store::{ReadError, Store, StoreError};
 use crate::owed::readmit::{self, NotReturnable, PutBack, Readmit, Returning};
@@ -113,7 +113,9 @@ impl BackgroundReplay {
         args: &ReplayArgs,
         stop: CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
-        let mut selection = Selection::of(args)?;
+        let selection = Selection::of(args);
+        let wrong = |error| WrongCall(format!("{error:#}").into());
+        let mut selection = selection.map_err(wrong)?;
         if !args.ids.is_empty() {
             selection.keys = named_keys(&deployment.store, args).await?;
             if selection.keys.is_empty() {

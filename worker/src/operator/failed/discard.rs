@@ -97,7 +97,7 @@ pub(crate) async fn discard(
 ) -> anyhow::Result<DiscardReport> {
     ensure!(
         args.all || !args.ids.is_empty() || !args.filter.is_empty(),
-        WrongCall("say what: ids, --tenant, --reason, --from and --to, or --all")
+        WrongCall("say what: ids, --tenant, --reason, --from and --to, or --all".into())
     );
     let keys = meant(deployment, args).await?;
     let mut report = DiscardReport {
