@@ -12,7 +12,7 @@ use crate::ask::tenants::Tenants;
 use crate::item::health::HealthNotes;
 use crate::item::traffic::Traffic;
 use crate::metrics::Metrics;
-use crate::out::archive::Archive;
+use crate::out::archive::ArchiveWriter;
 use crate::out::media::MediaFetcher;
 use crate::out::publisher::Publisher;
 use crate::out::store::Store;
@@ -28,7 +28,7 @@ pub struct WorkerContext {
     pub state: Option<StateManager>,
     pub publisher: Publisher,
     pub store: Arc<Store>,
-    pub archive: Archive,
+    pub archive: ArchiveWriter,
     pub media: Arc<MediaFetcher>,
     pub numbers: Arc<Numbers>,
     pub metrics: Metrics,

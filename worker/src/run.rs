@@ -30,7 +30,7 @@ use crate::item::health::HealthNotes;
 use crate::item::traffic::{self, Traffic};
 use crate::metrics::Metrics;
 use crate::operator::{Deployment, presign};
-use crate::out::archive::Archive;
+use crate::out::archive::ArchiveWriter;
 use crate::out::error::Reason;
 use crate::out::media::outcome::MediaFailure;
 use crate::out::media::refused_hosts::RefusedHosts;
@@ -329,7 +329,7 @@ impl Parts {
             state: clients::state_manager(config, &self.secrets, metrics)?,
             publisher,
             store: self.store.clone(),
-            archive: Archive::default(),
+            archive: ArchiveWriter::default(),
             metrics: metrics.clone(),
             traffic: self.traffic(),
             health,

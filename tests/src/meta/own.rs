@@ -17,19 +17,23 @@ const ACCOUNT: &str = "102290";
 /// It is neither.
 pub fn body(file: Bytes, account: Option<&str>) -> anyhow::Result<Bytes> {
     let mut value: Value = serde_json::from_slice(&file).context("it is not JSON")?;
+    let neither = "it is no webhook (entry), no message (type) and no status (status)";
+    if !value.is_object() {
+        bail!(neither);
+    }
     if let Some(entries) = value["entry"].as_array_mut() {
         let Some(account) = account else {
             return Ok(file);
         };
-        for entry in entries {
-            entry["id"] = account.into();
+        for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
+            entry.insert("id".into(), account.into());
         }
         return Ok(value.to_string().into());
     }
     let number = Number::of(account.unwrap_or(ACCOUNT));
     let is_status = value["status"].is_string();
     if !is_status && !value["type"].is_string() {
-        bail!("it is no webhook (entry), no message (type) and no status (status)");
+        bail!(neither);
     }
     for (name, fresh) in [
         ("id", payload::wamid()),

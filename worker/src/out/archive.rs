@@ -20,12 +20,12 @@ const PAUSE: Duration = Duration::from_secs(5);
 const PLACES: usize = 16;
 
 /// What all partitions write their payloads through.
-pub struct Archive {
+pub struct ArchiveWriter {
     places: Semaphore,
     paused_until: Mutex<Option<Instant>>,
 }
 
-impl Default for Archive {
+impl Default for ArchiveWriter {
     fn default() -> Self {
         Self {
             places: Semaphore::new(PLACES),
@@ -34,7 +34,7 @@ impl Default for Archive {
     }
 }
 
-impl Archive {
+impl ArchiveWriter {
     /// Whether a payload lies in the archive now. Otherwise it is owed. It waits for a place no longer
     /// than those before it take, each of which ends within two seconds.
     pub(crate) async fn put(
