@@ -96,7 +96,7 @@ def anchor(heading: str, seen: dict[str, int]) -> str:
 
 def known(root: Path) -> Known:
     return Known(
-        settings=set(re.findall(r"^#?([A-Z][A-Z0-9_]*)=", (root / ".env.example").read_text(), re.M)),
+        settings=settings(root),
         metrics=set(re.findall(r"^\| `(\w+)` \|", (root / "docs/metrics.md").read_text(), re.M)),
         routes=routes(root / "docs/openapi.yaml"),
         commands=commands(root / "docs/commands.md"),
@@ -147,12 +147,21 @@ def commands_of_code(root: Path) -> set[str]:
     return {name.lower() for name in re.findall(r"^    ([A-Z]\w*)[,(]", body, re.M)}
 
 
+def settings(root: Path) -> set[str]:
+    """Those of the programs, and those of the simulator."""
+    found = set(re.findall(r"^#?([A-Z][A-Z0-9_]*)=", (root / ".env.example").read_text(), re.M))
+    simulator = root / "tests/src/bin/simulator.rs"
+    if simulator.exists():
+        found |= set(re.findall(r'env = "([A-Z][A-Z0-9_]*)"', simulator.read_text()))
+    return found
+
+
 def flags(root: Path) -> set[str]:
     """Every flag that the sources of the worker, ingress and what they share declare."""
     found = {"--help", "--version"}
     for folder in ("worker/src", "ingress/src", "shared/src"):
         for source in (root / folder).rglob("*.rs"):
-            for arguments, name in re.findall(r"#\[arg\(((?:[^()]|\([^()]*\))*?)\)\]\s*(?:pub(?:\([^)]*\))? )?(\w+):", source.read_text()):
+            for arguments, name in re.findall(r"#\[arg\(((?:[^()]|\([^()]*\))*?)\)\]\s*(?:#\[[^\]]*\]\s*)*(?:pub(?:\([^)]*\))? )?(\w+):", source.read_text()):
                 if re.search(r"\blong\b", arguments):
                     named = re.search(r'long = "([\w-]+)"', arguments)
                     found.add("--" + (named[1] if named else name.replace("_", "-")))
