@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::store::Store;
 use crate::metrics::{Metrics, Uploaded};
 
-/// A write that takes longer is owed.
+/// A write that takes longer, or waits longer for its place, is owed.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// After a failure everything is owed at once for this long.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -35,8 +35,8 @@ impl Default for ArchiveWriter {
 }
 
 impl ArchiveWriter {
-    /// Whether a payload lies in the archive now. Otherwise it is owed. It waits for a place no longer
-    /// than those before it take, each of which ends within two seconds.
+    /// Whether a payload lies in the archive now. Otherwise it is owed, also if no place becomes free in
+    /// time: until then its entry isn't recorded, and its partition publishes no more than a few others.
     pub(crate) async fn put(
         &self,
         (store, metrics): (&Store, &Metrics),
@@ -44,8 +44,8 @@ impl ArchiveWriter {
         described: &BTreeMap<String, String>,
         body: &[u8],
     ) -> bool {
-        let _place = self.places.acquire().await;
-        if self.paused() {
+        let place = timeout(PATIENCE, self.places.acquire()).await;
+        if place.is_err() || self.paused() {
             return false;
         }
         let began = Instant::now();
