@@ -8,4 +8,6 @@ deploy/local/install.sh --for test
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
 
 cargo build --locked --workspace --bins
+# Tests wait more than they compute.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 2))}"
 exec "${CARGO_TARGET_DIR:-target}/debug/lab" run -- cargo test --locked --workspace "$@"

@@ -12,6 +12,7 @@ use clap::{ArgMatches, Args, Command, Parser};
 use serde::Serialize;
 use url::Url;
 
+use crate::process::COMMIT;
 use crate::secrets::Secret;
 use crate::telemetry::CommandError;
 
@@ -123,12 +124,10 @@ fn without_password(value: String) -> String {
     }
 }
 
-/// The program's version, and the commit that it was built of (`BUILD_COMMIT` at build time).
+/// The program's version, and the commit that it was built of.
 pub fn version() -> &'static str {
-    static VERSION: LazyLock<String> = LazyLock::new(|| {
-        let commit = option_env!("BUILD_COMMIT").unwrap_or("unknown");
-        format!("{} (commit {commit})", env!("CARGO_PKG_VERSION"))
-    });
+    static VERSION: LazyLock<String> =
+        LazyLock::new(|| format!("{} (commit {COMMIT})", env!("CARGO_PKG_VERSION")));
     &VERSION
 }
 

@@ -17,8 +17,8 @@ use crate::entry;
 /// Clock ticks a second in `/proc`, as every kernel of today's machines has it (USER_HZ).
 const TICKS: f64 = 100.0;
 
-/// The commit that this was built from, if the build was told.
-const COMMIT: &str = match option_env!("BUILD_COMMIT") {
+/// The commit that this was built from, if the build was told (`BUILD_COMMIT`).
+pub const COMMIT: &str = match option_env!("BUILD_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };

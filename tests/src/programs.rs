@@ -21,7 +21,7 @@ use crate::servers::S3Access;
 /// The app secret that [`Ingress`] gets unless told otherwise.
 pub const APP_SECRET: &str = "app-secret";
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(90);
 
 /// What to wait for before a program counts as started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

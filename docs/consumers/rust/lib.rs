@@ -22,6 +22,8 @@ const EXCHANGE: &str = "whatsapp.inbound";
 const PREFETCH: u16 = 50;
 const REMEMBERED: usize = 100_000;
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Of returns of a dead letter. Without it RabbitMQ 4 deletes one that was returned 20 times.
+const NO_LIMIT: i32 = i32::MAX;
 
 /// One thing that happened on WhatsApp; one of `message`, `status`, `account` and `call` is there.
 #[derive(Debug, Clone, Deserialize)]
@@ -262,8 +264,9 @@ impl Consumer {
             ..QueueDeclareOptions::default()
         };
         let name = ShortString::from(dead.as_str());
-        let declared = channel.queue_declare(name, options, arguments.clone());
-        declared.await?;
+        let mut of_dead = arguments.clone();
+        of_dead.insert("x-delivery-limit".into(), AMQPValue::LongInt(NO_LIMIT));
+        channel.queue_declare(name, options, of_dead).await?;
         arguments.insert("x-dead-letter-exchange".into(), text(""));
         arguments.insert("x-dead-letter-routing-key".into(), text(&dead));
         let name = ShortString::from(self.queue.as_str());

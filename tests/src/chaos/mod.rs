@@ -23,11 +23,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::history::History;
+use self::history::{Fault, History, Millis};
 use self::model::{Findings, Seen, Violation};
 use self::received::Consumers;
 use self::report::{Memory, Report};
-use self::scene::{Scene, Size};
+use self::scene::{LEASE_TTL, Scene, Size};
 use self::schedule::{Planned, Targets, schedule};
 use self::sender::Load;
 use crate::servers::redis::can_mount;
@@ -319,10 +319,12 @@ async fn judge(
     history: &History,
     consumers: &Consumers,
 ) -> anyhow::Result<(Findings, usize, usize)> {
+    let mut faults = history.all_faults();
+    faults.extend(lost_leases(scene).await);
     let mut seen = Seen {
         items: history.all_items(),
         posts: history.all_posts(),
-        faults: history.all_faults(),
+        faults,
         received: consumers.all(),
         set_aside: remains::set_aside(&scene.webhooks).await?,
         spooled: scene.spooled().await,
@@ -347,6 +349,34 @@ async fn judge(
     findings.violations.extend(wrong);
     findings.violations.extend(left_over(scene).await?);
     Ok((findings, raw_objects, files))
+}
+
+/// A worker that has no processor for as long as its lease lasts loses it: its heir publishes again what
+/// isn't recorded, as after a kill.
+async fn lost_leases(scene: &Scene) -> Vec<Fault> {
+    let mut lost = Vec::new();
+    for (n, worker) in scene.workers.iter().enumerate() {
+        let log = worker.lock().await.log();
+        let times = log.lines().filter_map(lost_a_lease_at);
+        lost.extend(times.map(|ended| Fault {
+            name: format!("worker {} lost a lease", n + 1),
+            may_repeat: true,
+            began: ended - LEASE_TTL.as_millis() as Millis,
+            ended,
+        }));
+    }
+    lost
+}
+
+fn lost_a_lease_at(line: &str) -> Option<Millis> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let message = line["message"].as_str()?;
+    if !["lost a partition", "a lease could not be renewed in time"].contains(&message) {
+        return None;
+    }
+    let at = humantime::parse_rfc3339(line["timestamp"].as_str()?).ok()?;
+    let since = at.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(since.as_millis() as Millis)
 }
 
 /// Partitions that are being handed over have a moment, and so has RabbitMQ to count its queues.
@@ -438,5 +468,21 @@ fn report(
         memory: Vec::new(),
         left_out,
         folder: history.folder().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_lease_is_read_from_a_worker_s_log() {
+        let line = |message: &str| {
+            let at = "1970-01-01T00:00:02.500000Z";
+            serde_json::json!({"timestamp": at, "level": "WARN", "message": message}).to_string()
+        };
+        assert_eq!(lost_a_lease_at(&line("lost a partition")), Some(2500));
+        assert_eq!(lost_a_lease_at(&line("left a partition")), None);
+        assert_eq!(lost_a_lease_at("Error: no JSON"), None);
     }
 }

@@ -23,12 +23,14 @@ use crate::servers::{RabbitMq, Redis, RedisCluster, RedisOptions, S3, Vhost, clu
 use crate::store::Store;
 use crate::waiting::poll;
 
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(90);
+/// What Kubernetes gives a pod between SIGTERM and SIGKILL.
+const TERMINATION: Duration = Duration::from_secs(30);
 const DISK_MB: u32 = 256;
 /// Files beyond it are too large for the workers.
 pub const MEDIA_MAX_BYTES: usize = 500_000;
 /// A worker that was killed is missed after this.
-const LEASE_TTL: &str = "3s";
+pub const LEASE_TTL: Duration = Duration::from_secs(3);
 const WEBHOOKS: &str = "webhooks-inbound";
 const MEDIA: &str = "media-inbound";
 
@@ -176,7 +178,7 @@ impl Scene {
                 format!("http://{}", self.through(Link::WorkersToGraph)),
             )
             .env("STATE_MANAGER_URL", &neighbours)
-            .env("LEASE_TTL", LEASE_TTL)
+            .env("LEASE_TTL", format!("{LEASE_TTL:?}"))
             .env("MEDIA_MAX_BYTES", MEDIA_MAX_BYTES)
             .until(Until::Healthy)
             .try_start()
@@ -411,8 +413,8 @@ async fn program(
             program.signal("CONT");
         }
         Action::Terminate => {
-            let ended = program.stop(Duration::from_secs(15)).await;
-            anyhow::ensure!(ended, "it didn't end within 15 s of SIGTERM");
+            let ended = program.stop(TERMINATION).await;
+            anyhow::ensure!(ended, "it didn't end within {TERMINATION:?} of SIGTERM");
             program.restart().await;
         }
         _ => {

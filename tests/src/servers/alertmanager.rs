@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::ports;
 use crate::process::{Process, command};
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(90);
 /// The receiver that the shipped configuration names.
 const SHIPPED_RECEIVER: &str = "http://alerts:8099";
 

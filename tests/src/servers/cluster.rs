@@ -10,7 +10,7 @@ use crate::ports;
 use crate::waiting::eventually;
 
 pub const SLOTS: u16 = 16384;
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// redis-servers that share the slots evenly. A slot whose node is away leaves the others
 /// served.

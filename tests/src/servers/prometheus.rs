@@ -13,7 +13,7 @@ use crate::ports;
 use crate::process::{Process, command};
 use crate::waiting::poll;
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(90);
 
 /// One series of the answer to a query.
 #[derive(Debug, Clone, PartialEq)]

@@ -224,7 +224,7 @@ impl Redis {
     async fn ready(&mut self) -> anyhow::Result<()> {
         let url = self.url();
         self.process
-            .ready_when(Duration::from_secs(20), async || pings(&url).await.is_ok())
+            .ready_when(Duration::from_secs(90), async || pings(&url).await.is_ok())
             .await
     }
 }

@@ -34,13 +34,18 @@ fn target() -> PathBuf {
     profile.to_owned()
 }
 
-fn consumers() -> [(&'static str, Command); 3] {
+/// Debian's, which has pika.
+fn python() -> Command {
     let debian = Path::new("/usr/bin/python3");
-    let mut python = command(if debian.exists() {
+    command(if debian.exists() {
         debian
     } else {
         Path::new("python3")
-    });
+    })
+}
+
+fn consumers() -> [(&'static str, Command); 3] {
+    let mut python = python();
     python.arg(docs().join("python/consume.py"));
     let mut node = command("node");
     let modules = target().join("../consumers/node/node_modules");
@@ -236,7 +241,58 @@ async fn the_client_packages_handle_every_event_once_and_a_replay_once_more() {
             })
             .await;
         }
+        assert!(keeps_its_dead_letters(&connection, name).await, "{name}");
     }
+}
+
+/// Whether the queue's dead letters may be returned as often as anybody likes: RabbitMQ refuses to declare a
+/// queue again with another limit.
+async fn keeps_its_dead_letters(connection: &Connection, name: &str) -> bool {
+    let channel = connection.create_channel().await.expect("a channel");
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let mut arguments = FieldTable::default();
+    let quorum = AMQPValue::LongString("quorum".into());
+    arguments.insert("x-queue-type".into(), quorum);
+    let limit = AMQPValue::LongInt(i32::MAX);
+    arguments.insert("x-delivery-limit".into(), limit);
+    let queue = channel.queue_declare(format!("{name}.DLQ").into(), options, arguments);
+    queue.await.is_ok()
+}
+
+/// A handler may raise whatever its code raises: only `Reject` says that the event can never be handled.
+#[test]
+fn in_python_only_reject_makes_a_dead_letter() {
+    const SCRIPT: &str = r#"
+import json, time
+from types import SimpleNamespace
+import whatsapp_events as events
+time.sleep = lambda _: None
+event = json.dumps({"eventType": "message.received"}).encode()
+for raised, body in ((ValueError, event), (events.Reject, event), (None, event), (None, b"{")):
+    def handle(event, replay_id):
+        if raised: raise raised("no")
+    done = []
+    channel = SimpleNamespace(
+        basic_ack=lambda tag: done.append("ack"),
+        basic_reject=lambda tag, requeue: done.append("dead"),
+        basic_nack=lambda tag, requeue: done.append("back" if requeue else "dead"))
+    properties = SimpleNamespace(headers=None, message_id="1")
+    consumer = events.Consumer("amqp://", "queue", handle)
+    consumer._on_message(channel, SimpleNamespace(delivery_tag=1), properties, body)
+    print(*done)
+"#;
+    let output = python()
+        .args(["-c", SCRIPT])
+        .env("PYTHONPATH", docs().join("python"))
+        .output()
+        .expect("python runs");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<_> = printed.lines().collect();
+    assert_eq!(lines, ["back", "dead", "ack", "dead"], "{errors}");
 }
 
 /// How many consumers a queue has; `None`: there is no such queue.

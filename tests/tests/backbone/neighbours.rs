@@ -248,7 +248,11 @@ async fn an_absent_state_manager_does_not_hold_up_what_else_is_owed() {
         stage.webhooks().list("failed/").await.ok()?.pop()
     })
     .await;
-    assert_eq!(crate::count_owed(&stage, "state").await, 200);
+    // An event is seen before Redis is told of its message.
+    eventually(SOON, "all 200 are owed", async || {
+        (crate::count_owed(&stage, "state").await == 200).then_some(())
+    })
+    .await;
     stage.neighbours.set_fault(Service::State, Fault::None);
     drained(&stage).await;
     assert_eq!(by_event(stage.neighbours.state_taken()).len(), 200);

@@ -26,6 +26,8 @@ async fn drive(tag: &str, url: &str, further: &[&str]) -> Result<(), String> {
             "1",
             "--generation-database",
             "none",
+            "--request-timeout",
+            "60",
         ])
         // What can't be read is kept, not refused.
         .args([

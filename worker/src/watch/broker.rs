@@ -42,16 +42,16 @@ impl WatchBroker {
         Ok(self.connection.insert(connection))
     }
 
-    /// Publishes one event; true once a queue has it.
+    /// Publishes one event; true once a queue has it. After a failure the next one has a new connection.
     pub(super) async fn publish(&mut self, event: &Event) -> bool {
-        match timeout(LIMIT, self.try_publish(event)).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a health event is published again later");
-                false
-            }
-            Err(_) => false,
-        }
+        let failed = match timeout(LIMIT, self.try_publish(event)).await {
+            Ok(Ok(done)) => return done,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        tracing::debug!(failed, "a health event is published again later");
+        self.forget();
+        false
     }
 
     /// On a channel of its own: the one return that may come belongs to the one publication.

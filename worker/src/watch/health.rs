@@ -131,7 +131,7 @@ impl HealthWatch {
             }
         }
         let (said, taken) = self.said().await?;
-        for (n, note) in said.iter().enumerate() {
+        for (n, note) in &said {
             if !self.see(known, note, broker).await? {
                 return self.drop_said(n + 1).await;
             }
@@ -147,8 +147,9 @@ impl HealthWatch {
         Ok(())
     }
 
-    /// The oldest notes of webhooks, and how many they are.
-    async fn said(&self) -> RedisResult<(Vec<HealthNote>, usize)> {
+    /// The oldest notes of webhooks with their places in the list, and how many places were read: a note
+    /// that can't be read has one too.
+    async fn said(&self) -> RedisResult<(Vec<(usize, HealthNote)>, usize)> {
         let mut range = redis::cmd("LRANGE");
         range
             .arg(self.keys.health_notes())
@@ -157,7 +158,8 @@ impl HealthWatch {
         let texts: Vec<String> = range.query_async(&mut self.connection.clone()).await?;
         let notes = texts
             .iter()
-            .filter_map(|text| serde_json::from_str(text).ok());
+            .enumerate()
+            .filter_map(|(n, text)| Some((n, serde_json::from_str(text).ok()?)));
         Ok((notes.collect(), texts.len()))
     }
 

@@ -21,6 +21,8 @@ EXCHANGE = "whatsapp.inbound"
 PREFETCH = 50
 REMEMBERED = 100_000
 LONGEST_PAUSE_S = 30.0
+# Of returns of a dead letter. Without it RabbitMQ 4 deletes one that was returned 20 times.
+NO_LIMIT = 2_147_483_647
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 log = logging.getLogger(__name__)
@@ -99,7 +101,8 @@ class Consumer:
         while True:
             try:
                 self._consume()
-            except pika.exceptions.AMQPError as error:
+            # A name that can't be resolved is no AMQPError.
+            except (pika.exceptions.AMQPError, OSError) as error:
                 log.warning("the connection to RabbitMQ ended: %r", error)
             time.sleep(self._pause_s)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
@@ -116,7 +119,8 @@ class Consumer:
     def _declare(self, channel: Any) -> None:
         dead = f"{self._queue}.DLQ"
         quorum = {"x-queue-type": "quorum"}
-        channel.queue_declare(dead, durable=True, arguments=quorum)
+        limit = {"x-delivery-limit": NO_LIMIT}
+        channel.queue_declare(dead, durable=True, arguments=quorum | limit)
         to_dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
         channel.queue_declare(self._queue, durable=True, arguments=quorum | to_dead)
         for key in self._bind:
@@ -129,11 +133,8 @@ class Consumer:
             channel.basic_ack(method.delivery_tag)
             return
         try:
-            event = json.loads(body)
-            if not isinstance(event, dict) or "eventType" not in event:
-                raise Reject("not an event")
-            self._handle(cast(Event, event), replay_id)
-        except (Reject, ValueError) as error:
+            self._handle(_event(body), replay_id)
+        except Reject as error:
             log.error("rejected: %s", error)
             channel.basic_reject(method.delivery_tag, requeue=False)
             return
@@ -144,6 +145,16 @@ class Consumer:
             return
         self._seen.add(key)
         channel.basic_ack(method.delivery_tag)
+
+
+def _event(body: bytes) -> Event:
+    try:
+        event = json.loads(body)
+    except ValueError as error:
+        raise Reject(f"not JSON: {error}") from error
+    if not isinstance(event, dict) or "eventType" not in event:
+        raise Reject("not an event")
+    return cast(Event, event)
 
 
 def _text(value: object) -> str:
