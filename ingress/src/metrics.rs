@@ -99,20 +99,20 @@ impl Metrics {
         let (turned_away, stored_items, duplicates, over_limit, further_secret, tests, spooled) = (
             plain(
                 "whatsapp_ingress_connections_turned_away",
-                "Connections beyond the limit",
+                "Connections that ingress refused beyond MAX_CONNECTIONS",
             ),
             plain("whatsapp_ingress_stored_items", "Fresh items stored"),
             plain(
                 "whatsapp_ingress_dedup_hits",
-                "Deliveries of which every item had been stored before",
+                "Webhooks of which every item had been stored before",
             ),
             plain(
                 "whatsapp_ingress_rate_limit_exceeded",
-                "Deliveries stored beyond their account's limit, while it is only observed",
+                "Webhooks stored beyond their account's limit where limits are not enforced",
             ),
             plain(
                 "whatsapp_ingress_signed_by_further_secret",
-                "Webhooks signed with another than the first of the app secrets",
+                "Webhooks signed with another app secret than the first of META_APP_SECRETS",
             ),
             plain(
                 "whatsapp_ingress_test_webhooks",
@@ -120,7 +120,7 @@ impl Metrics {
             ),
             plain(
                 "whatsapp_ingress_spooled",
-                "Deliveries put into the spool since Redis could not take them",
+                "Webhooks put into the spool because Redis could not take them",
             ),
         );
         let requests = Family::<CodeLabels, Counter>::default();
@@ -131,7 +131,7 @@ impl Metrics {
         let limited = TopAccounts::new();
         registry.register(
             "whatsapp_ingress_rate_limit_rejections",
-            "Deliveries refused beyond their account's limit, by account: the twenty refused most, then `other`",
+            "Webhooks refused beyond their account's limit, by account: the twenty refused most, then `other`",
             limited.family(),
         );
         let redis_errors = RedisErrors::default();
@@ -156,7 +156,7 @@ impl Metrics {
             own_duration: histogram(
                 registry,
                 "whatsapp_ingress_own_duration",
-                "The same without the time Redis took",
+                "From the last byte of the body to the answer, without the time that Redis took",
                 OWN,
             ),
             connections: registered(
@@ -182,13 +182,13 @@ impl Metrics {
             away_partitions: registered(
                 registry,
                 "whatsapp_ingress_away_partitions",
-                "Partitions whose deliveries go to the spool without asking Redis",
+                "Partitions whose webhooks go to the spool without asking Redis",
                 Gauge::default(),
             ),
             redis_errors: RedisErrors(registered(
                 registry,
                 "whatsapp_ingress_redis_errors",
-                "Calls that Redis did not do, by what that says of Redis, whatever became of the delivery; probes too",
+                "Failed calls to Redis by kind of failure, those of probes included; the webhook may have been stored by a further call or in the spool",
                 redis_errors.0,
             )),
             redis_memory: registered(

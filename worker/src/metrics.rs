@@ -296,7 +296,7 @@ impl Metrics {
     fn register_ownership(&self, registry: &mut Registry) {
         registry.register(
             "whatsapp_redis_pool_connections",
-            "Connections of the pool that leases use, by state",
+            "Connections to Redis of the pool that renews leases, by state",
             self.redis_pool.clone(),
         );
         registry.register(

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use self::driver::Driver;
 use crate::context::WorkerContext;
@@ -25,11 +26,20 @@ use crate::owed;
 use crate::owed::spool::{self, Spool};
 use crate::read::leases::Tenure;
 
-/// Handing over waits this long for what is in work.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// What is in work has so long to end when a partition is handed over: longer than a slow broker takes to
+/// confirm (`CONFIRM_TIMEOUT`), since what is left is published again.
+const HANDOVER_TIME: Duration = Duration::from_secs(30);
+/// As long when the process stops: below `SHUTDOWN_GRACE`, after which leases expire instead.
+const STOP_TIME: Duration = Duration::from_secs(5);
 
-/// Owns a partition until the tenure is lost, or it is told to drain and has.
-pub async fn own(work: Arc<WorkerContext>, spool: Arc<Spool>, tenure: Arc<Tenure>) {
+/// Owns a partition until the tenure is lost, or it is told to drain and has. `stopping`: the process is to
+/// end.
+pub async fn own(
+    work: Arc<WorkerContext>,
+    spool: Arc<Spool>,
+    tenure: Arc<Tenure>,
+    stopping: CancellationToken,
+) {
     let owed = Arc::new(Notify::new());
     let driving = Driver::run(work.clone(), tenure.clone(), owed.clone());
     let working_off = owed::work_off(&work, &tenure, &owed);
@@ -37,7 +47,14 @@ pub async fn own(work: Arc<WorkerContext>, spool: Arc<Spool>, tenure: Arc<Tenure
     let owning = async { tokio::join!(Box::pin(driving), Box::pin(working_off)) };
     let out_of_time = async {
         tenure.drain.cancelled().await;
-        sleep(DRAIN_TIME).await;
+        let stopped = async {
+            stopping.cancelled().await;
+            sleep(STOP_TIME).await;
+        };
+        tokio::select! {
+            () = sleep(HANDOVER_TIME) => {}
+            () = stopped => {}
+        }
     };
     tokio::select! {
         ((), ()) = owning => {}

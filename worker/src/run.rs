@@ -354,8 +354,9 @@ impl Parts {
     ) {
         let (redis, ttl) = (self.secrets.redis.clone(), self.config.lease_ttl);
         let leases = Leases::new(redis, self.keys.clone(), ttl);
+        let stopping = shutdown.clone();
         let owning = leases.run(&self.metrics, shutdown.clone(), move |tenure| {
-            partition::own(context.clone(), spool.clone(), tenure)
+            partition::own(context.clone(), spool.clone(), tenure, stopping.clone())
         });
         let out_of_time = async {
             shutdown.cancelled().await;

@@ -22,7 +22,7 @@ impl RedisSafety {
         let is_unsafe = Gauge::default();
         registry.register(
             "whatsapp_redis_unsafe",
-            "Settings of Redis with which it may lose what it acknowledged; 0 also where it doesn't tell them",
+            "Settings of Redis with which it may lose what it acknowledged; 0 also if Redis doesn't show its settings",
             is_unsafe.clone(),
         );
         Self {

@@ -27,7 +27,7 @@ use self::history::{Fault, History, Millis};
 use self::model::{Findings, Seen, Violation};
 use self::received::Consumers;
 use self::report::{Memory, Report};
-use self::scene::{LEASE_TTL, Scene, Size};
+use self::scene::{Scene, Size};
 use self::schedule::{Planned, Targets, schedule};
 use self::sender::Load;
 use crate::servers::redis::can_mount;
@@ -320,7 +320,7 @@ async fn judge(
     consumers: &Consumers,
 ) -> anyhow::Result<(Findings, usize, usize)> {
     let mut faults = history.all_faults();
-    faults.extend(lost_leases(scene).await);
+    faults.extend(told_causes(scene).await);
     let mut seen = Seen {
         items: history.all_items(),
         posts: history.all_posts(),
@@ -351,32 +351,38 @@ async fn judge(
     Ok((findings, raw_objects, files))
 }
 
-/// A worker that has no processor for as long as its lease lasts loses it: its heir publishes again what
-/// isn't recorded, as after a kill.
-async fn lost_leases(scene: &Scene) -> Vec<Fault> {
-    let mut lost = Vec::new();
+/// What workers tell themselves of why they may have to publish again, besides the faults of the plan: on a
+/// machine that is slow enough a lease ends, or a confirm is missing, without one.
+const TOLD_CAUSES: [(&str, &str); 3] = [
+    ("lost a partition", "lost a lease"),
+    ("a lease could not be renewed in time", "lost a lease"),
+    ("confirms are missing", "had no confirm in time"),
+];
+/// Longer than a lease, and than the default of `CONFIRM_TIMEOUT`: when it began.
+const TOLD_AFTER: Millis = 6000;
+
+async fn told_causes(scene: &Scene) -> Vec<Fault> {
+    let mut told = Vec::new();
     for (n, worker) in scene.workers.iter().enumerate() {
         let log = worker.lock().await.log();
-        let times = log.lines().filter_map(lost_a_lease_at);
-        lost.extend(times.map(|ended| Fault {
-            name: format!("worker {} lost a lease", n + 1),
+        let causes = log.lines().filter_map(told_cause);
+        told.extend(causes.map(|(ended, cause)| Fault {
+            name: format!("worker {} {cause}", n + 1),
             may_repeat: true,
-            began: ended - LEASE_TTL.as_millis() as Millis,
+            began: ended - TOLD_AFTER,
             ended,
         }));
     }
-    lost
+    told
 }
 
-fn lost_a_lease_at(line: &str) -> Option<Millis> {
+fn told_cause(line: &str) -> Option<(Millis, &'static str)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let message = line["message"].as_str()?;
-    if !["lost a partition", "a lease could not be renewed in time"].contains(&message) {
-        return None;
-    }
+    let (_, cause) = TOLD_CAUSES.iter().find(|(told, _)| *told == message)?;
     let at = humantime::parse_rfc3339(line["timestamp"].as_str()?).ok()?;
     let since = at.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(since.as_millis() as Millis)
+    Some((since.as_millis() as Millis, cause))
 }
 
 /// Partitions that are being handed over have a moment, and so has RabbitMQ to count its queues.
@@ -476,13 +482,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_lease_is_read_from_a_worker_s_log() {
+    fn a_cause_is_read_from_a_worker_s_log() {
         let line = |message: &str| {
             let at = "1970-01-01T00:00:02.500000Z";
             serde_json::json!({"timestamp": at, "level": "WARN", "message": message}).to_string()
         };
-        assert_eq!(lost_a_lease_at(&line("lost a partition")), Some(2500));
-        assert_eq!(lost_a_lease_at(&line("left a partition")), None);
-        assert_eq!(lost_a_lease_at("Error: no JSON"), None);
+        let lost = told_cause(&line("lost a partition"));
+        assert_eq!(lost, Some((2500, "lost a lease")));
+        assert_eq!(told_cause(&line("left a partition")), None);
+        assert_eq!(told_cause("Error: no JSON"), None);
     }
 }

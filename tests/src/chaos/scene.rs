@@ -30,7 +30,7 @@ const DISK_MB: u32 = 256;
 /// Files beyond it are too large for the workers.
 pub const MEDIA_MAX_BYTES: usize = 500_000;
 /// A worker that was killed is missed after this.
-pub const LEASE_TTL: Duration = Duration::from_secs(3);
+const LEASE_TTL: &str = "3s";
 const WEBHOOKS: &str = "webhooks-inbound";
 const MEDIA: &str = "media-inbound";
 
@@ -178,7 +178,7 @@ impl Scene {
                 format!("http://{}", self.through(Link::WorkersToGraph)),
             )
             .env("STATE_MANAGER_URL", &neighbours)
-            .env("LEASE_TTL", format!("{LEASE_TTL:?}"))
+            .env("LEASE_TTL", LEASE_TTL)
             .env("MEDIA_MAX_BYTES", MEDIA_MAX_BYTES)
             .until(Until::Healthy)
             .try_start()

@@ -118,8 +118,8 @@ impl Demo {
              curl -i \"$WEBHOOK_URL\" -H \"X-Hub-Signature-256: $(simulator sign {webhook})\" \
              --data-binary @{webhook}\n  \
              simulator send --body {webhook} --account {ACCOUNT}\n\n\
-             The file holds a text of a customer: change it, with an id of its own, or nothing comes out, \
-             since it is a duplicate.\n",
+             Both commands send the same text of a customer. The second is a duplicate, and nothing comes out: \
+             for a new message, change the text's id in the file.\n",
             boxed(&rows),
             settings.display(),
             webhook = webhook.display(),

@@ -25,8 +25,12 @@ fn child(parent: u32, name: &str) -> Option<u32> {
     let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     ids.find(|id| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        let of_parent = format!(") S {parent} ");
-        stat.contains(&format!("({name}")) && stat.contains(&of_parent)
+        let Some((named, rest)) = stat.split_once(") ") else {
+            return false;
+        };
+        // Behind its state.
+        let is_child = rest.split(' ').nth(1) == Some(&*parent.to_string());
+        is_child && named.contains(&format!("({name}"))
     })
 }
 

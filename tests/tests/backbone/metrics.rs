@@ -262,7 +262,7 @@ async fn a_real_prometheus_reads_all_that_is_written_down() {
     written += "\n`webhook_received_total` counts items: `status` is `published`, or why the item was set aside; \
         `message_type` is the type of a message, or `status`, `call`, `account`; `tenant` is its id, `other` for \
         those beyond the first 500 that a worker sees, `none` for what has none.\n\n\
-        `whatsapp_messages_priced_total` counts a message once, as the first of its statuses with a price that a worker saw said. A \
+        `whatsapp_messages_priced_total` counts a message once, at the first status with a price that a worker sees. A \
         worker remembers the last 28672 to 57344 messages of each partition; after a restart, a takeover, or so many messages, a status \
         that tells the price again counts again. `category` and `type` are Meta's words, `other` for those that aren't known here, `none` \
         where it says none. [events.md](events.md#what-a-message-costs) says how to count exactly.\n";

@@ -14,6 +14,8 @@ use crate::{SOON, drained};
 
 /// How long a worker with a lease of one second stays stopped, at least: the length of the fault.
 const THREE_LEASES: Duration = Duration::from_secs(3);
+/// Longer than a worker that stops waits for its publications.
+const SLOW_CONFIRMS: Duration = Duration::from_secs(6);
 
 async fn owned(worker: &Worker) -> u64 {
     worker.metric("whatsapp_partitions_owned", "").await as u64
@@ -143,6 +145,43 @@ async fn a_worker_stopped_with_unconfirmed_publications_acknowledges_nothing_of_
     let seen = events.wait_until(SOON, all).await;
     assert_in_order(&seen, 20, 20);
     drained(&stage).await;
+}
+
+#[tokio::test]
+async fn a_partition_is_handed_over_when_a_slow_broker_has_confirmed_and_nothing_repeats() {
+    let stage = Stage::new().await;
+    let broker = url::Url::parse(&stage.amqp_url).expect("a URL");
+    let upstream = format!("127.0.0.1:{}", broker.port().expect("a port"));
+    let proxy = Proxy::start(upstream).await.expect("a proxy");
+    let mut through = broker.clone();
+    through
+        .set_port(Some(proxy.address().port()))
+        .expect("a port");
+    let ingress = stage.ingress().start().await;
+    let mut first = stage
+        .worker()
+        .env("AMQP_URL", through)
+        .env("CONFIRM_TIMEOUT", "60s")
+        .start()
+        .await;
+    all_owned(&[&first], &[16]).await;
+    let events = stage.events();
+    let numbers: Vec<_> = (0..20).map(|_| Number::fresh()).collect();
+    proxy.set(Mode::Blackhole);
+    converse(&stage.sender(&ingress), &numbers, 0).await;
+    let second = stage.worker().start().await;
+    eventually(SOON, "a hand-over begins", async || {
+        let log = first.process().log();
+        log.contains("handing over a partition").then_some(())
+    })
+    .await;
+    tokio::time::sleep(SLOW_CONFIRMS).await;
+    proxy.set(Mode::Pass);
+    all_owned(&[&first, &second], &[8, 8]).await;
+    drained(&stage).await;
+    let seen = events.wait_for(200, SOON).await;
+    assert_eq!(crate::repeats(&seen), 0);
+    assert_in_order(&seen, 20, 10);
 }
 
 /// Runs the script that acknowledges.

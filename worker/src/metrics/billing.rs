@@ -124,7 +124,7 @@ impl BillingMetrics {
         self.priced.register(
             registry,
             "whatsapp_messages_priced",
-            "Messages of the business whose price Meta told, each once as its first status with a price said; after a restart or takeover a message may count again",
+            "Messages of the business with a price from Meta, each counted at its first status with a price; a message may count again after a restart or takeover",
         );
         self.without_phone.register(
             registry,

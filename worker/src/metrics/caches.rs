@@ -46,15 +46,19 @@ impl CacheMetrics {
             drop(metrics.hits.get_or_create(&CacheLabels { cache }));
             drop(metrics.misses.get_or_create(&CacheLabels { cache }));
         }
-        registry.register("cache_hit", "Found in a cache", metrics.hits.clone());
+        registry.register(
+            "cache_hit",
+            "Lookups that a cache answered",
+            metrics.hits.clone(),
+        );
         registry.register(
             "cache_miss",
-            "Looked for in a cache and not found",
+            "Lookups that a cache could not answer",
             metrics.misses.clone(),
         );
         registry.register(
             "whatsapp_tenants_stale",
-            "Tenants used out of date since the Tenant Service was down",
+            "Lookups answered with an older answer of the Tenant Service, because it could not be asked",
             metrics.stale.clone(),
         );
         registry.register(

@@ -91,12 +91,12 @@ impl MediaMetrics {
         );
         registry.register(
             "whatsapp_media_messages",
-            "Messages with media, by what they say of it",
+            "Messages with media, by the state of the file in their event",
             self.messages.clone(),
         );
         registry.register(
             "whatsapp_media_follow_ups",
-            "Events that end what was pending",
+            "Follow-up events of files that were pending, by the state of the file",
             self.follow_ups.clone(),
         );
         registry.register(

@@ -97,7 +97,7 @@ impl PartitionMetrics {
         );
         registry.register(
             "whatsapp_owed_length",
-            "Pieces that acknowledged entries of an owned partition still owe, by kind",
+            "Further steps that acknowledged entries of an owned partition still need, by kind",
             self.owed_length.clone(),
         );
         registry.register(

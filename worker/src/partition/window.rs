@@ -451,57 +451,59 @@ impl<B> Window<B> {
                 self.entries.insert(number, Entry::over(id));
                 self.finished.push_back(number);
             }
-            Opened::Items(items) => {
-                let mut ready = Vec::new();
-                let mut left = BTreeSet::new();
-                for (n, keys) in items.open {
-                    left.insert(n);
-                    if self.lanes.add((number, n), keys) {
-                        ready.push(n);
-                    }
-                }
-                // What can't run yet and finds memory short is read again when it can.
-                let waits = ready.is_empty() && !left.is_empty();
-                let body = if waits && self.bytes > self.limits.bytes / 2 {
-                    self.commands.push_back(Command::Forget(number));
-                    Body::Away
-                } else {
-                    self.bytes += items.bytes;
-                    Body::Here
-                };
-                let tenant = match items.verdict {
-                    Some(verdict) => TenantOf::Known(verdict),
-                    None => TenantOf::Unknown,
-                };
-                let archive = if items.archive {
-                    Archive::Due
-                } else {
-                    Archive::Over
-                };
-                let open = Open {
-                    tenant,
-                    only_for: items.only_for,
-                    has_no_account: items.has_no_account,
-                    begun: false,
-                    empty: left.is_empty() && items.done.is_empty(),
-                    left,
-                    ready,
-                    running: 0,
-                    archive,
-                };
-                let entry = Entry {
-                    id,
-                    account: items.account,
-                    bytes: items.bytes,
-                    body,
-                    recorded: items.done.len(),
-                    published: items.done,
-                    phase: Phase::Open(open),
-                };
-                self.entries.insert(number, entry);
-                self.starting.push_back(number);
+            Opened::Items(items) => self.opened_with_items(number, id, items),
+        }
+    }
+
+    fn opened_with_items(&mut self, number: EntryNumber, id: Id, items: Items) {
+        let mut ready = Vec::new();
+        let mut left = BTreeSet::new();
+        for (n, keys) in items.open {
+            left.insert(n);
+            if self.lanes.add((number, n), keys) {
+                ready.push(n);
             }
         }
+        // What can't run yet and finds memory short is read again when it can.
+        let waits = ready.is_empty() && !left.is_empty();
+        let body = if waits && self.bytes > self.limits.bytes / 2 {
+            self.commands.push_back(Command::Forget(number));
+            Body::Away
+        } else {
+            self.bytes += items.bytes;
+            Body::Here
+        };
+        let tenant = match items.verdict {
+            Some(verdict) => TenantOf::Known(verdict),
+            None => TenantOf::Unknown,
+        };
+        let archive = if items.archive {
+            Archive::Due
+        } else {
+            Archive::Over
+        };
+        let open = Open {
+            tenant,
+            only_for: items.only_for,
+            has_no_account: items.has_no_account,
+            begun: false,
+            empty: left.is_empty() && items.done.is_empty(),
+            left,
+            ready,
+            running: 0,
+            archive,
+        };
+        let entry = Entry {
+            id,
+            account: items.account,
+            bytes: items.bytes,
+            body,
+            recorded: items.done.len(),
+            published: items.done,
+            phase: Phase::Open(open),
+        };
+        self.entries.insert(number, entry);
+        self.starting.push_back(number);
     }
 
     // Waiting for a tenant
@@ -600,7 +602,15 @@ impl<B> Window<B> {
             }
             return;
         }
-        let set_aside = open.set_aside(&verdict);
+        self.start_ready(number, &verdict, published);
+        self.finish(number);
+    }
+
+    fn start_ready(&mut self, number: EntryNumber, verdict: &Verdict, published: bool) {
+        let Some(open) = self.entries.get_mut(&number).and_then(Entry::open) else {
+            return;
+        };
+        let set_aside = open.set_aside(verdict);
         // A former tenure may have published some of it, before its tenant was suspended. Of what goes
         // into the failed store as a whole, that object is the raw one.
         let archived = set_aside.is_none() || published || open.empty;
@@ -631,7 +641,6 @@ impl<B> Window<B> {
                 }
             }
         }
-        self.finish(number);
     }
 
     /// Whether an entry has been given its tenant. If not, what must come before is under way.

@@ -2,7 +2,7 @@
 //! of which nothing is left untyped. The table in `docs/events.md` is made of this list; with
 //! `UPDATE_EXAMPLES=1` it is written anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use worker::item::event::contract;
@@ -186,11 +186,7 @@ fn table() -> String {
             .collect();
         kinds.sort();
         kinds.dedup();
-        let shape = details
-            .get(field)
-            .map_or("`Message`, `Status` or `Call`".to_owned(), |name| {
-                format!("`{name}`")
-            });
+        let shape = shape_of(&kinds, details.get(field).map(AsRef::as_ref));
         table += &format!(
             "| `{field}` | {} | {shape} | {} | {page} |\n",
             kinds.join(", "),
@@ -210,6 +206,21 @@ fn table() -> String {
         table += &format!("| `{kind}` | {shape} | {} | {page} |\n", link(&of_type));
     }
     table
+}
+
+/// The shapes of a field's events: an account event's is that of its details.
+fn shape_of(kinds: &[String], details: Option<&str>) -> String {
+    let shapes =
+        kinds
+            .iter()
+            .filter_map(|kind| match kind.trim_matches('`').split('.').next()? {
+                "message" => Some("Message"),
+                "status" => Some("Status"),
+                "call" => Some("Call"),
+                _ => details,
+            });
+    let shapes: BTreeSet<_> = shapes.map(|shape| format!("`{shape}`")).collect();
+    shapes.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn text(value: &Value) -> String {
