@@ -691,29 +691,33 @@ impl History {
         }
     }
 
+    fn store(&mut self, account: usize, mut items: Vec<Vec<LaneKey>>) {
+        self.now += 1;
+        // A lane is one account's.
+        for key in items.iter_mut().flatten() {
+            *key += 10 * account as LaneKey;
+        }
+        let of_another = |n: &u64| n.is_multiple_of(7);
+        let stored = Stored {
+            account: format!("a{account}"),
+            items,
+            archive: !self.now.is_multiple_of(5),
+            only_for: match self.now {
+                n if of_another(&n) => Some("t9".to_owned()),
+                n => (n % 3 == 1).then(|| format!("t{account}")),
+            },
+            has_no_account: account == 3 && self.now.is_multiple_of(2),
+        };
+        self.world
+            .stream
+            .insert(Id::new(self.now, 0), stored.clone());
+        self.world.all.insert(Id::new(self.now, 0), stored);
+    }
+
     fn take(&mut self, step: Step) {
         let (world, tenure) = (&mut self.world, &mut self.tenure);
         match step {
-            Step::Store(account, mut items) => {
-                self.now += 1;
-                // A lane is one account's.
-                for key in items.iter_mut().flatten() {
-                    *key += 10 * account as LaneKey;
-                }
-                let of_another = |n: &u64| n.is_multiple_of(7);
-                let stored = Stored {
-                    account: format!("a{account}"),
-                    items,
-                    archive: !self.now.is_multiple_of(5),
-                    only_for: match self.now {
-                        n if of_another(&n) => Some("t9".to_owned()),
-                        n => (n % 3 == 1).then(|| format!("t{account}")),
-                    },
-                    has_no_account: account == 3 && self.now.is_multiple_of(2),
-                };
-                world.stream.insert(Id::new(self.now, 0), stored.clone());
-                world.all.insert(Id::new(self.now, 0), stored);
-            }
+            Step::Store(account, items) => self.store(account, items),
             Step::Answer(n) => tenure.answer(world, n, false),
             Step::Lose(n) => tenure.answer(world, n, true),
             Step::AnotherWay(n) => tenure.answer_by(world, n, false, true),
@@ -729,7 +733,7 @@ impl History {
                 // Nobody hears what it brought.
                 drop(world.read(tenure.token, next, most));
             }
-            Step::Late(_) => {}
+            Step::Late(_) | Step::Refuse(_) => {}
             Step::Tick => tenure.window.handle(Input::Tick),
             Step::Note => self.note(),
             Step::Tenant(account, true) => {
@@ -739,7 +743,6 @@ impl History {
             }
             Step::Tenant(account, false) => drop(world.tenants.remove(&format!("a{account}"))),
             Step::Kill => *tenure = Tenure::new(world),
-            Step::Refuse(_) => {}
             Step::Drain => tenure.drain(),
             Step::HandOver => self.hand_over(),
             Step::Suspend(account, is) => world.suspend(account, is),
