@@ -107,8 +107,8 @@ impl Failure {
     pub fn decide(&self) -> Decision {
         match self {
             // A queue that is missing or full is an operator's to mend, not the item's fault.
-            Self::NotPublished(NotPublished::Unroutable | NotPublished::Refused) => Decision::Retry,
-            Self::Unsigned(_) => Decision::Retry,
+            Self::NotPublished(NotPublished::Unroutable | NotPublished::Refused)
+            | Self::Unsigned(_) => Decision::Retry,
             Self::NotPublished(NotPublished::TooLarge) => Decision::SetAside(Reason::TooLarge),
             Self::NotPublished(NotPublished::LeaseLost) => Decision::Leave,
             Self::Unwritable(_) => Decision::SetAside(Reason::Unwritable),
@@ -126,5 +126,79 @@ fn of_tenant(verdict: &Verdict) -> Decision {
         Verdict::Suspended(_) => Decision::SetAside(Reason::TenantSuspended),
         Verdict::Unknown => Decision::SetAside(Reason::TenantUnknown),
         Verdict::Unusable => Decision::SetAside(Reason::TenantUnusable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use strum::IntoEnumIterator;
+
+    use super::*;
+    use crate::item::tenant::Tenant;
+
+    /// Whatever is wrong with the item itself is set aside: tried again it would hold up its lane for ever.
+    #[test]
+    fn what_an_operator_mends_is_tried_again_and_what_nobody_can_is_set_aside() {
+        let not_json = serde_json::from_str::<u8>("").expect_err("no number");
+        let decided = [
+            (NotPublished::Unroutable.into(), Decision::Retry),
+            (NotPublished::Refused.into(), Decision::Retry),
+            (NotPublished::LeaseLost.into(), Decision::Leave),
+            (
+                NotPublished::TooLarge.into(),
+                Decision::SetAside(Reason::TooLarge),
+            ),
+            (
+                Failure::Unwritable(not_json.into()),
+                Decision::SetAside(Reason::Unwritable),
+            ),
+            (Failure::Panicked, Decision::SetAside(Reason::Panicked)),
+            (Failure::NoSuchItem, Decision::SetAside(Reason::NoSuchItem)),
+            (
+                Failure::TenantChanged,
+                Decision::SetAside(Reason::TenantChanged),
+            ),
+        ];
+        for (failure, decision) in decided {
+            assert_eq!(failure.decide(), decision, "{failure}");
+        }
+    }
+
+    #[test]
+    fn only_an_active_tenants_items_go_out() {
+        let tenant = Arc::new(Tenant::default());
+        let decided = [
+            (Verdict::Active(tenant.clone()), Decision::GoOn),
+            (
+                Verdict::Suspended(tenant),
+                Decision::SetAside(Reason::TenantSuspended),
+            ),
+            (Verdict::Unknown, Decision::SetAside(Reason::TenantUnknown)),
+            (
+                Verdict::Unusable,
+                Decision::SetAside(Reason::TenantUnusable),
+            ),
+        ];
+        for (verdict, decision) in decided {
+            assert_eq!(Failure::Tenant(verdict).decide(), decision);
+        }
+    }
+
+    #[test]
+    fn only_what_lacks_a_tenant_returns_by_itself() {
+        let returning: Vec<Reason> = Reason::iter()
+            .filter(|reason| reason.ends_with_a_tenant())
+            .collect();
+        assert_eq!(returning, [Reason::TenantUnknown, Reason::TenantUnusable]);
+    }
+
+    /// What lies in the failed store names its reason.
+    #[test]
+    fn a_reason_is_read_as_it_was_written() {
+        for reason in Reason::iter() {
+            assert_eq!(reason.name().parse(), Ok(reason));
+        }
     }
 }

@@ -398,12 +398,16 @@ mod tests {
         longest_away_of_tenant: Duration::from_secs(15),
     };
     const NOW: u64 = 1_764_412_345_678;
+    /// Pieces that one look brings.
+    const PAGE: usize = 15;
 
     /// Redis and the worker, with pieces of tenants.
     struct Model {
         schedule: Schedule,
         /// Pieces by when they are due.
         list: BTreeMap<String, f64>,
+        /// Up to where the list is known.
+        cursor: (f64, String),
         running: Vec<Piece>,
         now_ms: u64,
         ran: Vec<String>,
@@ -419,6 +423,7 @@ mod tests {
             Self {
                 schedule: Schedule::new(LIMITS),
                 list: BTreeMap::new(),
+                cursor: Default::default(),
                 running: Vec::new(),
                 now_ms: NOW,
                 ran: Vec::new(),
@@ -428,23 +433,74 @@ mod tests {
 
         fn owe(&mut self, tenant: usize, n: usize) {
             let piece = format!("t{tenant}-{n}");
+            self.now_ms += 1;
             self.list.insert(piece, self.now_ms as f64);
         }
 
-        /// All that is due is offered, whatever is known of it.
+        /// What is due is looked up from where the last look ended, and all of it where that is wanted.
         fn look(&mut self) {
             if self.schedule.lacks() {
                 self.schedule.begin_again();
+                self.cursor = Default::default();
             }
             let now = self.now_ms as f64;
-            let mut due: Vec<_> = self.list.iter().filter(|(_, at)| **at <= now).collect();
-            due.sort_by(|one, other| one.1.total_cmp(other.1));
-            for (text, at) in due {
-                if self.schedule.wants_more() {
+            let mut due: Vec<_> = self.list.iter().map(|(text, at)| (*at, text)).collect();
+            due.retain(|(at, text)| *at <= now && (*at, *text) > (self.cursor.0, &self.cursor.1));
+            due.sort_by(|one, other| one.0.total_cmp(&other.0));
+            for page in due.chunks(PAGE) {
+                if !self.schedule.wants_more() {
+                    return;
+                }
+                for (at, text) in page {
                     let piece = Piece::new(text, tenant_of(text), Score(*at), None);
                     self.schedule.found(piece);
+                    self.cursor = (*at, (*text).clone());
                 }
             }
+        }
+
+        /// Another owner begins anew.
+        fn take_over(&mut self) {
+            self.schedule = Schedule::new(LIMITS);
+            self.cursor = Default::default();
+            self.running.clear();
+        }
+
+        /// Nothing runs, and something waits: at the time that is told, or soon behind it, it may run.
+        fn sleep(&mut self) {
+            if !self.running.is_empty() || self.schedule.queued == 0 {
+                return;
+            }
+            for _ in 0..200 {
+                if self.take() {
+                    return;
+                }
+                let wakes_at = self.schedule.wakes_at().expect("what waits is woken");
+                self.now_ms = wakes_at.max(self.now_ms + 100);
+            }
+            panic!("what waits never runs");
+        }
+
+        fn adds_up(&self) {
+            let schedule = &self.schedule;
+            let queued = |it: &TenantQueue| it.queue.len();
+            let all_queued: usize = schedule.tenants.values().map(queued).sum();
+            let running = schedule.tenants.values().map(|it| it.running).sum();
+            assert_eq!((schedule.queued, schedule.running), (all_queued, running));
+            assert_eq!(self.running.len(), running);
+            assert_eq!(schedule.in_hand.len(), all_queued + running);
+            assert_eq!(schedule.is_idle(), schedule.in_hand.is_empty());
+            assert_eq!(schedule.wakes_at().filter(|_| all_queued == 0), None);
+            for tenant in schedule.tenants.values() {
+                assert!(tenant.running <= LIMITS.of_tenant);
+                assert!(queued(tenant) <= LIMITS.known_of_tenant + LIMITS.of_tenant);
+            }
+            let turns: HashSet<_> = schedule.turns.iter().collect();
+            let waiting = schedule.tenants.values().filter(|it| queued(it) > 0);
+            assert_eq!(
+                (turns.len(), schedule.turns.len()),
+                (waiting.count(), turns.len())
+            );
         }
 
         fn take(&mut self) -> bool {
@@ -466,15 +522,51 @@ mod tests {
                 Update::Done => drop(self.list.remove(&*text)),
                 Update::Later(score) => {
                     self.written += 1;
+                    let least = match outcome {
+                        PieceOutcome::Failed(least) | PieceOutcome::AwaitsOperator(least) => least,
+                        PieceOutcome::Seldom => SELDOM,
+                        _ => LIMITS.first_pause,
+                    };
+                    let pause = score.0 - self.now_ms as f64;
+                    assert!(pause >= least.as_millis() as f64, "too soon: {pause}");
+                    let longest = LIMITS.longest_pause.max(least);
+                    assert!(
+                        pause < longest.as_millis() as f64 + 1.0,
+                        "too late: {pause}"
+                    );
                     self.list.insert(text.to_string(), score.0);
                 }
             }
             self.schedule.is_recorded(&text);
         }
 
+        fn step(&mut self, n: usize, step: Step) {
+            match step {
+                Step::Owe(tenant) => self.owe(tenant, n),
+                Step::Look => self.look(),
+                Step::Take => drop(self.take()),
+                Step::End(at, outcome) if at < self.running.len() => {
+                    let piece = self.running.swap_remove(at);
+                    self.end(piece, outcome);
+                }
+                Step::End(..) => {}
+                Step::GiveBack => {
+                    if let Some(piece) = self.running.pop() {
+                        let text = piece.text.clone();
+                        self.schedule.give_back(piece);
+                        let next = &self.schedule.tenants[tenant_of(&text)].queue[0];
+                        assert_eq!(next.text, text, "the next one of its tenant");
+                    }
+                }
+                Step::Wait(ms) => self.now_ms += ms,
+                Step::Sleep => self.sleep(),
+                Step::TakeOver => self.take_over(),
+            }
+        }
+
         /// Until nothing runs and nothing may.
         fn run(&mut self, mut outcome: impl FnMut(&Piece) -> PieceOutcome) {
-            loop {
+            for _ in 0..1000 {
                 self.look();
                 while self.take() {}
                 if self.running.is_empty() {
@@ -485,13 +577,17 @@ mod tests {
                     self.end(piece, outcome);
                 }
             }
+            panic!("it never ends");
         }
     }
 
     fn outcome() -> impl Strategy<Value = PieceOutcome> {
         prop_oneof![
             Just(PieceOutcome::Done),
+            Just(PieceOutcome::Replaced),
+            Just(PieceOutcome::Gone),
             Just(PieceOutcome::Failed(Duration::ZERO)),
+            Just(PieceOutcome::AwaitsOperator(Duration::from_secs(400))),
             Just(PieceOutcome::Failed(Duration::from_secs(7))),
             Just(PieceOutcome::Seldom),
             Just(PieceOutcome::Away(Scope::Kind)),
@@ -505,7 +601,9 @@ mod tests {
         Look,
         Take,
         End(usize, PieceOutcome),
+        GiveBack,
         Wait(u64),
+        Sleep,
         TakeOver,
     }
 
@@ -515,7 +613,9 @@ mod tests {
             2 => Just(Step::Look),
             4 => Just(Step::Take),
             4 => (0..8_usize, outcome()).prop_map(|(n, outcome)| Step::End(n, outcome)),
+            1 => Just(Step::GiveBack),
             2 => (0..20_000_u64).prop_map(Step::Wait),
+            1 => Just(Step::Sleep),
             1 => Just(Step::TakeOver),
         ]
     }
@@ -526,21 +626,8 @@ mod tests {
         fn every_piece_is_done_in_the_end(steps in prop::collection::vec(step(), 0..200)) {
             let mut model = Model::new();
             for (n, step) in steps.into_iter().enumerate() {
-                match step {
-                    Step::Owe(tenant) => model.owe(tenant, n),
-                    Step::Look => model.look(),
-                    Step::Take => drop(model.take()),
-                    Step::End(at, outcome) if at < model.running.len() => {
-                        let piece = model.running.swap_remove(at);
-                        model.end(piece, outcome);
-                    }
-                    Step::End(..) => {}
-                    Step::Wait(ms) => model.now_ms += ms,
-                    Step::TakeOver => {
-                        model.schedule = Schedule::new(LIMITS);
-                        model.running.clear();
-                    }
-                }
+                model.step(n, step);
+                model.adds_up();
                 prop_assert!(model.running.len() <= LIMITS.at_once);
             }
             for piece in std::mem::take(&mut model.running) {
@@ -552,7 +639,19 @@ mod tests {
             }
             prop_assert!(model.list.is_empty(), "{:?}", model.list);
             prop_assert!(model.schedule.in_hand.is_empty());
-            prop_assert!(model.schedule.tenants.is_empty());
+            prop_assert!(model.schedule.tenants.is_empty() && !model.schedule.lacks());
+        }
+
+        /// What is due and was left out, since so much of its tenant was known, is looked up again as soon
+        /// as that is done.
+        #[test]
+        fn all_that_is_due_is_done_at_once(count in 1..200_usize, tenants in 1..4_usize) {
+            let mut model = Model::new();
+            (0..count).for_each(|n| model.owe(n % tenants, n));
+            model.run(|_| PieceOutcome::Done);
+            prop_assert!(model.list.is_empty(), "{:?}", model.list);
+            prop_assert_eq!(model.ran.len(), count);
+            prop_assert!(!model.schedule.lacks());
         }
 
         /// However much one tenant owes, each other's next piece runs within a round of turns.
@@ -589,6 +688,10 @@ mod tests {
             }
             prop_assert!(model.ran.len() - tried <= 3600 / 5 + 10);
             prop_assert_eq!(model.written, 0);
+            // As soon as it is tried again and answered, all is done.
+            model.now_ms += LIMITS.longest_away.as_millis() as u64;
+            model.run(|_| PieceOutcome::Done);
+            prop_assert!(model.list.is_empty(), "{:?}", model.list);
         }
 
         /// A tenant for which nobody answers is tried one piece at a time; all others' are done.
@@ -596,7 +699,7 @@ mod tests {
         fn others_go_on_while_nobody_answers_for_a_tenant(count in 10..100_usize) {
             let mut model = Model::new();
             (0..count).for_each(|n| model.owe(n % 3, n));
-            for _ in 0..20 {
+            for _ in 0..100 {
                 model.now_ms += 1000;
                 model.run(|piece| match &*piece.tenant {
                     "t0" => PieceOutcome::Away(Scope::Tenant),
@@ -605,7 +708,37 @@ mod tests {
             }
             let left = model.list.keys().all(|text| tenant_of(text) == "t0");
             prop_assert!(left, "{:?}", model.list);
+            let tries = model.ran.iter().filter(|text| tenant_of(text) == "t0").count();
+            prop_assert!(tries <= LIMITS.of_tenant + 20, "{tries}");
+            model.now_ms += LIMITS.longest_away_of_tenant.as_millis() as u64;
+            model.run(|_| PieceOutcome::Done);
+            prop_assert!(model.list.is_empty(), "{:?}", model.list);
         }
+    }
+
+    #[test]
+    fn tenants_go_in_the_order_in_which_they_came() {
+        let mut model = Model::new();
+        (0..4).for_each(|tenant| model.owe(tenant, 0));
+        model.look();
+        while model.take() {}
+        assert_eq!(model.ran, ["t0-0", "t1-0", "t2-0", "t3-0"]);
+    }
+
+    /// Those that were under way when that began change nothing.
+    #[test]
+    fn the_first_pause_is_as_long_however_many_get_no_answer() {
+        let mut model = Model::new();
+        (0..6).for_each(|n| model.owe(0, n));
+        model.run(|_| PieceOutcome::Away(Scope::Kind));
+        assert_eq!(model.ran.len(), 6);
+        let first = LIMITS.away.as_millis() as u64;
+        assert_eq!(model.schedule.wakes_at(), Some(model.now_ms + first));
+        model.now_ms += first;
+        assert!(model.take() && !model.take(), "one is tried");
+        let piece = model.running.remove(0);
+        model.end(piece, PieceOutcome::Away(Scope::Kind));
+        assert_eq!(model.schedule.wakes_at(), Some(model.now_ms + 2 * first));
     }
 
     /// It looks as if nobody answered, again and again, and others are answered: it waits ever longer.
@@ -636,7 +769,7 @@ mod tests {
             let due_ms = model.list["t0-0"] as u64;
             pauses.push(due_ms - model.now_ms);
             // A takeover finds the schedule as it was.
-            model.schedule = Schedule::new(LIMITS);
+            model.take_over();
             model.now_ms = due_ms + 1;
         }
         assert_eq!(pauses[..4], [500, 1000, 2000, 4000]);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::item::tenant::Tenant;
+use crate::item::tenant::{PLATFORM, Tenant};
 
 const LIMITS: Limits = Limits {
     bytes: 6,
@@ -15,7 +15,7 @@ const LIMITS: Limits = Limits {
     entries: 8,
     items: 12,
     running_of_entry: 2,
-    parked: 100,
+    parked: 6,
     returning: 2,
     unrecorded: 4,
     worth_a_note: 2,
@@ -25,6 +25,8 @@ const LIMITS: Limits = Limits {
 
 /// Who published what nobody knows to be published.
 const NOBODY: usize = 0;
+/// An account that no tenant has.
+const NOBODYS: &str = "a3";
 
 /// An entry as it lies in the stream.
 #[derive(Debug, Clone)]
@@ -32,6 +34,9 @@ struct Stored {
     account: String,
     /// The lane keys of each item.
     items: Vec<Vec<LaneKey>>,
+    archive: bool,
+    only_for: Option<String>,
+    has_no_account: bool,
 }
 
 /// What all tenures share: Redis' partition, the queues, the failed store and the archive.
@@ -51,6 +56,8 @@ struct World {
     /// And the tenure that published it last, if it knows that.
     published: HashMap<(Id, usize), usize>,
     archived: HashSet<Id>,
+    /// Entries whose bytes somebody else has deleted.
+    gone: HashSet<Id>,
     acknowledged: BTreeSet<Id>,
     tenants: HashMap<String, Verdict>,
     /// Entries that Redis refuses to record.
@@ -91,7 +98,13 @@ struct Tenure {
     /// Reads whose answer is lost and that Redis may still run.
     late: Vec<(Next, usize)>,
     entries: HashMap<EntryNumber, Id>,
-    set_aside: HashMap<EntryNumber, Vec<usize>>,
+    /// Entries whose body is kept.
+    bodies: HashSet<EntryNumber>,
+    /// Whose an entry is, once it has begun.
+    begun: HashMap<EntryNumber, Verdict>,
+    /// Items that are prepared or published.
+    running: HashSet<ItemId>,
+    draining: bool,
     over: bool,
 }
 
@@ -101,6 +114,7 @@ fn lane_free(world: &World, id: Id, n: usize) -> bool {
     world.all.range(..=id).all(|(earlier, stored)| {
         stored.items.iter().enumerate().all(|(m, other)| {
             (*earlier, m) >= (id, n)
+                || world.gone.contains(earlier)
                 || !other.iter().any(|key| keys.contains(key))
                 || ended.contains(&(*earlier, m))
         })
@@ -109,11 +123,14 @@ fn lane_free(world: &World, id: Id, n: usize) -> bool {
 
 impl World {
     fn arrive(&self, id: Id) -> ReadEntry<Id> {
-        let account = self.all[&id].account.clone();
+        // Of what is gone nobody can tell the account.
+        let account = Some(self.all[&id].account.clone());
+        let account = account.filter(|_| !self.gone.contains(&id));
+        let known = |account: &String| self.tenants.contains_key(account);
         ReadEntry {
             id,
-            known: self.tenants.contains_key(&account),
-            account: Some(account),
+            known: account.as_ref().is_some_and(known),
+            account,
             body: id,
         }
     }
@@ -161,13 +178,9 @@ impl World {
             if !self.pending.remove(id) {
                 continue;
             }
-            let items = self.all[id].items.len();
-            assert!(
-                (0..items).all(|n| self.ended.contains(&(*id, n))),
-                "open: {id}"
-            );
-            let out = (0..items).any(|n| self.published.contains_key(&(*id, n)));
-            assert!(!out || self.archived.contains(id), "not archived: {id}");
+            if !self.gone.contains(id) {
+                self.is_over(token, *id);
+            }
             self.stream.remove(id);
             self.progress.remove(id);
             assert!(self.acknowledged.insert(*id), "twice: {id}");
@@ -178,6 +191,36 @@ impl World {
             }
         }
         true
+    }
+
+    /// All of the entry has ended, and its body is in the archive if something of it is known to be out.
+    fn is_over(&self, token: usize, id: Id) {
+        let stored = &self.all[&id];
+        let mut items = 0..stored.items.len();
+        assert!(items.all(|n| self.ended.contains(&(id, n))), "open: {id}");
+        let by = |n| self.published.get(&(id, n)) == Some(&token);
+        let out = (0..stored.items.len()).any(by) || self.progress.contains_key(&id);
+        let needed = stored.archive && (out || stored.items.is_empty());
+        assert!(!needed || self.archived.contains(&id), "not archived: {id}");
+    }
+
+    fn suspend(&mut self, account: usize, is: bool) {
+        let name = format!("a{account}");
+        if let Some(known) = self.tenants.get_mut(&name) {
+            *known = match verdict(account) {
+                Verdict::Active(tenant) if is => Verdict::Suspended(tenant),
+                as_always => as_always,
+            };
+        }
+    }
+
+    fn delete(&mut self, n: usize) {
+        let pending = self.pending.len().max(1);
+        let id = self.pending.iter().nth(n % pending).copied();
+        // A few are enough, and the others' order is what matters.
+        if self.gone.len() < 2 {
+            self.gone.extend(id);
+        }
     }
 
     fn forget(&mut self, n: usize) {
@@ -212,7 +255,10 @@ impl Tenure {
             flights: Vec::new(),
             late: Vec::new(),
             entries: HashMap::new(),
-            set_aside: HashMap::new(),
+            bodies: HashSet::new(),
+            begun: HashMap::new(),
+            running: HashSet::new(),
+            draining: false,
             over: false,
         }
     }
@@ -220,6 +266,7 @@ impl Tenure {
     /// Does what the window wants, as far as nobody else is needed for it.
     fn run(&mut self, world: &mut World) {
         while let Some(command) = self.window.poll() {
+            self.check(world, &command);
             let flight = match command {
                 Command::Read { next, bytes } => UnderWay::Read(next, bytes),
                 Command::Sleep(_) => UnderWay::Sleep,
@@ -239,7 +286,6 @@ impl Tenure {
                 }
                 Command::SetAside((number, n), _) => {
                     let id = self.entries[&number];
-                    self.set_aside.entry(number).or_default().push(n);
                     // It lies in the failed store once it is recorded, and is before whatever follows.
                     world.set_aside.insert((id, n));
                     world.end(id, n);
@@ -251,10 +297,7 @@ impl Tenure {
                     UnderWay::Record(finished.collect(), progress)
                 }
                 Command::End => {
-                    let unrecorded = world.unrecorded().into_iter();
-                    let mut mine = unrecorded
-                        .filter(|(id, token)| *token == self.token && !world.refused.contains(id));
-                    assert!(mine.next().is_none(), "handed over, and would be repeated");
+                    self.leaves_nothing_to_repeat(world);
                     self.over = true;
                     continue;
                 }
@@ -268,9 +311,157 @@ impl Tenure {
         assert!(unrecorded <= LIMITS.unrecorded, "too many unrecorded");
     }
 
+    /// Nothing is asked for that can't be done, or must not be done yet.
+    fn check(&mut self, world: &World, command: &Command<Id>) {
+        let begins_nothing = match command {
+            Command::Record { finished, .. } => finished.len() <= LIMITS.finished,
+            Command::End | Command::Forget(_) => true,
+            Command::Resolve(..) | Command::NoteTenant(..) => true,
+            _ => !self.draining,
+        };
+        assert!(begins_nothing, "handed over, or too much: {command:?}");
+        match command {
+            Command::Read { bytes, .. } => self.has_room(*bytes),
+            Command::Fetch { ids, bytes, .. } => {
+                self.has_room(*bytes);
+                assert!(ids.len() <= LIMITS.returning && self.window.returning.is_empty());
+            }
+            Command::Begin(number, verdict) => {
+                self.has_body(*number);
+                let given = self.begun.insert(*number, verdict.clone());
+                assert!(given.is_none(), "begun twice: {number}");
+                self.is_given_its_tenant(world, *number);
+            }
+            Command::Forget(number) => {
+                assert!(self.bodies.remove(number), "not there: {number}");
+                assert!(self.running_of(*number) == 0, "still needed: {number}");
+            }
+            Command::Load(number) => assert!(!self.bodies.contains(number), "there: {number}"),
+            Command::Prepare(item) => {
+                assert!(self.running.insert(*item), "started twice: {item:?}");
+                assert!(self.running_of(item.0) <= LIMITS.running_of_entry);
+                self.goes_out(world, item.0, None);
+            }
+            Command::Publish(items) => {
+                let mut items = items.iter();
+                assert!(
+                    items.all(|item| self.running.contains(item)),
+                    "not prepared"
+                );
+            }
+            Command::SetAside((number, _), reason) => self.goes_out(world, *number, Some(*reason)),
+            Command::Archive(number) => {
+                self.has_body(*number);
+                assert!(world.all[&self.entries[number]].archive, "archived already");
+            }
+            _ => {}
+        }
+    }
+
+    fn has_room(&self, bytes: usize) {
+        let window = &self.window;
+        assert!((1..=LIMITS.bytes_per_read).contains(&bytes));
+        assert!(window.bytes + bytes <= LIMITS.bytes);
+        assert!(window.entries.len() < LIMITS.entries && window.lanes.len() < LIMITS.items);
+        assert!(window.to_load.is_empty(), "what is known goes first");
+    }
+
+    fn has_body(&self, number: EntryNumber) {
+        assert!(self.bodies.contains(&number), "nothing to read: {number}");
+    }
+
+    fn running_of(&self, number: EntryNumber) -> usize {
+        let of = |item: &&ItemId| item.0 == number;
+        self.running.iter().filter(of).count()
+    }
+
+    /// And whoever takes over will give it the same one.
+    fn is_given_its_tenant(&self, world: &World, number: EntryNumber) {
+        let stored = &world.all[&self.entries[&number]];
+        let tenant_id = self.begun[&number].tenant_id();
+        if stored.account == NOBODYS {
+            let platform = stored.has_no_account.then_some(PLATFORM);
+            return assert_eq!(tenant_id, platform);
+        }
+        let wanted = stored.account.replace('a', "t");
+        assert_eq!(tenant_id, Some(&*wanted));
+        if matches!(self.begun[&number], Verdict::Active(_)) && world.owner == self.token {
+            let noted = world.notes.get(&stored.account);
+            assert!(
+                noted.is_some_and(|text| text.contains(&wanted)),
+                "{noted:?}"
+            );
+        }
+    }
+
+    /// An entry's items go out, or are set aside for this reason, as its tenant and its folder want.
+    fn goes_out(&self, world: &World, number: EntryNumber, reason: Option<Reason>) {
+        self.has_body(number);
+        let verdict = self.begun.get(&number).expect("it has begun");
+        let only_for = &world.all[&self.entries[&number]].only_for;
+        let passed_on = |tenant: &&str| only_for.as_deref().is_some_and(|it| it != *tenant);
+        let wanted = match verdict {
+            _ if verdict.tenant_id().as_ref().is_some_and(passed_on) => Some(Reason::TenantChanged),
+            Verdict::Active(_) => None,
+            Verdict::Suspended(_) => Some(Reason::TenantSuspended),
+            Verdict::Unknown => Some(Reason::TenantUnknown),
+            Verdict::Unusable => Some(Reason::TenantUnusable),
+        };
+        assert_eq!(reason, wanted, "{number}");
+    }
+
+    /// The partition is handed over: all that was begun and could be finished is.
+    fn leaves_nothing_to_repeat(&self, world: &World) {
+        let mine = self.unrecorded(world);
+        assert!(
+            mine.is_empty(),
+            "handed over, and would be repeated: {mine:?}"
+        );
+        let settles = |number| matches!(self.window.entries[number].phase, Phase::Settling);
+        let mut under_way = self.flights.iter().filter(|it| match it {
+            UnderWay::Publish(_) | UnderWay::Record(..) => true,
+            UnderWay::Archive(number) => settles(number),
+            _ => false,
+        });
+        let first = under_way.next();
+        assert!(first.is_none(), "handed over too early: {first:?}");
+    }
+
+    /// Entries with publications of this tenure that Redis doesn't know of, and would take.
+    fn unrecorded(&self, world: &World) -> Vec<Id> {
+        let unrecorded = world.unrecorded().into_iter();
+        let mine = unrecorded.filter(|(id, token)| {
+            *token == self.token && !world.refused.contains(id) && !world.gone.contains(id)
+        });
+        mine.map(|(id, _)| id).collect()
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.window.handle(Input::Drain);
+    }
+
+    /// Answers what is under way and is so, and what follows from it, until there is none.
+    fn answer_all(&mut self, world: &mut World, which: impl Fn(&UnderWay) -> bool) {
+        for _ in 0..200 {
+            let Some(n) = self.flights.iter().position(&which) else {
+                return;
+            };
+            self.answer(world, n, false);
+            if self.over {
+                return;
+            }
+            self.run(world);
+        }
+    }
+
     fn open(&mut self, world: &World, number: EntryNumber, arrived: &ReadEntry<Id>) {
         let stored = &world.all[&arrived.id];
         self.entries.insert(number, arrived.id);
+        if world.gone.contains(&arrived.id) {
+            return self.window.handle(Input::Opened(Opened::Over));
+        }
+        self.bodies.insert(number);
         let done = world.progress.get(&arrived.id).cloned().unwrap_or_default();
         let items = stored.items.iter().cloned().enumerate();
         let items = Items {
@@ -278,9 +469,9 @@ impl Tenure {
             bytes: 1,
             open: items.filter(|(n, _)| !done.contains(n)).collect(),
             done,
-            archive: true,
-            only_for: None,
-            has_no_account: false,
+            archive: stored.archive,
+            only_for: stored.only_for.clone(),
+            has_no_account: stored.has_no_account,
             // Forgotten since it was read, for some.
             verdict: (world.tenants.get(&stored.account).cloned()).filter(|_| number % 5 != 4),
         };
@@ -315,7 +506,11 @@ impl Tenure {
                 account,
                 ids,
             },
-            UnderWay::Load(number) => Input::Loaded(number, true),
+            UnderWay::Load(number) => {
+                let here = !world.gone.contains(&self.entries[&number]);
+                here.then(|| self.bodies.insert(number));
+                Input::Loaded(number, here)
+            }
             UnderWay::Resolve(account) => match world.tenants.get(&account) {
                 Some(verdict) => Input::Tenant(account, verdict.clone()),
                 None => return self.flights.push(UnderWay::Resolve(account)),
@@ -372,8 +567,10 @@ impl Tenure {
             let id = self.entries[&item.0];
             world.set_aside.insert((id, item.1));
             world.end(id, item.1);
+            self.running.remove(&item);
             return Some(Input::Ended(item, End::SetAside));
         }
+        self.running.remove(&item);
         self.publish(world, item, self.token);
         Some(Input::Ended(item, End::Published))
     }
@@ -424,11 +621,19 @@ enum Step {
     /// A read whose answer was lost is run now.
     Late(usize),
     Tick,
+    /// It is time to record, and Redis takes it.
+    Note,
     /// The account's tenant is known from now on, or asked for anew.
     Tenant(usize, bool),
     /// The process dies, or is taken for dead; another one takes over.
     Kill,
     Drain,
+    /// The same, and all that can be finished ends.
+    HandOver,
+    /// The account's tenant is suspended, or is so no more.
+    Suspend(usize, bool),
+    /// Somebody else deletes one of those that are pending.
+    Delete(usize),
     /// Redis comes back without the last it was told: an acknowledged entry is pending again.
     Forget(usize),
     /// Redis refuses to record one of those that are pending.
@@ -436,16 +641,20 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let items = prop::collection::vec(prop::collection::vec(0u64..4, 1..3), 1..4);
+    let items = prop::collection::vec(prop::collection::vec(0u64..4, 1..3), 0..4);
     prop_oneof![
-        4 => (0usize..3, items).prop_map(|(account, items)| Step::Store(account, items)),
+        4 => (0usize..4, items).prop_map(|(account, items)| Step::Store(account, items)),
         20 => any::<usize>().prop_map(Step::Answer),
         3 => any::<usize>().prop_map(Step::Lose),
         2 => any::<usize>().prop_map(Step::Late),
         2 => Just(Step::Tick),
-        2 => (0usize..3, any::<bool>()).prop_map(|(account, known)| Step::Tenant(account, known)),
+        1 => Just(Step::Note),
+        2 => (0usize..4, any::<bool>()).prop_map(|(account, known)| Step::Tenant(account, known)),
+        1 => (0usize..3, any::<bool>()).prop_map(|(account, is)| Step::Suspend(account, is)),
         1 => Just(Step::Kill),
         1 => Just(Step::Drain),
+        1 => Just(Step::HandOver),
+        1 => any::<usize>().prop_map(Step::Delete),
         1 => any::<usize>().prop_map(Step::Forget),
         3 => any::<usize>().prop_map(Step::AnotherWay),
         1 => any::<usize>().prop_map(Step::Refuse),
@@ -460,6 +669,7 @@ fn verdict(account: usize) -> Verdict {
     match account {
         // All of this account is set aside.
         2 => Verdict::Suspended(tenant),
+        3 => Verdict::Unknown,
         _ => Verdict::Active(tenant),
     }
 }
@@ -481,22 +691,33 @@ impl History {
         }
     }
 
+    fn store(&mut self, account: usize, mut items: Vec<Vec<LaneKey>>) {
+        self.now += 1;
+        // A lane is one account's.
+        for key in items.iter_mut().flatten() {
+            *key += 10 * account as LaneKey;
+        }
+        let of_another = |n: &u64| n.is_multiple_of(7);
+        let stored = Stored {
+            account: format!("a{account}"),
+            items,
+            archive: !self.now.is_multiple_of(5),
+            only_for: match self.now {
+                n if of_another(&n) => Some("t9".to_owned()),
+                n => (n % 3 == 1).then(|| format!("t{account}")),
+            },
+            has_no_account: account == 3 && self.now.is_multiple_of(2),
+        };
+        self.world
+            .stream
+            .insert(Id::new(self.now, 0), stored.clone());
+        self.world.all.insert(Id::new(self.now, 0), stored);
+    }
+
     fn take(&mut self, step: Step) {
         let (world, tenure) = (&mut self.world, &mut self.tenure);
         match step {
-            Step::Store(account, mut items) => {
-                self.now += 1;
-                // A lane is one account's.
-                for key in items.iter_mut().flatten() {
-                    *key += 10 * account as LaneKey;
-                }
-                let stored = Stored {
-                    account: format!("a{account}"),
-                    items,
-                };
-                world.stream.insert(Id::new(self.now, 0), stored.clone());
-                world.all.insert(Id::new(self.now, 0), stored);
-            }
+            Step::Store(account, items) => self.store(account, items),
             Step::Answer(n) => tenure.answer(world, n, false),
             Step::Lose(n) => tenure.answer(world, n, true),
             Step::AnotherWay(n) => tenure.answer_by(world, n, false, true),
@@ -512,8 +733,9 @@ impl History {
                 // Nobody hears what it brought.
                 drop(world.read(tenure.token, next, most));
             }
-            Step::Late(_) => {}
+            Step::Late(_) | Step::Refuse(_) => {}
             Step::Tick => tenure.window.handle(Input::Tick),
+            Step::Note => self.note(),
             Step::Tenant(account, true) => {
                 world
                     .tenants
@@ -521,8 +743,10 @@ impl History {
             }
             Step::Tenant(account, false) => drop(world.tenants.remove(&format!("a{account}"))),
             Step::Kill => *tenure = Tenure::new(world),
-            Step::Refuse(_) => {}
-            Step::Drain => tenure.window.handle(Input::Drain),
+            Step::Drain => tenure.drain(),
+            Step::HandOver => self.hand_over(),
+            Step::Suspend(account, is) => world.suspend(account, is),
+            Step::Delete(n) => world.delete(n),
             Step::Forget(n) => world.forget(n),
         }
         self.tenure.run(&mut self.world);
@@ -530,6 +754,30 @@ impl History {
             self.tenure = Tenure::new(&mut self.world);
             self.tenure.run(&mut self.world);
         }
+    }
+
+    /// With the next tick, all that was published is recorded.
+    fn note(&mut self) {
+        let (world, tenure) = (&mut self.world, &mut self.tenure);
+        tenure.window.handle(Input::Tick);
+        tenure.run(world);
+        tenure.answer_all(world, |it| matches!(it, UnderWay::Record(..)));
+        let left = tenure.unrecorded(world);
+        assert!(tenure.over || left.is_empty(), "not recorded: {left:?}");
+    }
+
+    /// It ends as soon as nothing is under way that could still be finished.
+    fn hand_over(&mut self) {
+        let (world, tenure) = (&mut self.world, &mut self.tenure);
+        tenure.drain();
+        tenure.run(world);
+        tenure.answer_all(world, |it| {
+            matches!(
+                it,
+                UnderWay::Publish(_) | UnderWay::Record(..) | UnderWay::Archive(_)
+            )
+        });
+        assert!(tenure.over, "not handed over");
     }
 
     /// Until all has ended that can be recorded.
@@ -548,7 +796,7 @@ impl History {
 
     /// From now on all is well: everything ends, and nothing is left.
     fn end_well(mut self) {
-        for account in 0..3 {
+        for account in 0..4 {
             let name = format!("a{account}");
             self.world.tenants.insert(name, verdict(account));
         }
