@@ -148,7 +148,7 @@ impl Driver {
                     // Renewed in the meantime, or over by this machine's clock.
                     if !tenure.holds() {
                         tracing::warn!(partition = tenure.partition, "a lease could not be renewed in time");
-                        tenure.lost.cancel();
+                        return tenure.lost.cancel();
                     }
                 }
                 () = tenure.drain.cancelled(), if !draining => {
