@@ -458,6 +458,8 @@ impl Tenure {
     fn open(&mut self, world: &World, number: EntryNumber, arrived: &ReadEntry<Id>) {
         let stored = &world.all[&arrived.id];
         self.entries.insert(number, arrived.id);
+        let again = world.acknowledged.contains(&arrived.id);
+        assert!(!again, "taken in again: {}", arrived.id);
         if world.gone.contains(&arrived.id) {
             return self.window.handle(Input::Opened(Opened::Over));
         }
@@ -604,7 +606,6 @@ impl Tenure {
         let id = self.entries[&number];
         // Whoever lost the lease publishes no more: it is asked before each publication.
         if world.owner == self.token {
-            assert!(!world.acknowledged.contains(&id), "taken in again: {id}");
             world.end(id, n);
             world.published.insert((id, n), by);
         }
