@@ -355,9 +355,7 @@ impl<B> Window<B> {
     /// under way, one has just been looked for.
     fn is_idle(&self) -> bool {
         let settling = |entry: &Entry| matches!(entry.phase, Phase::Settling);
-        self.publishing == 0
-            && self.recording.is_none()
-            && !self.entries.values().any(settling)
+        self.publishing == 0 && self.recording.is_none() && !self.entries.values().any(settling)
     }
 
     // Reading
