@@ -481,6 +481,23 @@ mod tests {
             panic!("what waits never runs");
         }
 
+        fn nothing_may_run(&self) {
+            let (schedule, now) = (&self.schedule, self.now_ms);
+            let may = |it: &TenantQueue| {
+                let lets = |away: &Option<Away>| Away::lets(away.as_ref(), now);
+                let waits = !it.queue.is_empty() && it.running < LIMITS.of_tenant;
+                waits && lets(&schedule.away) && lets(&it.away)
+            };
+            let all = self.running.len() == LIMITS.at_once;
+            assert!(all || !schedule.tenants.values().any(may), "one may run");
+        }
+
+        /// The first of those that run ends.
+        fn end_first(&mut self, outcome: PieceOutcome) {
+            let piece = self.running.remove(0);
+            self.end(piece, outcome);
+        }
+
         fn adds_up(&self) {
             let schedule = &self.schedule;
             let queued = |it: &TenantQueue| it.queue.len();
@@ -505,6 +522,7 @@ mod tests {
 
         fn take(&mut self) -> bool {
             let Some(piece) = self.schedule.take(self.now_ms) else {
+                self.nothing_may_run();
                 return false;
             };
             let twice = self.running.iter().any(|other| other.text == piece.text);
@@ -725,20 +743,121 @@ mod tests {
         assert_eq!(model.ran, ["t0-0", "t1-0", "t2-0", "t3-0"]);
     }
 
+    const FIRST: u64 = LIMITS.away.as_millis() as u64;
+
     /// Those that were under way when that began change nothing.
     #[test]
     fn the_first_pause_is_as_long_however_many_get_no_answer() {
+        for scope in [Scope::Kind, Scope::Tenant] {
+            let mut model = Model::new();
+            (0..5).for_each(|n| model.owe(0, n));
+            model.look();
+            while model.take() {}
+            (0..4).for_each(|_| model.end_first(PieceOutcome::Away(scope)));
+            assert!(!model.take());
+            assert_eq!(model.schedule.wakes_at(), Some(model.now_ms + FIRST));
+            model.now_ms += FIRST;
+            assert!(model.take(), "one is tried");
+            model.end_first(PieceOutcome::Away(scope));
+            assert!(!model.take(), "and no other beside it");
+            model.end_first(PieceOutcome::Away(scope));
+            assert_eq!(model.schedule.wakes_at(), Some(model.now_ms + 2 * FIRST));
+        }
+    }
+
+    #[test]
+    fn once_the_piece_that_is_tried_is_answered_all_others_run() {
+        for scope in [Scope::Kind, Scope::Tenant] {
+            let mut model = Model::new();
+            (0..6).for_each(|n| model.owe(0, n));
+            model.run(|_| PieceOutcome::Away(scope));
+            model.now_ms += FIRST;
+            assert!(model.take() && !model.take());
+            model.end_first(PieceOutcome::Done);
+            while model.take() {}
+            assert_eq!(model.running.len(), 5);
+        }
+    }
+
+    #[test]
+    fn a_piece_that_waits_alone_is_woken() {
         let mut model = Model::new();
-        (0..6).for_each(|n| model.owe(0, n));
+        model.owe(0, 0);
         model.run(|_| PieceOutcome::Away(Scope::Kind));
-        assert_eq!(model.ran.len(), 6);
-        let first = LIMITS.away.as_millis() as u64;
-        assert_eq!(model.schedule.wakes_at(), Some(model.now_ms + first));
-        model.now_ms += first;
-        assert!(model.take() && !model.take(), "one is tried");
-        let piece = model.running.remove(0);
-        model.end(piece, PieceOutcome::Away(Scope::Kind));
-        assert_eq!(model.schedule.wakes_at(), Some(model.now_ms + 2 * first));
+        assert_eq!(model.schedule.wakes_at(), Some(model.now_ms + FIRST));
+    }
+
+    #[test]
+    fn a_tenant_that_gets_no_answer_holds_no_other_up() {
+        let mut model = Model::new();
+        (0..2).for_each(|tenant| model.owe(tenant, 0));
+        model.look();
+        while model.take() {}
+        model.end_first(PieceOutcome::Away(Scope::Tenant));
+        let began = model.now_ms;
+        model.owe(2, 0);
+        model.look();
+        assert!(model.take(), "another tenant's runs at once");
+        model.end_first(PieceOutcome::Away(Scope::Tenant));
+        assert_eq!(model.schedule.wakes_at(), Some(began + FIRST));
+    }
+
+    /// Whoever it is for whom nobody answers: what tried both waits for both.
+    #[test]
+    fn a_try_that_fails_lengthens_each_pause_that_it_tried_to_end() {
+        let mut model = Model::new();
+        model.owe(0, 0);
+        model.run(|_| PieceOutcome::Away(Scope::Kind));
+        model.now_ms += FIRST;
+        assert!(model.take());
+        model.end_first(PieceOutcome::Away(Scope::Tenant));
+        assert_eq!(model.schedule.wakes_at(), Some(model.now_ms + 2 * FIRST));
+
+        let mut model = Model::new();
+        model.owe(0, 0);
+        model.run(|_| PieceOutcome::Away(Scope::Tenant));
+        model.now_ms += FIRST;
+        assert!(model.take());
+        model.end_first(PieceOutcome::Away(Scope::Kind));
+        let until = model.now_ms + 2 * FIRST;
+        model.owe(1, 0);
+        model.now_ms += FIRST;
+        model.look();
+        assert!(model.take());
+        model.end_first(PieceOutcome::Done);
+        assert_eq!(model.schedule.wakes_at(), Some(until));
+    }
+
+    #[test]
+    fn more_of_a_tenant_is_looked_up_when_nothing_of_it_waits() {
+        let mut schedule = Schedule::new(LIMITS);
+        let find = |schedule: &mut Schedule, tenant: usize, n: usize| {
+            let text = format!("t{tenant}-{n}");
+            schedule.found(Piece::new(&text, tenant_of(&text), Score(0.0), None));
+        };
+        (0..=LIMITS.known_of_tenant).for_each(|n| find(&mut schedule, 0, n));
+        assert_eq!(schedule.queued, LIMITS.known_of_tenant);
+        assert!(!schedule.lacks());
+        let take = |schedule: &mut Schedule| {
+            let piece = schedule.take(NOW)?;
+            schedule.ended(piece.clone(), PieceOutcome::Done, NOW);
+            schedule.is_recorded(&piece.text);
+            Some(())
+        };
+        (1..LIMITS.known_of_tenant).for_each(|_| take(&mut schedule).expect("it waits"));
+        assert!(!schedule.lacks());
+        let last = schedule.take(NOW).expect("it waits");
+        assert!(schedule.lacks(), "the last one runs");
+        schedule.ended(last, PieceOutcome::Done, NOW);
+        (0..LIMITS.known).for_each(|n| find(&mut schedule, 1 + n / LIMITS.known_of_tenant, n));
+        assert!(
+            !schedule.wants_more() && !schedule.lacks(),
+            "all places are taken"
+        );
+        take(&mut schedule).expect("it waits");
+        assert!(schedule.wants_more() && schedule.lacks());
+        schedule.begin_again();
+        assert!(!schedule.lacks());
     }
 
     /// It looks as if nobody answered, again and again, and others are answered: it waits ever longer.

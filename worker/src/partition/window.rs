@@ -351,14 +351,11 @@ impl<B> Window<B> {
         }
     }
 
-    /// Nothing is in work that this worker could still finish.
+    /// Nothing is in work that this worker could still finish. What could be recorded is: with no record
+    /// under way, one has just been looked for.
     fn is_idle(&self) -> bool {
         let settling = |entry: &Entry| matches!(entry.phase, Phase::Settling);
-        self.publishing == 0
-            && self.recording.is_none()
-            && self.finished.is_empty()
-            && self.unnoted.is_empty()
-            && !self.entries.values().any(settling)
+        self.publishing == 0 && self.recording.is_none() && !self.entries.values().any(settling)
     }
 
     // Reading
@@ -596,11 +593,11 @@ impl<B> Window<B> {
         if open.ready.is_empty() && !open.left.is_empty() {
             return;
         }
-        if body != Body::Here {
-            if body == Body::Away && !self.to_load.contains(&number) {
-                self.to_load.push_back(number);
-            }
-            return;
+        match body {
+            Body::Here => {}
+            Body::Away if !self.to_load.contains(&number) => return self.to_load.push_back(number),
+            Body::Away | Body::Loading => return,
+            Body::Gone => return self.end_gone(number),
         }
         self.start_ready(number, &verdict, published);
         self.finish(number);
@@ -715,26 +712,28 @@ impl<B> Window<B> {
         }
     }
 
-    /// Only somebody else's XDEL can take a body away; what is left of its entry ends.
+    /// Only somebody else's XDEL can take a body away.
     fn loaded(&mut self, number: EntryNumber, here: bool) {
         self.loading -= 1;
         let Some(entry) = self.entries.get_mut(&number) else {
             return;
         };
-        entry.body = Body::Here;
+        entry.body = if here { Body::Here } else { Body::Gone };
         self.starting.push_back(number);
-        if here {
-            return;
-        }
-        let Some(open) = entry.open() else {
+    }
+
+    /// Ends what of an entry would run now. The others wait for their lanes, as those behind them do.
+    fn end_gone(&mut self, number: EntryNumber) {
+        let Some(open) = self.entries.get_mut(&number).and_then(Entry::open) else {
             return;
         };
         open.archive = Archive::Over;
-        open.ready.clear();
-        for n in std::mem::take(&mut open.left) {
-            self.end_lane((number, n));
+        let ready = std::mem::take(&mut open.ready);
+        open.running += ready.len();
+        self.running += ready.len();
+        for n in ready {
+            self.item_ended((number, n), End::SetAside);
         }
-        self.finish(number);
     }
 
     fn prepared(&mut self, item: ItemId) {

@@ -151,6 +151,13 @@ mod tests {
         assert!(gate.lock().is_idle());
     }
 
+    /// What is read without a pace is a received message's; only of those none is written.
+    #[test]
+    fn a_received_messages_pace_is_the_one_that_goes_without_saying() {
+        assert!(TransferPace::default().is_inbound());
+        assert!(!TransferPace::Beside.is_inbound() && !TransferPace::History.is_inbound());
+    }
+
     #[tokio::test]
     async fn who_gives_up_waiting_takes_no_turn() {
         let gate = Gate::new(1, 1);

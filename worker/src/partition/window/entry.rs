@@ -74,6 +74,8 @@ pub(super) enum Body {
     Loading,
     /// Nothing of it can run, and memory is short.
     Away,
+    /// Somebody else has deleted it: what is left of its entry ends, each item in its turn.
+    Gone,
 }
 
 impl Entry {
