@@ -21,6 +21,8 @@ pub const QUEUES: [&str; 3] = [MESSAGES, STATUSES, EVENTS];
 
 /// How long connecting and asking for a queue may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A consumer that gets nothing for so long is made anew.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// One message as it came out of a queue.
 #[derive(Debug, Clone)]
@@ -247,10 +249,15 @@ async fn collect(
     queue: &'static str,
     take: &(dyn Fn(Event) + Sync),
 ) -> lapin::Result<()> {
-    while let Some(delivery) = deliveries.next().await {
+    // It may hang after faults of the broker.
+    while let Ok(Some(delivery)) = timeout(IDLE, deliveries.next()).await {
         let delivery = delivery?;
         take(Event::new(queue, &delivery));
-        delivery.ack(BasicAckOptions::default()).await?;
+        let acked = delivery.ack(BasicAckOptions::default());
+        let Ok(acked) = timeout(PATIENCE, acked).await else {
+            break;
+        };
+        acked?;
     }
     Ok(())
 }

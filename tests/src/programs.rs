@@ -110,7 +110,7 @@ impl<P: From<Program>> Builder<P> {
     /// Starts the program.
     ///
     /// # Errors
-    /// It isn't built, ended at once, or isn't ready within 20 s; with the end of its log.
+    /// It isn't built, ended at once, or doesn't become ready; with the end of its log.
     pub async fn try_start(self) -> anyhow::Result<P> {
         crate::install_tls_provider();
         let folder = tempfile::tempdir().context("temporary folder")?;
@@ -268,12 +268,12 @@ impl Program {
         self.process.kill();
     }
 
-    /// Orderly shutdown, or `kill -9` after `patience`; tells which.
+    /// Whether it ended in order, with exit status 0; after `patience` it is killed.
     pub async fn stop(&mut self, patience: Duration) -> bool {
         self.process.signal("TERM");
-        let ended = self.process.wait(patience).await.is_ok();
+        let ended = self.process.wait(patience).await;
         self.process.kill();
-        ended
+        ended.is_ok_and(|status| status.success())
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -283,7 +283,7 @@ impl Program {
     /// Starts it again with the same settings and ports; kills it first if it runs.
     ///
     /// # Panics
-    /// If it is not ready within 20 s.
+    /// If it doesn't become ready.
     pub async fn restart(&mut self) {
         self.process.kill();
         self.process = self.launch.process().expect("it was started before");
@@ -294,7 +294,7 @@ impl Program {
     /// Starts it again with a setting changed.
     ///
     /// # Panics
-    /// If it is not ready within 20 s.
+    /// If it doesn't become ready.
     pub async fn restart_with(&mut self, name: &str, value: impl ToString) {
         let settings = &mut self.launch.settings;
         settings.insert(name.to_owned(), value.to_string());

@@ -129,8 +129,11 @@ async fn work(
     .await?;
     let context = Arc::new(parts.context(publisher, media)?);
     tracing::info!("worker is up");
-    parts.own_partitions(context, spool, shutdown).await;
+    let owning = parts.own_partitions(context.clone(), spool, shutdown);
+    owning.await;
+    // Before the context is gone, with which the publishing tasks end: that is no failure now.
     stop_background.cancel();
+    drop(context);
     Ok(())
 }
 

@@ -109,7 +109,7 @@ impl Prometheus {
     /// Waits until every target has been scraped without an error at least once.
     ///
     /// # Errors
-    /// Not within 20 s; with what Prometheus says of each.
+    /// Not in time; with what Prometheus says of each.
     pub async fn scraped(&self) -> anyhow::Result<()> {
         let well = async || {
             let targets = self.targets().await.ok()?;
