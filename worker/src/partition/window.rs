@@ -480,7 +480,7 @@ impl<B> Window<B> {
                     only_for: items.only_for,
                     has_no_account: items.has_no_account,
                     begun: false,
-                    empty: left.is_empty() && items.done.is_empty(),
+                    empty: left.is_empty(),
                     left,
                     ready,
                     running: 0,
