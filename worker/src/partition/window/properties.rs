@@ -471,7 +471,7 @@ impl Tenure {
             return assert_eq!(tenant_id, platform);
         }
         let tenant_id = tenant_id.expect("its account has a tenant");
-        assert_eq!(tenant_id[1..2], stored.account[1..2]);
+        assert_eq!(tenant_id.as_bytes()[1], stored.account.as_bytes()[1]);
         if matches!(self.begun[&number], Verdict::Active(_)) && world.owner == self.token {
             let noted = world.notes.get(&stored.account);
             let quoted = format!("\"{tenant_id}\"");
