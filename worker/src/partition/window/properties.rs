@@ -1132,3 +1132,33 @@ fn what_returns_is_taken_in_while_its_tenant_is_known() {
         }
     }
 }
+
+/// Bodies of what waits, for its tenant or in its lane, don't keep other accounts' entries from being read.
+#[test]
+fn what_waits_leaves_memory_to_what_could_go_on() {
+    let note = [("a0", r#"{"now":{"tenantId":"t0"}}"#)];
+    for verdict in [None, Some(verdict(0))] {
+        let (mut window, _) = window_of(entry_of("a0", true), &note);
+        for n in 2..=5 {
+            window.handle(Input::Opened(Opened::Items(Items {
+                account: "a0".to_owned(),
+                bytes: 2,
+                open: vec![(0, vec![0])],
+                verdict: verdict.clone(),
+                ..Items::default()
+            })));
+            let reads = |it: &Command<()>| matches!(it, Command::Read { .. });
+            let wanted = wanted(&mut window);
+            assert!(wanted.iter().any(reads), "{n} {wanted:?}");
+            window.handle(Input::Read(ReadEnd::Entries {
+                delivered: Id::new(n, 0),
+                pending: n as usize,
+                entries: vec![ReadEntry {
+                    id: Id::new(n, 0),
+                    ..entry_of("a0", true)
+                }],
+            }));
+            window.poll();
+        }
+    }
+}
