@@ -43,3 +43,20 @@ impl Backoff {
         self.0.reset();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_the_longest_and_begin_anew() {
+        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
+        let mut backoff = Backoff::new(first, longest);
+        let pauses: Vec<Duration> = (0..50).map(|_| backoff.pause()).collect();
+        assert!(pauses[0] >= first / 2 && pauses[0] <= first * 2);
+        assert!(pauses[10..].iter().all(|pause| *pause >= longest / 2));
+        assert!(pauses.iter().all(|pause| *pause <= longest * 2));
+        backoff.reset();
+        assert!(backoff.pause() <= first * 2);
+    }
+}

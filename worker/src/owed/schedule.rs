@@ -543,10 +543,10 @@ mod tests {
                     let least = match outcome {
                         PieceOutcome::Failed(least) | PieceOutcome::AwaitsOperator(least) => least,
                         PieceOutcome::Seldom => SELDOM,
-                        PieceOutcome::Done
-                        | PieceOutcome::Replaced
-                        | PieceOutcome::Gone
-                        | PieceOutcome::Away(_) => LIMITS.first_pause,
+                        PieceOutcome::Away(_) => LIMITS.first_pause,
+                        PieceOutcome::Done | PieceOutcome::Replaced | PieceOutcome::Gone => {
+                            panic!("it is over")
+                        }
                     };
                     let pause = score.0 - self.now_ms as f64;
                     assert!(pause >= least.as_millis() as f64, "too soon: {pause}");

@@ -292,6 +292,30 @@ mod tests {
         assert_eq!(given, TenantAssignment::Given(suspended));
     }
 
+    /// What is set aside for a tenant is not the former one's when it is given again.
+    #[test]
+    fn a_suspended_tenant_takes_over_from_another_only() {
+        let suspended = |id: &str| match tenant(id) {
+            Verdict::Active(tenant) => Verdict::Suspended(tenant),
+            other => other,
+        };
+        let mut first = Tenure::default();
+        first.give(1, &tenant("t1"));
+        assert_eq!(first.give(2, &suspended("t1")), (whose("t1"), 0));
+        assert_eq!(first.give(3, &suspended("t2")), (whose("t2"), 1));
+    }
+
+    #[test]
+    fn what_was_pending_is_its_tenants_though_nobody_doubted_it() {
+        let mut first = Tenure::default();
+        first.give(1, &tenant("t1"));
+        first.give(2, &tenant("t1"));
+        let mut next = first.next(2);
+        assert_eq!(next.give(1, &tenant("t2")), (whose("t1"), 0));
+        assert_eq!(next.give(2, &tenant("t2")), (whose("t1"), 0));
+        assert_eq!(next.give(3, &tenant("t2")), (whose("t2"), 1));
+    }
+
     #[test]
     fn what_came_while_nobody_knew_the_tenant_is_given_the_next_one() {
         let mut first = Tenure::default();
@@ -337,5 +361,9 @@ mod tests {
             given.give("a", 2, Id::new(2, 0), tenant("t1")),
             TenantAssignment::Given(_)
         ));
+        // The next note isn't made of one that is about to be replaced.
+        assert!(given.doubt("a").is_some());
+        given.writes("a", None);
+        assert_eq!(given.doubt("a"), None);
     }
 }

@@ -362,8 +362,8 @@ impl<B> Window<B> {
 
     /// No more entries can be taken in now.
     fn is_full(&self) -> bool {
-        !self.to_load.is_empty()
-            || self.bytes >= self.limits.bytes
+        // With bodies to load, there are as many bytes.
+        self.bytes >= self.limits.bytes
             || self.entries.len() >= self.limits.entries
             || self.lanes.len() >= self.limits.items
     }
@@ -375,8 +375,8 @@ impl<B> Window<B> {
 
     fn read_more(&mut self) {
         let parked_too_many = !self.parked.is_empty() && self.parked.total() >= self.limits.parked;
-        let untaken = !self.backlog.is_empty() || self.opening.is_some();
-        if untaken || parked_too_many || self.is_full() {
+        // With something untaken, an entry is being opened.
+        if self.opening.is_some() || parked_too_many || self.is_full() {
             return;
         }
         let bytes = self.bytes_of_a_read();
@@ -484,7 +484,7 @@ impl<B> Window<B> {
             only_for: items.only_for,
             has_no_account: items.has_no_account,
             begun: false,
-            empty: left.is_empty() && items.done.is_empty(),
+            empty: left.is_empty(),
             left,
             ready,
             running: 0,
@@ -783,9 +783,7 @@ impl<B> Window<B> {
 
     fn end_lane(&mut self, item: ItemId) {
         for (number, n) in self.lanes.finish(item) {
-            if let Some(open) = self.entries.get_mut(&number).and_then(Entry::open)
-                && open.left.contains(&n)
-            {
+            if let Some(open) = self.entries.get_mut(&number).and_then(Entry::open) {
                 open.ready.push(n);
                 self.starting.push_back(number);
             }
@@ -816,7 +814,7 @@ impl<B> Window<B> {
         let Phase::Open(open) = &entry.phase else {
             return;
         };
-        if !open.left.is_empty() || open.running > 0 {
+        if !open.left.is_empty() {
             return;
         }
         match open.archive {
@@ -907,11 +905,10 @@ impl<B> Window<B> {
         }
         for (number, publications) in recording.progress {
             if refused.contains(&number) {
-                if self
-                    .entries
-                    .get_mut(&number)
-                    .is_some_and(|it| it.open().is_some())
-                {
+                let entry = self.entries.get_mut(&number);
+                let goes_on = entry.is_some_and(|it| it.open().is_some());
+                // Handed over, it is the next owner's.
+                if goes_on && !self.draining {
                     self.unnoted.insert(number);
                 }
                 continue;
@@ -929,9 +926,8 @@ impl<B> Window<B> {
                 self.refused.push_back(number);
             } else if let Some(entry) = self.entries.remove(&number) {
                 (0..entry.unrecorded()).for_each(|_| self.turns.end(&entry.account));
-                if entry.body != Body::Away {
-                    self.bytes -= entry.bytes;
-                }
+                // What has ended has its body here, or had none.
+                self.bytes -= entry.bytes;
                 self.ids.remove(&entry.id);
                 if self.cursor.is_busy() {
                     self.recorded_meanwhile.insert(entry.id);

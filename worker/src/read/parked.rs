@@ -172,8 +172,16 @@ mod tests {
         assert!(!parked.holds("b") && parked.contains(Id(1, 1)) && !parked.contains(Id(1, 0)));
         let (_, ids) = parked.next(9).expect("a again");
         assert_eq!(ids, [Id(1, 1), Id(1, 2), Id(1, 3)]);
-        assert_eq!((parked.len(), total.load(Ordering::Relaxed)), (3, 3));
+        assert_eq!((parked.len(), parked.total()), (3, 3));
+        assert!(!parked.is_empty());
         drop(parked);
         assert_eq!(total.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_was_written() {
+        let id = Id::new(1_764_412_345_678, 9);
+        assert_eq!(Id::parse(&id.to_string()), Some(id));
+        assert_eq!(Id::parse("1764412345678"), None);
     }
 }

@@ -115,6 +115,17 @@ mod tests {
         assert_eq!(turns.take(), Some(("a".to_owned(), 3)), "whose turn it is");
     }
 
+    #[test]
+    fn accounts_go_in_the_order_in_which_they_came() {
+        let mut turns = Turns::new(9);
+        for account in ["a", "b", "a", "c"] {
+            turns.wait(account, ());
+        }
+        let accounts: Vec<_> = std::iter::from_fn(|| turns.take()).collect();
+        let accounts: Vec<_> = accounts.iter().map(|(account, ())| &**account).collect();
+        assert_eq!(accounts, ["a", "b", "c", "a"]);
+    }
+
     proptest! {
         /// No account has more than its share, each gets what it waits for in its order, and in the end
         /// nothing is left.
@@ -137,6 +148,8 @@ mod tests {
                     running.push(account);
                 }
                 prop_assert!(running.len() <= most && running.len() == turns.taken());
+                let waiting: usize = accounts.iter().map(|of| turns.waiting_of(of)).sum();
+                prop_assert_eq!(turns.is_idle(), running.is_empty() && waiting == 0);
                 for account in accounts {
                     let of = running.iter().filter(|of| *of == account).count();
                     prop_assert!(of <= (most * 3).div_ceil(4));
@@ -150,6 +163,7 @@ mod tests {
                 }
             }
             prop_assert!(turns.is_idle() && turns.order.is_empty());
+            prop_assert!(turns.waiting.is_empty() && turns.taken_of.is_empty());
             prop_assert_eq!(went.values().map(Vec::len).sum::<usize>(), asked.len());
             prop_assert!(went.values().all(|went| went.is_sorted()));
         }
