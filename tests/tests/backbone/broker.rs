@@ -250,7 +250,7 @@ async fn a_broker_that_hangs_resets_and_flaps_is_connected_again() {
     let worker = stage
         .worker()
         .env("AMQP_URL", url)
-        .env("CONFIRM_TIMEOUT", "1s")
+        .env("CONFIRM_TIMEOUT", "5s")
         .start()
         .await;
     let events = stage.events();

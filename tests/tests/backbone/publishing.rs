@@ -225,7 +225,7 @@ async fn a_lost_confirm_repeats_with_the_same_id_and_never_loses() {
     let _worker = stage
         .worker()
         .env("AMQP_URL", through)
-        .env("CONFIRM_TIMEOUT", "1s")
+        .env("CONFIRM_TIMEOUT", "5s")
         .start()
         .await;
     let events = stage.events();
