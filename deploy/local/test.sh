@@ -8,6 +8,4 @@ deploy/local/install.sh --for test
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
 
 cargo build --locked --workspace --bins
-# Tests wait more than they compute. With twice as many as cores some don't come to their end in time.
-export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) + 1))}"
 exec "${CARGO_TARGET_DIR:-target}/debug/lab" run -- cargo test --locked --workspace "$@"

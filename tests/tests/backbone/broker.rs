@@ -250,7 +250,7 @@ async fn a_broker_that_hangs_resets_and_flaps_is_connected_again() {
     let worker = stage
         .worker()
         .env("AMQP_URL", url)
-        .env("CONFIRM_TIMEOUT", "5s")
+        .env("CONFIRM_TIMEOUT", "2s")
         .start()
         .await;
     let events = stage.events();
@@ -266,7 +266,7 @@ async fn a_broker_that_hangs_resets_and_flaps_is_connected_again() {
         let before = events.count();
         let last = |seen: &[Event]| seen.len() - repeats(seen) == load.total();
         let more = |seen: &[Event]| seen.len() >= before + 20 || last(seen);
-        events.wait_until(SOON, more).await;
+        events.wait_until(SOON * 4, more).await;
     };
     more().await;
     proxy.set(Mode::Blackhole);
@@ -300,7 +300,7 @@ async fn a_broker_that_hangs_resets_and_flaps_is_connected_again() {
         );
     }
     let all = |seen: &[Event]| seen.len() - repeats(seen) >= load.total();
-    let seen = events.wait_until(SOON, all).await;
+    let seen = events.wait_until(SOON * 4, all).await;
     drained(&stage).await;
     load.assert_complete(&seen);
     crate::outages::nothing_was_set_aside(&stage).await;

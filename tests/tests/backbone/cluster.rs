@@ -123,11 +123,12 @@ async fn a_slot_moves_under_load_and_nobody_notices() {
     let load = Load {
         numbers: vec![number.clone()],
         conversations: 10,
-        each: 30,
+        // Long enough that the move begins and ends under it, also where the first event takes its time.
+        each: 90,
         rate: 60,
     };
     let mut sending = load.send(&stage.sender(&ingress));
-    events.wait_for(30, SOON).await;
+    events.wait_for(1, SOON).await;
     let cluster = stage.cluster.as_ref().expect("a cluster");
     let key = partition_of(&number);
     let to = (cluster.node_of(&key).await + 1) % 3;
