@@ -26,10 +26,10 @@ use crate::owed;
 use crate::owed::spool::{self, Spool};
 use crate::read::leases::Tenure;
 
-/// What is in work has so long to end when a partition is handed over: longer than a slow broker takes to
-/// confirm (`CONFIRM_TIMEOUT`), since what is left is published again.
+/// What is in work has so long to end when a partition is handed over: longer than the
+/// default of `CONFIRM_TIMEOUT`, since what isn't confirmed by then is published again.
 const HANDOVER_TIME: Duration = Duration::from_secs(30);
-/// As long when the process stops: below `SHUTDOWN_GRACE`, after which leases expire instead.
+/// So long when the process stops: less than the default of `SHUTDOWN_GRACE`, after which leases expire.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// Owns a partition until the tenure is lost, or it is told to drain and has. `stopping`: the process is to

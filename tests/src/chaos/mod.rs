@@ -358,7 +358,7 @@ const TOLD_CAUSES: [(&str, &str); 3] = [
     ("a lease could not be renewed in time", "lost a lease"),
     ("confirms are missing", "had no confirm in time"),
 ];
-/// Longer than a lease, and than the default of `CONFIRM_TIMEOUT`: when it began.
+/// Two leases: a worker without a processor tells of its loss after its heir has published.
 const TOLD_AFTER: Millis = 6000;
 
 async fn told_causes(scene: &Scene) -> Vec<Fault> {

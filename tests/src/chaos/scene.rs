@@ -414,7 +414,10 @@ async fn program(
         }
         Action::Terminate => {
             let ended = program.stop(TERMINATION).await;
-            anyhow::ensure!(ended, "it didn't end within {TERMINATION:?} of SIGTERM");
+            anyhow::ensure!(
+                ended,
+                "it didn't end in order within {TERMINATION:?} of SIGTERM"
+            );
             program.restart().await;
         }
         _ => {

@@ -7,9 +7,10 @@ use redis::AsyncCommands;
 use tests::Stage;
 use tests::meta::payload::{self, Number};
 use tests::programs::Worker;
-use tests::proxy::{Mode, Proxy};
+use tests::proxy::Mode;
 use tests::waiting::eventually;
 
+use crate::broker::behind_a_proxy;
 use crate::{SOON, drained};
 
 /// How long a worker with a lease of one second stays stopped, at least: the length of the fault.
@@ -112,13 +113,7 @@ async fn a_worker_stopped_in_a_read_swallows_nothing() {
 #[tokio::test]
 async fn a_worker_stopped_with_unconfirmed_publications_acknowledges_nothing_of_others() {
     let stage = Stage::new().await;
-    let broker = url::Url::parse(&stage.amqp_url).expect("a URL");
-    let upstream = format!("127.0.0.1:{}", broker.port().expect("a port"));
-    let proxy = Proxy::start(upstream).await.expect("a proxy");
-    let mut through = broker.clone();
-    through
-        .set_port(Some(proxy.address().port()))
-        .expect("a port");
+    let (proxy, through) = behind_a_proxy(&stage.amqp_url).await;
     let ingress = stage.ingress().start().await;
     let stopped = stage
         .worker()
@@ -150,13 +145,7 @@ async fn a_worker_stopped_with_unconfirmed_publications_acknowledges_nothing_of_
 #[tokio::test]
 async fn a_partition_is_handed_over_when_a_slow_broker_has_confirmed_and_nothing_repeats() {
     let stage = Stage::new().await;
-    let broker = url::Url::parse(&stage.amqp_url).expect("a URL");
-    let upstream = format!("127.0.0.1:{}", broker.port().expect("a port"));
-    let proxy = Proxy::start(upstream).await.expect("a proxy");
-    let mut through = broker.clone();
-    through
-        .set_port(Some(proxy.address().port()))
-        .expect("a port");
+    let (proxy, through) = behind_a_proxy(&stage.amqp_url).await;
     let ingress = stage.ingress().start().await;
     let mut first = stage
         .worker()

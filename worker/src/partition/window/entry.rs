@@ -38,7 +38,7 @@ pub(super) struct Open {
     pub(super) has_no_account: bool,
     /// It was told that it begins.
     pub(super) begun: bool,
-    /// It has no items that go out, or had.
+    /// No item of it was left when it was opened.
     pub(super) empty: bool,
     /// Items that have not ended.
     pub(super) left: BTreeSet<usize>,
