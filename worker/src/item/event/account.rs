@@ -40,16 +40,19 @@ use strum::{EnumIter, EnumString, IntoStaticStr};
 use super::read::Reading;
 use super::values::Timestamp;
 
-/// A change of an account, a template, a preference, …
+/// This is a change that is no message, status or call: of an account, a number, a template, a
+/// group and so on.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Account<'a> {
-    /// Meta's name of it. `user_actions` and `errors` are Meta's field `messages`.
+    /// This is Meta's name of the sort of change, an open set. The changes `user_actions` and
+    /// `errors` come under Meta's field `messages`.
     pub(super) field: &'a str,
-    /// The change's value, or the action, as Meta sent it, names and all. `null` if it can't stand in
-    /// JSON that everybody reads: then `raw` has its text.
+    /// This is the change as Meta sent it, with its names. It is `null` if common JSON parsers
+    /// would refuse it: then `raw` has its text.
     #[schemars(with = "Value")]
     pub(super) value: Option<&'a RawValue>,
-    /// The same, typed, for fields that are known; its shape follows from `field`.
+    /// This is the change with types, in a shape that follows from `field`. It is `null` if this
+    /// version doesn't type the field.
     #[schemars(with = "Option<Value>")]
     pub(super) details: Option<Box<RawValue>>,
 }

@@ -5,14 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use super::values::Text;
 
-/// The button.
+/// The customer tapped this quick-reply button of a template.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Button {
-    /// What the business gave the button.
+    /// The business attached this text to the button, to recognise it by. The customer doesn't see
+    /// it.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<Text>,
-    /// What the button says.
+    /// The button shows this text.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<Text>,
 }

@@ -97,23 +97,30 @@ impl NamedNumber {
     }
 }
 
-/// The business's number and account.
+/// This is the account of the business, and the number if the event is about one.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Channel<'a> {
-    /// The WhatsApp Business Account (WABA).
+    /// This is Meta's id of the WhatsApp Business account (WABA). If `tenant` is `null`, it may be
+    /// the id of a business portfolio, or `0`.
     business_account_id: &'a str,
-    /// Of what names no id, but a number: that of the account's number, if it is known.
+    /// This is Meta's id of the number. It is `null` if the event is about no number, or if the
+    /// number's id isn't known.
     phone_number_id: Option<&'a str>,
-    /// As sent; of what names only an id as the number's profile has it.
+    /// This is the number as Meta writes it, such as `4930901820` or `+49 30 901820`. It is `null`
+    /// if it isn't known.
     display_phone_number: Option<&'a str>,
+    /// This is the number as it can be dialled, `+` and digits. It is `null` if it isn't known.
     #[schemars(extend("pattern" = "^\\+[0-9]{7,16}$"))]
     phone_e164: Option<String>,
-    /// Of the number's profile, which is looked up in the background: `null` until it is known.
+    /// Customers see this name of the business. It is `null` until the number's profile has been
+    /// looked up at Meta.
     verified_name: Option<&'a str>,
-    /// `GREEN`, `YELLOW`, `RED`, … as above.
+    /// Meta rates the number's quality by this word: `GREEN`, `YELLOW`, `RED`, `NA`, `UNKNOWN`. It
+    /// is `null` until the number's profile has been looked up.
     quality_rating: Option<&'a str>,
-    /// Whether it is an official business account; as above.
+    /// This is true if Meta calls the number an official business account. It is `null` until the
+    /// number's profile has been looked up.
     official: Option<bool>,
 }
 

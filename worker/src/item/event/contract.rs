@@ -160,51 +160,55 @@ fn routes(kind: EventType) -> (&'static str, Vec<&'static str>, &'static str) {
     };
     let statuses = || StatusWord::iter().map(<&str>::from).collect::<Vec<_>>();
     match kind {
-        EventType::MessageReceived => ("message", types(), "A customer's message."),
+        EventType::MessageReceived => (
+            "message",
+            types(),
+            "A customer wrote a message to the business.",
+        ),
         EventType::MessageStandby => (
             "standby",
             types().into_iter().chain(statuses()).collect(),
-            "What went on in a chat that Meta's agent has: messages of both sides, and statuses.",
+            "Something happened in a chat that Meta's agent has: a message of either side, or a status.",
         ),
         EventType::MessageEcho => (
             "echo",
             types(),
-            "A message that the business wrote in the WhatsApp Business app.",
+            "The business wrote a message in the WhatsApp Business app.",
         ),
         EventType::MessageHistory => (
             "history",
             types(),
-            "A message, of either side, from before the number joined the API.",
+            "A customer or the business wrote a message before the number joined the API.",
         ),
         EventType::MediaStored => (
             "media",
             vec!["stored"],
-            "The media of a message is in the store.",
+            "The file of a message or call, which an earlier event called `pending`, is in the object store.",
         ),
         EventType::MediaFailed => (
             "media",
             vec!["failed"],
-            "The media of a message can't be had.",
+            "The file of a message or call, which an earlier event called `pending`, won't come.",
         ),
         EventType::StatusUpdated => (
             "status",
             statuses(),
-            "What became of a message that the business sent.",
+            "Meta reports what became of a message that the business sent, or of a payment.",
         ),
         EventType::CallUpdated => (
             "call",
             CallWord::iter().map(<&str>::from).collect(),
-            "A call, or what became of one.",
+            "Something happened in a call between a customer and the business.",
         ),
         EventType::ChannelHealth => (
             "health",
             HealthKind::iter().map(HealthKind::name).collect(),
-            "The state of an account, a number or a template has changed, as the worker noticed: once per change.",
+            "The worker noticed that an account, a number or a template is no longer well, or is well again. Each change has one event.",
         ),
         EventType::AccountUpdated => (
             "account",
             Vec::new(),
-            "Anything else: Meta's field is the word of the routing key, with `_` for what isn't a letter, digit, `_` or `-`.",
+            "Meta reports a change that is no message, status or call.",
         ),
     }
 }
@@ -218,7 +222,7 @@ pub fn asyncapi() -> Value {
         let (group, words, summary) = routes(kind);
         let name = camel(kind.name());
         let words = if words.is_empty() {
-            json!({"description": "Meta's field"})
+            json!({"description": "These are the first 100 characters of `account.field`, with `_` for each that isn't an ASCII letter, a digit, `_` or `-`."})
         } else {
             json!({"enum": words})
         };
@@ -228,7 +232,7 @@ pub fn asyncapi() -> Value {
                 "address": format!("{group}.{{word}}.{{tenantId}}"),
                 "parameters": {
                     "word": words,
-                    "tenantId": {"description": "The tenant's id, with `_` for what isn't a letter, digit, `_` or `-`; `_platform` for what is no account's"},
+                    "tenantId": {"description": "These are the first 100 characters of `tenant.id`, with `_` for each that isn't an ASCII letter, a digit, `_` or `-`. It is `_platform` if the event has no tenant."},
                 },
                 "messages": {&name: {"$ref": format!("#/components/messages/{name}")}},
                 "bindings": {"amqp": {
@@ -272,21 +276,14 @@ pub fn asyncapi() -> Value {
         let dead = format!("{queue}.DLQ");
         channels.insert(
             queue.to_owned(),
-            queue_channel(
-                queue,
-                &format!(
-                    "Bound to whatsapp.inbound by {}; by the header `follows` to whatsapp.inbound.media, which has all media.#: {}.",
-                    keys.join(", "),
-                    followed(queue)
-                ),
-            ),
+            queue_channel(queue, &bindings(queue, keys)),
         );
         channels.insert(
             dead.clone(),
             queue_channel(
                 &dead,
                 &format!(
-                    "What consumers of {queue} rejected, by the exchange whatsapp.inbound.dlx."
+                    "This queue has the events that consumers of {queue} rejected, or returned too often. RabbitMQ moves them by the exchange whatsapp.inbound.dlx."
                 ),
             ),
         );
@@ -296,7 +293,7 @@ pub fn asyncapi() -> Value {
         "info": {
             "title": "WhatsApp Business events",
             "version": SCHEMA_VERSION,
-            "description": "What the worker publishes to RabbitMQ. The AMQP `message_id` is the `eventId`: an event that is repeated after a crash has the same.",
+            "description": "The worker publishes these events to RabbitMQ. The AMQP `message_id` is the `eventId`, and a repeated event has the same one.",
         },
         "defaultContentType": "application/json",
         "channels": channels,
@@ -307,26 +304,33 @@ pub fn asyncapi() -> Value {
                 "type": "object",
                 "required": ["x-schema-version", "x-deduplication-header"],
                 "properties": {
-                    "x-tenant-id": {"type": "string", "description": "Missing for what is no account's"},
+                    "x-tenant-id": {"type": "string", "description": "This is `tenant.id`. It is missing if the event has no tenant."},
                     "x-schema-version": {"type": "string", "const": SCHEMA_VERSION},
-                    "x-deduplication-header": {"type": "string", "format": "uuid", "description": "The eventId"},
-                    "traceparent": {"type": "string", "description": "W3C trace context"},
-                    "x-replay-id": {"type": "string", "description": "Of the replay that published it"},
-                    "follows": {"type": "string", "description": "Of media.stored and media.failed: the type of the event that said pending"},
+                    "x-deduplication-header": {"type": "string", "format": "uuid", "description": "This is the `eventId`."},
+                    "traceparent": {"type": "string", "description": "This is the W3C trace context. It may be missing."},
+                    "x-replay-id": {"type": "string", "description": "This is the id of the replay that published the event. It is missing if no replay did."},
+                    "follows": {"type": "string", "description": "This is the `eventType` of the event that said `pending`. Only media.stored and media.failed have it."},
                 },
             }},
         },
     })
 }
 
-/// The types of events whose follow-ups a queue gets.
-fn followed(queue: &str) -> String {
+/// How a queue is described: by the events that it gets.
+fn bindings(queue: &str, keys: &[&str]) -> String {
+    let keys = keys.join(", ");
+    let own = format!(
+        "This queue gets the events of the exchange whatsapp.inbound with the routing keys {keys}."
+    );
     let of_queue = QUEUES_OF_FOLLOW_UPS.iter().filter(|(_, it)| *it == queue);
-    let names: Vec<_> = of_queue.map(|(kind, _)| kind.name()).collect();
-    if names.is_empty() {
-        return "none".to_owned();
+    let followed: Vec<_> = of_queue.map(|(kind, _)| kind.name()).collect();
+    if followed.is_empty() {
+        return own;
     }
-    names.join(", ")
+    let followed = followed.join(", ");
+    format!(
+        "{own} It also gets the follow-ups (media.#) of {followed} from the exchange whatsapp.inbound.media, which picks them by the header `follows`."
+    )
 }
 
 fn queue_channel(name: &str, description: &str) -> Value {

@@ -6,24 +6,28 @@ use serde::{Deserialize, Serialize};
 use super::values::{Number, Text};
 use crate::item::meta_error::{self, ErrorClass};
 
-/// An error, with what can be done about it.
+/// Meta reports this error. Its `class` says what can be done about it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(from = "SentError", rename_all = "camelCase")]
 pub(super) struct MetaError {
+    /// This number is Meta's code of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<Number>,
     pub class: ErrorClass,
+    /// This names the error in a few words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<Text>,
+    /// This describes the error. Mostly it repeats `title`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Text>,
-    /// Meta sends it as `error_data.details`, formerly as `details`.
+    /// This explains the error in a sentence or two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Text>,
-    /// The former `details`, if Meta sent both.
+    /// This is a second explanation, from a place that older webhooks use. It is there only if Meta
+    /// sent both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub former_details: Option<Text>,
-    /// Documentation; absolute or relative.
+    /// Meta documents the error at this address, which is a whole URL or only a path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub href: Option<Text>,
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::item::tenant::Tenant;
 
-/// What it is about.
+/// This says what is no longer well, or is well again. Each kind has its own words for `state`.
 #[derive(
     Debug,
     Clone,
@@ -33,19 +33,21 @@ use crate::item::tenant::Tenant;
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum HealthKind {
-    /// A number that usually has traffic: `silent`, `back`.
+    /// A number that usually has traffic is `silent`, or is `back`.
     Silence,
-    /// The account's access token: `refused`, `accepted`.
+    /// Meta has `refused` the account's access token, or `accepted` it again.
     Token,
-    /// Whether Meta sends the account's webhooks here: `unsubscribed`, `overridden`, `subscribed`.
+    /// Meta doesn't send the account's webhooks here (`unsubscribed`, or `overridden` by another
+    /// address), or does so again (`subscribed`).
     Subscription,
-    /// The account: `restricted`, `banned`, `ban_scheduled`, `lifted`.
+    /// The account is `restricted`, `banned` or about to be banned (`ban_scheduled`), or no longer
+    /// so (`lifted`).
     Restriction,
-    /// Whether the account is still this app's: `offboarded`, `onboarded`.
+    /// The account has left this app (`offboarded`), or has come back (`onboarded`).
     Offboarding,
-    /// A number's quality: `dropped`, `recovered`.
+    /// The quality of a number has `dropped` or `recovered`.
     Quality,
-    /// A template: `paused`, `disabled`, `flagged`, `active`.
+    /// A template is `paused`, `disabled` or `flagged`, or is `active` again.
     Template,
 }
 
@@ -69,18 +71,19 @@ impl HealthKind {
     }
 }
 
-/// The part of an event of this type.
+/// The worker noticed that an account, a number or a template is no longer well, or is well again.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Health")]
 pub(super) struct HealthPart<'a> {
     kind: HealthKind,
-    /// A word; which ones there are follows from `kind`.
+    /// This word names the new state. `kind` says which words there are.
     state: &'a str,
-    /// When this state was noticed.
+    /// The worker noticed the state at this time.
     #[schemars(extend("format" = "date-time"))]
     since: String,
-    /// Meta's words or numbers for it.
+    /// This has words or numbers about the state, mostly Meta's; for the kind `template` it is the
+    /// template's name. It is `null` if there are none.
     detail: Option<&'a str>,
 }
 

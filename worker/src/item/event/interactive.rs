@@ -7,11 +7,13 @@ use serde_json::Value;
 use super::read::json_in_text;
 use super::values::{Bool, Text, Timestamp};
 
-/// The answer stands under the name of its `type`; one that isn't known is in `raw` only.
+/// The customer answered an interactive message. The member with the name of `type` in camelCase
+/// has the answer; an answer of unknown type is only in `raw`.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Interactive {
-    /// Meta's word, an open set: `button_reply`, `list_reply`, `nfm_reply`, …
+    /// Meta's word for the sort of answer is an open set: `button_reply`, `list_reply`, `nfm_reply`
+    /// (a form), `call_permission_reply`, …
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,42 +28,49 @@ pub(super) struct Interactive {
     payment_method: Option<PaymentMethod>,
 }
 
-/// A tap on a button.
+/// The customer tapped this button.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct ButtonReply {
+    /// The business gave the button this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Text>,
+    /// The button shows this text.
     #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<Text>,
 }
 
-/// A choice from a list.
+/// The customer chose this row of a list.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct ListReply {
+    /// The business gave the row this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Text>,
+    /// The row shows this text.
     #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<Text>,
+    /// The row shows this text below its title.
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<Text>,
 }
 
-/// A completed flow or address form.
+/// The customer completed a form: a flow, or a request for an address.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(from = "SentNfmReply", rename_all = "camelCase")]
 pub(super) struct NfmReply {
-    /// `flow` or `address_message`.
+    /// The form is a `flow` or an `address_message`.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Text>,
+    /// The chat shows this text for the completed form.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<Text>,
-    /// What was filled in, as the text that Meta sent; it should be JSON.
+    /// This is what the customer filled in, as the text that Meta sent. It should be JSON, but need
+    /// not be.
     #[serde(skip_serializing_if = "Option::is_none")]
     response_json: Option<Text>,
-    /// The same, parsed; missing where it isn't JSON. Names and values are the form's own: numbers
-    /// arrive as strings.
+    /// This is `responseJson`, parsed; it is missing if that isn't JSON. Names and values are the
+    /// form's own, and numbers arrive as strings.
     #[serde(skip_serializing_if = "Option::is_none")]
     response: Option<Value>,
 }
@@ -85,35 +94,41 @@ impl From<SentNfmReply> for NfmReply {
     }
 }
 
-/// May the business call?
+/// The customer answered whether the business may call them.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct CallPermissionReply {
-    /// `accept` or `reject`.
+    /// The answer is `accept` or `reject`.
     #[serde(skip_serializing_if = "Option::is_none")]
     response: Option<Text>,
+    /// This is true if the permission has no end.
     #[serde(skip_serializing_if = "Option::is_none")]
     is_permanent: Option<Bool>,
+    /// The permission ends at this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     expiration_timestamp: Option<Timestamp>,
-    /// `user_action` or `automatic`.
+    /// The customer gave the answer (`user_action`), or WhatsApp did so by itself (`automatic`).
     #[serde(skip_serializing_if = "Option::is_none")]
     response_source: Option<Text>,
 }
 
-/// How the customer wants to pay (Brazil).
+/// The customer chose how to pay. Only Brazil has this.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct PaymentMethod {
-    /// `offsite_card_pay`.
+    /// The customer pays in this way, which so far is always `offsite_card_pay`.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_method: Option<Text>,
+    /// Meta dates the payment with this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_timestamp: Option<Timestamp>,
+    /// The business gave the order this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     reference_id: Option<Text>,
+    /// The number of the customer's card ends in these four digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_four_digits: Option<Text>,
+    /// This id stands for the customer's card.
     #[serde(skip_serializing_if = "Option::is_none")]
     credential_id: Option<Text>,
 }

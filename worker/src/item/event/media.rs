@@ -42,21 +42,22 @@ impl MediaKind {
     }
 }
 
-/// Where an item stood whose media it is. Which of them are fetched is a setting.
+/// This says where in a webhook the item with the file stood. The setting `MEDIA_PLACES` of the
+/// worker lists the places whose files are copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaPlace {
-    /// A received message.
+    /// A customer sent the file in a new message.
     Message,
-    /// A call: its recording or transcript.
+    /// The file is the recording or transcript of a call.
     Call,
-    /// What the business wrote in the WhatsApp Business app.
+    /// The business sent the file in the WhatsApp Business app.
     Echo,
-    /// A chat that Meta's agent has.
+    /// The file was sent in a chat that Meta's agent has.
     Standby,
-    /// A message, echo or standby message that got another content.
+    /// The file came with the edit of a message, echo or standby message.
     Edit,
-    /// From before the number joined the API.
+    /// The file was sent before the number joined the API.
     History,
 }
 
@@ -146,36 +147,47 @@ pub enum MediaState {
     },
 }
 
-/// Media of an item.
+/// The worker copies the file of a message or call into the object store. This says what became of
+/// the copy.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Media {
-    /// Where the item stood.
+    /// The item with the file stood at this place of the webhook.
     pub place: MediaPlace,
-    /// Meta's id.
+    /// Meta identifies the file by this id. It is `null` if Meta named none.
     pub id: Option<String>,
     pub status: MediaStatus,
-    /// As Meta declares it.
+    /// Meta declares this MIME type. It is `null` if Meta declares none.
     pub mime_type: Option<String>,
-    /// What the first bytes say, once it is stored; `null` where they say nothing.
+    /// The first bytes of the stored file show this MIME type. It is `null` if they show none, or
+    /// if the file isn't stored.
     pub detected_mime_type: Option<String>,
+    /// The stored file has so many bytes. It is `null` if the file isn't stored.
     pub size_bytes: Option<u64>,
+    /// This is the SHA-256 digest of the stored file, as 64 hex digits. Until the file is stored,
+    /// it is the digest that Meta sent, or `null`.
     #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
     pub sha256: Option<String>,
+    /// The stored file is in this bucket of the object store. It is `null` if the file isn't
+    /// stored.
     pub bucket: Option<String>,
+    /// The stored file has this key in its bucket. It is `null` if the file isn't stored.
     pub key: Option<String>,
-    /// Presigned; good until `urlExpiresAt`.
+    /// This presigned URL serves the stored file without credentials until `urlExpiresAt`. It is
+    /// `null` if the file isn't stored.
     pub url: Option<String>,
+    /// The presigned URL expires at this time. It is `null` if the file isn't stored.
     #[schemars(extend("format" = "date-time"))]
     pub url_expires_at: Option<String>,
-    /// The sender's name for it: any Unicode, never a safe path.
+    /// The sender's file has this name, or `null` if Meta sent none. It may have any Unicode
+    /// characters, so don't use it as a path.
     pub filename: Option<String>,
-    /// Why it failed.
+    /// The file could not be copied for this reason. It is `null` unless `status` is `failed`.
     pub error: Option<String>,
 }
 
-/// `pending` is followed by exactly one `media.stored` or `media.failed` event; `failed` in the
-/// message itself is final.
+/// The file is not copied yet (`pending`), is in the object store (`stored`), or won't come
+/// (`failed`). After `pending`, exactly one event `media.stored` or `media.failed` follows.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaStatus {

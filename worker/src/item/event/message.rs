@@ -12,161 +12,196 @@ use super::message_type::MessageType;
 use super::read::Reading;
 use super::values::{Bool, Number, Text, Timestamp};
 
-/// A message: of a customer, or in echoes and history also of the business.
+/// A customer or the business wrote this message; `direction` says which of them.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Message {
-    /// `wamid.…`; of voicemail `wacid.…`.
+    /// Meta identifies the message by this id, `wamid.…`. That of a voicemail is `wacid.…`.
     pub id: Option<Text>,
-    /// Meta's word, an open set; `unknown` if there was none.
+    /// Meta's word for the type of the message is an open set: `text`, `image`, `interactive`, … It
+    /// is `unknown` if Meta sent no word.
     #[serde(rename = "type", default)]
     pub kind: Text,
+    /// Meta dates the message with this time. It is `null` if Meta sent no time.
     pub timestamp: Option<Timestamp>,
-    /// Who wrote it; `null` where that can't be told.
+    /// This says who wrote the message. It is `null` if that can't be told.
     #[serde(skip_deserializing)]
     pub direction: Option<Direction>,
-    /// The sender as Meta names them; missing where the phone is withheld.
+    /// This is the sender's phone number or business-scoped id, as sent. It is missing if Meta
+    /// withholds the phone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Text>,
+    /// This is the business-scoped id (`CC.…`) of a customer who wrote the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_user_id: Option<Text>,
+    /// This is the parent business-scoped id (`CC.ENT.…`) of a customer who wrote the message.
+    /// Linked portfolios share it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_parent_user_id: Option<Text>,
+    /// The business wrote to this phone number or group. It is missing if Meta withholds the phone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<Text>,
+    /// The business wrote to the customer with this business-scoped id (`CC.…`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_user_id: Option<Text>,
+    /// The business wrote to the customer with this parent business-scoped id (`CC.ENT.…`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_parent_user_id: Option<Text>,
-    /// In echoes of what was sent through an API: a business-scoped id.
+    /// The business wrote to this business-scoped id. Only outbound messages of `message.standby`
+    /// events have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Text>,
     #[serde(skip_serializing)]
     pub(super) group_id: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,
-    /// The advertisement or post that the customer came by.
+    /// The customer came by this advertisement or post. It is missing if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub referral: Option<Referral>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<CustomerIdentity>,
+    /// This id comes with some messages of the types `button` and `interactive`. Its meaning isn't
+    /// known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_logical_id: Option<Text>,
-    /// Of an echo: what wrote it, `created_by_1p_bot` for example.
+    /// Meta's word for what wrote an echo is passed on as sent, such as `created_by_1p_bot`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_creation_type: Option<Text>,
-    /// Of a contact card: `contact_request` or `other`.
+    /// The customer sent contacts because the business asked for them (`contact_request`), or not
+    /// (`other`). Some webhooks have it at each contact instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<Text>,
-    /// Why the message, or its media, could not be delivered.
+    /// Meta could not deliver the message or its file because of these errors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<Vec<MetaError>>,
-    /// Where in the history it stood.
+    /// This says where in the history the message stood. Only `message.history` events have it.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub history: Option<History>,
     #[serde(skip_serializing)]
     pub(super) history_context: Option<HistoryContext>,
-    /// Summary of the talk with Meta's agent, which stood beside the messages.
+    /// Meta's agent had the chat before, and this sums up what was said. Meta sends it beside the
+    /// messages.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub conversation_context: Option<ConversationContext>,
-    /// In echoes of what the business sent through an API.
+    /// This is always `whatsapp`. Only outbound messages of `message.standby` events have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messaging_product: Option<Text>,
+    /// The message went to one person (`individual`) or to a `group`. Only outbound messages of
+    /// `message.standby` events have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipient_type: Option<Text>,
-    /// In such echoes: the template as it is defined, as sent.
+    /// This is the definition of the template that the message was made of, as Meta sent it. Only
+    /// outbound messages of `message.standby` events have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template_definition: Option<Value>,
-    /// In such echoes: the flow as it is defined, as sent.
+    /// This is the definition of the flow (a form inside WhatsApp) that the message opens, as Meta
+    /// sent it. Only outbound messages of `message.standby` events have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow: Option<Value>,
-    /// Meta's members of the type; their shape follows from `type`. `null` for types without content
-    /// or unknown here.
+    /// This is the content of the message, in a shape that follows from `type`. It is `null` if the
+    /// message has none, or if this version doesn't know the type.
     #[serde(skip_deserializing)]
     #[schemars(with = "Option<Value>")]
     pub content: Option<Box<RawValue>>,
-    /// Of a media type, at a place whose media is fetched: what became of it.
+    /// This says what became of the copy of the message's file. It is missing if the message has no
+    /// file, or if the setting `MEDIA_PLACES` leaves its place out.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
 }
 
-/// Who wrote a message.
+/// This says who wrote a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// The customer.
+    /// The customer wrote it.
     Inbound,
-    /// The business.
+    /// The business wrote it.
     Outbound,
 }
 
-/// What a message answers to, or that it was forwarded.
+/// This says which message is answered, that the message was forwarded, or which product it is
+/// about.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Context {
-    /// Of the message answered to. Not always one that was ever sent: `referredProduct` comes with an
-    /// invented id.
+    /// The message answers the message with this id. If there is a `referredProduct`, no message
+    /// has this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Text>,
-    /// In echoes of the API: the message answered to.
+    /// This is in the place of `id` in outbound messages of `message.standby` events.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<Text>,
+    /// This is the sender of the answered message as Meta names them, mostly by a phone number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Text>,
+    /// This is the business-scoped id of the sender of the answered message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_user_id: Option<Text>,
+    /// This is true if the message was forwarded up to five times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarded: Option<Bool>,
-    /// More than five times.
+    /// This is true if the message was forwarded more than five times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frequently_forwarded: Option<Bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub referred_product: Option<ReferredProduct>,
 }
 
-/// The product a customer asks about.
+/// The customer asks about this product of the business's catalogue.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct ReferredProduct {
+    /// Meta identifies the catalogue by this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub catalog_id: Option<Text>,
+    /// The business identifies the product by this id of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub product_retailer_id: Option<Text>,
 }
 
-/// An advertisement or post.
+/// This describes the advertisement or post that led the customer to the business.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Referral {
+    /// The advertisement or post is at this URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_url: Option<Text>,
+    /// Meta identifies the advertisement or post by this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_id: Option<Text>,
-    /// `ad` or `post`.
+    /// The customer came by an advertisement (`ad`) or a post (`post`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_type: Option<Text>,
+    /// The advertisement or post has this headline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headline: Option<Text>,
+    /// The advertisement or post has this text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<Text>,
+    /// The advertisement or post shows an `image` or a `video`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_type: Option<Text>,
+    /// The image is at this URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_url: Option<Text>,
+    /// The video is at this URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub video_url: Option<Text>,
+    /// A preview image of the video is at this URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thumbnail_url: Option<Text>,
-    /// Click id; missing for ads in WhatsApp's Status.
+    /// Meta identifies the customer's click on the advertisement by this id. It is missing for
+    /// advertisements in WhatsApp's Status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ctwa_clid: Option<Text>,
+    /// The business gave the advertisement this text to recognise it by.
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub welcome_message: Option<WelcomeMessage>,
 }
 
-/// The greeting that the advertisement showed.
+/// The advertisement greeted the customer with this message.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct WelcomeMessage {
@@ -174,35 +209,44 @@ pub(super) struct WelcomeMessage {
     pub text: Option<Text>,
 }
 
-/// The customer's identity key, where the identity check is on.
+/// This describes the customer's identity key. It is there only if the business has the identity
+/// check on.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[schemars(rename = "Identity")]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct CustomerIdentity {
+    /// This is true if the change of the key has been acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<Bool>,
+    /// Meta noticed the change of the key at this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_timestamp: Option<Timestamp>,
+    /// This is a hash of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash: Option<Text>,
 }
 
-/// Of a message from before the number joined the API.
+/// Meta sends messages from before the number joined the API in chunks. This says in which chunk
+/// and chat the message stood.
 #[derive(Debug, Default, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct History {
-    /// Of the synchronisation, counted from 0.
+    /// This is the number of the phase of the synchronisation, counted from 0. Phase 0 has the
+    /// newest messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Number>,
+    /// This is the number of the chunk in its phase. Chunks may arrive in another order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chunk_order: Option<Number>,
-    /// Percent.
+    /// This is the part of the whole history that has been sent, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Number>,
-    /// The thread's id: the customer's number.
+    /// The message stood in the chat with this id, which is the customer's phone number. It is
+    /// missing if Meta withholds it.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub thread_id: Option<Text>,
-    /// Of the message then: `READ`, `DELIVERED`, … as sent.
+    /// The message had this status when the history was sent, in capitals as sent: `DELIVERED`,
+    /// `READ`, …
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub status: Option<Text>,
 }
@@ -212,18 +256,18 @@ pub(super) struct HistoryContext {
     status: Option<Text>,
 }
 
-/// What happened before the business took the chat.
+/// This tells what happened in the chat before the business took it over.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct ConversationContext {
-    /// `summary`.
+    /// The context is of this type, which so far is always `summary`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
 }
 
-/// Written by Meta's agent.
+/// Meta's agent wrote this summary.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Summary {

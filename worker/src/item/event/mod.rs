@@ -144,10 +144,12 @@ pub struct CountedFacts {
 #[error("the event can't be written: {0}")]
 pub struct Unwritable(#[from] serde_json::Error);
 
-/// Where the raw payload lies.
+/// This names the object in the object store that holds the raw payload.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RawObject {
+    /// The object is in this bucket.
     pub bucket: String,
+    /// The object has this key in its bucket.
     pub key: String,
 }
 
@@ -245,40 +247,49 @@ pub fn item_type(payload: &Payload, item: &PayloadItem) -> &'static str {
     }
 }
 
-/// One thing that happened on WhatsApp.
+/// Each event tells one thing that happened on WhatsApp. An optional member is missing, or `null`,
+/// if there is nothing to say.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Event")]
 struct EventDocument<'a> {
-    /// Raised in its first number when something that was there changes its meaning or goes.
+    /// The contract has this version, `major.minor`. The major number is raised when something that
+    /// was there goes, or changes its meaning.
     schema_version: &'static str,
-    /// The same for the same item, however often it is published; also the AMQP `message_id`.
+    /// An event has the same id however often it is published, so it is the idempotency key. The
+    /// AMQP property `message_id` is the same.
     #[schemars(with = "String", extend("format" = "uuid"))]
     event_id: Uuid,
+    /// This says what happened, and which of the parts `message`, `status`, `account`, `call` and
+    /// `health` the event has.
     #[schemars(with = "String")]
     event_type: EventType,
-    /// `X-Correlation-Id` of the webhook.
+    /// All events and log lines of one webhook have the same correlation id.
     correlation_id: &'a str,
+    /// This is always `whatsapp`.
     #[schemars(extend("const" = "whatsapp"))]
     source: &'static str,
-    /// When it happened, as Meta says; else `receivedAt`.
+    /// This is when it happened, as Meta says. If Meta doesn't say, it is the same as `receivedAt`.
     #[schemars(extend("format" = "date-time"))]
     occurred_at: String,
-    /// When the webhook came.
+    /// The webhook came at this time.
     #[schemars(extend("format" = "date-time"))]
     received_at: String,
-    /// When this event was made.
+    /// The worker made this event at this time.
     #[schemars(extend("format" = "date-time"))]
     processed_at: String,
-    /// `null` for what is no account's: a portfolio's, or a test from Meta's dashboard.
+    /// This tenant owns the account. It is `null` if the item belongs to no account of a tenant: it
+    /// is a business portfolio's, or a test from Meta's dashboard.
     tenant: Option<TenantPart<'a>>,
     channel: Channel<'a>,
-    /// `null` for what is about nobody.
+    /// This is the WhatsApp user whom the event is about. It is `null` if the event is about
+    /// nobody.
     customer: Option<Person<'a>>,
-    /// What the State Manager says of the conversation, as it says it.
+    /// The State Manager says this about the conversation, and it is passed on unchanged. It is
+    /// `null` if the State Manager says nothing.
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     conversation: Option<&'a RawValue>,
-    /// The conversation is a group's.
+    /// The conversation is that of the group with this id. It is `null` if it isn't a group's.
     group_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<Message>,
@@ -290,30 +301,37 @@ struct EventDocument<'a> {
     call: Option<Call>,
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<HealthPart<'a>>,
-    /// Errors that Meta reports beside the items of a change: they stand in each event of it.
+    /// Meta reported these errors beside the items of a change. Each event of that change has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<MetaError>>,
-    /// What else stood beside the items of a change and isn't known here, by its name, as sent.
+    /// These unknown members stood beside the items of a change, passed on as sent. The name of
+    /// each is its path, such as `contacts[1]`.
     #[serde(skip_serializing_if = "OtherMembers::is_empty")]
     #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
     beside: OtherMembers<'a>,
-    /// The item as Meta sent it, unless all of it is typed above. A string with the item's JSON if
-    /// common readers of JSON would refuse it (a lone surrogate, `1e400`, more than 56 levels).
+    /// This is the item as Meta sent it, or `null` if the rest of the event has all of it. It is a
+    /// string with the JSON text if common parsers would refuse the text (a lone surrogate,
+    /// `1e400`, more than 56 levels).
     #[schemars(schema_with = "contract::raw")]
     raw: Option<SentJson<'a>>,
-    /// The first member that could not be read; `raw` has it, or `account.value`.
+    /// This names the first member that could not be read. The member is in `raw`, or in
+    /// `account.value`.
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<UnreadableMember>,
-    /// The whole webhook in the object store.
+    /// The whole webhook lies here in the object store. It is `null` if the webhook isn't archived.
     raw_object: Option<&'a RawObject>,
-    /// Neighbours that could not be asked: what they know is missing here.
+    /// The worker could not ask these services, such as `state-manager`. What they know is missing
+    /// in this event.
     degraded: &'a [&'static str],
 }
 
+/// A tenant is the customer of this service who owns the account.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Tenant")]
 struct TenantPart<'a> {
+    /// This is the tenant's id, from the Tenant Service or the file `TENANTS_FILE`.
     id: &'a str,
+    /// This is the tenant's name. It is `null` if the tenant has none.
     name: Option<&'a str>,
 }
 

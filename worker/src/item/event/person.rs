@@ -6,37 +6,44 @@ use serde::Serialize;
 use super::phone;
 use crate::item::customer::Customer;
 
-/// The customer. Meta withholds the phone of users with a username, so that either of `userId` and
-/// `waId` may be missing, and one person can appear now by one, now by the other.
+/// A customer is a WhatsApp user who writes to the business, or to whom it writes. Meta withholds
+/// the phone of users with a username, so one person can appear with either of `userId` and `waId`,
+/// or with both.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Person<'a> {
-    /// Business-scoped id, `CC.…`: stable until the person changes their number.
+    /// This is Meta's business-scoped id of the user (`CC.…`), which stays the same until they
+    /// change their number. It is `null` if Meta sent none.
     user_id: Option<&'a str>,
-    /// `CC.ENT.…`: across linked portfolios.
+    /// This is the user's parent business-scoped id (`CC.ENT.…`), which linked portfolios share. It
+    /// is `null` if Meta sent none.
     parent_user_id: Option<&'a str>,
-    /// WhatsApp's id, as sent: what to answer to. Not always a number that can be dialled.
+    /// This is WhatsApp's id of the user's phone, to which answers are sent; it isn't always a
+    /// number that can be dialled. It is `null` if Meta withholds it.
     pub(super) wa_id: Option<&'a str>,
-    /// The number to dial.
+    /// This is the user's phone number as it can be dialled, `+` and digits. It is `null` if it
+    /// isn't known.
     #[schemars(extend("pattern" = "^\\+[0-9]{7,16}$"))]
     phone_e164: Option<String>,
-    /// ISO 3166: as Meta says it, else of the phone, else of the business-scoped id.
+    /// This is the two-letter ISO 3166 code of the user's country: as Meta says, else of the phone
+    /// number, else of the business-scoped id. It is `null` if none of them tells it.
     #[schemars(extend("pattern" = "^[A-Z]{2}$"))]
     country_code: Option<String>,
-    /// Chosen by the customer.
+    /// The user chose this name. It is `null` if Meta sent none.
     name: Option<&'a str>,
-    /// Without a leading `@`.
+    /// The user chose this username, here without a leading `@`. It is `null` if Meta sent none.
     username: Option<&'a str>,
-    /// Always `null`: Meta offers none.
+    /// This is always `null`, since Meta offers no such URL.
     profile_picture_url: Option<&'a str>,
     account_type: AccountType,
-    /// Where the identity check is on.
+    /// This is a hash of the user's identity key. It is there only if the business has the identity
+    /// check on.
     #[serde(skip_serializing_if = "Option::is_none")]
     identity_key_hash: Option<&'a str>,
 }
 
-/// Nothing that Meta sends tells a person from a business, so it is always `unknown` today; consumers
-/// should expect the other two.
+/// This is always `unknown` today, since Meta sends nothing that tells a person from a business.
+/// The other two words are reserved for the day when Meta does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum AccountType {

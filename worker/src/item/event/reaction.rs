@@ -5,17 +5,18 @@ use serde::{Deserialize, Serialize};
 
 use super::values::Text;
 
-/// An emoji on an earlier message, or its removal.
+/// The sender put an emoji on an earlier message, or took it back.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(from = "SentReaction", rename_all = "camelCase")]
 pub(super) struct Reaction {
-    /// The message reacted to.
+    /// The sender reacted to the message with this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<Text>,
-    /// May have several code points; missing or empty in a removal.
+    /// The sender chose this emoji, which may have several code points. It is missing or empty if
+    /// `removed` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     emoji: Option<Text>,
-    /// The sender took an earlier reaction back.
+    /// This is true if the sender took an earlier reaction back.
     removed: bool,
 }
 

@@ -23,12 +23,14 @@ const MOST_LEVELS: usize = 56;
 const MOST_REMOVALS: usize = 32;
 const LONGEST_REASON: usize = 200;
 
-/// The first member that could not be read.
+/// This is the first member of the item that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Unreadable")]
 pub(super) struct UnreadableMember {
-    /// Where it stood in the item, like `image.sha256`; empty: the item as a whole.
+    /// The member stood at this path in the item, such as `image.sha256`. An empty path is the item
+    /// as a whole.
     pub path: String,
+    /// The member could not be read for this reason.
     pub reason: String,
 }
 

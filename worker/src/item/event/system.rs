@@ -6,35 +6,40 @@ use serde::{Deserialize, Serialize};
 
 use super::values::Text;
 
-/// What changed. The old number is `message.from`.
+/// WhatsApp tells that the customer's number, business-scoped id or identity changed. The old
+/// number is `message.from`.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(from = "SentSystem", rename_all = "camelCase")]
 pub(super) struct System {
-    /// `user_changed_number`, `user_changed_user_id`, `customer_identity_changed`.
+    /// This says what changed: `user_changed_number`, `user_changed_user_id`,
+    /// `customer_identity_changed`, …
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<Text>,
-    /// For people.
+    /// This text tells people about the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<Text>,
-    /// The new number. Older webhooks call it `new_wa_id`.
+    /// This is WhatsApp's id of the customer's new number. Older webhooks call it `new_wa_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     wa_id: Option<Text>,
-    /// Only if Meta sent both names.
+    /// This is Meta's `new_wa_id`. It is there only if Meta sent both names.
     #[serde(skip_serializing_if = "Option::is_none")]
     new_wa_id: Option<Text>,
-    /// The old number, in older webhooks.
+    /// This is WhatsApp's id of the customer's old number. Only older webhooks have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     customer: Option<Text>,
-    /// The new business-scoped id.
+    /// This is the customer's new business-scoped id (`CC.…`).
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<Text>,
+    /// This is the customer's new parent business-scoped id (`CC.ENT.…`).
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_user_id: Option<Text>,
+    /// This is the customer's old business-scoped id.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_user_id: Option<Text>,
+    /// This is the customer's old parent business-scoped id.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_parent_user_id: Option<Text>,
-    /// In older webhooks, of an identity that changed.
+    /// This stands for the customer's identity that changed. Only older webhooks have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     identity: Option<Text>,
 }

@@ -5,26 +5,27 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Digest, Text};
 
-/// A film.
+/// This describes a video.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Video {
-    /// Meta's id of the media; good for seven days.
+    /// Meta identifies the file by this id, which works for seven days.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Text>,
-    /// May have parameters: `audio/ogg; codecs=opus`.
+    /// Meta declares this MIME type, such as `video/mp4`. It may have parameters after a semicolon.
     #[serde(skip_serializing_if = "Option::is_none")]
     mime_type: Option<Text>,
-    /// As Meta says it: in hex.
+    /// This is the file's SHA-256 digest as Meta says it, written as 64 hex digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
-    /// Meta's address; lasts five minutes and needs the business's token. What is stored has its own address in
-    /// `message.media.url`.
+    /// Meta serves the file at this URL for five minutes, to requests with the business's access
+    /// token. Use the URL in `media` of the message or call instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<Text>,
-    /// In echoes: where the business told Meta to fetch it.
+    /// The business gave Meta this URL to fetch the file from. Only outbound messages have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<Text>,
+    /// The sender wrote this text below the video.
     #[serde(skip_serializing_if = "Option::is_none")]
     caption: Option<Text>,
 }

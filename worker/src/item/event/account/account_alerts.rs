@@ -5,34 +5,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::item::event::values::Text;
 
-/// An alert.
+/// Meta alerts the business about its portfolio, a number or a number's profile.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct AccountAlerts {
-    /// `BUSINESS`, `PHONE_NUMBER`, `CURRENT_STATUS_ID` (a number's profile), …
+    /// The alert is about a portfolio (`BUSINESS`), a number (`PHONE_NUMBER`), a number's profile
+    /// (`CURRENT_STATUS_ID`), …
     #[serde(skip_serializing_if = "Option::is_none")]
     entity_type: Option<Text>,
-    /// Of the portfolio or of the number.
+    /// This is the id of the portfolio or of the number.
     #[serde(skip_serializing_if = "Option::is_none")]
     entity_id: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     alert_info: Option<AlertInfo>,
 }
 
-/// What the alert says.
+/// This says what the alert is.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct AlertInfo {
-    /// `CRITICAL`, `WARNING`, `INFORMATIONAL`, …
+    /// Meta takes the alert for this serious: `CRITICAL`, `WARNING`, `INFORMATIONAL`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     alert_severity: Option<Text>,
-    /// `ACTIVE`, `NONE`, …
+    /// The alert has this status: `ACTIVE`, `NONE`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     alert_status: Option<Text>,
-    /// `OBA_APPROVED`, `PROFILE_PICTURE_LOST`, `INCREASED_CAPABILITIES_ELIGIBILITY_DEFERRED`, …
+    /// Meta's word for the alert is an open set: `OBA_APPROVED`, `PROFILE_PICTURE_LOST`,
+    /// `INCREASED_CAPABILITIES_ELIGIBILITY_DEFERRED`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     alert_type: Option<Text>,
-    /// For people.
+    /// This text tells people about the alert.
     #[serde(skip_serializing_if = "Option::is_none")]
     alert_description: Option<Text>,
 }

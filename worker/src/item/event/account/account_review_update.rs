@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::item::event::values::Text;
 
-/// The outcome of a review.
+/// Meta reviewed the account against its policies.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct AccountReview {
-    /// `APPROVED`, `REJECTED`, `PENDING`, `DEFERRED`, …
+    /// Meta decided this: `APPROVED`, `REJECTED`, `PENDING`, `DEFERRED`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<Text>,
 }

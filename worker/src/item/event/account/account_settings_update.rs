@@ -5,41 +5,45 @@ use serde::{Deserialize, Serialize};
 
 use crate::item::event::values::{Number, Text, Timestamp};
 
-/// What was changed.
+/// Settings of a number were changed.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct AccountSettings {
-    /// `PHONE_NUMBER_SETTINGS`, …
+    /// These settings were changed: `PHONE_NUMBER_SETTINGS`, …
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<Text>,
+    /// The settings were changed at this time, as Meta says.
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     phone_number_settings: Option<PhoneNumberSettings>,
 }
 
-/// Settings of a number.
+/// These are settings of a number.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct PhoneNumberSettings {
+    /// Meta identifies the number by this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     phone_number_id: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     calling: Option<CallingSettings>,
 }
 
-/// Settings of calls as they are now, as the Graph API has them.
+/// These are the number's settings of calls as they are now, with the Graph API's words.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct CallingSettings {
-    /// `ENABLED` or `DISABLED`.
+    /// Calls are `ENABLED` or `DISABLED`.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Text>,
-    /// `DEFAULT`, `DISABLE_ALL`, …
+    /// WhatsApp shows the button for calls as usual (`DEFAULT`), nowhere (`DISABLE_ALL`), …
     #[serde(skip_serializing_if = "Option::is_none")]
     call_icon_visibility: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     call_icons: Option<CallIcons>,
+    /// WhatsApp asks callers whether the business may call them back (`ENABLED`), or not
+    /// (`DISABLED`).
     #[serde(skip_serializing_if = "Option::is_none")]
     callback_permission_status: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,27 +52,28 @@ pub(super) struct CallingSettings {
     sip: Option<Sip>,
     #[serde(skip_serializing_if = "Option::is_none")]
     audio: Option<AudioSettings>,
-    /// `DTLS` or `SDES`.
+    /// Calls exchange the keys of their encryption by `DTLS` or `SDES`.
     #[serde(skip_serializing_if = "Option::is_none")]
     srtp_key_exchange_protocol: Option<Text>,
 }
 
-/// Who sees that the number can be called.
+/// This says who sees the button for calls.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct CallIcons {
-    /// ISO 3166.
+    /// Only users with numbers of these countries see it (ISO 3166 codes).
     #[serde(skip_serializing_if = "Option::is_none")]
     restrict_to_user_countries: Option<Vec<Text>>,
 }
 
-/// When the number can be called.
+/// This says when customers can call the number.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct CallHours {
+    /// The hours are in force (`ENABLED`) or not (`DISABLED`).
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Text>,
-    /// `America/New_York`, …
+    /// The hours are in this time zone, such as `America/New_York`.
     #[serde(skip_serializing_if = "Option::is_none")]
     timezone_id: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,47 +82,48 @@ pub(super) struct CallHours {
     holiday_schedule: Option<Vec<Holiday>>,
 }
 
-/// Hours of a day of the week.
+/// Customers can call between these times on one day of the week.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct OperatingHours {
-    /// `MONDAY`, …
+    /// This is the day: `MONDAY`, `TUESDAY`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     day_of_week: Option<Text>,
-    /// `HHMM`.
+    /// Calls are possible from this time on, written as `HHMM`.
     #[serde(skip_serializing_if = "Option::is_none")]
     open_time: Option<Text>,
-    /// `HHMM`.
+    /// Calls are possible until this time, written as `HHMM`.
     #[serde(skip_serializing_if = "Option::is_none")]
     close_time: Option<Text>,
 }
 
-/// Other hours of one day.
+/// On one date these hours replace those of the week.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Holiday {
-    /// `YYYY-MM-DD`.
+    /// This is the date, written as `YYYY-MM-DD`.
     #[serde(skip_serializing_if = "Option::is_none")]
     date: Option<Text>,
-    /// `HHMM`.
+    /// The hours begin at this time, written as `HHMM`.
     #[serde(skip_serializing_if = "Option::is_none")]
     start_time: Option<Text>,
-    /// `HHMM`.
+    /// The hours end at this time, written as `HHMM`.
     #[serde(skip_serializing_if = "Option::is_none")]
     end_time: Option<Text>,
 }
 
-/// Calls by SIP.
+/// This says whether calls use SIP, and by which servers.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct Sip {
+    /// SIP is `ENABLED` or `DISABLED`.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     servers: Option<Vec<SipServer>>,
 }
 
-/// A server that takes calls.
+/// This SIP server takes calls.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct SipServer {
@@ -127,11 +133,11 @@ pub(super) struct SipServer {
     port: Option<Number>,
 }
 
-/// How calls sound.
+/// This says how sound is encoded in calls.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct AudioSettings {
-    /// `PCMU`, `PCMA`, …
+    /// Calls can use these codecs, too: `PCMU`, `PCMA`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     additional_codecs: Option<Vec<Text>>,
 }

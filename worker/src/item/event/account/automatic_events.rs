@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::item::event::values::{Number, Text, Timestamp};
 
-/// What was found.
+/// Meta found leads or purchases in a chat that began with an advertisement.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct AutomaticEvents {
@@ -13,32 +13,34 @@ pub(super) struct AutomaticEvents {
     automatic_events: Option<Vec<AutomaticEvent>>,
 }
 
-/// A lead or a purchase.
+/// Meta found this lead or purchase.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct AutomaticEvent {
-    /// Of the message: `wamid.…`.
+    /// Meta found it in the message with this id, `wamid.…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Text>,
-    /// `LeadSubmitted`, `Purchase`, …
+    /// Meta found a lead (`LeadSubmitted`), a purchase (`Purchase`), …
     #[serde(skip_serializing_if = "Option::is_none")]
     event_name: Option<Text>,
+    /// It happened at this time, as Meta says.
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<Timestamp>,
-    /// Click id of the advertisement.
+    /// Meta identifies the customer's click on the advertisement by this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     ctwa_clid: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     custom_data: Option<CustomData>,
 }
 
-/// What was paid.
+/// This says what the customer paid. Only a purchase has it.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct CustomData {
-    /// ISO 4217.
+    /// The value is in this currency, an ISO 4217 code such as `EUR`.
     #[serde(skip_serializing_if = "Option::is_none")]
     currency: Option<Text>,
+    /// The purchase has this value, in `currency`.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<Number>,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::item::event::errors::MetaError;
 
-/// Errors that stood alone.
+/// Meta reported errors, and no item beside them.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct ValueErrors {

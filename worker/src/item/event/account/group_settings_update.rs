@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::item::event::errors::MetaError;
 use crate::item::event::values::{Bool, Digest, Text, Timestamp};
 
-/// Changes of how groups look.
+/// The picture, name or description of groups was changed, or that failed.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct GroupSettings {
@@ -14,46 +14,53 @@ pub(super) struct GroupSettings {
     groups: Option<Vec<GroupSettingsChange>>,
 }
 
-/// How a group looks now.
+/// The picture, name or description of this group was changed, or that failed.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct GroupSettingsChange {
-    /// `group_settings_update`.
+    /// This is `group_settings_update`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<Text>,
+    /// Meta identifies the group by this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     group_id: Option<Text>,
+    /// It happened at this time, as Meta says.
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<Timestamp>,
-    /// Of the call to the API.
+    /// This is the id of the request to the API that asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<Text>,
+    /// The picture of the group was to be changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     profile_picture: Option<GroupSetting>,
+    /// The name of the group was to be changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     group_subject: Option<GroupSetting>,
+    /// The description of the group was to be changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     group_description: Option<GroupSetting>,
+    /// All or part of it failed because of these errors.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<MetaError>>,
 }
 
-/// One setting.
+/// This is the new value of one setting.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct GroupSetting {
-    /// Of a subject or description.
+    /// This is the text of a name or description.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<Text>,
-    /// Of a picture.
+    /// This is the MIME type of a picture.
     #[serde(skip_serializing_if = "Option::is_none")]
     mime_type: Option<Text>,
-    /// Of a picture: in hex.
+    /// This is the SHA-256 digest of a picture, written as 64 hex digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<Digest>,
+    /// This is true if the setting was changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     update_successful: Option<Bool>,
-    /// Why it was not changed.
+    /// The setting was not changed because of these errors.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<MetaError>>,
 }

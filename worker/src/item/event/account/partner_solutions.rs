@@ -5,16 +5,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::item::event::values::Text;
 
-/// The state of a solution.
+/// A multi-partner solution was made or changed. It belongs to a business portfolio, and to no
+/// account.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct PartnerSolution {
-    /// `SOLUTION_CREATED`, `SOLUTION_UPDATED`, …
+    /// Meta's word for what happened is an open set: `SOLUTION_CREATED`, `SOLUTION_UPDATED`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<Text>,
+    /// Meta identifies the solution by this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     solution_id: Option<Text>,
-    /// `DRAFT`, `INITIATED`, `ACTIVE`, `REJECTED`, `PENDING_DEACTIVATION`, `DEACTIVATED`, …
+    /// The solution has this status: `DRAFT`, `INITIATED`, `ACTIVE`, `REJECTED`,
+    /// `PENDING_DEACTIVATION`, `DEACTIVATED`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     solution_status: Option<Text>,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::item::event::values::{Text, Timestamp};
 
-/// Contacts that were added, changed or removed.
+/// Contacts of the WhatsApp Business app were added, changed or removed.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct AppStateSync {
@@ -13,14 +13,14 @@ pub(super) struct AppStateSync {
     state_sync: Option<Vec<StateSync>>,
 }
 
-/// One of them.
+/// One contact was added, changed or removed.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct StateSync {
-    /// `contact`, …
+    /// This says what was synchronised: `contact`, …
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<Text>,
-    /// `add` (also of a change) or `remove`.
+    /// The contact was added or changed (`add`), or removed (`remove`).
     #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,7 +29,7 @@ pub(super) struct StateSync {
     metadata: Option<SyncMetadata>,
 }
 
-/// As the business wrote it down.
+/// This is the contact as the business wrote it down.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct SyncedContact {
@@ -37,21 +37,24 @@ pub(super) struct SyncedContact {
     full_name: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_name: Option<Text>,
-    /// Missing where it is withheld.
+    /// This is the contact's phone number. It is missing if Meta withholds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     phone_number: Option<Text>,
+    /// This is the contact's business-scoped id (`CC.…`).
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<Text>,
+    /// This is the contact's parent business-scoped id (`CC.ENT.…`).
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_user_id: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<Text>,
 }
 
-/// When it was changed.
+/// This says when the contact was changed.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all(deserialize = "snake_case", serialize = "camelCase"))]
 pub(super) struct SyncMetadata {
+    /// The contact was changed at this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<Timestamp>,
 }

@@ -112,8 +112,10 @@ fn root(schema: &Value, mut defs: Map<String, Value>) -> Value {
     root["$schema"] = schema["$schema"].clone();
     root["$id"] = UNIONS_ID.into();
     root["title"] = "Event".into();
-    root["description"] =
-        format!("One thing that happened on WhatsApp, version {SCHEMA_VERSION}.").into();
+    root["description"] = format!(
+        "Each event tells one thing that happened on WhatsApp. The contract has the version {SCHEMA_VERSION}."
+    )
+    .into();
     root["$defs"] = defs.into();
     root
 }
