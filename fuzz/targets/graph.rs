@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use libfuzzer_sys::fuzz_target;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -64,7 +65,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let text = String::from_utf8_lossy(body);
     if let Some(digest) = graph::digest(&text) {
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = HEXLOWER.encode(&digest);
         assert!(hex == text.to_ascii_lowercase() || text == worker::out::media::verify::base64(&digest));
     }
     // Only what may be routed on the public internet is public.

@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use hyper::header::{HeaderMap, HeaderValue};
 use ingress::signature::{HEADER, SignatureVerifier};
@@ -18,8 +19,7 @@ static VERIFIER: LazyLock<SignatureVerifier> = LazyLock::new(|| {
 fn right(secret: &str, body: &[u8]) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
     mac.update(body);
-    let hex = mac.finalize().into_bytes();
-    let hex: String = hex.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = HEXLOWER.encode(&mac.finalize().into_bytes());
     format!("sha256={hex}").into_bytes()
 }
 

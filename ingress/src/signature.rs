@@ -1,6 +1,7 @@
 //! `X-Hub-Signature-256`: HMAC-SHA256 over the raw body, keyed with the app secret's text. Checked
 //! before anything looks into the body.
 
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use hyper::HeaderMap;
 use sha2::Sha256;
@@ -64,15 +65,8 @@ fn decode(value: &[u8]) -> Option<[u8; 32]> {
     if hex.len() != 64 {
         return None;
     }
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
     let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
+    HEXLOWER.decode_mut(hex, &mut bytes).ok()?;
     Some(bytes)
 }
 

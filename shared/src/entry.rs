@@ -17,6 +17,7 @@
 
 use std::collections::HashMap;
 
+use data_encoding::HEXLOWER;
 use uuid::Uuid;
 
 use crate::intake::{Delivery, Envelope};
@@ -141,12 +142,12 @@ impl EntryHeader {
         };
         let signature = match flags & 2 {
             0 => take_text(&mut rest)?,
-            _ => format!("{SIGNED}{}", hex(&take::<32>(&mut rest)?)),
+            _ => format!("{SIGNED}{}", HEXLOWER.encode(&take::<32>(&mut rest)?)),
         };
         let traceparent = match flags & 4 {
             0 => take_text(&mut rest)?,
             _ => {
-                let digits = hex(&take::<26>(&mut rest)?);
+                let digits = HEXLOWER.encode(&take::<26>(&mut rest)?);
                 let (mut parts, mut from) = (Vec::new(), 0);
                 for length in TRACE_PARTS {
                     parts.push(digits.get(from..from + length)?);
@@ -249,39 +250,18 @@ fn packed_uuid(text: &str) -> Option<Vec<u8>> {
 
 fn packed_signature(text: &str) -> Option<Vec<u8>> {
     let digits = text.strip_prefix(SIGNED)?;
-    unhex(digits).filter(|bytes| bytes.len() == 32)
+    let bytes = HEXLOWER.decode(digits.as_bytes()).ok()?;
+    (bytes.len() == 32).then_some(bytes)
 }
 
 fn packed_trace(text: &str) -> Option<Vec<u8>> {
     let mut parts = text.split('-');
     let right = TRACE_PARTS.map(|length| parts.next().is_some_and(|part| part.len() == length));
     let whole = right == [true; 4] && parts.next().is_none();
-    whole.then(|| unhex(&text.replace('-', ""))).flatten()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-    let digits = bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
-    digits.collect()
-}
-
-/// `None` if it isn't what [`hex`] makes of bytes.
-fn unhex(digits: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
-    let bytes = pairs
-        .iter()
-        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
-    bytes
-        .collect::<Option<Vec<u8>>>()
-        .filter(|_| rest.is_empty())
+    if !whole {
+        return None;
+    }
+    HEXLOWER.decode(text.replace('-', "").as_bytes()).ok()
 }
 
 /// Where an entry that was put back comes from.

@@ -1,6 +1,7 @@
 //! Names of the keys in Redis, and which partition an account belongs to. `{p}` in a name is a hash
 //! tag: all keys of a partition lie in one slot of a Redis Cluster.
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// Consumer group of the workers on every stream.
@@ -280,8 +281,5 @@ fn account(waba_id: &str) -> String {
         return waba_id.to_owned();
     }
     let hash = Sha256::digest(waba_id.as_bytes());
-    hash.iter()
-        .take(12)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    HEXLOWER.encode(&hash[..12])
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// An id that holds a phone number, such as a message's (`wamid.…`), for logs and traces: shown as 16
@@ -13,10 +14,7 @@ pub struct Hashed<'a>(pub &'a str);
 impl fmt::Display for Hashed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digest = Sha256::digest(self.0);
-        digest
-            .iter()
-            .take(8)
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        HEXLOWER.encode_write(&digest[..8], f)
     }
 }
 

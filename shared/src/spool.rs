@@ -8,6 +8,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -91,9 +92,13 @@ pub fn encode(delivery: &Delivery, envelope: &Envelope, dedup_ttl: Duration) -> 
         traceparent: envelope.traceparent.clone(),
         unreadable: delivery.unreadable.clone(),
         whole_body: delivery.whole_body,
-        identities: delivery.identities.iter().map(|it| hex(&it.0)).collect(),
+        identities: delivery
+            .identities
+            .iter()
+            .map(|it| HEXLOWER.encode(&it.0))
+            .collect(),
         dedup_ttl_seconds: dedup_ttl.as_secs(),
-        sha256: Some(hex(&Sha256::digest(&delivery.body))),
+        sha256: Some(HEXLOWER.encode(&Sha256::digest(&delivery.body))),
     };
     // Nothing in it can fail to be JSON.
     let mut head = serde_json::to_vec(&head).unwrap_or_default();
@@ -118,7 +123,7 @@ pub fn decode(object: &Bytes) -> Result<Spooled, UndecodableObject> {
         serde_json::from_slice(head).map_err(|_| UndecodableObject::Headless)?;
     let body = object.slice(end + 1..);
     if let Some(sha256) = head.sha256
-        && sha256 != hex(&Sha256::digest(&body))
+        && sha256 != HEXLOWER.encode(&Sha256::digest(&body))
     {
         return Err(UndecodableObject::Corrupt);
     }
@@ -146,21 +151,9 @@ pub fn decode(object: &Bytes) -> Result<Spooled, UndecodableObject> {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn identity(hex: &str) -> Option<Identity> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let mut bytes = [0; 32];
-    let pairs = hex.as_bytes().chunks_exact(2);
-    if hex.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
-    }
-    Some(Identity(bytes))
+    let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?;
+    Some(Identity(bytes.try_into().ok()?))
 }
 
 #[cfg(test)]

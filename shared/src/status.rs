@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -100,7 +99,7 @@ pub(crate) fn policy() -> &'static str {
             let (start, end) = (format!("<{tag}>"), format!("</{tag}>"));
             let inner = PAGE.split_once(&start).map_or("", |(_, rest)| rest);
             let inner = inner.split_once(&end).map_or("", |(inner, _)| inner);
-            format!("'sha256-{}'", STANDARD.encode(Sha256::digest(inner)))
+            format!("'sha256-{}'", BASE64.encode(&Sha256::digest(inner)))
         };
         format!(
             "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; img-src data:; \

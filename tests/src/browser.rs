@@ -5,8 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -219,7 +218,8 @@ impl BrowserPage {
         let taken = self
             .call("Page.captureScreenshot", json!({"format": "png"}))
             .await;
-        let bytes = STANDARD.decode(taken["data"].as_str().unwrap_or_default());
+        let data = taken["data"].as_str().unwrap_or_default();
+        let bytes = BASE64.decode(data.as_bytes());
         let folder = file.parent().expect("a folder");
         std::fs::create_dir_all(folder).expect("a folder");
         std::fs::write(file, bytes.expect("base64")).expect("a file");

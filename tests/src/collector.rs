@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -111,9 +112,9 @@ fn spans(export: ExportTraceServiceRequest) -> impl Iterator<Item = Span> {
         spans.map(move |span| Span {
             service: service.clone(),
             name: span.name,
-            trace_id: hex(&span.trace_id),
-            span_id: hex(&span.span_id),
-            parent_id: hex(&span.parent_span_id),
+            trace_id: HEXLOWER.encode(&span.trace_id),
+            span_id: HEXLOWER.encode(&span.span_id),
+            parent_id: HEXLOWER.encode(&span.parent_span_id),
             attributes: texts(span.attributes),
         })
     })
@@ -129,8 +130,4 @@ fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
         (attribute.key, text)
     });
     texts.collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

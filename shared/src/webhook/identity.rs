@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -74,8 +75,7 @@ impl Identity {
 
     /// Eight hex digits, to tell two objects in the store apart.
     pub fn short(&self) -> String {
-        let [a, b, c, d, ..] = self.0;
-        format!("{a:02x}{b:02x}{c:02x}{d:02x}")
+        HEXLOWER.encode(&self.0[..4])
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::Context;
+use data_encoding::HEXLOWER;
 use futures::StreamExt;
 use redis::streams::StreamRangeReply;
 use serde_json::Value;
@@ -329,8 +330,7 @@ pub async fn files(
     let mut objects = objects.buffer_unordered(READS);
     while let Some((key, object)) = objects.next().await {
         let bytes = object?.with_context(|| format!("{key} vanished"))?;
-        let digest = Sha256::digest(&bytes);
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = HEXLOWER.encode(&Sha256::digest(&bytes));
         match named.get(key.as_str()) {
             None => violation(format!("{key} is named by no event")),
             Some(expected) if *expected != digest => violation(format!("{key} has other bytes")),

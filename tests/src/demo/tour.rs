@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use data_encoding::BASE64;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -64,7 +63,7 @@ impl Demo {
     async fn conversation(&mut self, told: &mut Narration) -> anyhow::Result<()> {
         told.step("Four webhooks: a text, an image, a status, a type that nobody knows");
         let mut image = payload::media(CUSTOMER, "image", PICTURE_ID, "image/png");
-        image["image"]["sha256"] = STANDARD.encode(Sha256::digest(PICTURE)).into();
+        image["image"]["sha256"] = BASE64.encode(&Sha256::digest(PICTURE)).into();
         let mut sent = Vec::new();
         for (kind, item) in [
             (

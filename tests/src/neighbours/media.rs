@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures::{Stream, StreamExt, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, StreamBody};
@@ -56,10 +57,7 @@ impl Content {
     pub fn digest(&self) -> String {
         let mut sha = Sha256::new();
         self.pieces().for_each(|piece| sha.update(&piece));
-        sha.finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        HEXLOWER.encode(&sha.finalize())
     }
 
     /// As the body of an answer, which breaks off after `cut` bytes.

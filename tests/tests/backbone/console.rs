@@ -1,7 +1,6 @@
 //! The console's routes: who may ask for what, and that they do what the commands do.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::BASE64URL_NOPAD;
 use futures::StreamExt;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -102,10 +101,10 @@ impl ConsoleClient {
 
     /// The cookie of somebody with another token, or of a session that has ended.
     fn with_cookie(&self, token: &str, expires_at: i64) -> Self {
-        let told = format!("{expires_at}.0a1b.{}", URL_SAFE_NO_PAD.encode("Eve"));
+        let told = format!("{expires_at}.0a1b.{}", BASE64URL_NOPAD.encode(b"Eve"));
         let mut mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("a key");
         mac.update(format!("whatsapp console session\n{told}").as_bytes());
-        let signature = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
+        let signature = BASE64URL_NOPAD.encode(&mac.finalize().into_bytes());
         Self {
             client: self.client.clone(),
             base: self.base.clone(),

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tests::events::Event;
@@ -31,7 +30,7 @@ fn media_id() -> String {
 /// An image message whose webhook declares the digest of `bytes`.
 fn image(media_id: &str, bytes: &[u8]) -> Value {
     let mut message = payload::image("16505551234", media_id);
-    message["image"]["sha256"] = STANDARD.encode(Sha256::digest(bytes)).into();
+    message["image"]["sha256"] = BASE64.encode(&Sha256::digest(bytes)).into();
     message
 }
 
@@ -175,7 +174,7 @@ fn described(url: &str, id: &str) -> Value {
     json!({
         "url": url,
         "mime_type": "image/jpeg",
-        "sha256": Sha256::digest(JPEG).iter().map(|b| format!("{b:02x}")).collect::<String>(),
+        "sha256": HEXLOWER.encode(&Sha256::digest(JPEG)),
         "file_size": JPEG.len(),
         "id": id,
         "messaging_product": "whatsapp",
@@ -266,7 +265,7 @@ fn transfers(cases: &mut Cases<'_>) {
     });
     cases.add("empty", End::Stored, |neighbours, _, id, message| {
         neighbours.set_media(id, "image/jpeg", "");
-        message["image"]["sha256"] = STANDARD.encode(Sha256::digest("")).into();
+        message["image"]["sha256"] = BASE64.encode(&Sha256::digest("")).into();
     });
     cases.download("404, then there", End::Stored, vec![Turn::status(404)]);
     let twice = vec![Turn::status(404), Turn::status(404), Turn::status(404)];
@@ -302,7 +301,7 @@ fn mismatches(cases: &mut Cases<'_>) {
         "other digest",
         End::Failed("digest_mismatch"),
         |_, _, _, message| {
-            message["image"]["sha256"] = STANDARD.encode(Sha256::digest(&wrong)).into();
+            message["image"]["sha256"] = BASE64.encode(&Sha256::digest(&wrong)).into();
         },
     );
     cases.add(
@@ -331,7 +330,7 @@ fn mismatches(cases: &mut Cases<'_>) {
             End::Stored,
             |neighbours, _, id, message| {
                 neighbours.set_media(id, "application/json", text);
-                message["image"]["sha256"] = STANDARD.encode(Sha256::digest(text)).into();
+                message["image"]["sha256"] = BASE64.encode(&Sha256::digest(text)).into();
             },
         );
     }
@@ -553,10 +552,7 @@ async fn a_stored_file_is_the_one_that_was_sent_and_no_browser_runs_it() {
     let media = &seen[0].payload["message"]["media"];
     assert_eq!(media["status"], "stored");
     assert_eq!(media["sizeBytes"], html.len());
-    let sha256: String = Sha256::digest(&html)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let sha256 = HEXLOWER.encode(&Sha256::digest(&html));
     assert_eq!(media["sha256"], sha256);
     assert_eq!(media["bucket"], stage.media_bucket);
     assert_eq!(media["mimeType"], "text/html");
@@ -693,7 +689,7 @@ async fn a_file_has_its_usual_ending_and_the_event_says_what_its_first_bytes_are
         let id = media_id();
         stage.neighbours.set_media(&id, mime_type, bytes);
         let mut message = payload::media("16505551234", kind, &id, mime_type);
-        message[kind]["sha256"] = STANDARD.encode(Sha256::digest(bytes)).into();
+        message[kind]["sha256"] = BASE64.encode(&Sha256::digest(bytes)).into();
         if !filename.is_empty() {
             message[kind]["filename"] = filename.into();
         }

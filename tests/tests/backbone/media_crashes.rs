@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tests::events::{Event, Events};
@@ -61,7 +60,7 @@ impl Scene {
         let id = rand::random_range(1_000_000_000_u64..9_000_000_000).to_string();
         self.stage.neighbours.set_media(&id, "image/jpeg", JPEG);
         let mut message = payload::image("16505551234", &id);
-        message["image"]["sha256"] = STANDARD.encode(Sha256::digest(JPEG)).into();
+        message["image"]["sha256"] = BASE64.encode(&Sha256::digest(JPEG)).into();
         (id, message)
     }
 

@@ -1,7 +1,6 @@
 //! What can't be an event is set aside, whole, and hurts nobody else.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use redis::AsyncCommands;
 use sha2::{Digest, Sha256};
 use tests::Stage;
@@ -394,7 +393,7 @@ async fn an_entry_that_is_given_up_keeps_what_its_events_promised() {
         let media_id = rand::random_range(1_000_000_000_u64..9_000_000_000).to_string();
         stage.neighbours.set_media(&media_id, "image/jpeg", JPEG);
         let mut image = payload::image("1111111111", &media_id);
-        image["image"]["sha256"] = STANDARD.encode(Sha256::digest(JPEG)).into();
+        image["image"]["sha256"] = BASE64.encode(&Sha256::digest(JPEG)).into();
         let wamid = image["id"].as_str().expect("an id").to_owned();
         let items = [image, payload::text("2222222222", "never")];
         let body = number.webhook([number.messages(items)]);

@@ -3,8 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use redis::AsyncCommands;
 use sha2::{Digest, Sha256};
 use shared::entry::parse_numbers;
@@ -220,7 +219,7 @@ async fn load(stage: &Stage, sender: &tests::meta::Sender, stop: &CancellationTo
                 .neighbours
                 .set_media(&media_id, "image/jpeg", picture.clone());
             let mut image = payload::image(&customer, &media_id);
-            image["image"]["sha256"] = STANDARD.encode(Sha256::digest(picture)).into();
+            image["image"]["sha256"] = BASE64.encode(&Sha256::digest(picture)).into();
             image
         } else {
             payload::text(&customer, &n.to_string())

@@ -13,9 +13,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::Utc;
+use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -65,7 +64,10 @@ impl SignIn {
     /// A cookie's value: when it ends, what makes it its own, who has it, and the signature of these.
     fn begin(&self, by: &str) -> Option<String> {
         let expires_at = Utc::now().timestamp() + LIFE_SECONDS;
-        let (nonce, by) = (Uuid::new_v4().simple(), URL_SAFE_NO_PAD.encode(by));
+        let (nonce, by) = (
+            Uuid::new_v4().simple(),
+            BASE64URL_NOPAD.encode(by.as_bytes()),
+        );
         let told = format!("{expires_at}.{nonce}.{by}");
         let signature = self.signature("session", &told)?;
         Some(format!("{told}.{signature}"))
@@ -73,11 +75,11 @@ impl SignIn {
 
     fn session(&self, cookie: &str) -> Option<ConsoleSession> {
         let (told, signature) = cookie.rsplit_once('.')?;
-        let given = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        let given = BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?;
         self.mac("session", told)?.verify_slice(&given).ok()?;
         let mut parts = told.split('.');
         let expires_at: i64 = parts.next()?.parse().ok()?;
-        let by = URL_SAFE_NO_PAD.decode(parts.nth(1)?).ok()?;
+        let by = BASE64URL_NOPAD.decode(parts.nth(1)?.as_bytes()).ok()?;
         (Utc::now().timestamp() < expires_at).then_some(ConsoleSession {
             by: String::from_utf8(by).ok()?,
             expires_at,
@@ -99,7 +101,7 @@ impl SignIn {
 
     fn signature(&self, of: &str, text: &str) -> Option<String> {
         let signature = self.mac(of, text)?.finalize().into_bytes();
-        Some(URL_SAFE_NO_PAD.encode(signature))
+        Some(BASE64URL_NOPAD.encode(&signature))
     }
 
     fn mac(&self, of: &str, text: &str) -> Option<Hmac<Sha256>> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use chrono::DateTime;
+use data_encoding::HEXLOWER;
 use object_store::aws::AmazonS3;
 use object_store::{
     Attribute, AttributeValue, Attributes, GetOptions, ObjectStore, PutMode, PutOptions,
@@ -321,26 +322,24 @@ pub fn body_name(body: Identity) -> String {
 /// Text as one segment of a key: nothing in it can lead out of its folder.
 pub(crate) fn segment(text: &str) -> String {
     if text.len() > LONGEST_ID {
-        return hex(&Sha256::digest(text.as_bytes()));
+        return sha256(text.as_bytes());
     }
     let dots = text.bytes().all(|byte| byte == b'.');
-    text.bytes()
-        .map(|byte| match byte {
-            b'.' if dots => "%2E".to_owned(),
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'.' if dots => segment.push_str("%2E"),
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'=' => {
-                char::from(byte).to_string()
+                segment.push(char::from(byte));
             }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
+            other => segment.push_str(&format!("%{other:02X}")),
+        }
+    }
+    segment
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
 /// Printable ASCII without double spaces, which break signatures in some stores; at most 500 bytes.

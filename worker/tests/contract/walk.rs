@@ -3,9 +3,8 @@
 
 use std::collections::HashMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SecondsFormat};
+use data_encoding::{BASE64, HEXLOWER};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -130,14 +129,11 @@ fn other_forms(scalar: &Value) -> Vec<String> {
         .ok()
         .and_then(|seconds| DateTime::from_timestamp(seconds, 0));
     forms.extend(time.map(|time| quoted(&time.to_rfc3339_opts(SecondsFormat::Secs, true))));
-    let digest = STANDARD
-        .decode(&text)
+    let digest = BASE64
+        .decode(text.as_bytes())
         .ok()
         .filter(|digest| digest.len() == 32);
-    forms.extend(digest.map(|digest| {
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        quoted(&hex)
-    }));
+    forms.extend(digest.map(|digest| quoted(&HEXLOWER.encode(&digest))));
     forms
 }
 

@@ -180,16 +180,18 @@ pub fn key(
 pub fn disposition(filename: Option<&str>, fallback: &str) -> String {
     let name = filename.map(file_name).filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| fallback.to_owned());
-    let encoded: String = name
-        .bytes()
-        .map(|byte| match byte {
+    let start = "attachment; filename*=UTF-8''";
+    let mut disposition = String::with_capacity(start.len() + name.len());
+    disposition.push_str(start);
+    for byte in name.bytes() {
+        match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' => {
-                char::from(byte).to_string()
+                disposition.push(char::from(byte));
             }
-            other => format!("%{other:02X}"),
-        })
-        .collect();
-    format!("attachment; filename*=UTF-8''{encoded}")
+            other => disposition.push_str(&format!("%{other:02X}")),
+        }
+    }
+    disposition
 }
 
 fn file_name(sent: &str) -> String {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
@@ -156,13 +157,14 @@ impl Transfer<'_> {
         };
         let fallback = self.key.rsplit('/').next().unwrap_or_default();
         let mut metadata = self.metadata.clone();
-        metadata.extend(self.declared.sha256.map(|sha256| ("sha256", hex(&sha256))));
+        let sha256 = self.declared.sha256;
+        metadata.extend(sha256.map(|sha256| ("sha256", HEXLOWER.encode(&sha256))));
         metadata.extend(detected.map(|detected| (DETECTED, detected.to_owned())));
         MediaHead {
             content_type: content_type.to_owned(),
             content_disposition: names::disposition(self.filename, fallback),
             metadata,
-            sha256: self.declared.sha256.map(|sha256| verify::base64(&sha256)),
+            sha256: sha256.map(|sha256| verify::base64(&sha256)),
         }
     }
 }
@@ -290,8 +292,4 @@ async fn watch(progress: &UploadProgress) -> Fault {
         }
         (before, had_ended) = (bytes, ended);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,9 +1,8 @@
 //! Are these bytes what was declared? Counted, hashed, and their beginning compared with the MIME
 //! type.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use data_encoding::BASE64;
 use sha2::{Digest, Sha256};
 
 use super::names::essence;
@@ -129,7 +128,7 @@ impl MediaVerifier {
 
 /// A digest as object stores write it.
 pub fn base64(sha256: &[u8; 32]) -> String {
-    STANDARD.encode(sha256)
+    BASE64.encode(sha256)
 }
 
 /// Whether a served `Content-Type` says that this is an error page and not the file. The other

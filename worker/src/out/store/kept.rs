@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::{Attribute, Attributes, GetOptions, ObjectStore, ObjectStoreExt};
-use sha2::{Digest, Sha256};
 use shared::store::{path, whole};
 
-use super::{SHA256, Store, StoreError, StoreResult, hex};
+use super::{SHA256, Store, StoreError, StoreResult, sha256};
 
 /// A larger object is none of ours: webhooks are bounded, and a fault may have put anything there.
 const LARGEST: u64 = 64 * 1024 * 1024;
@@ -100,7 +99,7 @@ impl Store {
         let described = described(&object.attributes);
         let body = whole(object, size_bytes).await?;
         match described.get(SHA256) {
-            Some(digest) if *digest != hex(&Sha256::digest(&body)) => Err(ReadError::Corrupt),
+            Some(digest) if *digest != sha256(&body) => Err(ReadError::Corrupt),
             Some(_) | None => Ok(StoredObject { described, body }),
         }
     }
