@@ -123,7 +123,7 @@ struct Publication {
     /// Its place among those it was handed over with.
     place: usize,
     tenure: Arc<Tenure>,
-    reply: mpsc::Sender<(usize, PublishResult)>,
+    reply: mpsc::Sender<Vec<(usize, PublishResult)>>,
     /// Until its outcome is known.
     _span: Span,
     /// It, or another one beside it, closed a channel over its size.
@@ -135,7 +135,7 @@ pub(crate) type PublishResult = Result<(), NotPublished>;
 
 /// The outcomes of events that were handed over together.
 pub(crate) struct Outcomes {
-    replies: mpsc::Receiver<(usize, PublishResult)>,
+    replies: mpsc::Receiver<Vec<(usize, PublishResult)>>,
     /// How many are not told yet.
     left: usize,
 }
@@ -144,10 +144,11 @@ impl Outcomes {
     /// Waits for some more of them, each with its event's place: `Ok` once it lies in its queue, on the
     /// broker's disk. None: nothing more will be told.
     pub(crate) async fn next(&mut self) -> Vec<(usize, PublishResult)> {
-        let mut some = Vec::with_capacity(self.left);
-        if self.left > 0 {
-            self.left -= self.replies.recv_many(&mut some, self.left).await;
+        if self.left == 0 {
+            return Vec::new();
         }
+        let some = self.replies.recv().await.unwrap_or_default();
+        self.left -= some.len();
         some
     }
 }
@@ -509,7 +510,8 @@ impl ChannelTask {
                 batch.retain(|message: &Publication| !message.reply.is_closed());
                 let (mine, lost): (Vec<_>, Vec<_>) =
                     batch.drain(..).partition(|message| message.tenure.holds());
-                settle(lost, Err(NotPublished::LeaseLost));
+                let lost = lost.into_iter();
+                settle(lost.map(|message| (message, Err(NotPublished::LeaseLost))));
                 batch = mine;
                 if self.open.is_none()
                     && let Err(error) = self.connect().await
@@ -561,6 +563,7 @@ impl ChannelTask {
         let published = published.unwrap_or_else(|| unknown(batch));
         self.open = Some((connection, channel));
         let (mut sound, mut mend) = (true, false);
+        let mut settled = Vec::with_capacity(batch.len());
         for (message, outcome) in std::mem::take(batch).into_iter().zip(published.outcomes) {
             match outcome {
                 PublicationOutcome::Settled(result) => {
@@ -570,7 +573,7 @@ impl ChannelTask {
                         mend |= self.unroutable.came_back(routing_key);
                     }
                     self.sizes.note_taken(message.event.body.len());
-                    settle([message], result);
+                    settled.push((message, result));
                 }
                 PublicationOutcome::Unknown => {
                     sound = false;
@@ -578,6 +581,7 @@ impl ChannelTask {
                 }
             }
         }
+        settle(settled);
         if published.one_too_large {
             self.find_too_large(batch);
             self.renew_channel().await;
@@ -608,7 +612,8 @@ impl ChannelTask {
             );
             self.sizes.refused(size_bytes);
             self.metrics.published(PublishStatus::TooLarge);
-            settle(unconfirmed.drain(..), Err(NotPublished::TooLarge));
+            let too_large = unconfirmed.drain(..);
+            settle(too_large.map(|message| (message, Err(NotPublished::TooLarge))));
             return;
         }
         for message in unconfirmed {
@@ -642,12 +647,20 @@ fn unknown(batch: &[Publication]) -> BatchOutcome {
     }
 }
 
-fn settle(messages: impl IntoIterator<Item = Publication>, outcome: PublishResult) {
-    for message in messages {
+/// Tells what became of messages: of those that were handed over together and end together at once,
+/// so that what follows from them is done once too.
+fn settle(messages: impl IntoIterator<Item = (Publication, PublishResult)>) {
+    let mut messages = messages.into_iter().peekable();
+    while let Some((first, outcome)) = messages.next() {
+        let mut together = vec![(first.place, outcome)];
+        let is_beside = |(other, _): &(Publication, _)| other.reply.same_channel(&first.reply);
+        while let Some((message, outcome)) = messages.next_if(is_beside) {
+            together.push((message.place, outcome));
+        }
         // There is a place for each of them.
-        if message.reply.try_send((message.place, outcome)).is_err() {
+        if first.reply.try_send(together).is_err() {
             // The partition is gone: the entry is pending, and the next owner's.
-            tracing::debug!(event = %message.event.id, "nobody waits for a confirm any more");
+            tracing::debug!(event = %first.event.id, "nobody waits for a confirm any more");
         }
     }
 }

@@ -297,7 +297,7 @@ pub fn entry_name(payload: &Payload) -> String {
     let first = payload.entry.fresh.first();
     match first.and_then(|n| payload.items.get(*n)) {
         Some(item) => item_name(item),
-        None => body_name(Identity::of_body(&payload.entry.body)),
+        None => body_name(&payload.entry.body),
     }
 }
 
@@ -315,8 +315,8 @@ pub fn alternative_key(key: &str, body: Identity) -> String {
 }
 
 /// What the object of a body without items is called.
-pub fn body_name(body: Identity) -> String {
-    format!("body.{}", body.short())
+pub fn body_name(body: &[u8]) -> String {
+    format!("body.{}", Identity::of_body(body).short())
 }
 
 /// Text as one segment of a key: nothing in it can lead out of its folder.

@@ -76,10 +76,10 @@ pub(super) struct Head {
     pub(super) described: ObjectAttributes,
     /// What the raw object is called.
     pub(super) name: String,
-    /// Identity of the body.
-    body: Identity,
     /// Where it comes from, if it was put back.
     pub(super) returned: Option<Returned>,
+    /// Identity of the body, if it was put back.
+    returned_body: Option<Identity>,
 }
 
 impl Content {
@@ -332,15 +332,16 @@ impl Content {
 }
 
 impl Head {
-    pub(super) fn of(id: &str, entry: &StreamEntry) -> Self {
-        let body = Identity::of_body(&entry.body);
+    /// `name`: what the raw object is called.
+    pub(super) fn of(id: &str, entry: &StreamEntry, name: String) -> Self {
+        let returned = entry.returned.clone();
         Self {
             waba_id: entry.waba_id.clone(),
             received_at_ms: entry.received_at_ms,
             described: store::described_by(id, entry),
-            name: store::body_name(body),
-            body,
-            returned: entry.returned.clone(),
+            name,
+            returned_body: returned.as_ref().map(|_| Identity::of_body(&entry.body)),
+            returned,
         }
     }
 
@@ -352,8 +353,8 @@ impl Head {
             received_at_ms: ms.unwrap_or(0),
             described: ObjectAttributes::from([("entry", id.to_owned())]),
             name: id.to_owned(),
-            body: Identity::of_body(&[]),
             returned: None,
+            returned_body: None,
         }
     }
 
@@ -393,11 +394,11 @@ impl Head {
 
     /// The key of what is set aside: where it was put back from beside another object, its place there.
     fn own_key(&self, key: String) -> String {
-        let beside = store::alternative_key(&key, self.body);
-        let returned = self.returned.as_ref();
-        match returned.is_some_and(|returned| returned.source == beside) {
-            true => beside,
-            false => key,
+        let beside = self.returned_body.map(|body| store::alternative_key(&key, body));
+        let source = self.returned.as_ref().map(|returned| &*returned.source);
+        match beside {
+            Some(beside) if source == Some(&*beside) => beside,
+            Some(_) | None => key,
         }
     }
 

@@ -107,7 +107,7 @@ pub(super) fn given_up(
             FormerNotes::default(),
         );
     };
-    let head = Head::of(&raw.id, &entry);
+    let head = Head::of(&raw.id, &entry, store::body_name(&entry.body));
     let (waba_id, name) = (head.waba_id.clone(), head.name.clone());
     let mut content = Content::new(raw.id.clone(), head);
     content.deaths = former.deaths;
@@ -146,7 +146,8 @@ pub(super) fn opened(
             (Opened::Over, content)
         }
         Bytes::Unreadable(entry, error) => {
-            let mut content = Content::new(id(), Head::of(&raw.id, &entry));
+            let head = Head::of(&raw.id, &entry, store::body_name(&entry.body));
+            let mut content = Content::new(id(), head);
             content
                 .span()
                 .in_scope(|| tracing::warn!(reason = error, "a body can't be read"));
@@ -168,8 +169,7 @@ fn items(
 ) -> (Opened, Content) {
     work.traffic.note(&payload);
     work.health.note(&payload, traffic::now_ms());
-    let mut head = Head::of(&raw.id, &payload.entry);
-    head.name = store::entry_name(&payload);
+    let head = Head::of(&raw.id, &payload.entry, store::entry_name(&payload));
     let mut content = Content::new(raw.id.clone(), head);
     let (done, mut open): (Vec<_>, Vec<_>) = lanes
         .into_iter()
