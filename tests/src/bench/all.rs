@@ -39,6 +39,9 @@ pub struct Plan {
     /// Another worker, measured in turn with this build's (`worker`)
     #[arg(long)]
     pub against: Option<PathBuf>,
+    /// Only with the archive on (true) or off (false) (`worker`)
+    #[arg(long)]
+    pub archive: Option<bool>,
     /// Settings of the worker, as NAME=VALUE (`worker`)
     #[arg(long = "set", value_parser = setting)]
     pub settings: Vec<(String, String)>,

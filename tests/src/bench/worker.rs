@@ -11,6 +11,7 @@ use futures::stream::FuturesUnordered;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions,
 };
+use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
@@ -47,7 +48,8 @@ pub async fn run(figures: &mut Figures, plan: &Plan, time: Duration) -> anyhow::
         worker: Some(path.clone()),
         ..Emptying::for_time(time)
     });
-    for archive in [false, true] {
+    let both = [false, true].into_iter();
+    for archive in both.filter(|it| plan.archive.is_none_or(|only| only == *it)) {
         let what = if archive { "archive on" } else { "archive off" };
         let of = |emptying: &Emptying| Emptying {
             archive,
@@ -78,8 +80,11 @@ pub async fn run(figures: &mut Figures, plan: &Plan, time: Duration) -> anyhow::
             let rate = measured.per_second / puts;
             figures.add("worker to bare PUT", "x", Goal::AtLeast(1.5), rate);
         } else {
-            let rate = measured.per_second / publish(&stage, figures, &event, time).await?;
+            let rate = measured.per_second / publish(&stage, figures, &event, false, time).await?;
             figures.add("worker to bare lapin", "x", Goal::AtLeast(0.6), rate);
+            let rate = measured.per_second / publish(&stage, figures, &event, true, time).await?;
+            let name = "worker to bare lapin with its messages' properties";
+            figures.add(name, "x", Goal::None, rate);
         }
     }
     Ok(())
@@ -232,34 +237,66 @@ async fn channel(stage: &Stage) -> anyhow::Result<(Connection, Channel)> {
     Ok((connection, channel))
 }
 
-/// The body of an event that came out; empties the queues.
-async fn first_event(stage: &Stage) -> anyhow::Result<Bytes> {
+/// An event that came out.
+struct Published {
+    body: Bytes,
+    exchange: ShortString,
+    routing_key: ShortString,
+    properties: BasicProperties,
+}
+
+/// One of the events that came out; empties the queues.
+async fn first_event(stage: &Stage) -> anyhow::Result<Published> {
     let (_connection, channel) = channel(stage).await?;
     let got = channel.basic_get(MESSAGES.into(), BasicGetOptions { no_ack: true });
-    let event = got.await?.context("an event")?.delivery.data.clone();
+    let event = got.await?.context("an event")?.delivery;
     for queue in QUEUES {
         channel
             .queue_purge(queue.into(), QueuePurgeOptions::default())
             .await?;
     }
-    Ok(event.into())
+    Ok(Published {
+        body: event.data.into(),
+        exchange: event.exchange,
+        routing_key: event.routing_key,
+        properties: event.properties,
+    })
 }
 
-/// Publications a second, each confirmed, over as many channels as a worker has.
+/// Publications a second, each confirmed, over as many channels as a worker has. `alike`: to the exchange
+/// of the worker's events and with their properties, else to the queue and with none.
 async fn publish(
     stage: &Stage,
     figures: &mut Figures,
-    event: &Bytes,
+    event: &Published,
+    alike: bool,
     time: Duration,
 ) -> anyhow::Result<f64> {
-    super::tell("bare lapin");
+    let name = match alike {
+        true => "bare lapin, the worker's messages",
+        false => "bare lapin, publish with confirm",
+    };
+    super::tell(name);
     let mut tasks = JoinSet::new();
     let cpu = || anyhow::Ok([cpu_us(std::process::id())?, lent_cpu_us(RABBITMQ)?]);
     let before = cpu()?;
     let began = Instant::now();
     for _ in 0..CHANNELS {
         let (connection, channel) = channel(stage).await?;
-        let event = event.clone();
+        let event = match alike {
+            true => Published {
+                body: event.body.clone(),
+                exchange: event.exchange.clone(),
+                routing_key: event.routing_key.clone(),
+                properties: event.properties.clone(),
+            },
+            false => Published {
+                body: event.body.clone(),
+                exchange: "".into(),
+                routing_key: MESSAGES.into(),
+                properties: BasicProperties::default().with_delivery_mode(2),
+            },
+        };
         tasks.spawn(async move {
             let published = publish_on(&channel, &event, began, time).await;
             drop(connection);
@@ -275,7 +312,6 @@ async fn publish(
     channel
         .queue_purge(MESSAGES.into(), QueuePurgeOptions::default())
         .await?;
-    let name = "bare lapin, publish with confirm";
     let rate = published as f64 / took;
     figures.add(name, "/s", Goal::None, rate);
     for (n, of) in ["client", "RabbitMQ"].into_iter().enumerate() {
@@ -287,11 +323,10 @@ async fn publish(
 
 async fn publish_on(
     channel: &Channel,
-    event: &[u8],
+    event: &Published,
     began: Instant,
     time: Duration,
 ) -> anyhow::Result<usize> {
-    let properties = BasicProperties::default().with_delivery_mode(2);
     let options = BasicPublishOptions {
         mandatory: true,
         ..BasicPublishOptions::default()
@@ -301,11 +336,11 @@ async fn publish_on(
     loop {
         while confirms.len() < OUTSTANDING && began.elapsed() < time {
             let publishing = channel.basic_publish(
-                "".into(),
-                MESSAGES.into(),
+                event.exchange.clone(),
+                event.routing_key.clone(),
                 options,
-                event,
-                properties.clone(),
+                &event.body,
+                event.properties.clone(),
             );
             confirms.push(publishing.await?);
         }

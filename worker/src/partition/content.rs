@@ -394,7 +394,9 @@ impl Head {
 
     /// The key of what is set aside: where it was put back from beside another object, its place there.
     fn own_key(&self, key: String) -> String {
-        let beside = self.returned_body.map(|body| store::alternative_key(&key, body));
+        let beside = self
+            .returned_body
+            .map(|body| store::alternative_key(&key, body));
         let source = self.returned.as_ref().map(|returned| &*returned.source);
         match beside {
             Some(beside) if source == Some(&*beside) => beside,

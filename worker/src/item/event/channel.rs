@@ -140,6 +140,15 @@ impl<'a> Channel<'a> {
             official: None,
         }
     }
+
+    /// Of a number of which only is known how it is written.
+    pub(super) fn of_written(business_account_id: &'a str, display: Option<&'a str>) -> Self {
+        Self {
+            display_phone_number: display,
+            phone_e164: display.and_then(phone::parse).map(|phone| phone.e164),
+            ..Self::of_account(business_account_id, None)
+        }
+    }
 }
 
 pub(super) fn channel<'a>(

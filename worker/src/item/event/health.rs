@@ -124,7 +124,17 @@ pub fn health_event(change: &HealthChange<'_>, tenant: &Tenant) -> Result<Event,
     let id = change.event_id();
     let correlation_id = id.to_string();
     let since = rfc3339(time(change.since_ms));
-    let of_number = matches!(kind, HealthKind::Silence | HealthKind::Quality);
+    let account = change.business_account_id;
+    let channel = match kind {
+        HealthKind::Silence => Channel::of_account(account, change.subject),
+        // Meta's word of a number's quality has no id of it.
+        HealthKind::Quality => Channel::of_written(account, change.subject),
+        HealthKind::Token
+        | HealthKind::Subscription
+        | HealthKind::Restriction
+        | HealthKind::Offboarding
+        | HealthKind::Template => Channel::of_account(account, None),
+    };
     let document = EventDocument {
         schema_version: SCHEMA_VERSION,
         event_id: id,
@@ -138,10 +148,7 @@ pub fn health_event(change: &HealthChange<'_>, tenant: &Tenant) -> Result<Event,
             id: &tenant.id,
             name: tenant.name.as_deref(),
         }),
-        channel: Channel::of_account(
-            change.business_account_id,
-            change.subject.filter(|_| of_number),
-        ),
+        channel,
         customer: None,
         conversation: None,
         group_id: None,
@@ -175,4 +182,32 @@ pub fn health_event(change: &HealthChange<'_>, tenant: &Tenant) -> Result<Event,
         replay_id: String::new(),
         occurred_at: (change.since_ms / 1000).try_into().unwrap_or(0),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_stands_where_its_spelling_belongs() {
+        for (kind, subject, place) in [
+            (HealthKind::Silence, "106540352242922", "phoneNumberId"),
+            (HealthKind::Quality, "4930901820", "displayPhoneNumber"),
+        ] {
+            let change = HealthChange {
+                kind,
+                business_account_id: "1",
+                subject: Some(subject),
+                state: "back",
+                since_ms: 0,
+                detail: None,
+            };
+            let event = health_event(&change, &Tenant::default()).expect("an event");
+            let event: serde_json::Value = serde_json::from_slice(&event.body).expect("JSON");
+            let channel = &event["channel"];
+            for name in ["phoneNumberId", "displayPhoneNumber"] {
+                assert_eq!(channel[name].as_str(), (name == place).then_some(subject));
+            }
+        }
+    }
 }
