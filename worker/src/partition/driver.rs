@@ -42,6 +42,8 @@ const MOST_ENTRIES: usize = 20_000;
 const MOST_ITEMS: usize = 50_000;
 /// Items of one entry that are on their way out at once: each costs a kilobyte or two.
 const RUNNING_OF_ENTRY: usize = 256;
+/// Waits for the tenants of what was read: so many times [`NOTE_INTERVAL`].
+const TICKS_TO_PARK: usize = 5;
 /// Entries that return at once when their tenant is known.
 const RETURNING: usize = 256;
 /// Publications of a partition that Redis doesn't know of yet: as many can be repeated after a crash.
@@ -57,11 +59,11 @@ const TICKS_TO_RETRY: usize = 25;
 
 /// A future came to its end.
 enum Done {
-    Input(Input<RawEntry>),
+    Input(Input<Arc<RawEntry>>),
     /// With what is noted of entries, if they are read from the first one on.
     Read(Result<(Read, Option<Notes>), StreamError>),
     Slept(Box<Sleeper>),
-    Opened(EntryNumber, RawEntry, FormerNotes, Bytes),
+    Opened(EntryNumber, Arc<RawEntry>, FormerNotes, Bytes),
     Fetched(String, Vec<Id>, Vec<RawEntry>),
     Loaded(EntryNumber, Bytes),
     Prepared(ItemId, Prepared),
@@ -80,7 +82,7 @@ pub(super) struct Driver {
     work: Arc<WorkerContext>,
     tenure: Arc<Tenure>,
     owes: Arc<Notify>,
-    window: Window<RawEntry>,
+    window: Window<Arc<RawEntry>>,
     /// What is noted of entries that aren't open yet. It is read whenever what is pending is read from the
     /// first entry on: in the beginning, and when Redis came back with less than it was told.
     notes: Notes,
@@ -108,6 +110,8 @@ impl Driver {
             items: MOST_ITEMS,
             running_of_entry: RUNNING_OF_ENTRY,
             parked: MOST_PARKED,
+            kept: work.read_bytes / 4,
+            ticks_to_park: TICKS_TO_PARK,
             returning: RETURNING,
             unrecorded: MOST_UNRECORDED,
             worth_a_note: WORTH_A_NOTE,
@@ -170,7 +174,7 @@ impl Driver {
         self.ended = true;
     }
 
-    fn execute(&mut self, command: Command<RawEntry>) {
+    fn execute(&mut self, command: Command<Arc<RawEntry>>) {
         match command {
             Command::Read { next, bytes } => self.read(next, bytes),
             Command::Sleep(after) => self.sleep(after),
@@ -294,7 +298,7 @@ impl Driver {
     }
 
     /// What the window is told of an entry before its bytes are read; `None` if its id is none.
-    fn arrived(&self, raw: RawEntry) -> Option<ReadEntry<RawEntry>> {
+    fn arrived(&self, raw: RawEntry) -> Option<ReadEntry<Arc<RawEntry>>> {
         let header = raw.fields.as_ref().map(EntryHeader::of);
         // What can't be read needs no tenant.
         let account = match header {
@@ -306,7 +310,8 @@ impl Driver {
             id: Id::parse(&raw.id)?,
             known: account.as_ref().is_some_and(known),
             account,
-            body: raw,
+            bytes: opening::bytes_of(&raw),
+            body: Arc::new(raw),
         })
     }
 
@@ -332,7 +337,7 @@ impl Driver {
         });
     }
 
-    fn open(&mut self, number: EntryNumber, raw: RawEntry) {
+    fn open(&mut self, number: EntryNumber, raw: Arc<RawEntry>) {
         let former = FormerNotes::take(&mut self.notes, &raw.id);
         if former.gives_up(self.work.max_deliveries) {
             let id = Id::parse(&raw.id).unwrap_or(Id::ZERO);
@@ -402,7 +407,7 @@ impl Driver {
 
     // Tenants
 
-    fn resolve(&self, account: String, because: LookupReason<RawEntry>) {
+    fn resolve(&self, account: String, because: LookupReason<Arc<RawEntry>>) {
         let trace = match because {
             LookupReason::Parked(raw) => match raw.fields.as_ref().map(EntryHeader::of) {
                 Some(Ok(header)) => [header.correlation_id, header.traceparent],

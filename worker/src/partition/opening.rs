@@ -200,7 +200,8 @@ fn items(
     (Opened::Items(items), content)
 }
 
-fn bytes_of(raw: &RawEntry) -> usize {
+/// Of its fields.
+pub(super) fn bytes_of(raw: &RawEntry) -> usize {
     let fields = raw.fields.iter().flat_map(HashMap::values);
     fields.map(Vec::len).sum()
 }

@@ -20,7 +20,7 @@ use crate::item::tenant::Verdict;
 use crate::out::error::Reason;
 use crate::partition::given::{Given, Note, TenantAssignment};
 use crate::read::lanes::{ItemId, LaneKey, Lanes};
-use crate::read::parked::{Id, Parked};
+use crate::read::parked::{Id, Parked, Returning};
 use crate::read::turns::Turns;
 
 /// An entry's number in its window: entries have them in the order in which they were taken in.
@@ -38,6 +38,10 @@ pub(super) struct Limits {
     pub(super) running_of_entry: usize,
     /// Entries of the worker that wait for their tenant; beyond, a partition that has some isn't read.
     pub(super) parked: usize,
+    /// Bytes of the bodies that are kept of them; of the others only their ids are.
+    pub(super) kept: usize,
+    /// So many ticks nothing is read in the hope that a tenant is known before more than `kept` waits.
+    pub(super) ticks_to_park: usize,
     /// Entries that return at once when their tenant is known.
     pub(super) returning: usize,
     /// Publications that Redis doesn't know of yet: as many can be repeated after a crash.
@@ -58,6 +62,7 @@ pub(super) struct ReadEntry<B> {
     pub(super) account: Option<String>,
     /// This worker knows the account's tenant.
     pub(super) known: bool,
+    pub(super) bytes: usize,
     pub(super) body: B,
 }
 
@@ -196,8 +201,12 @@ pub(super) struct Window<B> {
     backlog: VecDeque<ReadEntry<B>>,
     /// The entry whose bytes are being read.
     opening: Option<(EntryNumber, Id)>,
-    /// What waits for its tenant, as ids.
-    parked: Parked,
+    /// What waits for its tenant.
+    parked: Parked<ReadEntry<B>>,
+    /// Of the bodies that are kept in `parked`.
+    kept: usize,
+    /// For how many ticks nothing was read for what is in `parked`.
+    unread_ticks: usize,
     /// The account whose parked entries are fetched again, or taken in. Agrees with `returning`.
     returning_of: Option<String>,
     fetching: bool,
@@ -239,8 +248,8 @@ pub(super) struct Window<B> {
     ended: bool,
 }
 
-impl<B> Window<B> {
-    pub(super) fn new(limits: Limits, parked: Parked, given: Given) -> Self {
+impl<B: Clone> Window<B> {
+    pub(super) fn new(limits: Limits, parked: Parked<ReadEntry<B>>, given: Given) -> Self {
         Self {
             turns: Turns::new(limits.unrecorded),
             limits,
@@ -249,6 +258,8 @@ impl<B> Window<B> {
             backlog: VecDeque::new(),
             opening: None,
             parked,
+            kept: 0,
+            unread_ticks: 0,
             returning_of: None,
             fetching: false,
             returning: VecDeque::new(),
@@ -320,6 +331,7 @@ impl<B> Window<B> {
             Input::Tick => {
                 self.noting = true;
                 self.refused_ticks += 1;
+                self.unread_ticks += 1;
             }
             Input::Drain => self.draining = true,
         }
@@ -341,6 +353,8 @@ impl<B> Window<B> {
             self.take_in();
             self.load_more();
             self.return_more();
+            // What was kept returns at once.
+            self.take_in();
             self.read_more();
             self.publish_more();
         }
@@ -376,7 +390,8 @@ impl<B> Window<B> {
     fn read_more(&mut self) {
         let parked_too_many = !self.parked.is_empty() && self.parked.total() >= self.limits.parked;
         // With something untaken, an entry is being opened.
-        if self.opening.is_some() || parked_too_many || self.is_full() {
+        let full = parked_too_many || self.waits_for_tenants() || self.is_full();
+        if self.opening.is_some() || full {
             return;
         }
         let bytes = self.bytes_of_a_read();
@@ -388,6 +403,13 @@ impl<B> Window<B> {
             Some(cursor::Step::Sleep(after)) => Some(Command::Sleep(after)),
             None => None,
         });
+    }
+
+    /// What is read of accounts without a tenant goes no further, and would be read once more. A lookup
+    /// takes some milliseconds, so it is waited for; one that takes long holds up nobody else.
+    fn waits_for_tenants(&self) -> bool {
+        let full = self.parked.is_kept() && self.kept >= self.limits.kept;
+        full && self.unread_ticks < self.limits.ticks_to_park
     }
 
     fn read_ended(&mut self, end: ReadEnd<B>) {
@@ -506,10 +528,17 @@ impl<B> Window<B> {
     // Waiting for a tenant
 
     fn park(&mut self, account: String, entry: ReadEntry<B>) {
+        let id = entry.id;
         let first = !self.parked.holds(&account);
-        self.parked.park(&account, entry.id);
-        if first {
-            self.resolve(account, LookupReason::Parked(entry.body));
+        let because = first.then(|| LookupReason::Parked(entry.body.clone()));
+        let kept = (self.kept < self.limits.kept).then_some(entry);
+        self.kept += kept.as_ref().map_or(0, |entry| entry.bytes);
+        if self.kept >= self.limits.kept && kept.is_some() {
+            self.unread_ticks = 0;
+        }
+        self.parked.park(&account, id, kept);
+        if let Some(because) = because {
+            self.resolve(account, because);
         }
     }
 
@@ -540,17 +569,26 @@ impl<B> Window<B> {
         if self.returning_of.is_some() || self.is_full() {
             return;
         }
-        let Some((account, ids)) = self.parked.next(self.limits.returning) else {
+        let Some((account, returning)) = self.parked.next(self.limits.returning) else {
             return;
         };
         self.returning_of = Some(account.clone());
-        self.fetching = true;
-        let bytes = self.bytes_of_a_read();
-        self.commands.push_back(Command::Fetch {
-            account,
-            ids,
-            bytes,
-        });
+        self.unread_ticks = 0;
+        match returning {
+            Returning::Kept(entries) => {
+                self.kept -= entries.iter().map(|entry| entry.bytes).sum::<usize>();
+                self.returning.extend(entries);
+            }
+            Returning::Ids(ids) => {
+                self.fetching = true;
+                let bytes = self.bytes_of_a_read();
+                self.commands.push_back(Command::Fetch {
+                    account,
+                    ids,
+                    bytes,
+                });
+            }
+        }
     }
 
     fn fetched(&mut self, account: String, ids: &[Id], entries: Vec<ReadEntry<B>>, known: bool) {

@@ -1,6 +1,7 @@
-//! Entries of accounts whose tenant isn't known yet: only their ids, so that very many can wait
-//! without holding up other accounts. Once the tenant is known they return in the order of the
-//! stream, the accounts taking turns; what is newer of the same account waits behind them.
+//! Entries of accounts whose tenant isn't known yet: the first ones whole, of the others only their ids,
+//! so that very many can wait without holding up other accounts. Once the tenant is known they return in
+//! the order of the stream, the accounts taking turns; what is newer of the same account waits behind
+//! them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -34,23 +35,34 @@ impl std::fmt::Display for Id {
     }
 }
 
-/// What waits in one partition.
+/// Entries of an account that return together.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Returning<E> {
+    Kept(Vec<E>),
+    /// They must be fetched.
+    Ids(Vec<Id>),
+}
+
+/// What waits in one partition; `E` is an entry as it was read.
 #[derive(Debug)]
-pub struct Parked {
+pub struct Parked<E> {
     /// Those that wait, and those that return and aren't taken in yet.
     ids: HashSet<Id>,
-    accounts: HashMap<String, VecDeque<Id>>,
+    accounts: HashMap<String, VecDeque<(Id, Option<E>)>>,
+    /// How many of `accounts` are only ids.
+    only_ids: usize,
     /// Accounts whose tenant is known.
     turns: VecDeque<String>,
     /// Of all partitions of this worker.
     total: Arc<AtomicUsize>,
 }
 
-impl Parked {
+impl<E> Parked<E> {
     pub fn new(total: Arc<AtomicUsize>) -> Self {
         Self {
             ids: HashSet::new(),
             accounts: HashMap::new(),
+            only_ids: 0,
             turns: VecDeque::new(),
             total,
         }
@@ -78,11 +90,18 @@ impl Parked {
         self.accounts.contains_key(waba_id)
     }
 
+    /// Whether nothing that waits has to be fetched.
+    pub fn is_kept(&self) -> bool {
+        self.only_ids == 0
+    }
+
     /// An entry waits, behind what its account has here.
-    pub fn park(&mut self, waba_id: &str, id: Id) {
+    pub fn park(&mut self, waba_id: &str, id: Id, kept: Option<E>) {
+        self.only_ids += usize::from(kept.is_none());
+        let entry = (id, kept);
         match self.accounts.get_mut(waba_id) {
-            Some(waiting) => waiting.push_back(id),
-            None => drop(self.accounts.insert(waba_id.to_owned(), [id].into())),
+            Some(waiting) => waiting.push_back(entry),
+            None => drop(self.accounts.insert(waba_id.to_owned(), [entry].into())),
         }
         if self.ids.insert(id) {
             self.total.fetch_add(1, Ordering::Relaxed);
@@ -97,23 +116,33 @@ impl Parked {
     }
 
     /// The first entries of the account whose turn it is. [`Parked::returned`] ends its turn.
-    pub fn next(&mut self, most: usize) -> Option<(String, Vec<Id>)> {
+    pub fn next(&mut self, most: usize) -> Option<(String, Returning<E>)> {
         loop {
             let waba_id = self.turns.pop_front()?;
             let Some(waiting) = self.accounts.get_mut(&waba_id) else {
                 continue;
             };
-            let first = waiting.drain(..most.min(waiting.len()));
-            let ids = first.collect();
-            return Some((waba_id, ids));
+            let is_kept = matches!(waiting.front(), Some((_, Some(_))));
+            let alike = waiting.iter().take(most);
+            let alike = alike.take_while(|(_, kept)| kept.is_some() == is_kept);
+            let first = alike.count();
+            let first = waiting.drain(..first);
+            if is_kept {
+                let kept = first.filter_map(|(_, kept)| kept).collect();
+                return Some((waba_id, Returning::Kept(kept)));
+            }
+            let ids: Vec<Id> = first.map(|(id, _)| id).collect();
+            self.only_ids -= ids.len();
+            return Some((waba_id, Returning::Ids(ids)));
         }
     }
 
     /// Entries of the account's turn that can't return yet, or not all at once.
     pub fn put_back(&mut self, waba_id: &str, ids: &[Id]) {
+        self.only_ids += ids.len();
         let waiting = self.accounts.entry(waba_id.to_owned()).or_default();
         for id in ids.iter().rev() {
-            waiting.push_front(*id);
+            waiting.push_front((*id, None));
         }
     }
 
@@ -134,7 +163,7 @@ impl Parked {
     }
 }
 
-impl Drop for Parked {
+impl<E> Drop for Parked<E> {
     fn drop(&mut self) {
         self.total.fetch_sub(self.ids.len(), Ordering::Relaxed);
     }
@@ -147,35 +176,50 @@ mod tests {
     #[test]
     fn accounts_return_in_turn_and_in_order() {
         let total = Arc::new(AtomicUsize::new(0));
-        let mut parked = Parked::new(total.clone());
+        let mut parked = Parked::<()>::new(total.clone());
+        let ids = |of: &str, ids: &[Id]| Some((of.to_owned(), Returning::Ids(ids.to_vec())));
         for n in 0..3 {
-            parked.park("a", Id(1, n));
-            parked.park("b", Id(2, n));
+            parked.park("a", Id(1, n), None);
+            parked.park("b", Id(2, n), None);
         }
         assert!(parked.next(2).is_none());
         parked.release("a");
         parked.release("b");
         parked.release("a");
-        assert_eq!(parked.next(2), Some(("a".into(), vec![Id(1, 0), Id(1, 1)])));
+        assert_eq!(parked.next(2), ids("a", &[Id(1, 0), Id(1, 1)]));
         // What comes meanwhile is behind; one of the two could not return yet.
-        parked.park("a", Id(1, 3));
+        parked.park("a", Id(1, 3), None);
         parked.put_back("a", &[Id(1, 1)]);
         parked.taken_in(Id(1, 0));
         parked.returned("a");
-        let next = parked.next(9);
-        assert_eq!(
-            next.map(|(account, ids)| (account, ids.len())),
-            Some(("b".into(), 3))
-        );
+        assert_eq!(parked.next(9), ids("b", &[Id(2, 0), Id(2, 1), Id(2, 2)]));
         (0..3).for_each(|n| parked.taken_in(Id(2, n)));
         parked.returned("b");
         assert!(!parked.holds("b") && parked.contains(Id(1, 1)) && !parked.contains(Id(1, 0)));
-        let (_, ids) = parked.next(9).expect("a again");
-        assert_eq!(ids, [Id(1, 1), Id(1, 2), Id(1, 3)]);
+        assert!(!parked.is_kept());
+        assert_eq!(parked.next(9), ids("a", &[Id(1, 1), Id(1, 2), Id(1, 3)]));
         assert_eq!((parked.len(), parked.total()), (3, 3));
-        assert!(!parked.is_empty());
+        assert!(!parked.is_empty() && parked.is_kept());
         drop(parked);
         assert_eq!(total.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_kept_returns_as_it_was_read_and_in_its_order() {
+        let mut parked = Parked::new(Arc::default());
+        for (n, kept) in [(0, Some('p')), (1, Some('q')), (2, None), (3, Some('r'))] {
+            parked.park("a", Id(1, n), kept);
+        }
+        let mut returned = Vec::new();
+        parked.release("a");
+        while let Some((account, returning)) = parked.next(9) {
+            returned.push(returning);
+            parked.returned(&account);
+        }
+        let kept = |entries: &[char]| Returning::Kept(entries.to_vec());
+        let fetched = Returning::Ids(vec![Id(1, 2)]);
+        assert_eq!(returned, [kept(&['p', 'q']), fetched, kept(&['r'])]);
+        assert!(!parked.holds("a"));
     }
 
     #[test]

@@ -16,6 +16,8 @@ const LIMITS: Limits = Limits {
     items: 8,
     running_of_entry: 2,
     parked: 6,
+    kept: 2,
+    ticks_to_park: 2,
     returning: 2,
     unrecorded: 4,
     worth_a_note: 2,
@@ -138,6 +140,7 @@ impl World {
             id,
             known: account.as_ref().is_some_and(known),
             account,
+            bytes: self.all[&id].bytes,
             body: id,
         }
     }
@@ -350,6 +353,7 @@ impl Tenure {
             self.flights.push(flight);
         }
         self.adds_up(world);
+        assert!(self.window.kept < LIMITS.kept + 3, "too much is kept");
         let mine = |(_, token): &&(Id, usize)| *token == self.token;
         let unrecorded = world.unrecorded();
         let unrecorded = unrecorded.iter().filter(mine).count();
@@ -950,7 +954,7 @@ impl History {
         let window = &self.tenure.window;
         assert!(window.entries.is_empty() && window.ids.is_empty() && window.lanes.is_empty());
         assert!(window.turns.is_idle() && window.parked.is_empty() && window.asked.is_empty());
-        assert_eq!((window.bytes, window.publishing), (0, 0));
+        assert_eq!((window.bytes, window.kept, window.publishing), (0, 0, 0));
         assert_eq!((window.running, window.loading), (0, 0));
     }
 }
@@ -997,11 +1001,19 @@ fn an_entry_that_is_gone_ends_in_its_turn() {
 
 /// A window that was told of one entry, and what it wants.
 fn window_of(entry: ReadEntry<()>, notes: &[(&str, &str)]) -> (Window<()>, Vec<Command<()>>) {
+    window_within(LIMITS, entry, notes)
+}
+
+fn window_within(
+    limits: Limits,
+    entry: ReadEntry<()>,
+    notes: &[(&str, &str)],
+) -> (Window<()>, Vec<Command<()>>) {
     let notes = notes
         .iter()
         .map(|(of, text)| (of.to_string(), text.to_string()));
     let given = Given::read(notes.collect());
-    let mut window = Window::new(LIMITS, Parked::new(Arc::default()), given);
+    let mut window = Window::new(limits, Parked::new(Arc::default()), given);
     assert!(matches!(window.poll(), Some(Command::Read { .. })));
     window.handle(Input::Read(ReadEnd::Entries {
         delivered: entry.id,
@@ -1067,6 +1079,7 @@ fn entry_of(account: &str, known: bool) -> ReadEntry<()> {
         id: Id::new(1, 0),
         account: Some(account.to_owned()),
         known,
+        bytes: LIMITS.kept,
         body: (),
     }
 }
@@ -1111,7 +1124,12 @@ fn what_returns_is_taken_in_while_its_tenant_is_known() {
     let is_one = |wanted: &[Command<()>], of: fn(&Command<()>) -> bool| {
         assert_eq!(wanted.iter().filter(|it| of(it)).count(), 1, "{wanted:?}");
     };
-    let (mut window, first) = window_of(entry_of("a0", false), &[]);
+    let nothing_kept = Limits {
+        kept: 0,
+        ticks_to_park: 0,
+        ..LIMITS
+    };
+    let (mut window, first) = window_within(nothing_kept, entry_of("a0", false), &[]);
     is_one(&first, |it| matches!(it, Command::Resolve(..)));
     for known in [false, true] {
         window.handle(Input::Tenant("a0".to_owned(), verdict(0)));
@@ -1130,6 +1148,26 @@ fn what_returns_is_taken_in_while_its_tenant_is_known() {
             false => is_one(&wanted, |it| matches!(it, Command::Resolve(..))),
             true => is_one(&wanted, |it| matches!(it, Command::Open(..))),
         }
+    }
+}
+
+/// What waits for its tenant isn't read twice: nothing more is read for a while, and it returns as it is.
+#[test]
+fn the_first_that_waits_is_kept_and_returns_at_once() {
+    let reads = |wanted: &[Command<()>]| {
+        let reads = |it: &Command<()>| matches!(it, Command::Read { .. });
+        wanted.iter().any(reads)
+    };
+    for ticks in [0, LIMITS.ticks_to_park] {
+        let (mut window, first) = window_of(entry_of("a0", false), &[]);
+        assert!(!reads(&first), "{first:?}");
+        for tick in 1..=ticks {
+            window.handle(Input::Tick);
+            assert_eq!(reads(&wanted(&mut window)), tick == ticks);
+        }
+        window.handle(Input::Tenant("a0".to_owned(), verdict(0)));
+        let opens = |it: &Command<()>| matches!(it, Command::Open(..));
+        assert!(wanted(&mut window).iter().any(opens));
     }
 }
 
