@@ -53,20 +53,33 @@ pub struct WebhookEntry<'a> {
     pub waba_id: Cow<'a, str>,
     /// The element's bytes as they came.
     pub raw: &'a RawValue,
+    /// `time`, as sent.
+    pub time: Option<&'a RawValue>,
+    /// Those that have items.
+    pub changes: Vec<WebhookChange<'a>>,
     pub items: Vec<WebhookItem<'a>>,
+}
+
+/// What items share.
+#[derive(Debug, Clone)]
+pub struct WebhookChange<'a> {
+    /// `changes[].field`, empty where it is missing.
+    pub field: Cow<'a, str>,
+    /// The whole `value`; where there is none, the change or the entry.
+    pub value: &'a RawValue,
+    /// Of the value; `None` where it is no object.
+    pub members: Option<Vec<(Cow<'a, str>, &'a RawValue)>>,
+    pub phone_number_id: Option<Cow<'a, str>>,
 }
 
 /// One thing that happened: one event.
 #[derive(Debug, Clone)]
 pub struct WebhookItem<'a> {
     pub place: Place,
-    /// `changes[].field`, empty where it is missing.
-    pub field: Cow<'a, str>,
+    /// Which of the entry's `changes` it is part of.
+    pub change: usize,
     /// The item's JSON as it came.
     pub raw: &'a RawValue,
-    /// The change's whole `value`, of which the item is a part.
-    pub value: &'a RawValue,
-    pub phone_number_id: Option<Cow<'a, str>>,
     /// `id` of a message, status or call.
     pub id: Option<Cow<'a, str>>,
     pub identity: Identity,
@@ -126,41 +139,41 @@ fn read_entry(raw: &RawValue) -> Result<WebhookEntry<'_>, UnreadableBody> {
             Ok((change, field, value))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let waba_id = changes
-        .iter()
-        .find_map(|(_, _, value)| portfolio_waba((*value)?))
+    let of_portfolio = may_name(raw, "waba_info")
+        .then(|| {
+            changes
+                .iter()
+                .find_map(|(_, _, value)| portfolio_waba((*value)?))
+        })
+        .flatten();
+    let waba_id = of_portfolio
         .or_else(|| id.and_then(scalar))
         .filter(|id| !id.is_empty())
         .unwrap_or(Cow::Borrowed(NO_WABA));
-    let entry_time = time.map_or("", RawValue::get).as_bytes();
-    let mut items = Vec::new();
+    let mut read = WebhookEntry {
+        waba_id,
+        raw,
+        time,
+        changes: Vec::new(),
+        items: Vec::new(),
+    };
     for (raw, field, value) in changes {
-        if items.len() > MOST_ITEMS {
+        if read.items.len() > MOST_ITEMS {
             break;
         }
         let value = value.filter(|value| value.get() != "null");
-        Change {
-            field: field_name(field, entry_field),
-            value: value.unwrap_or(raw),
-            waba_id: &waba_id,
-            entry_time,
-        }
-        .read(value.is_some(), &mut items);
+        let field = field_name(field, entry_field);
+        read.add(field, value.unwrap_or(raw), value.is_some());
     }
     if has_no_changes {
-        let whole = Change {
-            field: field_name(None, entry_field),
-            value: raw,
-            waba_id: &waba_id,
-            entry_time,
-        };
-        whole.read(false, &mut items);
+        read.add(field_name(None, entry_field), raw, false);
     }
-    Ok(WebhookEntry {
-        waba_id,
-        raw,
-        items,
-    })
+    Ok(read)
+}
+
+/// Whether a name may stand in it: it does, or could be written with escapes.
+fn may_name(raw: &RawValue, name: &str) -> bool {
+    raw.get().contains(name) || raw.get().contains('\\')
 }
 
 /// Two of Meta's published examples carry `field` beside `changes`.
@@ -177,43 +190,43 @@ fn portfolio_waba(value: &RawValue) -> Option<Cow<'_, str>> {
     scalar(waba_id?).filter(|id| !id.is_empty())
 }
 
-struct Change<'a, 'w> {
-    field: Cow<'a, str>,
-    value: &'a RawValue,
-    waba_id: &'w str,
-    entry_time: &'a [u8],
-}
-
-impl<'a> Change<'a, '_> {
+impl<'a> WebhookEntry<'a> {
     /// `has_value`: else `value` is the change, or the entry, as a whole.
-    fn read(self, has_value: bool, items: &mut Vec<WebhookItem<'a>>) {
-        if !has_value {
-            if says_something(self.value) {
-                items.push(self.item(Place::UnknownShape, self.value, None));
-            }
-            return;
-        }
-        let before = items.len();
-        let phone_number_id = members(self.value, ["metadata"])
-            .and_then(|[metadata]| members(metadata?, ["phone_number_id"]))
-            .and_then(|[id]| scalar(id?));
-        // One beyond the limit tells that there are too many; a million need not be hashed for that.
-        let mut take = |place, raw| {
-            if items.len() <= MOST_ITEMS {
-                items.push(self.item(place, raw, phone_number_id.clone()));
-            }
+    fn add(&mut self, field: Cow<'a, str>, value: &'a RawValue, has_value: bool) {
+        let mut change = WebhookChange {
+            field,
+            value,
+            members: all_members(value),
+            phone_number_id: None,
         };
-        match &*self.field {
+        let before = self.items.len();
+        if has_value {
+            let [metadata] = change.named(["metadata"]);
+            change.phone_number_id = metadata
+                .and_then(|metadata| members(metadata, ["phone_number_id"]))
+                .and_then(|[id]| scalar(id?));
+            self.take_items(&change);
+        } else if says_something(change.members.as_deref()) {
+            self.take(&change, Place::UnknownShape, value);
+        }
+        if self.items.len() > before {
+            self.changes.push(change);
+        }
+    }
+
+    fn take_items(&mut self, change: &WebhookChange<'a>) {
+        let before = self.items.len();
+        let mut take = |place, raw| self.take(change, place, raw);
+        match &*change.field {
             "messages" => {
                 let [messages, statuses, user_actions] =
-                    members(self.value, ["messages", "statuses", "user_actions"])
-                        .unwrap_or_default();
+                    change.named(["messages", "statuses", "user_actions"]);
                 list(messages).for_each(|raw| take(Place::Message, raw));
                 list(statuses).for_each(|raw| take(Place::Status, raw));
                 list(user_actions).for_each(|raw| take(Place::UserAction, raw));
             }
             "standby" => {
-                let [standby] = members(self.value, ["standby"]).unwrap_or_default();
+                let [standby] = change.named(["standby"]);
                 let [messages, statuses, echoes] = standby
                     .and_then(|standby| {
                         members(standby, ["messages", "statuses", "message_echoes"])
@@ -225,15 +238,13 @@ impl<'a> Change<'a, '_> {
             }
             "smb_message_echoes" | "message_echoes" => {
                 // Some send them under the name of other messages.
-                let [echoes, messages] =
-                    members(self.value, ["message_echoes", "messages"]).unwrap_or_default();
+                let [echoes, messages] = change.named(["message_echoes", "messages"]);
                 list(echoes).for_each(|raw| take(Place::Echo, raw));
                 list(messages).for_each(|raw| take(Place::Echo, raw));
             }
             "history" => {
                 let [history, messages, echoes] =
-                    members(self.value, ["history", "messages", "message_echoes"])
-                        .unwrap_or_default();
+                    change.named(["history", "messages", "message_echoes"]);
                 list(history)
                     .filter_map(|chunk| members(chunk, ["threads"]))
                     .flat_map(|[threads]| list(threads))
@@ -244,58 +255,67 @@ impl<'a> Change<'a, '_> {
                 list(echoes).for_each(|raw| take(Place::HistoryEcho, raw));
             }
             "calls" => {
-                let [calls, statuses] =
-                    members(self.value, ["calls", "statuses"]).unwrap_or_default();
+                let [calls, statuses] = change.named(["calls", "statuses"]);
                 list(calls).for_each(|raw| take(Place::Call, raw));
                 list(statuses).for_each(|raw| take(Place::CallStatus, raw));
             }
             _ => {}
         }
-        if items.len() == before
-            && let Some(place) = whole_value(&self.field, self.value)
+        if self.items.len() == before
+            && let Some(place) = whole_value(change)
         {
-            items.push(self.item(place, self.value, phone_number_id));
+            self.take(change, place, change.value);
         }
     }
 
-    fn item(
-        &self,
-        place: Place,
-        raw: &'a RawValue,
-        phone_number_id: Option<Cow<'a, str>>,
-    ) -> WebhookItem<'a> {
-        let parts = identity_parts(raw);
-        let number = phone_number_id.as_deref().unwrap_or(self.waba_id);
-        WebhookItem {
-            place,
-            identity: identity(
-                place,
-                &self.field,
-                number,
-                &parts,
-                raw.get().as_bytes(),
-                self.entry_time,
-            ),
-            field: self.field.clone(),
-            raw,
-            value: self.value,
-            phone_number_id,
-            id: parts.id,
+    fn take(&mut self, change: &WebhookChange<'a>, place: Place, raw: &'a RawValue) {
+        // One beyond the limit tells that there are too many; a million need not be hashed for that.
+        if self.items.len() > MOST_ITEMS {
+            return;
         }
+        let parts = identity_parts(raw);
+        let number = change.phone_number_id.as_deref().unwrap_or(&self.waba_id);
+        let entry_time = self.time.map_or("", RawValue::get).as_bytes();
+        let identity = identity(
+            place,
+            &change.field,
+            number,
+            &parts,
+            raw.get().as_bytes(),
+            entry_time,
+        );
+        self.items.push(WebhookItem {
+            place,
+            change: self.changes.len(),
+            raw,
+            id: parts.id,
+            identity,
+        });
+    }
+}
+
+impl<'a> WebhookChange<'a> {
+    /// Members of the value, in the order asked for. Of a name that stands twice the last counts.
+    fn named<const N: usize>(&self, names: [&str; N]) -> [Option<&'a RawValue>; N] {
+        let members = self.members.as_deref().unwrap_or_default();
+        names.map(|name| {
+            let mut named = members.iter().rev().filter(|(other, _)| other == name);
+            named.next().map(|(_, member)| *member)
+        })
     }
 }
 
 /// What a value without listed items is: nothing, or one item. Of the fields that list their items
 /// only the envelope (`messaging_product`, `metadata`, `contacts`) and empty members are nothing.
-fn whole_value(field: &str, value: &RawValue) -> Option<Place> {
+fn whole_value(change: &WebhookChange<'_>) -> Option<Place> {
     let lists_items = matches!(
-        field,
+        &*change.field,
         "messages" | "standby" | "smb_message_echoes" | "message_echoes" | "history" | "calls"
     );
-    let Some(map) = all_members(value) else {
-        return (value.get() != "null").then_some(Place::Change);
+    let Some(members) = &change.members else {
+        return (change.value.get() != "null").then_some(Place::Change);
     };
-    let mut content = map
+    let mut content = members
         .iter()
         .filter(|(name, value)| {
             !lists_items
@@ -304,7 +324,7 @@ fn whole_value(field: &str, value: &RawValue) -> Option<Place> {
         })
         .peekable();
     content.peek()?;
-    if field == "messages" && content.all(|(name, _)| name == "errors") {
+    if change.field == "messages" && content.all(|(name, _)| name == "errors") {
         Some(Place::ValueErrors)
     } else {
         Some(Place::Change)
@@ -312,12 +332,10 @@ fn whole_value(field: &str, value: &RawValue) -> Option<Place> {
 }
 
 /// Whether a change without a value, or an entry without changes, holds more than its envelope.
-fn says_something(raw: &RawValue) -> bool {
+fn says_something(members: Option<&[(Cow<'_, str>, &RawValue)]>) -> bool {
     const ENVELOPE: [&str; 6] = ["id", "time", "uid", "object", "field", "changes"];
-    let members = all_members(raw).unwrap_or_default();
-    let mut content = members
-        .iter()
-        .filter(|(name, _)| !ENVELOPE.contains(&&**name));
+    let members = members.unwrap_or_default().iter();
+    let mut content = members.filter(|(name, _)| !ENVELOPE.contains(&&**name));
     content.any(|(_, member)| !is_empty(member))
 }
 

@@ -6,7 +6,7 @@
  */
 
 /**
- * One thing that happened on WhatsApp, version 1.0.
+ * Each event tells one thing that happened on WhatsApp. The contract has the version 1.0.
  */
 export type Event =
   | MessageReceived
@@ -27,8 +27,8 @@ export type MessageReceived = EventBase & {
   message: Message;
 };
 /**
- * Nothing that Meta sends tells a person from a business, so it is always `unknown` today; consumers
- * should expect the other two.
+ * This is always `unknown` today, since Meta sends nothing that tells a person from a business.
+ * The other two words are reserved for the day when Meta does.
  */
 export type AccountType = "personal" | "business" | "unknown";
 /**
@@ -68,12 +68,12 @@ export type AudioMessage = MessageBase & {
   media?: Media | null;
 };
 /**
- * Who wrote a message.
+ * This says who wrote a message.
  */
 export type Direction = "inbound" | "outbound";
 /**
- * `pending` is followed by exactly one `media.stored` or `media.failed` event; `failed` in the
- * message itself is final.
+ * The file is not copied yet (`pending`), is in the object store (`stored`), or won't come
+ * (`failed`). After `pending`, exactly one event `media.stored` or `media.failed` follows.
  */
 export type MediaStatus = "pending" | "stored" | "failed";
 export type ButtonMessage = MessageBase & {
@@ -401,456 +401,628 @@ export type ChannelHealth = EventBase & {
   health: Health;
 };
 /**
- * What it is about.
+ * This says what is no longer well, or is well again. Each kind has its own words for `state`.
  */
 export type HealthKind = "silence" | "token" | "subscription" | "restriction" | "offboarding" | "quality" | "template";
 
 export interface EventBase {
   schemaVersion: string;
   /**
-   * The same for the same item, however often it is published; also the AMQP `message_id`.
+   * An event has the same id however often it is published, so it is the idempotency key. The
+   * AMQP property `message_id` is the same.
    */
   eventId: string;
   /**
-   * `X-Correlation-Id` of the webhook.
+   * All events and log lines of one webhook have the same correlation id.
    */
   correlationId: string;
+  /**
+   * This is always `whatsapp`.
+   */
   source: "whatsapp";
   /**
-   * When it happened, as Meta says; else `receivedAt`.
+   * This is when it happened, as Meta says. If Meta doesn't say, it is the same as `receivedAt`.
    */
   occurredAt: string;
   /**
-   * When the webhook came.
+   * The webhook came at this time.
    */
   receivedAt: string;
   /**
-   * When this event was made.
+   * The worker made this event at this time.
    */
   processedAt: string;
   /**
-   * `null` for what is no account's: a portfolio's, or a test from Meta's dashboard.
+   * This tenant owns the account. It is `null` if the item belongs to no account of a tenant: it
+   * is a business portfolio's, or a test from Meta's dashboard.
    */
   tenant: Tenant | null;
   channel: Channel;
   /**
-   * `null` for what is about nobody.
+   * This is the WhatsApp user whom the event is about. It is `null` if the event is about
+   * nobody.
    */
   customer: Person | null;
   /**
-   * What the State Manager says of the conversation, as it says it.
+   * The State Manager says this about the conversation, and it is passed on unchanged. It is
+   * `null` if the State Manager says nothing.
    */
   conversation: {
     [k: string]: unknown;
   } | null;
   /**
-   * The conversation is a group's.
+   * The conversation is that of the group with this id. It is `null` if it isn't a group's.
    */
   groupId: string | null;
   /**
-   * Errors that Meta reports beside the items of a change: they stand in each event of it.
+   * Meta reported these errors beside the items of a change. Each event of that change has them.
    */
   errors?: MetaError[] | null;
   /**
-   * What else stood beside the items of a change and isn't known here, by its name, as sent.
+   * These unknown members stood beside the items of a change, passed on as sent. The name of
+   * each is its path, such as `contacts[1]`.
    */
   beside?: {
     [k: string]: unknown;
   };
   /**
-   * The item as Meta sent it, unless all of it is typed above. A string with the item's JSON if
-   * common readers of JSON would refuse it (a lone surrogate, `1e400`, more than 56 levels).
+   * This is the item as Meta sent it, or `null` if the rest of the event has all of it. It is a
+   * string with the JSON text if common parsers would refuse the text (a lone surrogate,
+   * `1e400`, more than 56 levels).
    */
   raw: {} | unknown[] | string | null;
   /**
-   * The first member that could not be read; `raw` has it, or `account.value`.
+   * This names the first member that could not be read. The member is in `raw`, or in
+   * `account.value`.
    */
   unreadable?: Unreadable | null;
   /**
-   * The whole webhook in the object store.
+   * The whole webhook lies here in the object store. It is `null` if the webhook isn't archived.
    */
   rawObject: RawObject | null;
   /**
-   * Neighbours that could not be asked: what they know is missing here.
+   * The worker could not ask these services, such as `state-manager`. What they know is missing
+   * in this event.
    */
   degraded: string[];
 }
+/**
+ * A tenant is the customer of this service who owns the account.
+ */
 export interface Tenant {
+  /**
+   * This is the tenant's id, from the Tenant Service or the file `TENANTS_FILE`.
+   */
   id: string;
+  /**
+   * This is the tenant's name. It is `null` if the tenant has none.
+   */
   name: string | null;
 }
 /**
- * The business's number and account.
+ * This is the account of the business, and the number if the event is about one.
  */
 export interface Channel {
   /**
-   * The WhatsApp Business Account (WABA).
+   * This is Meta's id of the WhatsApp Business account (WABA). If `tenant` is `null`, it may be
+   * the id of a business portfolio, or `0`.
    */
   businessAccountId: string;
   /**
-   * Of what names no id, but a number: that of the account's number, if it is known.
+   * This is Meta's id of the number. It is `null` if the event is about no number, or if the
+   * number's id isn't known.
    */
   phoneNumberId: string | null;
   /**
-   * As sent; of what names only an id as the number's profile has it.
+   * This is the number as Meta writes it, such as `4930901820` or `+49 30 901820`. It is `null`
+   * if it isn't known.
    */
   displayPhoneNumber: string | null;
+  /**
+   * This is the number as it can be dialled, `+` and digits. It is `null` if it isn't known.
+   */
   phoneE164: string | null;
   /**
-   * Of the number's profile, which is looked up in the background: `null` until it is known.
+   * Customers see this name of the business. It is `null` until the number's profile has been
+   * looked up at Meta.
    */
   verifiedName: string | null;
   /**
-   * `GREEN`, `YELLOW`, `RED`, … as above.
+   * Meta rates the number's quality by this word: `GREEN`, `YELLOW`, `RED`, `NA`, `UNKNOWN`. It
+   * is `null` until the number's profile has been looked up.
    */
   qualityRating: string | null;
   /**
-   * Whether it is an official business account; as above.
+   * This is true if Meta calls the number an official business account. It is `null` until the
+   * number's profile has been looked up.
    */
   official: boolean | null;
 }
 /**
- * The customer. Meta withholds the phone of users with a username, so that either of `userId` and
- * `waId` may be missing, and one person can appear now by one, now by the other.
+ * A customer is a WhatsApp user who writes to the business, or to whom it writes. Meta withholds
+ * the phone of users with a username, so one person can appear with either of `userId` and `waId`,
+ * or with both.
  */
 export interface Person {
   /**
-   * Business-scoped id, `CC.…`: stable until the person changes their number.
+   * This is Meta's business-scoped id of the user (`CC.…`), which stays the same until they
+   * change their number. It is `null` if Meta sent none.
    */
   userId: string | null;
   /**
-   * `CC.ENT.…`: across linked portfolios.
+   * This is the user's parent business-scoped id (`CC.ENT.…`), which linked portfolios share. It
+   * is `null` if Meta sent none.
    */
   parentUserId: string | null;
   /**
-   * WhatsApp's id, as sent: what to answer to. Not always a number that can be dialled.
+   * This is WhatsApp's id of the user's phone, to which answers are sent; it isn't always a
+   * number that can be dialled. It is `null` if Meta withholds it.
    */
   waId: string | null;
   /**
-   * The number to dial.
+   * This is the user's phone number as it can be dialled, `+` and digits. It is `null` if it
+   * isn't known.
    */
   phoneE164: string | null;
   /**
-   * ISO 3166: as Meta says it, else of the phone, else of the business-scoped id.
+   * This is the two-letter ISO 3166 code of the user's country: as Meta says, else of the phone
+   * number, else of the business-scoped id. It is `null` if none of them tells it.
    */
   countryCode: string | null;
   /**
-   * Chosen by the customer.
+   * The user chose this name. It is `null` if Meta sent none.
    */
   name: string | null;
   /**
-   * Without a leading `@`.
+   * The user chose this username, here without a leading `@`. It is `null` if Meta sent none.
    */
   username: string | null;
   /**
-   * Always `null`: Meta offers none.
+   * This is always `null`, since Meta offers no such URL.
    */
   profilePictureUrl: string | null;
   accountType: AccountType;
   /**
-   * Where the identity check is on.
+   * This is a hash of the user's identity key. It is there only if the business has the identity
+   * check on.
    */
   identityKeyHash?: string | null;
 }
 /**
- * An error, with what can be done about it.
+ * Meta reports this error. Its `class` says what can be done about it.
  */
 export interface MetaError {
+  /**
+   * This number is Meta's code of the error.
+   */
   code?: number | null;
   class: ErrorClass;
+  /**
+   * This names the error in a few words.
+   */
   title?: string | null;
+  /**
+   * This describes the error. Mostly it repeats `title`.
+   */
   message?: string | null;
   /**
-   * Meta sends it as `error_data.details`, formerly as `details`.
+   * This explains the error in a sentence or two.
    */
   details?: string | null;
   /**
-   * The former `details`, if Meta sent both.
+   * This is a second explanation, from a place that older webhooks use. It is there only if Meta
+   * sent both.
    */
   formerDetails?: string | null;
   /**
-   * Documentation; absolute or relative.
+   * Meta documents the error at this address, which is a whole URL or only a path.
    */
   href?: string | null;
 }
 /**
- * The first member that could not be read.
+ * This is the first member of the item that could not be read.
  */
 export interface Unreadable {
   /**
-   * Where it stood in the item, like `image.sha256`; empty: the item as a whole.
+   * The member stood at this path in the item, such as `image.sha256`. An empty path is the item
+   * as a whole.
    */
   path: string;
+  /**
+   * The member could not be read for this reason.
+   */
   reason: string;
 }
 /**
- * Where the raw payload lies.
+ * This names the object in the object store that holds the raw payload.
  */
 export interface RawObject {
+  /**
+   * The object is in this bucket.
+   */
   bucket: string;
+  /**
+   * The object has this key in its bucket.
+   */
   key: string;
 }
 /**
- * A message: of a customer, or in echoes and history also of the business.
+ * A customer or the business wrote this message; `direction` says which of them.
  */
 export interface MessageBase {
   /**
-   * `wamid.…`; of voicemail `wacid.…`.
+   * Meta identifies the message by this id, `wamid.…`. That of a voicemail is `wacid.…`.
    */
   id: string | null;
+  /**
+   * Meta dates the message with this time. It is `null` if Meta sent no time.
+   */
   timestamp: string | null;
   /**
-   * Who wrote it; `null` where that can't be told.
+   * This says who wrote the message. It is `null` if that can't be told.
    */
   direction: Direction | null;
   /**
-   * The sender as Meta names them; missing where the phone is withheld.
+   * This is the sender's phone number or business-scoped id, as sent. It is missing if Meta
+   * withholds the phone.
    */
   from?: string | null;
+  /**
+   * This is the business-scoped id (`CC.…`) of a customer who wrote the message.
+   */
   fromUserId?: string | null;
+  /**
+   * This is the parent business-scoped id (`CC.ENT.…`) of a customer who wrote the message.
+   * Linked portfolios share it.
+   */
   fromParentUserId?: string | null;
+  /**
+   * The business wrote to this phone number or group. It is missing if Meta withholds the phone.
+   */
   to?: string | null;
+  /**
+   * The business wrote to the customer with this business-scoped id (`CC.…`).
+   */
   toUserId?: string | null;
+  /**
+   * The business wrote to the customer with this parent business-scoped id (`CC.ENT.…`).
+   */
   toParentUserId?: string | null;
   /**
-   * In echoes of what was sent through an API: a business-scoped id.
+   * The business wrote to this business-scoped id. Only outbound messages of `message.standby`
+   * events have it.
    */
   recipient?: string | null;
   context?: Context | null;
   /**
-   * The advertisement or post that the customer came by.
+   * The customer came by this advertisement or post. It is missing if there was none.
    */
   referral?: Referral | null;
   identity?: Identity | null;
+  /**
+   * This id comes with some messages of the types `button` and `interactive`. Its meaning isn't
+   * known.
+   */
   fromLogicalId?: string | null;
   /**
-   * Of an echo: what wrote it, `created_by_1p_bot` for example.
+   * Meta's word for what wrote an echo is passed on as sent, such as `created_by_1p_bot`.
    */
   messageCreationType?: string | null;
   /**
-   * Of a contact card: `contact_request` or `other`.
+   * The customer sent contacts because the business asked for them (`contact_request`), or not
+   * (`other`). Some webhooks have it at each contact instead.
    */
   origin?: string | null;
   /**
-   * Why the message, or its media, could not be delivered.
+   * Meta could not deliver the message or its file because of these errors.
    */
   errors?: MetaError[] | null;
   /**
-   * Where in the history it stood.
+   * This says where in the history the message stood. Only `message.history` events have it.
    */
   history?: History | null;
   /**
-   * Summary of the talk with Meta's agent, which stood beside the messages.
+   * Meta's agent had the chat before, and this sums up what was said. Meta sends it beside the
+   * messages.
    */
   conversationContext?: ConversationContext | null;
   /**
-   * In echoes of what the business sent through an API.
+   * This is always `whatsapp`. Only outbound messages of `message.standby` events have it.
    */
   messagingProduct?: string | null;
+  /**
+   * The message went to one person (`individual`) or to a `group`. Only outbound messages of
+   * `message.standby` events have it.
+   */
   recipientType?: string | null;
   /**
-   * In such echoes: the template as it is defined, as sent.
+   * This is the definition of the template that the message was made of, as Meta sent it. Only
+   * outbound messages of `message.standby` events have it.
    */
   templateDefinition?: {} | unknown[] | string | number | boolean | null;
   /**
-   * In such echoes: the flow as it is defined, as sent.
+   * This is the definition of the flow (a form inside WhatsApp) that the message opens, as Meta
+   * sent it. Only outbound messages of `message.standby` events have it.
    */
   flow?: {} | unknown[] | string | number | boolean | null;
 }
 /**
- * What a message answers to, or that it was forwarded.
+ * This says which message is answered, that the message was forwarded, or which product it is
+ * about.
  */
 export interface Context {
   /**
-   * Of the message answered to. Not always one that was ever sent: `referredProduct` comes with an
-   * invented id.
+   * The message answers the message with this id. If there is a `referredProduct`, no message
+   * has this id.
    */
   id?: string | null;
   /**
-   * In echoes of the API: the message answered to.
+   * This is in the place of `id` in outbound messages of `message.standby` events.
    */
   messageId?: string | null;
+  /**
+   * This is the sender of the answered message as Meta names them, mostly by a phone number.
+   */
   from?: string | null;
+  /**
+   * This is the business-scoped id of the sender of the answered message.
+   */
   fromUserId?: string | null;
+  /**
+   * This is true if the message was forwarded up to five times.
+   */
   forwarded?: boolean | null;
   /**
-   * More than five times.
+   * This is true if the message was forwarded more than five times.
    */
   frequentlyForwarded?: boolean | null;
   referredProduct?: ReferredProduct | null;
 }
 /**
- * The product a customer asks about.
+ * The customer asks about this product of the business's catalogue.
  */
 export interface ReferredProduct {
+  /**
+   * Meta identifies the catalogue by this id.
+   */
   catalogId?: string | null;
+  /**
+   * The business identifies the product by this id of its own.
+   */
   productRetailerId?: string | null;
 }
 /**
- * An advertisement or post.
+ * This describes the advertisement or post that led the customer to the business.
  */
 export interface Referral {
+  /**
+   * The advertisement or post is at this URL.
+   */
   sourceUrl?: string | null;
+  /**
+   * Meta identifies the advertisement or post by this id.
+   */
   sourceId?: string | null;
   /**
-   * `ad` or `post`.
+   * The customer came by an advertisement (`ad`) or a post (`post`).
    */
   sourceType?: string | null;
+  /**
+   * The advertisement or post has this headline.
+   */
   headline?: string | null;
+  /**
+   * The advertisement or post has this text.
+   */
   body?: string | null;
+  /**
+   * The advertisement or post shows an `image` or a `video`.
+   */
   mediaType?: string | null;
+  /**
+   * The image is at this URL.
+   */
   imageUrl?: string | null;
+  /**
+   * The video is at this URL.
+   */
   videoUrl?: string | null;
+  /**
+   * A preview image of the video is at this URL.
+   */
   thumbnailUrl?: string | null;
   /**
-   * Click id; missing for ads in WhatsApp's Status.
+   * Meta identifies the customer's click on the advertisement by this id. It is missing for
+   * advertisements in WhatsApp's Status.
    */
   ctwaClid?: string | null;
+  /**
+   * The business gave the advertisement this text to recognise it by.
+   */
   ref?: string | null;
   welcomeMessage?: WelcomeMessage | null;
 }
 /**
- * The greeting that the advertisement showed.
+ * The advertisement greeted the customer with this message.
  */
 export interface WelcomeMessage {
   text?: string | null;
 }
 /**
- * The customer's identity key, where the identity check is on.
+ * This describes the customer's identity key. It is there only if the business has the identity
+ * check on.
  */
 export interface Identity {
+  /**
+   * This is true if the change of the key has been acknowledged.
+   */
   acknowledged?: boolean | null;
+  /**
+   * Meta noticed the change of the key at this time.
+   */
   createdTimestamp?: string | null;
+  /**
+   * This is a hash of the key.
+   */
   hash?: string | null;
 }
 /**
- * Of a message from before the number joined the API.
+ * Meta sends messages from before the number joined the API in chunks. This says in which chunk
+ * and chat the message stood.
  */
 export interface History {
   /**
-   * Of the synchronisation, counted from 0.
+   * This is the number of the phase of the synchronisation, counted from 0. Phase 0 has the
+   * newest messages.
    */
   phase?: number | null;
+  /**
+   * This is the number of the chunk in its phase. Chunks may arrive in another order.
+   */
   chunkOrder?: number | null;
   /**
-   * Percent.
+   * This is the part of the whole history that has been sent, in percent.
    */
   progress?: number | null;
   /**
-   * The thread's id: the customer's number.
+   * The message stood in the chat with this id, which is the customer's phone number. It is
+   * missing if Meta withholds it.
    */
   threadId?: string | null;
   /**
-   * Of the message then: `READ`, `DELIVERED`, … as sent.
+   * The message had this status when the history was sent, in capitals as sent: `DELIVERED`,
+   * `READ`, …
    */
   status?: string | null;
 }
 /**
- * What happened before the business took the chat.
+ * This tells what happened in the chat before the business took it over.
  */
 export interface ConversationContext {
   /**
-   * `summary`.
+   * The context is of this type, which so far is always `summary`.
    */
   type?: string | null;
   summary?: Summary | null;
 }
 /**
- * Written by Meta's agent.
+ * Meta's agent wrote this summary.
  */
 export interface Summary {
   text?: string | null;
 }
 /**
- * Sound.
+ * This describes a sound file: a voice note, a voicemail, a call's recording or any other sound.
  */
 export interface Audio {
   /**
-   * Meta's id of the media; good for seven days.
+   * Meta identifies the file by this id, which works for seven days.
    */
   id?: string | null;
   /**
-   * May have parameters: `audio/ogg; codecs=opus`.
+   * Meta declares this MIME type. It may have parameters, as in `audio/ogg; codecs=opus`.
    */
   mimeType?: string | null;
   /**
-   * As Meta says it: in hex.
+   * This is the file's SHA-256 digest as Meta says it, written as 64 hex digits.
    */
   sha256?: string | null;
   /**
-   * Meta's address; lasts five minutes and needs the business's token. What is stored has its own address in
-   * `message.media.url`.
+   * Meta serves the file at this URL for five minutes, to requests with the business's access
+   * token. Use the URL in `media` of the message or call instead.
    */
   url?: string | null;
   /**
-   * In echoes: where the business told Meta to fetch it.
+   * The business gave Meta this URL to fetch the file from. Only outbound messages have it.
    */
   link?: string | null;
   /**
-   * Recorded in WhatsApp.
+   * This is true if the sender recorded the sound in WhatsApp as a voice note.
    */
   voice?: boolean | null;
 }
 /**
- * Media of an item.
+ * The worker copies the file of a message or call into the object store. This says what became of
+ * the copy.
  */
 export interface Media {
   /**
-   * Where the item stood.
+   * The item with the file stood at this place of the webhook.
    */
   place: "message" | "call" | "echo" | "standby" | "edit" | "history";
   /**
-   * Meta's id.
+   * Meta identifies the file by this id. It is `null` if Meta named none.
    */
   id: string | null;
   status: MediaStatus;
   /**
-   * As Meta declares it.
+   * Meta declares this MIME type. It is `null` if Meta declares none.
    */
   mimeType: string | null;
   /**
-   * What the first bytes say, once it is stored; `null` where they say nothing.
+   * The first bytes of the stored file show this MIME type. It is `null` if they show none, or
+   * if the file isn't stored.
    */
   detectedMimeType: string | null;
+  /**
+   * The stored file has so many bytes. It is `null` if the file isn't stored.
+   */
   sizeBytes: number | null;
+  /**
+   * This is the SHA-256 digest of the stored file, as 64 hex digits. Until the file is stored,
+   * it is the digest that Meta sent, or `null`.
+   */
   sha256: string | null;
+  /**
+   * The stored file is in this bucket of the object store. It is `null` if the file isn't
+   * stored.
+   */
   bucket: string | null;
+  /**
+   * The stored file has this key in its bucket. It is `null` if the file isn't stored.
+   */
   key: string | null;
   /**
-   * Presigned; good until `urlExpiresAt`.
+   * This presigned URL serves the stored file without credentials until `urlExpiresAt`. It is
+   * `null` if the file isn't stored.
    */
   url: string | null;
+  /**
+   * The presigned URL expires at this time. It is `null` if the file isn't stored.
+   */
   urlExpiresAt: string | null;
   /**
-   * The sender's name for it: any Unicode, never a safe path.
+   * The sender's file has this name, or `null` if Meta sent none. It may have any Unicode
+   * characters, so don't use it as a path.
    */
   filename: string | null;
   /**
-   * Why it failed.
+   * The file could not be copied for this reason. It is `null` unless `status` is `failed`.
    */
   error: string | null;
 }
 /**
- * The button.
+ * The customer tapped this quick-reply button of a template.
  */
 export interface Button {
   /**
-   * What the business gave the button.
+   * The business attached this text to the button, to recognise it by. The customer doesn't see
+   * it.
    */
   payload?: string | null;
   /**
-   * What the button says.
+   * The button shows this text.
    */
   text?: string | null;
 }
 /**
- * A contact of the sender's address book.
+ * The sender shared this contact of their address book. Each of its members may be missing.
  */
 export interface Card {
   name?: Name | null;
   addresses?: Address[] | null;
   /**
-   * `YYYY-MM-DD`.
+   * The contact was born on this day, written as `YYYY-MM-DD`.
    */
   birthday?: string | null;
   emails?: Email[] | null;
@@ -858,99 +1030,163 @@ export interface Card {
   phones?: Phone[] | null;
   urls?: Url[] | null;
   /**
-   * The card as vCard.
+   * This is the whole contact in the vCard format.
    */
   vcard?: string | null;
   /**
-   * `contact_request` or `other`.
+   * The customer sent the contact because the business asked for it (`contact_request`), or not
+   * (`other`).
    */
   origin?: string | null;
 }
+/**
+ * This is the contact's name, as a whole and in parts.
+ */
 export interface Name {
+  /**
+   * This is the whole name, as a phone shows it.
+   */
   formattedName?: string | null;
   firstName?: string | null;
   lastName?: string | null;
   middleName?: string | null;
+  /**
+   * The name ends in this, such as `Jr.`.
+   */
   suffix?: string | null;
+  /**
+   * The name begins with this, such as `Dr.`.
+   */
   prefix?: string | null;
 }
+/**
+ * This is a postal address of the contact.
+ */
 export interface Address {
   street?: string | null;
   city?: string | null;
   state?: string | null;
   zip?: string | null;
   country?: string | null;
+  /**
+   * This is the two-letter ISO 3166 code of the country, in upper or lower case as sent.
+   */
   countryCode?: string | null;
-  type?: string | null;
-}
-export interface Email {
-  email?: string | null;
-  type?: string | null;
-}
-export interface Organisation {
-  company?: string | null;
-  department?: string | null;
-  title?: string | null;
-}
-export interface Phone {
   /**
-   * As written in the address book.
+   * The sender filed the address under this word, such as `HOME` or `WORK`.
    */
-  phone?: string | null;
-  /**
-   * If the number is on WhatsApp.
-   */
-  waId?: string | null;
-  userId?: string | null;
-  type?: string | null;
-}
-export interface Url {
-  url?: string | null;
   type?: string | null;
 }
 /**
- * A file of any type.
+ * This is an e-mail address of the contact.
+ */
+export interface Email {
+  email?: string | null;
+  /**
+   * The sender filed the address under this word, such as `HOME` or `WORK`.
+   */
+  type?: string | null;
+}
+/**
+ * The contact belongs to this organisation.
+ */
+export interface Organisation {
+  company?: string | null;
+  department?: string | null;
+  /**
+   * The contact has this position there, such as `Clerk`.
+   */
+  title?: string | null;
+}
+/**
+ * This is a phone number of the contact.
+ */
+export interface Phone {
+  /**
+   * The number is written as in the sender's address book, such as `+44 1225 000000`.
+   */
+  phone?: string | null;
+  /**
+   * WhatsApp identifies the number's user by this id. It is missing if the number isn't on
+   * WhatsApp.
+   */
+  waId?: string | null;
+  /**
+   * Meta identifies the number's user by this business-scoped id.
+   */
+  userId?: string | null;
+  /**
+   * The sender filed the number under this word, such as `MOBILE` or `WORK`.
+   */
+  type?: string | null;
+}
+/**
+ * This is a web address of the contact.
+ */
+export interface Url {
+  url?: string | null;
+  /**
+   * The sender filed the address under this word, such as `HOME` or `WORK`.
+   */
+  type?: string | null;
+}
+/**
+ * This describes a file of any type, such as a PDF or a call's transcript.
  */
 export interface Document {
   /**
-   * Meta's id of the media; good for seven days.
+   * Meta identifies the file by this id, which works for seven days.
    */
   id?: string | null;
   /**
-   * May have parameters: `audio/ogg; codecs=opus`.
+   * Meta declares this MIME type, such as `application/pdf`. It may have parameters after a
+   * semicolon.
    */
   mimeType?: string | null;
   /**
-   * As Meta says it: in hex.
+   * This is the file's SHA-256 digest as Meta says it, written as 64 hex digits.
    */
   sha256?: string | null;
   /**
-   * Meta's address; lasts five minutes and needs the business's token. What is stored has its own address in
-   * `message.media.url`.
+   * Meta serves the file at this URL for five minutes, to requests with the business's access
+   * token. Use the URL in `media` of the message or call instead.
    */
   url?: string | null;
   /**
-   * In echoes: where the business told Meta to fetch it.
+   * The business gave Meta this URL to fetch the file from. Only outbound messages have it.
    */
   link?: string | null;
+  /**
+   * The sender wrote this text below the file.
+   */
   caption?: string | null;
   /**
-   * The sender's name for it: any Unicode, never a safe path.
+   * The sender's file has this name. It may have any Unicode characters, so don't use it as a
+   * path.
    */
   filename?: string | null;
 }
 /**
- * The edited message and what it is now.
+ * The sender edited an earlier message.
  */
 export interface Edit {
+  /**
+   * The message with this id was edited.
+   */
   originalMessageId?: string | null;
   message?: EditedMessage | null;
 }
 /**
- * The message as it is now; its content stands under the name of its type.
+ * This is the message as it is now. The member with the name of its type has its content.
  */
 export interface EditedMessage {
+  /**
+   * The message is of this type: `text`, `image`, `video`, `audio`, `document`, …
+   */
   type?: string | null;
+  /**
+   * Meta's examples have the placeholder `M0` as its `id`.
+   */
   context?: Context | null;
   text?: Text | null;
   image?: Image | null;
@@ -959,75 +1195,87 @@ export interface EditedMessage {
   document?: Document | null;
 }
 /**
- * What somebody wrote.
+ * This is the content of a text message.
  */
 export interface Text {
+  /**
+   * Somebody wrote this text.
+   */
   body?: string | null;
   /**
-   * In echoes: whether the text shows a preview of its link.
+   * This is true if the text shows a preview of its link. Only outbound messages have it.
    */
   previewUrl?: boolean | null;
 }
 /**
- * A picture.
+ * This describes a picture.
  */
 export interface Image {
   /**
-   * Meta's id of the media; good for seven days.
+   * Meta identifies the file by this id, which works for seven days.
    */
   id?: string | null;
   /**
-   * May have parameters: `audio/ogg; codecs=opus`.
+   * Meta declares this MIME type, such as `image/jpeg`. It may have parameters after a
+   * semicolon.
    */
   mimeType?: string | null;
   /**
-   * As Meta says it: in hex.
+   * This is the file's SHA-256 digest as Meta says it, written as 64 hex digits.
    */
   sha256?: string | null;
   /**
-   * Meta's address; lasts five minutes and needs the business's token. What is stored has its own address in
-   * `message.media.url`.
+   * Meta serves the file at this URL for five minutes, to requests with the business's access
+   * token. Use the URL in `media` of the message or call instead.
    */
   url?: string | null;
   /**
-   * In echoes: where the business told Meta to fetch it.
+   * The business gave Meta this URL to fetch the file from. Only outbound messages have it.
    */
   link?: string | null;
+  /**
+   * The sender wrote this text below the picture.
+   */
   caption?: string | null;
 }
 /**
- * A film.
+ * This describes a video.
  */
 export interface Video {
   /**
-   * Meta's id of the media; good for seven days.
+   * Meta identifies the file by this id, which works for seven days.
    */
   id?: string | null;
   /**
-   * May have parameters: `audio/ogg; codecs=opus`.
+   * Meta declares this MIME type, such as `video/mp4`. It may have parameters after a semicolon.
    */
   mimeType?: string | null;
   /**
-   * As Meta says it: in hex.
+   * This is the file's SHA-256 digest as Meta says it, written as 64 hex digits.
    */
   sha256?: string | null;
   /**
-   * Meta's address; lasts five minutes and needs the business's token. What is stored has its own address in
-   * `message.media.url`.
+   * Meta serves the file at this URL for five minutes, to requests with the business's access
+   * token. Use the URL in `media` of the message or call instead.
    */
   url?: string | null;
   /**
-   * In echoes: where the business told Meta to fetch it.
+   * The business gave Meta this URL to fetch the file from. Only outbound messages have it.
    */
   link?: string | null;
+  /**
+   * The sender wrote this text below the video.
+   */
   caption?: string | null;
 }
 /**
- * The answer stands under the name of its `type`; one that isn't known is in `raw` only.
+ * The customer answered an interactive message. The member with the name of `type` in camelCase
+ * has the answer; an answer of unknown type is only in `raw`.
  */
 export interface Interactive {
   /**
-   * Meta's word, an open set: `button_reply`, `list_reply`, `nfm_reply`, …
+   * Meta's word for the sort of answer is an open set: `button_reply`, `list_reply`, `nfm_reply`
+   * (a form), `call_permission_reply`, …
    */
   type?: string | null;
   buttonReply?: ButtonReply | null;
@@ -1037,630 +1285,884 @@ export interface Interactive {
   paymentMethod?: PaymentMethod | null;
 }
 /**
- * A tap on a button.
+ * The customer tapped this button.
  */
 export interface ButtonReply {
+  /**
+   * The business gave the button this id.
+   */
   id?: string | null;
+  /**
+   * The button shows this text.
+   */
   title?: string | null;
 }
 /**
- * A choice from a list.
+ * The customer chose this row of a list.
  */
 export interface ListReply {
+  /**
+   * The business gave the row this id.
+   */
   id?: string | null;
+  /**
+   * The row shows this text.
+   */
   title?: string | null;
+  /**
+   * The row shows this text below its title.
+   */
   description?: string | null;
 }
 /**
- * A completed flow or address form.
+ * The customer completed a form: a flow, or a request for an address.
  */
 export interface NfmReply {
   /**
-   * `flow` or `address_message`.
+   * The form is a `flow` or an `address_message`.
    */
   name?: string | null;
+  /**
+   * The chat shows this text for the completed form.
+   */
   body?: string | null;
   /**
-   * What was filled in, as the text that Meta sent; it should be JSON.
+   * This is what the customer filled in, as the text that Meta sent. It should be JSON, but need
+   * not be.
    */
   responseJson?: string | null;
   /**
-   * The same, parsed; missing where it isn't JSON. Names and values are the form's own: numbers
-   * arrive as strings.
+   * This is `responseJson`, parsed; it is missing if that isn't JSON. Names and values are the
+   * form's own, and numbers arrive as strings.
    */
   response?: {} | unknown[] | string | number | boolean | null;
 }
 /**
- * May the business call?
+ * The customer answered whether the business may call them.
  */
 export interface CallPermissionReply {
   /**
-   * `accept` or `reject`.
+   * The answer is `accept` or `reject`.
    */
   response?: string | null;
+  /**
+   * This is true if the permission has no end.
+   */
   isPermanent?: boolean | null;
+  /**
+   * The permission ends at this time.
+   */
   expirationTimestamp?: string | null;
   /**
-   * `user_action` or `automatic`.
+   * The customer gave the answer (`user_action`), or WhatsApp did so by itself (`automatic`).
    */
   responseSource?: string | null;
 }
 /**
- * How the customer wants to pay (Brazil).
+ * The customer chose how to pay. Only Brazil has this.
  */
 export interface PaymentMethod {
   /**
-   * `offsite_card_pay`.
+   * The customer pays in this way, which so far is always `offsite_card_pay`.
    */
   paymentMethod?: string | null;
+  /**
+   * Meta dates the payment with this time.
+   */
   paymentTimestamp?: string | null;
+  /**
+   * The business gave the order this id.
+   */
   referenceId?: string | null;
+  /**
+   * The number of the customer's card ends in these four digits.
+   */
   lastFourDigits?: string | null;
+  /**
+   * This id stands for the customer's card.
+   */
   credentialId?: string | null;
 }
 /**
- * A place.
+ * The sender shared this place.
  */
 export interface Location {
   /**
-   * Degrees.
+   * This is the latitude in degrees, from -90 (south) to 90 (north).
    */
   latitude?: number | null;
   /**
-   * Degrees.
+   * This is the longitude in degrees, from -180 (west) to 180 (east).
    */
   longitude?: number | null;
+  /**
+   * The place has this name. It is missing if the sender shared only a position.
+   */
   name?: string | null;
+  /**
+   * The place has this postal address.
+   */
   address?: string | null;
+  /**
+   * The place has this web address.
+   */
   url?: string | null;
 }
 /**
- * The basket.
+ * The customer ordered products of the business's catalogue.
  */
 export interface Order {
+  /**
+   * Meta identifies the catalogue by this id.
+   */
   catalogId?: string | null;
   /**
-   * What the customer wrote beside it.
+   * The customer wrote this text with the order.
    */
   text?: string | null;
   productItems?: ProductItem[] | null;
 }
 /**
- * One line of it.
+ * This is one line of the order: a product, how many pieces of it, and the price.
  */
 export interface ProductItem {
   /**
-   * The business's own id of the product.
+   * The business identifies the product by this id of its own.
    */
   productRetailerId?: string | null;
+  /**
+   * The customer ordered so many pieces.
+   */
   quantity?: number | null;
   /**
-   * Of one piece.
+   * One piece costs so much, in `currency`.
    */
   itemPrice?: number | null;
   /**
-   * ISO 4217.
+   * The price is in this currency, an ISO 4217 code such as `EUR`.
    */
   currency?: string | null;
 }
 /**
- * An emoji on an earlier message, or its removal.
+ * The sender put an emoji on an earlier message, or took it back.
  */
 export interface Reaction {
   /**
-   * The message reacted to.
+   * The sender reacted to the message with this id.
    */
   messageId?: string | null;
   /**
-   * May have several code points; missing or empty in a removal.
+   * The sender chose this emoji, which may have several code points. It is missing or empty if
+   * `removed` is true.
    */
   emoji?: string | null;
   /**
-   * The sender took an earlier reaction back.
+   * This is true if the sender took an earlier reaction back.
    */
   removed: boolean;
 }
 /**
- * What is taken back.
+ * The sender took a message back. This may come before the message itself.
  */
 export interface Revoke {
+  /**
+   * The message with this id was taken back.
+   */
   originalMessageId?: string | null;
 }
 /**
- * A sticker.
+ * This describes a sticker, which is a small picture.
  */
 export interface Sticker {
   /**
-   * Meta's id of the media; good for seven days.
+   * Meta identifies the file by this id, which works for seven days.
    */
   id?: string | null;
   /**
-   * May have parameters: `audio/ogg; codecs=opus`.
+   * Meta declares this MIME type, such as `image/webp`. It may have parameters after a
+   * semicolon.
    */
   mimeType?: string | null;
   /**
-   * As Meta says it: in hex.
+   * This is the file's SHA-256 digest as Meta says it, written as 64 hex digits.
    */
   sha256?: string | null;
   /**
-   * Meta's address; lasts five minutes and needs the business's token. What is stored has its own address in
-   * `message.media.url`.
+   * Meta serves the file at this URL for five minutes, to requests with the business's access
+   * token. Use the URL in `media` of the message or call instead.
    */
   url?: string | null;
   /**
-   * In echoes: where the business told Meta to fetch it.
+   * The business gave Meta this URL to fetch the file from. Only outbound messages have it.
    */
   link?: string | null;
+  /**
+   * This is true if the sticker moves.
+   */
   animated?: boolean | null;
 }
 /**
- * What changed. The old number is `message.from`.
+ * WhatsApp tells that the customer's number, business-scoped id or identity changed. The old
+ * number is `message.from`.
  */
 export interface System {
   /**
-   * `user_changed_number`, `user_changed_user_id`, `customer_identity_changed`.
+   * This says what changed: `user_changed_number`, `user_changed_user_id`,
+   * `customer_identity_changed`, …
    */
   type?: string | null;
   /**
-   * For people.
+   * This text tells people about the change.
    */
   body?: string | null;
   /**
-   * The new number. Older webhooks call it `new_wa_id`.
+   * This is WhatsApp's id of the customer's new number. Older webhooks call it `new_wa_id`.
    */
   waId?: string | null;
   /**
-   * Only if Meta sent both names.
+   * This is Meta's `new_wa_id`. It is there only if Meta sent both names.
    */
   newWaId?: string | null;
   /**
-   * The old number, in older webhooks.
+   * This is WhatsApp's id of the customer's old number. Only older webhooks have it.
    */
   customer?: string | null;
   /**
-   * The new business-scoped id.
+   * This is the customer's new business-scoped id (`CC.…`).
    */
   userId?: string | null;
+  /**
+   * This is the customer's new parent business-scoped id (`CC.ENT.…`).
+   */
   parentUserId?: string | null;
+  /**
+   * This is the customer's old business-scoped id.
+   */
   previousUserId?: string | null;
+  /**
+   * This is the customer's old parent business-scoped id.
+   */
   previousParentUserId?: string | null;
   /**
-   * In older webhooks, of an identity that changed.
+   * This stands for the customer's identity that changed. Only older webhooks have it.
    */
   identity?: string | null;
 }
 /**
- * A template and its parameters.
+ * The business sent a template with these parameters.
  */
 export interface Template {
+  /**
+   * The template has this name.
+   */
   name?: string | null;
+  /**
+   * The template's name is in this namespace.
+   */
   namespace?: string | null;
   language?: Language | null;
   /**
-   * As sent to Meta.
+   * These are the parameters of each part of the template, as the business sent them to Meta.
    */
   components?: {} | unknown[] | string | number | boolean | null;
 }
 /**
- * Of the template.
+ * The template was sent in this language.
  */
 export interface Language {
+  /**
+   * This is the code of the language, such as `en_US`.
+   */
   code?: string | null;
+  /**
+   * WhatsApp chooses the language by this policy, such as `deterministic`.
+   */
   policy?: string | null;
 }
 /**
- * What it was.
+ * Meta doesn't pass on what was in this message; `message.errors` has the reason. It may be a
+ * customer's first message, so show it to a person.
  */
 export interface Unsupported {
   /**
-   * Meta's word for it, an open set: `gif`, `poll_creation`, …
+   * Meta's word for what the message was is an open set: `gif`, `poll_creation`, …
    */
   type?: string | null;
 }
 /**
- * A status. Meta sends those of one message in any order, some twice, some not at all.
+ * Meta reports what became of a message that the business sent, of a payment or of a call. The
+ * statuses of one message come in any order, some twice, some not at all.
  */
 export interface Status {
   /**
-   * What it is a status of.
+   * This says what the status is about.
    */
   kind: ("payment" | "call") | "receipt" | "unknown";
   /**
-   * The message's id: the same for all its statuses. `null` unless `kind` is `receipt`.
+   * This is the id of the message, the same in all its statuses. It is `null` unless `kind` is
+   * `receipt`.
    */
   messageId: string | null;
   /**
-   * Of a payment or call.
+   * This is Meta's id of the payment or call. A receipt has `messageId` instead.
    */
   id?: string | null;
   /**
-   * Meta's word, an open set; `unknown` if there was none.
+   * Meta's word for the status is an open set: `sent`, `delivered`, `read`, `failed`, … It is
+   * `unknown` if Meta sent no word.
    */
   status: string;
   /**
-   * Later in a message's life is higher: accepted 0, sent 1, delivered 2, read 3, played 4. Ignore
-   * a status whose rank is not above the highest seen. `null`: not in that line (`failed`,
-   * `deleted`, `warning`, payments, calls).
+   * Ignore a status whose rank is not above the highest that came for the message (in a group:
+   * for the message and member): accepted 0, sent 1, delivered 2, read 3, played 4. Never ignore
+   * one whose rank is `null`: `failed`, `deleted`, `warning`, payments, calls.
    */
   rank: number | null;
+  /**
+   * Meta dates the status with this time. It is `null` if Meta sent no time.
+   */
   timestamp: string | null;
   /**
-   * Meta's `type`, if there is one: `payment`, `call`, of receipts of some gateways `message`.
+   * This is Meta's `type`: `payment` or `call`, and `message` from some gateways. Other receipts
+   * have none.
    */
   type?: string | null;
   /**
-   * Phone or group; missing where the phone is withheld.
+   * The message went to this phone number or group. It is missing if Meta withholds the phone.
    */
   recipientId?: string | null;
+  /**
+   * The message went to the customer with this business-scoped id (`CC.…`).
+   */
   recipientUserId?: string | null;
+  /**
+   * The message went to the customer with this parent business-scoped id (`CC.ENT.…`).
+   */
   recipientParentUserId?: string | null;
   /**
-   * `group`.
+   * This is `group` if the message went to a group, and else missing.
    */
   recipientType?: string | null;
   /**
-   * The member of the group.
+   * The status is about the member of the group with this phone number. It is missing if Meta
+   * withholds it.
    */
   recipientParticipantId?: string | null;
+  /**
+   * The status is about the member of the group with this business-scoped id.
+   */
   recipientParticipantUserId?: string | null;
+  /**
+   * The status is about the member of the group with this parent business-scoped id.
+   */
   recipientParticipantParentUserId?: string | null;
+  /**
+   * This is a hash of the recipient's identity key. It is there only if the business has the
+   * identity check on.
+   */
   recipientIdentityKeyHash?: string | null;
   /**
-   * Why it failed.
+   * The message failed because of these errors. The array is empty if there are none.
    */
   errors: MetaError[];
+  /**
+   * This says what the message is priced as. It is `null` if Meta sent no price with this
+   * status.
+   */
   pricing: Pricing | null;
+  /**
+   * This is the conversation that Meta counts the message to. It is `null` if Meta sent none.
+   */
   conversation: Conversation | null;
   /**
-   * What the business gave when it sent the message.
+   * The business gave Meta this text when it sent the message. It is `null` if it gave none.
    */
   callbackData: string | null;
+  /**
+   * The message was made of the template with this id.
+   */
   templateId?: string | null;
+  /**
+   * This describes the payment if `kind` is `payment`.
+   */
   payment?: Payment | null;
 }
 /**
- * What a message costs.
+ * This says what Meta prices a message as. Several statuses of one message repeat it, so count it
+ * once for each `messageId`.
  */
 export interface Pricing {
+  /**
+   * This is true if Meta charges for the message.
+   */
   billable?: boolean | null;
   /**
-   * `PMP` or `CBP`.
+   * Meta charges for each message (`PMP`), or in older webhooks for each conversation (`CBP`).
    */
   pricingModel?: string | null;
   /**
-   * `regular`, `free_customer_service`, `free_entry_point`.
+   * The message is charged (`regular`) or free (`free_customer_service`, `free_entry_point`).
    */
   type?: string | null;
+  /**
+   * Meta charges the rate of this category, an open set: `marketing`, `utility`, `service`, …
+   */
   category?: string | null;
 }
 /**
- * The conversation that Meta counts the message to.
+ * A conversation is a number of messages that Meta counts together.
  */
 export interface Conversation {
+  /**
+   * Meta identifies the conversation by this id.
+   */
   id?: string | null;
+  /**
+   * The conversation ends at this time. Only the status `sent` has it.
+   */
   expirationTimestamp?: string | null;
   origin?: Origin | null;
 }
 /**
- * How a conversation began.
+ * This says how the conversation began.
  */
 export interface Origin {
+  /**
+   * The conversation is of this category, such as `utility` or `referral_conversion`.
+   */
   type?: string | null;
 }
 /**
- * A payment (India).
+ * The customer made a payment in WhatsApp. Only India has this.
  */
 export interface Payment {
+  /**
+   * The business gave the order this id.
+   */
   referenceId?: string | null;
   amount?: Amount | null;
+  /**
+   * The amount is in this currency, an ISO 4217 code such as `INR`.
+   */
   currency?: string | null;
+  /**
+   * The business gave the payment this receipt number.
+   */
   receipt?: string | null;
   transaction?: Transaction | null;
   /**
-   * The business's own, as sent.
+   * The business attached these notes to the payment, and they are passed on as sent.
    */
   notes?: {} | unknown[] | string | number | boolean | null;
 }
 /**
- * `value` divided by `offset`.
+ * The amount is `value` divided by `offset`: 21000 by 100 is 210.
  */
 export interface Amount {
   value?: number | null;
   offset?: number | null;
 }
 /**
- * At the payment provider.
+ * The payment provider carried out this transaction.
  */
 export interface Transaction {
+  /**
+   * This is the id of the transaction.
+   */
   id?: string | null;
+  /**
+   * The payment provider identifies the transaction by this id.
+   */
   pgTransactionId?: string | null;
+  /**
+   * This names the payment provider, such as `razorpay`.
+   */
   type?: string | null;
+  /**
+   * The transaction has this status: `pending`, `success`, `failed`, …
+   */
   status?: string | null;
+  /**
+   * The transaction was created at this time.
+   */
   createdTimestamp?: string | null;
+  /**
+   * The transaction was last changed at this time.
+   */
   updatedTimestamp?: string | null;
   method?: Method | null;
 }
 /**
- * How it was paid.
+ * The customer paid by this method.
  */
 export interface Method {
+  /**
+   * The method is of this type, such as `upi`.
+   */
   type?: string | null;
 }
 /**
- * A call.
+ * This tells one step of a call between a customer and the business.
  */
 export interface Call {
   /**
-   * `wacid.…`: the same in all events of a call.
+   * All events of one call have the same id, `wacid.…`.
    */
   id: string | null;
   /**
-   * `connect`, `terminate`, …; of a status the status in lower case: `ringing`, `accepted`,
-   * `rejected`. `unknown` if there was none.
+   * Meta's word for what happened, or a status in lower case, is an open set: `connect`,
+   * `terminate`, `ringing`, … It is `unknown` if Meta sent no word.
    */
   event: string;
+  /**
+   * This happened at this time, as Meta says. It is `null` if Meta sent no time.
+   */
   timestamp: string | null;
   /**
-   * `USER_INITIATED` or `BUSINESS_INITIATED`.
+   * The customer called (`USER_INITIATED`), or the business did (`BUSINESS_INITIATED`).
    */
   direction?: string | null;
+  /**
+   * This is the caller's phone number. It is missing if Meta withholds it.
+   */
   from?: string | null;
+  /**
+   * This is the business-scoped id (`CC.…`) of a customer who called.
+   */
   fromUserId?: string | null;
+  /**
+   * This is the parent business-scoped id (`CC.ENT.…`) of a customer who called. Linked
+   * portfolios share it.
+   */
   fromParentUserId?: string | null;
+  /**
+   * This phone number was called. It is missing if Meta withholds it.
+   */
   to?: string | null;
+  /**
+   * This is the business-scoped id (`CC.…`) of a customer who was called.
+   */
   toUserId?: string | null;
+  /**
+   * This is the parent business-scoped id (`CC.ENT.…`) of a customer who was called. Linked
+   * portfolios share it.
+   */
   toParentUserId?: string | null;
   session?: Session | null;
   connection?: Connection | null;
   /**
-   * As sent. Meta sends one word or an array of them.
+   * These words tell how the call stands or ended, as sent: `RINGING`, `Completed`, … Meta sends
+   * one word or an array; here it is always an array.
    */
   status?: string[] | null;
+  /**
+   * The call was answered at this time. Only the event `terminate` of an answered call has it.
+   */
   startTime?: string | null;
+  /**
+   * The call ended at this time. Only the event `terminate` of an answered call has it.
+   */
   endTime?: string | null;
   /**
-   * Seconds.
+   * The call lasted so many seconds. Only the event `terminate` of an answered call has it.
    */
   duration?: number | null;
+  /**
+   * The business gave Meta this text when it started or accepted the call.
+   */
   callbackData?: string | null;
+  /**
+   * The customer called by a link of the business that had this text.
+   */
   deeplinkPayload?: string | null;
+  /**
+   * The customer called by a call button of the business that had this text.
+   */
   ctaPayload?: string | null;
   callRecording?: Recording | null;
   callTranscript?: Transcript | null;
   /**
-   * Of a recording or transcript if those of calls are fetched: what became of it.
+   * This says what became of the copy of the recording or transcript. It is missing if there is
+   * no such file, or if the setting `MEDIA_PLACES` leaves calls out.
    */
   media?: Media | null;
   /**
-   * Of a status: `call`.
+   * This is `call` if Meta sent a status of a call, and else missing.
    */
   type?: string | null;
+  /**
+   * The status is about a call to this phone number. It is missing if Meta withholds it.
+   */
   recipientId?: string | null;
+  /**
+   * The status is about a call to the customer with this business-scoped id.
+   */
   recipientUserId?: string | null;
+  /**
+   * The status is about a call to the customer with this parent business-scoped id.
+   */
   recipientParentUserId?: string | null;
 }
 /**
- * SDP of the other side.
+ * A WebRTC client connects the call by this session description (SDP) of the other side.
  */
 export interface Session {
   /**
-   * `offer` or `answer`.
+   * The description is an `offer` or an `answer`.
    */
   sdpType?: string | null;
+  /**
+   * This is the text of the description, in the SDP format.
+   */
   sdp?: string | null;
 }
 /**
- * SDP in its older place.
+ * Some webhooks have the session description here instead of in `session`.
  */
 export interface Connection {
   webrtc?: WebRtc | null;
 }
 /**
- * SDP as JSON in a string.
+ * This has the session description in its older form.
  */
 export interface WebRtc {
+  /**
+   * This string is JSON text that has the description.
+   */
   sdp?: string | null;
 }
 /**
- * A recording that can be fetched.
+ * Meta offers this recording of the call.
  */
 export interface Recording {
   /**
-   * `audio`.
+   * The recording is of this type, which so far is always `audio`.
    */
   type?: string | null;
   audio?: Audio | null;
 }
 /**
- * What was said, as a file that can be fetched: JSON with a `transcript`.
+ * Meta offers this transcript of what was said in the call.
  */
 export interface Transcript {
+  /**
+   * This file is JSON with a member `transcript`.
+   */
   document?: Document | null;
 }
 /**
- * A change of an account, a template, a preference, …
+ * This is a change that is no message, status or call: of an account, a number, a template, a
+ * group and so on.
  */
 export interface AccountBase {
   /**
-   * The change's value, or the action, as Meta sent it, names and all. `null` if it can't stand in
-   * JSON that everybody reads: then `raw` has its text.
+   * This is the change as Meta sent it, with its names. It is `null` if common JSON parsers
+   * would refuse it: then `raw` has its text.
    */
   value: {} | unknown[] | string | number | boolean | null;
 }
 /**
- * An alert.
+ * Meta alerts the business about its portfolio, a number or a number's profile.
  */
 export interface AccountAlerts {
   /**
-   * `BUSINESS`, `PHONE_NUMBER`, `CURRENT_STATUS_ID` (a number's profile), …
+   * The alert is about a portfolio (`BUSINESS`), a number (`PHONE_NUMBER`), a number's profile
+   * (`CURRENT_STATUS_ID`), …
    */
   entityType?: string | null;
   /**
-   * Of the portfolio or of the number.
+   * This is the id of the portfolio or of the number.
    */
   entityId?: string | null;
   alertInfo?: AlertInfo | null;
 }
 /**
- * What the alert says.
+ * This says what the alert is.
  */
 export interface AlertInfo {
   /**
-   * `CRITICAL`, `WARNING`, `INFORMATIONAL`, …
+   * Meta takes the alert for this serious: `CRITICAL`, `WARNING`, `INFORMATIONAL`, …
    */
   alertSeverity?: string | null;
   /**
-   * `ACTIVE`, `NONE`, …
+   * The alert has this status: `ACTIVE`, `NONE`, …
    */
   alertStatus?: string | null;
   /**
-   * `OBA_APPROVED`, `PROFILE_PICTURE_LOST`, `INCREASED_CAPABILITIES_ELIGIBILITY_DEFERRED`, …
+   * Meta's word for the alert is an open set: `OBA_APPROVED`, `PROFILE_PICTURE_LOST`,
+   * `INCREASED_CAPABILITIES_ELIGIBILITY_DEFERRED`, …
    */
   alertType?: string | null;
   /**
-   * For people.
+   * This text tells people about the alert.
    */
   alertDescription?: string | null;
 }
 /**
- * The outcome of a review.
+ * Meta reviewed the account against its policies.
  */
 export interface AccountReview {
   /**
-   * `APPROVED`, `REJECTED`, `PENDING`, `DEFERRED`, …
+   * Meta decided this: `APPROVED`, `REJECTED`, `PENDING`, `DEFERRED`, …
    */
   decision?: string | null;
 }
 /**
- * What was changed.
+ * Settings of a number were changed.
  */
 export interface AccountSettings {
   /**
-   * `PHONE_NUMBER_SETTINGS`, …
+   * These settings were changed: `PHONE_NUMBER_SETTINGS`, …
    */
   type?: string | null;
+  /**
+   * The settings were changed at this time, as Meta says.
+   */
   timestamp?: string | null;
   phoneNumberSettings?: PhoneNumberSettings | null;
 }
 /**
- * Settings of a number.
+ * These are settings of a number.
  */
 export interface PhoneNumberSettings {
+  /**
+   * Meta identifies the number by this id.
+   */
   phoneNumberId?: string | null;
   calling?: CallingSettings | null;
 }
 /**
- * Settings of calls as they are now, as the Graph API has them.
+ * These are the number's settings of calls as they are now, with the Graph API's words.
  */
 export interface CallingSettings {
   /**
-   * `ENABLED` or `DISABLED`.
+   * Calls are `ENABLED` or `DISABLED`.
    */
   status?: string | null;
   /**
-   * `DEFAULT`, `DISABLE_ALL`, …
+   * WhatsApp shows the button for calls as usual (`DEFAULT`), nowhere (`DISABLE_ALL`), …
    */
   callIconVisibility?: string | null;
   callIcons?: CallIcons | null;
+  /**
+   * WhatsApp asks callers whether the business may call them back (`ENABLED`), or not
+   * (`DISABLED`).
+   */
   callbackPermissionStatus?: string | null;
   callHours?: CallHours | null;
   sip?: Sip | null;
   audio?: AudioSettings | null;
   /**
-   * `DTLS` or `SDES`.
+   * Calls exchange the keys of their encryption by `DTLS` or `SDES`.
    */
   srtpKeyExchangeProtocol?: string | null;
 }
 /**
- * Who sees that the number can be called.
+ * This says who sees the button for calls.
  */
 export interface CallIcons {
   /**
-   * ISO 3166.
+   * Only users with numbers of these countries see it (ISO 3166 codes).
    */
   restrictToUserCountries?: string[] | null;
 }
 /**
- * When the number can be called.
+ * This says when customers can call the number.
  */
 export interface CallHours {
+  /**
+   * The hours are in force (`ENABLED`) or not (`DISABLED`).
+   */
   status?: string | null;
   /**
-   * `America/New_York`, …
+   * The hours are in this time zone, such as `America/New_York`.
    */
   timezoneId?: string | null;
   weeklyOperatingHours?: OperatingHours[] | null;
   holidaySchedule?: Holiday[] | null;
 }
 /**
- * Hours of a day of the week.
+ * Customers can call between these times on one day of the week.
  */
 export interface OperatingHours {
   /**
-   * `MONDAY`, …
+   * This is the day: `MONDAY`, `TUESDAY`, …
    */
   dayOfWeek?: string | null;
   /**
-   * `HHMM`.
+   * Calls are possible from this time on, written as `HHMM`.
    */
   openTime?: string | null;
   /**
-   * `HHMM`.
+   * Calls are possible until this time, written as `HHMM`.
    */
   closeTime?: string | null;
 }
 /**
- * Other hours of one day.
+ * On one date these hours replace those of the week.
  */
 export interface Holiday {
   /**
-   * `YYYY-MM-DD`.
+   * This is the date, written as `YYYY-MM-DD`.
    */
   date?: string | null;
   /**
-   * `HHMM`.
+   * The hours begin at this time, written as `HHMM`.
    */
   startTime?: string | null;
   /**
-   * `HHMM`.
+   * The hours end at this time, written as `HHMM`.
    */
   endTime?: string | null;
 }
 /**
- * Calls by SIP.
+ * This says whether calls use SIP, and by which servers.
  */
 export interface Sip {
+  /**
+   * SIP is `ENABLED` or `DISABLED`.
+   */
   status?: string | null;
   servers?: SipServer[] | null;
 }
 /**
- * A server that takes calls.
+ * This SIP server takes calls.
  */
 export interface SipServer {
   hostname?: string | null;
   port?: number | null;
 }
 /**
- * How calls sound.
+ * This says how sound is encoded in calls.
  */
 export interface AudioSettings {
   /**
-   * `PCMU`, `PCMA`, …
+   * Calls can use these codecs, too: `PCMU`, `PCMA`, …
    */
   additionalCodecs?: string[] | null;
 }
 /**
- * Something happened to the account; what, says `event`.
+ * Something happened to the account. `event` says what, and which other members there are.
  */
 export interface AccountUpdate {
   /**
-   * An open set: `ACCOUNT_RESTRICTION`, `DISABLED_UPDATE`, `PARTNER_ADDED`, …
+   * Meta's word for what happened is an open set: `ACCOUNT_RESTRICTION`, `DISABLED_UPDATE`,
+   * `PARTNER_ADDED`, …
    */
   event?: string | null;
+  /**
+   * It happened to this number of the account.
+   */
   phoneNumber?: string | null;
+  /**
+   * Meta takes this country for the main location of the business (ISO 3166 code).
+   */
   country?: string | null;
   banInfo?: BanInfo | null;
   violationInfo?: ViolationInfo | null;
+  /**
+   * These restrictions are in force. An empty array means that none is left.
+   */
   restrictionInfo?: Restriction[] | null;
   lockInfo?: LockInfo | null;
   wabaInfo?: WabaInfo | null;
@@ -1675,35 +2177,44 @@ export interface AccountUpdate {
  */
 export interface BanInfo {
   /**
-   * `DISABLE`, `REINSTATE`, `SCHEDULE_FOR_DISABLE`, …
+   * The account is disabled (`DISABLE`), will be (`SCHEDULE_FOR_DISABLE`), no longer is
+   * (`REINSTATE`), …
    */
   wabaBanState?: string | null;
   /**
-   * For people: `April 17, 2025`.
+   * This is the date of the ban, written for people: `April 17, 2025`.
    */
   wabaBanDate?: string | null;
 }
 /**
- * Which rule the account broke.
+ * The account broke one of Meta's rules.
  */
 export interface ViolationInfo {
+  /**
+   * Meta's word for the broken rule is an open set: `ADULT`,
+   * `USER_INITIATED_CALLS_LOW_PICKUP_RATE`, …
+   */
   violationType?: string | null;
   /**
-   * What to do about it, for people.
+   * This text tells people what to do about it.
    */
   remediation?: string | null;
 }
 /**
- * What the account may not do.
+ * Meta forbids the account something.
  */
 export interface Restriction {
   /**
-   * `RESTRICTED_BIZ_INITIATED_MESSAGING`, `RESTRICTED_DIRECT_SEND_UTILITY_TEMPLATES`, …
+   * Meta's word for what is forbidden is an open set: `RESTRICTED_BIZ_INITIATED_MESSAGING`,
+   * `RESTRICTED_DIRECT_SEND_UTILITY_TEMPLATES`, …
    */
   restrictionType?: string | null;
+  /**
+   * The restriction ends at this time. It is missing if Meta names no end.
+   */
   expiration?: string | null;
   /**
-   * What to do about it, for people.
+   * This text tells people what to do about it.
    */
   remediation?: string | null;
 }
@@ -1711,479 +2222,712 @@ export interface Restriction {
  * The account is locked.
  */
 export interface LockInfo {
+  /**
+   * The lock ends at this time.
+   */
   expiration?: string | null;
 }
 /**
- * Accounts of partners.
+ * This says which account and which partners an event is about.
  */
 export interface WabaInfo {
+  /**
+   * Meta identifies the account by this id.
+   */
   wabaId?: string | null;
+  /**
+   * The business portfolio with this id owns the account.
+   */
   ownerBusinessId?: string | null;
   /**
-   * The advertising account, in the older spelling.
+   * The advertising account with this id was linked. This is the older name of `adAccountId`.
    */
   adAccountLinked?: string | null;
+  /**
+   * The advertising account with this id was linked.
+   */
   adAccountId?: string | null;
+  /**
+   * The app with this id is the partner's.
+   */
   partnerAppId?: string | null;
+  /**
+   * The account joined by the multi-partner solution with this id.
+   */
   solutionId?: string | null;
+  /**
+   * These are the ids of the portfolios of the solution's partners.
+   */
   solutionPartnerBusinessIds?: string[] | null;
 }
 /**
- * Why a number of the WhatsApp Business app left.
+ * This says why a number of the WhatsApp Business app left the API.
  */
 export interface DisconnectionInfo {
   /**
-   * `PRIMARY_INACTIVITY`, `CHANGE_NUMBER`, …
+   * Meta's word for the reason is an open set: `PRIMARY_INACTIVITY`, `CHANGE_NUMBER`, …
    */
   reason?: string | null;
   /**
-   * `SYSTEM` or `USER`.
+   * Meta's `SYSTEM` or the `USER` disconnected the number.
    */
   initiatedBy?: string | null;
 }
 /**
- * What messages cost from now on. Several webhooks may tell of one change: the smallest
- * `tierUpdateTime` counts.
+ * The account reached another tier of prices. If several webhooks tell of one change, that with
+ * the smallest `tierUpdateTime` counts.
  */
 export interface VolumeTier {
+  /**
+   * The tier changed at this time.
+   */
   tierUpdateTime?: string | null;
+  /**
+   * The tier is for messages of this category, such as `UTILITY`.
+   */
   pricingCategory?: string | null;
   /**
-   * From and to, like `25000001:50000000`.
+   * The tier goes from one count of messages to another, such as `25000001:50000000`.
    */
   tier?: string | null;
   /**
-   * `YYYY-MM`.
+   * The tier is in force in this month, written as `YYYY-MM`.
    */
   effectiveMonth?: string | null;
+  /**
+   * The tier is for messages to this country or region, such as `India`.
+   */
   region?: string | null;
 }
 /**
- * A partner asked Meta to verify a client's business.
+ * A partner asked Meta to verify a client's business. This tells how that stands.
  */
 export interface Certification {
+  /**
+   * Meta identifies the client's portfolio by this id.
+   */
   clientBusinessId?: string | null;
   /**
-   * `APPROVED`, `FAILED`, `PENDING`, `DISCARDED`, `REVOKED`, …
+   * The request has this status: `APPROVED`, `FAILED`, `PENDING`, `DISCARDED`, `REVOKED`, …
    */
   status?: string | null;
   /**
-   * `NONE` where there is no reason.
+   * Meta rejected the request for these reasons. The only one is `NONE` if it was not rejected.
    */
   rejectionReasons?: string[] | null;
 }
 /**
- * A client without a website must be verified before it can send.
+ * A client without a website must be verified before it can send messages.
  */
 export interface CertificationNeeded {
+  /**
+   * Meta identifies the client's portfolio by this id.
+   */
   clientBusinessId?: string | null;
 }
 /**
- * From when international rates apply to authentication.
+ * International rates will apply to authentication messages of the account.
  */
 export interface RateEligibility {
+  /**
+   * The rates apply from this time on, except in `exceptionCountries`.
+   */
   startTime?: string | null;
+  /**
+   * In these countries the rates apply from other times on.
+   */
   exceptionCountries?: ExceptionCountry[] | null;
 }
 /**
- * A country with its own start.
+ * In this country the rates apply from a time of its own on.
  */
 export interface ExceptionCountry {
+  /**
+   * This is the country's two-letter ISO 3166 code.
+   */
   countryCode?: string | null;
+  /**
+   * The rates apply from this time on.
+   */
   startTime?: string | null;
 }
 /**
- * What was found.
+ * Meta found leads or purchases in a chat that began with an advertisement.
  */
 export interface AutomaticEvents {
   automaticEvents?: AutomaticEvent[] | null;
 }
 /**
- * A lead or a purchase.
+ * Meta found this lead or purchase.
  */
 export interface AutomaticEvent {
   /**
-   * Of the message: `wamid.…`.
+   * Meta found it in the message with this id, `wamid.…`.
    */
   id?: string | null;
   /**
-   * `LeadSubmitted`, `Purchase`, …
+   * Meta found a lead (`LeadSubmitted`), a purchase (`Purchase`), …
    */
   eventName?: string | null;
+  /**
+   * It happened at this time, as Meta says.
+   */
   timestamp?: string | null;
   /**
-   * Click id of the advertisement.
+   * Meta identifies the customer's click on the advertisement by this id.
    */
   ctwaClid?: string | null;
   customData?: CustomData | null;
 }
 /**
- * What was paid.
+ * This says what the customer paid. Only a purchase has it.
  */
 export interface CustomData {
   /**
-   * ISO 4217.
+   * The value is in this currency, an ISO 4217 code such as `EUR`.
    */
   currency?: string | null;
+  /**
+   * The purchase has this value, in `currency`.
+   */
   value?: number | null;
 }
 /**
- * The limits as they are now. Which members are there depends on the API version of the subscription.
+ * These are the limits of the account or its portfolio as they are now. Which members there are
+ * depends on the API version of the app's subscription.
  */
 export interface BusinessCapability {
   /**
-   * A number, -1 for no limit, or a word: `TIER_2K`, `TIER_UNLIMITED`, …
+   * The business may write first to so many customers in 24 hours: a number, -1 for no limit, or
+   * a word such as `TIER_2K` or `TIER_UNLIMITED`.
    */
   maxDailyConversationsPerBusiness?: number | string | null;
   /**
-   * The older spelling.
+   * This is the older name of `maxDailyConversationsPerBusiness`.
    */
   maxDailyConversationPerPhone?: number | string | null;
+  /**
+   * The portfolio may have so many numbers.
+   */
   maxPhoneNumbersPerBusiness?: number | null;
+  /**
+   * The account may have so many numbers.
+   */
   maxPhoneNumbersPerWaba?: number | null;
 }
 /**
- * The username of a number.
+ * The username of a number was reserved, approved or deleted.
  */
 export interface BusinessUsername {
+  /**
+   * The username is that of this number.
+   */
   displayPhoneNumber?: string | null;
   /**
-   * Missing if it was deleted.
+   * This is the username. It is missing if the username was deleted.
    */
   username?: string | null;
   /**
-   * `reserved`, `approved`, `deleted`, …
+   * The username has this status: `reserved`, `approved`, `deleted`, …
    */
   status?: string | null;
 }
 /**
- * Errors that stood alone.
+ * Meta reported errors, and no item beside them.
  */
 export interface ValueErrors {
   errors?: MetaError[] | null;
 }
 /**
- * What happened to a flow; which members are there depends on `event`.
+ * Something happened to a flow (a form inside WhatsApp). `event` says what, and which other
+ * members there are.
  */
 export interface FlowUpdate {
   /**
-   * `FLOW_STATUS_CHANGE`, `CLIENT_ERROR_RATE`, `ENDPOINT_ERROR_RATE`, `ENDPOINT_LATENCY`,
-   * `ENDPOINT_AVAILABILITY`, …
+   * Meta's word for what happened is an open set: `FLOW_STATUS_CHANGE`, `CLIENT_ERROR_RATE`,
+   * `ENDPOINT_ERROR_RATE`, `ENDPOINT_LATENCY`, `ENDPOINT_AVAILABILITY`, …
    */
   event?: string | null;
+  /**
+   * Meta identifies the flow by this id.
+   */
   flowId?: string | null;
   /**
-   * For people.
+   * This text tells people about it.
    */
   message?: string | null;
   /**
-   * For people.
+   * This text warns people.
    */
   warning?: string | null;
   /**
-   * `DRAFT`, `PUBLISHED`, `THROTTLED`, `BLOCKED`, `DEPRECATED`, …
+   * The flow had this status before: `DRAFT`, `PUBLISHED`, `THROTTLED`, `BLOCKED`, `DEPRECATED`,
+   * …
    */
   oldStatus?: string | null;
+  /**
+   * The flow has this status now, one of the words of `oldStatus`.
+   */
   newStatus?: string | null;
   /**
-   * `ACTIVATED` or `DEACTIVATED`.
+   * The alert began (`ACTIVATED`) or ended (`DEACTIVATED`).
    */
   alertState?: string | null;
+  /**
+   * The alert is about this limit, in the unit of what is measured (percent or milliseconds).
+   */
   threshold?: number | null;
   /**
-   * Percent.
+   * So many percent of the requests failed.
    */
   errorRate?: number | null;
+  /**
+   * Meta measured so many requests.
+   */
   requestsCount?: number | null;
   /**
-   * Milliseconds.
+   * Half of the requests took no more than so many milliseconds.
    */
   p50Latency?: number | null;
   /**
-   * Milliseconds.
+   * Nine of ten requests took no more than so many milliseconds.
    */
   p90Latency?: number | null;
   /**
-   * Percent.
+   * This is the availability of the flow's endpoint, in percent.
    */
   availability?: number | null;
   errors?: FlowError[] | null;
 }
 /**
- * How often an error happened.
+ * This says how often an error happened.
  */
 export interface FlowError {
   /**
-   * `TIMEOUT`, `INVALID_SCREEN_TRANSITION`, …
+   * Meta's word for the error is an open set: `TIMEOUT`, `INVALID_SCREEN_TRANSITION`, …
    */
   errorType?: string | null;
   /**
-   * Percent.
+   * So many percent of all errors were of this type.
    */
   errorRate?: number | null;
+  /**
+   * The error happened so many times.
+   */
   errorCount?: number | null;
 }
 /**
- * Groups that came or went.
+ * Groups were created or deleted, or that failed.
  */
 export interface GroupLifecycle {
   groups?: GroupCreation[] | null;
 }
 /**
- * A group that came or went; with `errors` it did not.
+ * This group was created or deleted. If there are `errors`, that failed.
  */
 export interface GroupCreation {
   /**
-   * `group_create`, `group_delete`, …
+   * This says what was done: `group_create`, `group_delete`, …
    */
   type?: string | null;
+  /**
+   * Meta identifies the group by this id.
+   */
   groupId?: string | null;
+  /**
+   * It happened at this time, as Meta says.
+   */
   timestamp?: string | null;
   /**
-   * Of the call to the API.
+   * This is the id of the request to the API that asked for it.
    */
   requestId?: string | null;
+  /**
+   * The group has this name.
+   */
   subject?: string | null;
+  /**
+   * The group has this description.
+   */
   description?: string | null;
+  /**
+   * People can join the group by this link.
+   */
   inviteLink?: string | null;
   /**
-   * `auto_approve`, `approval_required`, …
+   * People join at once (`auto_approve`), or when the business has approved it
+   * (`approval_required`), …
    */
   joinApprovalMode?: string | null;
+  /**
+   * It failed because of these errors.
+   */
   errors?: MetaError[] | null;
 }
 /**
- * Changes of who is in a group.
+ * People joined or left groups, or ask to join them.
  */
 export interface GroupParticipants {
   groups?: GroupMembership[] | null;
 }
 /**
- * Who joined, left or asks to.
+ * People joined or left this group, or somebody asks to join it.
  */
 export interface GroupMembership {
   /**
-   * `group_participants_add`, `group_participants_remove`, `group_join_request_created`,
-   * `group_join_request_revoked`, …
+   * This says what happened: `group_participants_add`, `group_participants_remove`,
+   * `group_join_request_created`, `group_join_request_revoked`, …
    */
   type?: string | null;
+  /**
+   * Meta identifies the group by this id.
+   */
   groupId?: string | null;
+  /**
+   * It happened at this time, as Meta says.
+   */
   timestamp?: string | null;
   /**
-   * Of the call to the API.
+   * This is the id of the request to the API that asked for it.
    */
   requestId?: string | null;
   /**
-   * `invite_link`, …
+   * This says how it came about: `invite_link`, …
    */
   reason?: string | null;
   /**
-   * `business` or `participant`.
+   * The `business` removed the people, or they left by themselves (`participant`).
    */
   initiatedBy?: string | null;
+  /**
+   * Meta identifies the request to join by this id.
+   */
   joinRequestId?: string | null;
   /**
-   * Who asks to join.
+   * This is WhatsApp's id of the person who asks to join.
    */
   waId?: string | null;
+  /**
+   * This is the business-scoped id of the person who asks to join.
+   */
   userId?: string | null;
+  /**
+   * This is the parent business-scoped id of the person who asks to join.
+   */
   parentUserId?: string | null;
+  /**
+   * This is the username of the person who asks to join.
+   */
   username?: string | null;
+  /**
+   * These people joined.
+   */
   addedParticipants?: GroupParticipant[] | null;
+  /**
+   * These people left or were removed.
+   */
   removedParticipants?: GroupParticipant[] | null;
+  /**
+   * Nothing changed for these people, since that failed.
+   */
   failedParticipants?: GroupParticipant[] | null;
+  /**
+   * All or part of it failed because of these errors.
+   */
   errors?: MetaError[] | null;
 }
 /**
- * A member of a group.
+ * This is a person who joined or left a group, or for whom that failed.
  */
 export interface GroupParticipant {
   /**
-   * As the call to the API named them.
+   * The request to the API named the person so.
    */
   input?: string | null;
+  /**
+   * This is WhatsApp's id of the person. It is missing if Meta withholds it.
+   */
   waId?: string | null;
+  /**
+   * This is the business-scoped id of the person.
+   */
   userId?: string | null;
+  /**
+   * This is the parent business-scoped id of the person.
+   */
   parentUserId?: string | null;
   username?: string | null;
   /**
-   * Why nothing changed for them.
+   * Nothing changed for the person because of these errors.
    */
   errors?: MetaError[] | null;
 }
 /**
- * Changes of how groups look.
+ * The picture, name or description of groups was changed, or that failed.
  */
 export interface GroupSettings {
   groups?: GroupSettingsChange[] | null;
 }
 /**
- * How a group looks now.
+ * The picture, name or description of this group was changed, or that failed.
  */
 export interface GroupSettingsChange {
   /**
-   * `group_settings_update`.
+   * This is `group_settings_update`.
    */
   type?: string | null;
+  /**
+   * Meta identifies the group by this id.
+   */
   groupId?: string | null;
+  /**
+   * It happened at this time, as Meta says.
+   */
   timestamp?: string | null;
   /**
-   * Of the call to the API.
+   * This is the id of the request to the API that asked for it.
    */
   requestId?: string | null;
+  /**
+   * The picture of the group was to be changed.
+   */
   profilePicture?: GroupSetting | null;
+  /**
+   * The name of the group was to be changed.
+   */
   groupSubject?: GroupSetting | null;
+  /**
+   * The description of the group was to be changed.
+   */
   groupDescription?: GroupSetting | null;
+  /**
+   * All or part of it failed because of these errors.
+   */
   errors?: MetaError[] | null;
 }
 /**
- * One setting.
+ * This is the new value of one setting.
  */
 export interface GroupSetting {
   /**
-   * Of a subject or description.
+   * This is the text of a name or description.
    */
   text?: string | null;
   /**
-   * Of a picture.
+   * This is the MIME type of a picture.
    */
   mimeType?: string | null;
   /**
-   * Of a picture: in hex.
+   * This is the SHA-256 digest of a picture, written as 64 hex digits.
    */
   sha256?: string | null;
+  /**
+   * This is true if the setting was changed.
+   */
   updateSuccessful?: boolean | null;
   /**
-   * Why it was not changed.
+   * The setting was not changed because of these errors.
    */
   errors?: MetaError[] | null;
 }
 /**
- * Groups whose state changed.
+ * Groups were suspended, or no longer are.
  */
 export interface GroupStatus {
   groups?: GroupSuspension[] | null;
 }
 /**
- * The state of a group.
+ * This group was suspended, or no longer is.
  */
 export interface GroupSuspension {
   /**
-   * `group_suspend`, `group_suspend_cleared`, …
+   * This says what happened: `group_suspend`, `group_suspend_cleared`, …
    */
   type?: string | null;
+  /**
+   * Meta identifies the group by this id.
+   */
   groupId?: string | null;
+  /**
+   * It happened at this time, as Meta says.
+   */
   timestamp?: string | null;
+  /**
+   * Meta reports these errors with it.
+   */
   errors?: MetaError[] | null;
 }
 /**
- * The business did not share its history, or sharing it failed.
+ * The business did not share the history of its number, or sharing it failed.
  */
 export interface DeclinedHistory {
   history?: HistoryChunk[] | null;
 }
 /**
- * The part that failed.
+ * This part of the history was not shared.
  */
 export interface HistoryChunk {
   metadata?: History | null;
+  /**
+   * It was not shared because of these errors.
+   */
   errors?: MetaError[] | null;
 }
 /**
- * The template as it is now.
+ * A template was changed. This is how it is now.
  */
 export interface TemplateComponents {
   /**
-   * Text, since it may be more than a double holds.
+   * Meta identifies the template by this id. It is text, since a double may not hold the number
+   * exactly.
    */
   messageTemplateId?: string | null;
+  /**
+   * The template has this name.
+   */
   messageTemplateName?: string | null;
+  /**
+   * The template is in this language, such as `en_US`.
+   */
   messageTemplateLanguage?: string | null;
   /**
-   * The header.
+   * This is the text of its header.
    */
   messageTemplateTitle?: string | null;
   /**
-   * The body.
+   * This is the text of its body.
    */
   messageTemplateElement?: string | null;
+  /**
+   * This is the text of its footer.
+   */
   messageTemplateFooter?: string | null;
   messageTemplateButtons?: TemplateButton[] | null;
 }
 /**
- * A button.
+ * The template has this button.
  */
 export interface TemplateButton {
   /**
-   * `URL`, `PHONE_NUMBER`, `QUICK_REPLY`, …
+   * The button is of this type: `URL`, `PHONE_NUMBER`, `QUICK_REPLY`, …
    */
   messageTemplateButtonType?: string | null;
+  /**
+   * The button shows this text.
+   */
   messageTemplateButtonText?: string | null;
+  /**
+   * The button opens this URL.
+   */
   messageTemplateButtonUrl?: string | null;
+  /**
+   * The button calls this number.
+   */
   messageTemplateButtonPhoneNumber?: string | null;
 }
 /**
- * The quality before and now: `GREEN`, `YELLOW`, `RED`, `UNKNOWN`.
+ * The quality of a template changed. The scores are `GREEN` (high), `YELLOW`, `RED` (low) and
+ * `UNKNOWN`.
  */
 export interface TemplateQuality {
+  /**
+   * The template had this score before.
+   */
   previousQualityScore?: string | null;
+  /**
+   * The template has this score now.
+   */
   newQualityScore?: string | null;
   /**
-   * Text, since it may be more than a double holds.
+   * Meta identifies the template by this id. It is text, since a double may not hold the number
+   * exactly.
    */
   messageTemplateId?: string | null;
+  /**
+   * The template has this name.
+   */
   messageTemplateName?: string | null;
+  /**
+   * The template is in this language, such as `en_US`.
+   */
   messageTemplateLanguage?: string | null;
 }
 /**
- * A template was approved, rejected, …
+ * A template was approved, rejected, paused and so on.
  */
 export interface TemplateStatus {
   /**
-   * `APPROVED`, `REJECTED`, `PAUSED`, `DISABLED`, `ARCHIVED`, `UNARCHIVED`, `LOCKED`, `LIMIT_EXCEEDED`, …
+   * Meta's word for what happened is an open set: `APPROVED`, `REJECTED`, `PAUSED`, `DISABLED`,
+   * `ARCHIVED`, `UNARCHIVED`, `LOCKED`, `LIMIT_EXCEEDED`, …
    */
   event?: string | null;
   /**
-   * Text, since it may be more than a double holds.
+   * Meta identifies the template by this id. It is text, since a double may not hold the number
+   * exactly.
    */
   messageTemplateId?: string | null;
+  /**
+   * The template has this name.
+   */
   messageTemplateName?: string | null;
+  /**
+   * The template is in this language, such as `en_US`.
+   */
   messageTemplateLanguage?: string | null;
+  /**
+   * The template is of this category: `MARKETING`, `UTILITY`, `AUTHENTICATION`, …
+   */
   messageTemplateCategory?: string | null;
   /**
-   * `NONE`, or why.
+   * The template was rejected for this reason, such as `INVALID_FORMAT`. It is `NONE` if there
+   * is no reason.
    */
   reason?: string | null;
   rejectionInfo?: RejectionInfo | null;
   disableInfo?: DisableInfo | null;
   otherInfo?: OtherInfo | null;
   /**
-   * Meta's own example has the quality under this field, too.
+   * The template had this quality before. Meta's own example has it under this field, too.
    */
   previousQualityScore?: string | null;
+  /**
+   * The template has this quality now.
+   */
   newQualityScore?: string | null;
 }
 /**
- * Why a template was rejected.
+ * This tells people why the template was rejected.
  */
 export interface RejectionInfo {
+  /**
+   * This text says what is wrong.
+   */
   reason?: string | null;
+  /**
+   * This text says what to change.
+   */
   recommendation?: string | null;
 }
 /**
- * When a template was disabled.
+ * The template was disabled.
  */
 export interface DisableInfo {
+  /**
+   * The template was disabled at this time.
+   */
   disableDate?: string | null;
 }
 /**
- * What else there is to say.
+ * This says more about what happened, such as the pause of the template.
  */
 export interface OtherInfo {
   /**
-   * `FIRST_PAUSE`, `SECOND_PAUSE`, `UNPAUSE`, …
+   * Meta's word for it is an open set: `FIRST_PAUSE`, `SECOND_PAUSE`, `UNPAUSE`, …
    */
   title?: string | null;
+  /**
+   * This text tells people about it.
+   */
   description?: string | null;
 }
 /**
@@ -2191,9 +2935,13 @@ export interface OtherInfo {
  */
 export interface Handover {
   /**
-   * `control_passed`, `control_taken`, …
+   * This says how the chat passed: `control_passed`, `control_taken`, … The member with that
+   * name in camelCase tells more.
    */
   type?: string | null;
+  /**
+   * It happened at this time, as Meta says.
+   */
   timestamp?: string | null;
   sender?: Sender | null;
   recipient?: Recipient | null;
@@ -2201,269 +2949,382 @@ export interface Handover {
   controlTaken?: Control | null;
 }
 /**
- * The customer.
+ * This is the customer of the chat.
  */
 export interface Sender {
   /**
-   * Missing where it is withheld.
+   * This is the customer's phone number. It is missing if Meta withholds it.
    */
   phoneNumber?: string | null;
+  /**
+   * This is the customer's business-scoped id (`CC.…`).
+   */
   userId?: string | null;
+  /**
+   * This is the customer's parent business-scoped id (`CC.ENT.…`).
+   */
   parentUserId?: string | null;
 }
 /**
- * The number of the business.
+ * This is the business's number that the chat belongs to.
  */
 export interface Recipient {
+  /**
+   * Meta identifies the number by this id.
+   */
   phoneNumberId?: string | null;
+  /**
+   * This is the number as Meta writes it.
+   */
   displayPhoneNumber?: string | null;
 }
 /**
- * From whom to whom.
+ * This says who had the chat before, and who has it now.
  */
 export interface Control {
+  /**
+   * The app with this id had the chat before.
+   */
   previousOwnerAppId?: string | null;
+  /**
+   * The app that had the chat before has this role, such as `meta_business_agent`.
+   */
   previousOwnerAppRole?: string | null;
   /**
-   * `ai_agent`, `customer_service`, `marketing`, `escalation`, …
+   * Who had the chat before has this role: `ai_agent`, `customer_service`, `marketing`,
+   * `escalation`, …
    */
   previousOwnerRole?: string | null;
+  /**
+   * Who has the chat now has this role, one of the words of `previousOwnerRole`.
+   */
   newOwnerRole?: string | null;
+  /**
+   * Whoever passed or took the chat gave this text with it.
+   */
   metadata?: string | null;
   conversationContext?: ConversationContext | null;
 }
 /**
- * The state of a solution.
+ * A multi-partner solution was made or changed. It belongs to a business portfolio, and to no
+ * account.
  */
 export interface PartnerSolution {
   /**
-   * `SOLUTION_CREATED`, `SOLUTION_UPDATED`, …
+   * Meta's word for what happened is an open set: `SOLUTION_CREATED`, `SOLUTION_UPDATED`, …
    */
   event?: string | null;
+  /**
+   * Meta identifies the solution by this id.
+   */
   solutionId?: string | null;
   /**
-   * `DRAFT`, `INITIATED`, `ACTIVE`, `REJECTED`, `PENDING_DEACTIVATION`, `DEACTIVATED`, …
+   * The solution has this status: `DRAFT`, `INITIATED`, `ACTIVE`, `REJECTED`,
+   * `PENDING_DEACTIVATION`, `DEACTIVATED`, …
    */
   solutionStatus?: string | null;
 }
 /**
- * A connection to a payment provider.
+ * The connection of the account to a payment provider changed.
  */
 export interface PaymentConfiguration {
+  /**
+   * The connection has this name.
+   */
   configurationName?: string | null;
   /**
-   * `razorpay`, `payu`, …
+   * The payment provider is `razorpay`, `payu`, …
    */
   providerName?: string | null;
   /**
-   * The merchant's id there.
+   * The provider identifies the business by this id.
    */
   providerMid?: string | null;
   /**
-   * `Active`, `Needs Connecting`, `Needs Testing`, …
+   * The connection has this status: `Active`, `Needs Connecting`, `Needs Testing`, …
    */
   status?: string | null;
+  /**
+   * The connection was created at this time.
+   */
   createdTimestamp?: string | null;
+  /**
+   * The connection was last changed at this time.
+   */
   updatedTimestamp?: string | null;
 }
 /**
- * The outcome.
+ * Meta reviewed the name that a number shows to customers.
  */
 export interface PhoneNumberName {
+  /**
+   * The name is that of this number.
+   */
   displayPhoneNumber?: string | null;
   /**
-   * `APPROVED`, `REJECTED`, `PENDING`, `DEFERRED`, …
+   * Meta decided this: `APPROVED`, `REJECTED`, `PENDING`, `DEFERRED`, …
    */
   decision?: string | null;
+  /**
+   * The business asked for this name.
+   */
   requestedVerifiedName?: string | null;
   /**
-   * Missing unless it was rejected.
+   * Meta rejected the name for this reason. It is missing unless the name was rejected.
    */
   rejectionReason?: string | null;
 }
 /**
- * The quality or limit of a number.
+ * The quality of a number changed, or how much may be sent from it.
  */
 export interface PhoneNumberQuality {
+  /**
+   * The change is one of this number.
+   */
   displayPhoneNumber?: string | null;
   /**
-   * `ONBOARDING`, `THROUGHPUT_UPGRADE`, `FLAGGED`, …
+   * Meta's word for what happened is an open set: `ONBOARDING`, `THROUGHPUT_UPGRADE`, `FLAGGED`,
+   * …
    */
   event?: string | null;
   /**
-   * A number, -1 for no limit, or a word: `TIER_2K`, `TIER_UNLIMITED`, …
+   * The business may write first to so many customers in 24 hours: a number, -1 for no limit, or
+   * a word such as `TIER_2K` or `TIER_UNLIMITED`.
    */
   maxDailyConversationsPerBusiness?: number | string | null;
   /**
-   * The older spelling.
+   * This is the older name of `maxDailyConversationsPerBusiness`.
    */
   currentLimit?: number | string | null;
   /**
-   * The limit before, in the older spelling.
+   * This is what `currentLimit` was before the change.
    */
   oldLimit?: number | string | null;
 }
 /**
- * What happened to the PIN.
+ * Somebody changed a number's PIN, or asked to reset it.
  */
 export interface SecurityUpdate {
+  /**
+   * The PIN is that of this number.
+   */
   displayPhoneNumber?: string | null;
   /**
-   * `PIN_CHANGED`, `PIN_RESET_REQUEST`, `PIN_REQUEST_SUCCESS`, …
+   * Meta's word for what happened is an open set: `PIN_CHANGED`, `PIN_RESET_REQUEST`,
+   * `PIN_REQUEST_SUCCESS`, …
    */
   event?: string | null;
   /**
-   * Who asked for it, as Meta numbers its own users.
+   * The user of Meta Business Suite with this id asked for it.
    */
   requester?: string | null;
 }
 /**
- * Contacts that were added, changed or removed.
+ * Contacts of the WhatsApp Business app were added, changed or removed.
  */
 export interface AppStateSync {
   stateSync?: StateSync[] | null;
 }
 /**
- * One of them.
+ * One contact was added, changed or removed.
  */
 export interface StateSync {
   /**
-   * `contact`, …
+   * This says what was synchronised: `contact`, …
    */
   type?: string | null;
   /**
-   * `add` (also of a change) or `remove`.
+   * The contact was added or changed (`add`), or removed (`remove`).
    */
   action?: string | null;
   contact?: SyncedContact | null;
   metadata?: SyncMetadata | null;
 }
 /**
- * As the business wrote it down.
+ * This is the contact as the business wrote it down.
  */
 export interface SyncedContact {
   fullName?: string | null;
   firstName?: string | null;
   /**
-   * Missing where it is withheld.
+   * This is the contact's phone number. It is missing if Meta withholds it.
    */
   phoneNumber?: string | null;
+  /**
+   * This is the contact's business-scoped id (`CC.…`).
+   */
   userId?: string | null;
+  /**
+   * This is the contact's parent business-scoped id (`CC.ENT.…`).
+   */
   parentUserId?: string | null;
   username?: string | null;
 }
 /**
- * When it was changed.
+ * This says when the contact was changed.
  */
 export interface SyncMetadata {
+  /**
+   * The contact was changed at this time.
+   */
   timestamp?: string | null;
 }
 /**
- * A template gets another category, or got it.
+ * Meta moves a template into another category. A change that is announced has `correctCategory`,
+ * and one that is done has `previousCategory`.
  */
 export interface TemplateCategory {
   /**
-   * Text, since it may be more than a double holds.
+   * Meta identifies the template by this id. It is text, since a double may not hold the number
+   * exactly.
    */
   messageTemplateId?: string | null;
+  /**
+   * The template has this name.
+   */
   messageTemplateName?: string | null;
+  /**
+   * The template is in this language, such as `en_US`.
+   */
   messageTemplateLanguage?: string | null;
   /**
-   * Of a change that is done.
+   * The template was in this category before. Only a change that is done has it.
    */
   previousCategory?: string | null;
   /**
-   * What it is now; `MARKETING`, `UTILITY`, `AUTHENTICATION`.
+   * The template is in this category now: `MARKETING`, `UTILITY`, `AUTHENTICATION`, …
    */
   newCategory?: string | null;
   /**
-   * Of a change that is announced: what it will be.
+   * The template will be in this category. Only a change that is announced has it.
    */
   correctCategory?: string | null;
   /**
-   * When it will be that.
+   * The announced change happens at this time.
    */
   categoryUpdateTimestamp?: string | null;
 }
 /**
- * What it was sent as, and what Meta takes it for.
+ * Meta takes a template that was sent by Direct Send for one of another category.
  */
 export interface CorrectCategory {
   /**
-   * Text, since it may be more than a double holds.
+   * Meta identifies the template by this id. It is text, since a double may not hold the number
+   * exactly.
    */
   messageTemplateId?: string | null;
+  /**
+   * The template has this name.
+   */
   messageTemplateName?: string | null;
+  /**
+   * The template is in this language, such as `en_US`.
+   */
   messageTemplateLanguage?: string | null;
+  /**
+   * The template was sent as one of this category.
+   */
   category?: string | null;
+  /**
+   * Meta takes the template for one of this category.
+   */
   correctCategory?: string | null;
 }
 /**
- * Something a customer did that is no message.
+ * A customer did something that is no message.
  */
 export interface UserAction {
   /**
-   * `marketing_messages_link_click`.
+   * Meta's word for what the customer did is an open set: `marketing_messages_link_click`, …
    */
   actionType?: string | null;
+  /**
+   * It happened at this time, as Meta says.
+   */
   timestamp?: string | null;
   marketingMessagesLinkClickData?: LinkClick | null;
 }
 /**
- * A tap on a link of a marketing message.
+ * The customer tapped a link of a marketing message.
  */
 export interface LinkClick {
   /**
-   * `cta` or `body`.
+   * The customer tapped the button (`cta`) or the text (`body`).
    */
   clickComponent?: string | null;
+  /**
+   * The business identifies the product behind the link by this id.
+   */
   productId?: string | null;
+  /**
+   * Meta identifies the tap by this id.
+   */
   clickId?: string | null;
+  /**
+   * Meta gave the tap this token to recognise it by.
+   */
   trackingToken?: string | null;
 }
 /**
- * What customers want to get.
+ * Customers changed what they want to get from the business.
  */
 export interface UserPreferences {
   userPreferences?: UserPreference[] | null;
 }
 /**
- * One wish of one customer.
+ * One customer changed what they want to get from the business.
  */
 export interface UserPreference {
+  /**
+   * This is WhatsApp's id of the customer. It is missing if Meta withholds it.
+   */
   waId?: string | null;
+  /**
+   * This is the business-scoped id (`CC.…`) of the customer.
+   */
   userId?: string | null;
+  /**
+   * This is the parent business-scoped id (`CC.ENT.…`) of the customer.
+   */
   parentUserId?: string | null;
   /**
-   * `marketing_messages`.
+   * The wish is about messages of this category, which so far is always `marketing_messages`.
    */
   category?: string | null;
   /**
-   * `stop`, `resume` or `signup`.
+   * The customer wants no such messages (`stop`), wants them again (`resume`), or signed up for
+   * them (`signup`).
    */
   value?: string | null;
   /**
-   * For people.
+   * This text tells people about the wish.
    */
   detail?: string | null;
+  /**
+   * Meta identifies the sign-up by this id.
+   */
   signupId?: string | null;
+  /**
+   * It happened at this time, as Meta says.
+   */
   timestamp?: string | null;
 }
 /**
- * The part of an event of this type.
+ * The worker noticed that an account, a number or a template is no longer well, or is well again.
  */
 export interface Health {
   kind: HealthKind;
   /**
-   * A word; which ones there are follows from `kind`.
+   * This word names the new state. `kind` says which words there are.
    */
   state: string;
   /**
-   * When this state was noticed.
+   * The worker noticed the state at this time.
    */
   since: string;
   /**
-   * Meta's words or numbers for it.
+   * This has words or numbers about the state, mostly Meta's; for the kind `template` it is the
+   * template's name. It is `null` if there are none.
    */
   detail: string | null;
 }

@@ -128,7 +128,7 @@ impl StateManager {
         let Some(customer_id) = customer.wa_id.as_ref().or(customer.user_id.as_ref()) else {
             return KnownConversation::default();
         };
-        let number = item.phone_number_id.as_deref().unwrap_or_default();
+        let number = payload.phone_number_id(item).unwrap_or_default();
         match self
             .mapping(customer_id, &tenant.id, number, trace(payload))
             .await

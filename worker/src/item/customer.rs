@@ -62,9 +62,11 @@ impl Customer {
             | Place::CallStatus => customer.is_either(payload, item),
             Place::UserAction | Place::ValueErrors | Place::Change | Place::UnknownShape => {}
         }
-        let [group_id] = texts(raw, ["group_id"]);
-        customer.group_id = customer.group_id.or(group_id);
-        customer.aliases.extend(system_ids(raw));
+        let [group_id, system] = members(raw, ["group_id", "system"]).unwrap_or_default();
+        customer.group_id = customer.group_id.or_else(|| text(group_id?));
+        customer
+            .aliases
+            .extend(system.map(system_ids).unwrap_or_default());
         customer
     }
 
@@ -236,10 +238,8 @@ impl Customer {
         payload: &Payload,
         item: &PayloadItem,
     ) -> Vec<LaneKey> {
-        let number = item
-            .phone_number_id
-            .as_deref()
-            .unwrap_or(&payload.entry.waba_id);
+        let account = &*payload.entry.waba_id;
+        let number = payload.phone_number_id(item).unwrap_or(account);
         if let Some(group) = &self.group_id {
             return vec![hasher.key(&["group", number, group])];
         }
@@ -248,7 +248,7 @@ impl Customer {
             .map(|id| hasher.key(&["customer", number, plain(id)]))
             .collect();
         if keys.is_empty() {
-            vec![hasher.key(&["field", &payload.entry.waba_id, &item.field])]
+            vec![hasher.key(&["field", account, payload.field(item)])]
         } else {
             keys
         }
@@ -267,10 +267,11 @@ fn is_of_one_person(payload: &Payload, item: &PayloadItem) -> bool {
     *payload.change(item).of_one_person.get_or_init(of_one)
 }
 
-/// Contacts beside an item that are no item's of their change, with their positions.
+/// Contacts beside an item that are no item's of their change, with their positions. `customer`: the item's.
 pub(crate) fn strangers<'p>(
     payload: &'p Payload,
     item: &PayloadItem,
+    customer: &Customer,
 ) -> impl Iterator<Item = (usize, &'p Contact)> {
     let change = payload.change(item);
     // Where an item is the value, its contacts are in it.
@@ -281,7 +282,10 @@ pub(crate) fn strangers<'p>(
     let find = || {
         let items = payload.beside(item);
         let known: HashSet<usize> = items
-            .filter_map(|item| Some(Customer::of(payload, item).contact?.position))
+            .filter_map(|other| match std::ptr::eq(other, item) {
+                true => Some(customer.contact.as_ref()?.position),
+                false => Some(Customer::of(payload, other).contact?.position),
+            })
             .collect();
         let positions = 0..change.contacts.len();
         positions.filter(|at| !known.contains(at)).collect()
@@ -292,10 +296,8 @@ pub(crate) fn strangers<'p>(
     positions.filter_map(|at| Some((at, change.contacts.get(at)?)))
 }
 
-fn system_ids(raw: &RawValue) -> Vec<String> {
-    let Some([Some(system)]) = members(raw, ["system"]) else {
-        return Vec::new();
-    };
+/// Of a `system` message.
+fn system_ids(system: &RawValue) -> Vec<String> {
     texts(
         system,
         [
@@ -314,11 +316,14 @@ fn system_ids(raw: &RawValue) -> Vec<String> {
 }
 
 fn texts<const N: usize>(raw: &RawValue, names: [&str; N]) -> [Option<String>; N] {
-    members(raw, names).unwrap_or([None; N]).map(|text| {
-        text.and_then(scalar)
-            .map(|text| text.into_owned())
-            .filter(|text| !text.is_empty())
-    })
+    members(raw, names)
+        .unwrap_or([None; N])
+        .map(|member| text(member?))
+}
+
+fn text(raw: &RawValue) -> Option<String> {
+    let text = scalar(raw).map(|text| text.into_owned());
+    text.filter(|text| !text.is_empty())
 }
 
 /// Meta writes some phones with `+`.

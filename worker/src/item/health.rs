@@ -58,7 +58,7 @@ impl HealthNotes {
             Some(HealthNote {
                 account: payload.entry.waba_id.clone(),
                 at_ms,
-                ..read(&item.field, said)?
+                ..read(payload.field(item), said)?
             })
         });
         let seen: Vec<_> = seen.collect();

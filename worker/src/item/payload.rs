@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use serde_json::value::RawValue;
 use shared::entry::StreamEntry;
 use shared::webhook::{
-    self, Identity, Place, UnreadableBody, WebhookItem, all_members, elements, members, scalar,
+    self, Identity, Place, UnreadableBody, WebhookChange, all_members, elements, members, scalar,
 };
 
 /// Events of `account_update` that Meta sends for a portfolio.
@@ -42,8 +42,6 @@ pub struct Unopened {
 #[derive(Debug)]
 pub struct PayloadItem {
     pub place: Place,
-    pub field: String,
-    pub phone_number_id: Option<String>,
     pub id: Option<String>,
     pub identity: Identity,
     raw: Range<usize>,
@@ -53,6 +51,8 @@ pub struct PayloadItem {
 /// What the items of one change share.
 #[derive(Debug, Default)]
 pub struct ChangeContext {
+    pub field: String,
+    pub phone_number_id: Option<String>,
     pub display_phone_number: Option<String>,
     pub contacts: Vec<Contact>,
     /// `entry[].time`, as sent.
@@ -120,7 +120,7 @@ impl Payload {
 
     /// Whether nothing of it is an account's: it is a portfolio's, or a test from Meta's dashboard.
     pub fn has_no_account(&self) -> bool {
-        let is_portfolios = |item: &PayloadItem| match (item.place, &*item.field) {
+        let is_portfolios = |item: &PayloadItem| match (item.place, self.field(item)) {
             (Place::Change, "partner_solutions") => true,
             // One that names an account is that account's.
             (Place::Change, "account_update") => members(self.raw(item), ["event", "waba_info"])
@@ -137,6 +137,16 @@ impl Payload {
     /// The item's JSON as Meta sent it.
     pub fn raw(&self, item: &PayloadItem) -> &RawValue {
         self.json(&item.raw)
+    }
+
+    /// `changes[].field` of the item, empty where it is missing.
+    pub fn field(&self, item: &PayloadItem) -> &str {
+        &self.change(item).field
+    }
+
+    /// The number that the item is of, where the change names it.
+    pub fn phone_number_id(&self, item: &PayloadItem) -> Option<&str> {
+        self.change(item).phone_number_id.as_deref()
     }
 
     /// The change that the item is part of.
@@ -207,27 +217,31 @@ fn read(body: &[u8]) -> Result<(Vec<PayloadItem>, Vec<ChangeContext>), Unreadabl
     let webhook = webhook::read(body)?;
     let mut items = Vec::new();
     let mut changes: Vec<ChangeContext> = Vec::new();
-    let mut last_value: Option<Range<usize>> = None;
     for entry in webhook.entries {
-        let entry_time = members(entry.raw, ["time"]).and_then(|[time]| scalar(time?));
-        for item in entry.items {
-            let value = range(body, item.value);
-            if last_value.as_ref() != Some(&value) {
-                let mut change = change(body, &item);
-                change.entry_time = entry_time.as_deref().map(str::to_owned);
-                changes.push(change);
-                last_value = Some(value);
-            }
-            items.push(PayloadItem {
-                place: item.place,
-                raw: range(body, item.raw),
-                change: changes.len() - 1,
-                field: item.field.into_owned(),
-                phone_number_id: item.phone_number_id.map(|id| id.into_owned()),
-                id: item.id.map(|id| id.into_owned()),
-                identity: item.identity,
+        let first = changes.len();
+        let entry_time = entry.time.and_then(scalar);
+        let mut of_change = entry.items.iter().peekable();
+        for (n, change) in entry.changes.into_iter().enumerate() {
+            // Where the value itself is the item, nothing stands beside it.
+            let whole = of_change.peek().is_some_and(|item| {
+                matches!(
+                    item.place,
+                    Place::Change | Place::ValueErrors | Place::UnknownShape
+                )
+            });
+            while of_change.next_if(|item| item.change == n).is_some() {}
+            changes.push(ChangeContext {
+                entry_time: entry_time.as_deref().map(str::to_owned),
+                ..context(body, change, whole)
             });
         }
+        items.extend(entry.items.into_iter().map(|item| PayloadItem {
+            place: item.place,
+            raw: range(body, item.raw),
+            change: first + item.change,
+            id: item.id.map(Cow::into_owned),
+            identity: item.identity,
+        }));
     }
     Ok((items, changes))
 }
@@ -249,18 +263,15 @@ fn lists(field: &str) -> &'static [&'static str] {
     }
 }
 
-fn change(body: &[u8], item: &WebhookItem<'_>) -> ChangeContext {
+/// `whole`: the value itself is the item.
+fn context(body: &[u8], read: WebhookChange<'_>, whole: bool) -> ChangeContext {
     let mut change = ChangeContext {
-        value: range(body, item.value),
+        phone_number_id: read.phone_number_id.map(Cow::into_owned),
+        value: range(body, read.value),
         ..ChangeContext::default()
     };
-    // Where the value itself is the item, nothing stands beside it.
-    let whole = matches!(
-        item.place,
-        Place::Change | Place::ValueErrors | Place::UnknownShape
-    );
-    for (name, member) in all_members(item.value).unwrap_or_default() {
-        match (&*name, &*item.field) {
+    for (name, member) in read.members.unwrap_or_default() {
+        match (&*name, &*read.field) {
             ("metadata", _) => {
                 let [number] = members(member, ["display_phone_number"]).unwrap_or_default();
                 change.display_phone_number = number.and_then(text);
@@ -284,11 +295,12 @@ fn change(body: &[u8], item: &WebhookItem<'_>) -> ChangeContext {
                 continue;
             }
             ("history", "history") if change.add_history(body, member) => continue,
-            (list, field) if lists(field).contains(&list) && elements(member).is_some() => continue,
+            (list, field) if lists(field).contains(&list) && is_array(member) => continue,
             _ => {}
         }
         change.add_other_member(body, &name, member);
     }
+    change.field = read.field.into_owned();
     change
 }
 
@@ -320,7 +332,7 @@ impl ChangeContext {
         for (name, member) in all_members(standby).unwrap_or_default() {
             let read = match &*name {
                 "contacts" => self.add_contacts(body, member),
-                "messages" | "statuses" | "message_echoes" => elements(member).is_some(),
+                "messages" | "statuses" | "message_echoes" => is_array(member),
                 _ => false,
             };
             if !read {
@@ -441,6 +453,11 @@ fn is_country(code: &str) -> bool {
 fn text(raw: &RawValue) -> Option<String> {
     let text = scalar(raw).map(Cow::into_owned);
     text.filter(|text| !text.is_empty())
+}
+
+/// JSON that was read once is an array if it begins like one.
+fn is_array(raw: &RawValue) -> bool {
+    raw.get().starts_with('[')
 }
 
 /// Whether it is an object, of these members only; `null` counts as nothing.

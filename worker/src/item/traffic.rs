@@ -41,7 +41,7 @@ impl Traffic {
         }
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for item in &payload.items {
-            if let Some(number) = item.phone_number_id.as_deref().filter(|id| is_id(id))
+            if let Some(number) = payload.phone_number_id(item).filter(|id| is_id(id))
                 && is_id(&payload.entry.waba_id)
                 && noted.len() < MOST_NUMBERS
             {

@@ -284,11 +284,11 @@ pub fn failed_key(folder: &str, received_at_ms: i64, name: &str) -> String {
 
 /// What an object is called after its first item: an inbound message's id; of anything else its id,
 /// or field, with a piece of its identity.
-pub fn item_name(item: &PayloadItem) -> String {
+pub fn item_name(payload: &Payload, item: &PayloadItem) -> String {
     let id = item.id.as_deref().filter(|id| !id.is_empty());
     match (item.place, id) {
         (Place::Message, Some(id)) => segment(id),
-        (_, Some(_) | None) => name_apart(item),
+        (_, Some(_) | None) => name_apart(payload, item),
     }
 }
 
@@ -296,15 +296,15 @@ pub fn item_name(item: &PayloadItem) -> String {
 pub fn entry_name(payload: &Payload) -> String {
     let first = payload.entry.fresh.first();
     match first.and_then(|n| payload.items.get(*n)) {
-        Some(item) => item_name(item),
+        Some(item) => item_name(payload, item),
         None => body_name(&payload.entry.body),
     }
 }
 
 /// The same where another object of the same time may be called after a message of the same id.
-pub fn name_apart(item: &PayloadItem) -> String {
+pub fn name_apart(payload: &Payload, item: &PayloadItem) -> String {
     let id = item.id.as_deref().filter(|id| !id.is_empty());
-    let id = segment(id.unwrap_or(&item.field));
+    let id = segment(id.unwrap_or(payload.field(item)));
     format!("{id}.{}", item.identity.short())
 }
 

@@ -77,9 +77,9 @@ pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<Med
         media,
         tenant_id: tenant_id.to_owned(),
         waba_id: entry.waba_id.clone(),
-        phone_number_id: item.phone_number_id.clone(),
+        phone_number_id: payload.phone_number_id(item).map(str::to_owned),
         message_id: item.id.clone(),
-        message_name: id.map_or_else(|| store::name_apart(item), store::segment),
+        message_name: id.map_or_else(|| store::name_apart(payload, item), store::segment),
         identity: item.identity,
         received_at_ms: entry.received_at_ms,
         sent_at_ms,
@@ -277,8 +277,9 @@ async fn publish(
     };
     let raw_object = owed.raw_object.clone();
     let raw_object = raw_object.map(|(bucket, key)| RawObject { bucket, key });
-    let number = item.phone_number_id.clone().map(|id| {
-        let profile = work.numbers.known(&payload.entry.waba_id, &id, None);
+    let number = payload.phone_number_id(item).map(|id| {
+        let profile = work.numbers.known(&payload.entry.waba_id, id, None);
+        let id = id.to_owned();
         KnownNumber { id, profile }
     });
     let known = EventContext {

@@ -221,14 +221,14 @@ impl Content {
         let tenant = self.verdict.as_ref().and_then(Verdict::tenant_id);
         work.metrics.item_set_aside(tenant, kind, reason.name());
         let mut name = match item {
-            Some((_, item)) => store::item_name(item),
+            Some((payload, item)) => store::item_name(payload, item),
             None => format!("{}.{n}", self.head.name),
         };
         let mut others = self.set_aside.iter().filter(|(of, _)| **of != reason);
-        if let Some((_, item)) = item
+        if let Some((payload, item)) = item
             && others.any(|(_, other)| other.name == name)
         {
-            name = store::name_apart(item);
+            name = store::name_apart(payload, item);
         }
         let of_reason = self.set_aside.entry(reason);
         let set_aside = of_reason.or_insert_with(|| SetAside {

@@ -209,7 +209,7 @@ impl Item {
         let number = self.number(item).await;
         if item.place == Place::UnknownShape {
             tracing::warn!(
-                field = item.field,
+                field = self.payload.field(item),
                 "a change has a shape that nobody knows: its event has it as it came"
             );
         }

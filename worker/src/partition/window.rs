@@ -20,7 +20,7 @@ use crate::item::tenant::Verdict;
 use crate::out::error::Reason;
 use crate::partition::given::{Given, Note, TenantAssignment};
 use crate::read::lanes::{ItemId, LaneKey, Lanes};
-use crate::read::parked::{Id, Parked, Returning};
+use crate::read::parked::{Id, Parked, ReturningEntries};
 use crate::read::turns::Turns;
 
 /// An entry's number in its window: entries have them in the order in which they were taken in.
@@ -575,11 +575,11 @@ impl<B: Clone> Window<B> {
         self.returning_of = Some(account.clone());
         self.unread_ticks = 0;
         match returning {
-            Returning::Kept(entries) => {
+            ReturningEntries::Kept(entries) => {
                 self.kept -= entries.iter().map(|entry| entry.bytes).sum::<usize>();
                 self.returning.extend(entries);
             }
-            Returning::Ids(ids) => {
+            ReturningEntries::Ids(ids) => {
                 self.fetching = true;
                 let bytes = self.bytes_of_a_read();
                 self.commands.push_back(Command::Fetch {

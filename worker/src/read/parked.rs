@@ -37,7 +37,7 @@ impl std::fmt::Display for Id {
 
 /// Entries of an account that return together.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Returning<E> {
+pub enum ReturningEntries<E> {
     Kept(Vec<E>),
     /// They must be fetched.
     Ids(Vec<Id>),
@@ -116,7 +116,7 @@ impl<E> Parked<E> {
     }
 
     /// The first entries of the account whose turn it is. [`Parked::returned`] ends its turn.
-    pub fn next(&mut self, most: usize) -> Option<(String, Returning<E>)> {
+    pub fn next(&mut self, most: usize) -> Option<(String, ReturningEntries<E>)> {
         loop {
             let waba_id = self.turns.pop_front()?;
             let Some(waiting) = self.accounts.get_mut(&waba_id) else {
@@ -129,11 +129,11 @@ impl<E> Parked<E> {
             let first = waiting.drain(..first);
             if is_kept {
                 let kept = first.filter_map(|(_, kept)| kept).collect();
-                return Some((waba_id, Returning::Kept(kept)));
+                return Some((waba_id, ReturningEntries::Kept(kept)));
             }
             let ids: Vec<Id> = first.map(|(id, _)| id).collect();
             self.only_ids -= ids.len();
-            return Some((waba_id, Returning::Ids(ids)));
+            return Some((waba_id, ReturningEntries::Ids(ids)));
         }
     }
 
@@ -177,7 +177,7 @@ mod tests {
     fn accounts_return_in_turn_and_in_order() {
         let total = Arc::new(AtomicUsize::new(0));
         let mut parked = Parked::<()>::new(total.clone());
-        let ids = |of: &str, ids: &[Id]| Some((of.to_owned(), Returning::Ids(ids.to_vec())));
+        let ids = |of: &str, ids: &[Id]| Some((of.to_owned(), ReturningEntries::Ids(ids.to_vec())));
         for n in 0..3 {
             parked.park("a", Id(1, n), None);
             parked.park("b", Id(2, n), None);
@@ -216,8 +216,8 @@ mod tests {
             returned.push(returning);
             parked.returned(&account);
         }
-        let kept = |entries: &[char]| Returning::Kept(entries.to_vec());
-        let fetched = Returning::Ids(vec![Id(1, 2)]);
+        let kept = |entries: &[char]| ReturningEntries::Kept(entries.to_vec());
+        let fetched = ReturningEntries::Ids(vec![Id(1, 2)]);
         assert_eq!(returned, [kept(&['p', 'q']), fetched, kept(&['r'])]);
         assert!(!parked.holds("a"));
     }

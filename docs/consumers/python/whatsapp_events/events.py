@@ -8,7 +8,7 @@ from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 class Audio(TypedDict):
     """
-    Sound.
+    This describes a sound file: a voice note, a voicemail, a call's recording or any other sound.
     """
 
     id: NotRequired[str | None]
@@ -21,7 +21,7 @@ class Audio(TypedDict):
 
 class Button(TypedDict):
     """
-    The button.
+    The customer tapped this quick-reply button of a template.
     """
 
     payload: NotRequired[str | None]
@@ -29,6 +29,10 @@ class Button(TypedDict):
 
 
 class Name(TypedDict):
+    """
+    This is the contact's name, as a whole and in parts.
+    """
+
     formattedName: NotRequired[str | None]
     firstName: NotRequired[str | None]
     lastName: NotRequired[str | None]
@@ -38,6 +42,10 @@ class Name(TypedDict):
 
 
 class Address(TypedDict):
+    """
+    This is a postal address of the contact.
+    """
+
     street: NotRequired[str | None]
     city: NotRequired[str | None]
     state: NotRequired[str | None]
@@ -48,17 +56,29 @@ class Address(TypedDict):
 
 
 class Email(TypedDict):
+    """
+    This is an e-mail address of the contact.
+    """
+
     email: NotRequired[str | None]
     type: NotRequired[str | None]
 
 
 class Organisation(TypedDict):
+    """
+    The contact belongs to this organisation.
+    """
+
     company: NotRequired[str | None]
     department: NotRequired[str | None]
     title: NotRequired[str | None]
 
 
 class Phone(TypedDict):
+    """
+    This is a phone number of the contact.
+    """
+
     phone: NotRequired[str | None]
     waId: NotRequired[str | None]
     userId: NotRequired[str | None]
@@ -66,13 +86,17 @@ class Phone(TypedDict):
 
 
 class Url(TypedDict):
+    """
+    This is a web address of the contact.
+    """
+
     url: NotRequired[str | None]
     type: NotRequired[str | None]
 
 
 class Document(TypedDict):
     """
-    A file of any type.
+    This describes a file of any type, such as a PDF or a call's transcript.
     """
 
     id: NotRequired[str | None]
@@ -86,7 +110,7 @@ class Document(TypedDict):
 
 class ReferredProduct(TypedDict):
     """
-    The product a customer asks about.
+    The customer asks about this product of the business's catalogue.
     """
 
     catalogId: NotRequired[str | None]
@@ -95,7 +119,7 @@ class ReferredProduct(TypedDict):
 
 class Text(TypedDict):
     """
-    What somebody wrote.
+    This is the content of a text message.
     """
 
     body: NotRequired[str | None]
@@ -104,7 +128,7 @@ class Text(TypedDict):
 
 class Image(TypedDict):
     """
-    A picture.
+    This describes a picture.
     """
 
     id: NotRequired[str | None]
@@ -117,7 +141,7 @@ class Image(TypedDict):
 
 class Video(TypedDict):
     """
-    A film.
+    This describes a video.
     """
 
     id: NotRequired[str | None]
@@ -130,7 +154,7 @@ class Video(TypedDict):
 
 class ButtonReply(TypedDict):
     """
-    A tap on a button.
+    The customer tapped this button.
     """
 
     id: NotRequired[str | None]
@@ -139,7 +163,7 @@ class ButtonReply(TypedDict):
 
 class ListReply(TypedDict):
     """
-    A choice from a list.
+    The customer chose this row of a list.
     """
 
     id: NotRequired[str | None]
@@ -149,7 +173,7 @@ class ListReply(TypedDict):
 
 class NfmReply(TypedDict):
     """
-    A completed flow or address form.
+    The customer completed a form: a flow, or a request for an address.
     """
 
     name: NotRequired[str | None]
@@ -160,7 +184,7 @@ class NfmReply(TypedDict):
 
 class CallPermissionReply(TypedDict):
     """
-    May the business call?
+    The customer answered whether the business may call them.
     """
 
     response: NotRequired[str | None]
@@ -171,7 +195,7 @@ class CallPermissionReply(TypedDict):
 
 class PaymentMethod(TypedDict):
     """
-    How the customer wants to pay (Brazil).
+    The customer chose how to pay. Only Brazil has this.
     """
 
     paymentMethod: NotRequired[str | None]
@@ -183,7 +207,7 @@ class PaymentMethod(TypedDict):
 
 class Location(TypedDict):
     """
-    A place.
+    The sender shared this place.
     """
 
     latitude: NotRequired[float | None]
@@ -195,7 +219,7 @@ class Location(TypedDict):
 
 class ProductItem(TypedDict):
     """
-    One line of it.
+    This is one line of the order: a product, how many pieces of it, and the price.
     """
 
     productRetailerId: NotRequired[str | None]
@@ -206,7 +230,7 @@ class ProductItem(TypedDict):
 
 class Reaction(TypedDict):
     """
-    An emoji on an earlier message, or its removal.
+    The sender put an emoji on an earlier message, or took it back.
     """
 
     messageId: NotRequired[str | None]
@@ -216,7 +240,7 @@ class Reaction(TypedDict):
 
 class Revoke(TypedDict):
     """
-    What is taken back.
+    The sender took a message back. This may come before the message itself.
     """
 
     originalMessageId: NotRequired[str | None]
@@ -224,7 +248,7 @@ class Revoke(TypedDict):
 
 class Sticker(TypedDict):
     """
-    A sticker.
+    This describes a sticker, which is a small picture.
     """
 
     id: NotRequired[str | None]
@@ -237,7 +261,8 @@ class Sticker(TypedDict):
 
 class System(TypedDict):
     """
-    What changed. The old number is `message.from`.
+    WhatsApp tells that the customer's number, business-scoped id or identity changed. The old
+    number is `message.from`.
     """
 
     type: NotRequired[str | None]
@@ -254,7 +279,7 @@ class System(TypedDict):
 
 class Language(TypedDict):
     """
-    Of the template.
+    The template was sent in this language.
     """
 
     code: NotRequired[str | None]
@@ -263,7 +288,8 @@ class Language(TypedDict):
 
 class Unsupported(TypedDict):
     """
-    What it was.
+    Meta doesn't pass on what was in this message; `message.errors` has the reason. It may be a
+    customer's first message, so show it to a person.
     """
 
     type: NotRequired[str | None]
@@ -271,7 +297,7 @@ class Unsupported(TypedDict):
 
 class AlertInfo(TypedDict):
     """
-    What the alert says.
+    This says what the alert is.
     """
 
     alertSeverity: NotRequired[str | None]
@@ -282,7 +308,7 @@ class AlertInfo(TypedDict):
 
 class AccountReview(TypedDict):
     """
-    The outcome of a review.
+    Meta reviewed the account against its policies.
     """
 
     decision: NotRequired[str | None]
@@ -290,7 +316,7 @@ class AccountReview(TypedDict):
 
 class CallIcons(TypedDict):
     """
-    Who sees that the number can be called.
+    This says who sees the button for calls.
     """
 
     restrictToUserCountries: NotRequired[list[str] | None]
@@ -298,7 +324,7 @@ class CallIcons(TypedDict):
 
 class OperatingHours(TypedDict):
     """
-    Hours of a day of the week.
+    Customers can call between these times on one day of the week.
     """
 
     dayOfWeek: NotRequired[str | None]
@@ -308,7 +334,7 @@ class OperatingHours(TypedDict):
 
 class Holiday(TypedDict):
     """
-    Other hours of one day.
+    On one date these hours replace those of the week.
     """
 
     date: NotRequired[str | None]
@@ -318,7 +344,7 @@ class Holiday(TypedDict):
 
 class SipServer(TypedDict):
     """
-    A server that takes calls.
+    This SIP server takes calls.
     """
 
     hostname: NotRequired[str | None]
@@ -327,7 +353,7 @@ class SipServer(TypedDict):
 
 class AudioSettings(TypedDict):
     """
-    How calls sound.
+    This says how sound is encoded in calls.
     """
 
     additionalCodecs: NotRequired[list[str] | None]
@@ -344,7 +370,7 @@ class BanInfo(TypedDict):
 
 class ViolationInfo(TypedDict):
     """
-    Which rule the account broke.
+    The account broke one of Meta's rules.
     """
 
     violationType: NotRequired[str | None]
@@ -353,7 +379,7 @@ class ViolationInfo(TypedDict):
 
 class Restriction(TypedDict):
     """
-    What the account may not do.
+    Meta forbids the account something.
     """
 
     restrictionType: NotRequired[str | None]
@@ -371,7 +397,7 @@ class LockInfo(TypedDict):
 
 class WabaInfo(TypedDict):
     """
-    Accounts of partners.
+    This says which account and which partners an event is about.
     """
 
     wabaId: NotRequired[str | None]
@@ -385,7 +411,7 @@ class WabaInfo(TypedDict):
 
 class DisconnectionInfo(TypedDict):
     """
-    Why a number of the WhatsApp Business app left.
+    This says why a number of the WhatsApp Business app left the API.
     """
 
     reason: NotRequired[str | None]
@@ -394,8 +420,8 @@ class DisconnectionInfo(TypedDict):
 
 class VolumeTier(TypedDict):
     """
-    What messages cost from now on. Several webhooks may tell of one change: the smallest
-    `tierUpdateTime` counts.
+    The account reached another tier of prices. If several webhooks tell of one change, that with
+    the smallest `tierUpdateTime` counts.
     """
 
     tierUpdateTime: NotRequired[str | None]
@@ -407,7 +433,7 @@ class VolumeTier(TypedDict):
 
 class Certification(TypedDict):
     """
-    A partner asked Meta to verify a client's business.
+    A partner asked Meta to verify a client's business. This tells how that stands.
     """
 
     clientBusinessId: NotRequired[str | None]
@@ -417,7 +443,7 @@ class Certification(TypedDict):
 
 class CertificationNeeded(TypedDict):
     """
-    A client without a website must be verified before it can send.
+    A client without a website must be verified before it can send messages.
     """
 
     clientBusinessId: NotRequired[str | None]
@@ -425,7 +451,7 @@ class CertificationNeeded(TypedDict):
 
 class ExceptionCountry(TypedDict):
     """
-    A country with its own start.
+    In this country the rates apply from a time of its own on.
     """
 
     countryCode: NotRequired[str | None]
@@ -434,7 +460,7 @@ class ExceptionCountry(TypedDict):
 
 class CustomData(TypedDict):
     """
-    What was paid.
+    This says what the customer paid. Only a purchase has it.
     """
 
     currency: NotRequired[str | None]
@@ -443,7 +469,8 @@ class CustomData(TypedDict):
 
 class BusinessCapability(TypedDict):
     """
-    The limits as they are now. Which members are there depends on the API version of the subscription.
+    These are the limits of the account or its portfolio as they are now. Which members there are
+    depends on the API version of the app's subscription.
     """
 
     maxDailyConversationsPerBusiness: NotRequired[float | str | None]
@@ -454,7 +481,7 @@ class BusinessCapability(TypedDict):
 
 class BusinessUsername(TypedDict):
     """
-    The username of a number.
+    The username of a number was reserved, approved or deleted.
     """
 
     displayPhoneNumber: NotRequired[str | None]
@@ -467,7 +494,7 @@ ErrorClass: TypeAlias = Literal['transient', 'auth', 'account', 'final', 'unknow
 
 class FlowError(TypedDict):
     """
-    How often an error happened.
+    This says how often an error happened.
     """
 
     errorType: NotRequired[str | None]
@@ -477,7 +504,8 @@ class FlowError(TypedDict):
 
 class History(TypedDict):
     """
-    Of a message from before the number joined the API.
+    Meta sends messages from before the number joined the API in chunks. This says in which chunk
+    and chat the message stood.
     """
 
     phase: NotRequired[float | None]
@@ -489,7 +517,7 @@ class History(TypedDict):
 
 class TemplateButton(TypedDict):
     """
-    A button.
+    The template has this button.
     """
 
     messageTemplateButtonType: NotRequired[str | None]
@@ -500,7 +528,8 @@ class TemplateButton(TypedDict):
 
 class TemplateQuality(TypedDict):
     """
-    The quality before and now: `GREEN`, `YELLOW`, `RED`, `UNKNOWN`.
+    The quality of a template changed. The scores are `GREEN` (high), `YELLOW`, `RED` (low) and
+    `UNKNOWN`.
     """
 
     previousQualityScore: NotRequired[str | None]
@@ -512,7 +541,7 @@ class TemplateQuality(TypedDict):
 
 class RejectionInfo(TypedDict):
     """
-    Why a template was rejected.
+    This tells people why the template was rejected.
     """
 
     reason: NotRequired[str | None]
@@ -521,7 +550,7 @@ class RejectionInfo(TypedDict):
 
 class DisableInfo(TypedDict):
     """
-    When a template was disabled.
+    The template was disabled.
     """
 
     disableDate: NotRequired[str | None]
@@ -529,7 +558,7 @@ class DisableInfo(TypedDict):
 
 class OtherInfo(TypedDict):
     """
-    What else there is to say.
+    This says more about what happened, such as the pause of the template.
     """
 
     title: NotRequired[str | None]
@@ -538,7 +567,7 @@ class OtherInfo(TypedDict):
 
 class Sender(TypedDict):
     """
-    The customer.
+    This is the customer of the chat.
     """
 
     phoneNumber: NotRequired[str | None]
@@ -548,7 +577,7 @@ class Sender(TypedDict):
 
 class Recipient(TypedDict):
     """
-    The number of the business.
+    This is the business's number that the chat belongs to.
     """
 
     phoneNumberId: NotRequired[str | None]
@@ -557,7 +586,7 @@ class Recipient(TypedDict):
 
 class Summary(TypedDict):
     """
-    Written by Meta's agent.
+    Meta's agent wrote this summary.
     """
 
     text: NotRequired[str | None]
@@ -565,7 +594,8 @@ class Summary(TypedDict):
 
 class PartnerSolution(TypedDict):
     """
-    The state of a solution.
+    A multi-partner solution was made or changed. It belongs to a business portfolio, and to no
+    account.
     """
 
     event: NotRequired[str | None]
@@ -575,7 +605,7 @@ class PartnerSolution(TypedDict):
 
 class PaymentConfiguration(TypedDict):
     """
-    A connection to a payment provider.
+    The connection of the account to a payment provider changed.
     """
 
     configurationName: NotRequired[str | None]
@@ -588,7 +618,7 @@ class PaymentConfiguration(TypedDict):
 
 class PhoneNumberName(TypedDict):
     """
-    The outcome.
+    Meta reviewed the name that a number shows to customers.
     """
 
     displayPhoneNumber: NotRequired[str | None]
@@ -599,7 +629,7 @@ class PhoneNumberName(TypedDict):
 
 class PhoneNumberQuality(TypedDict):
     """
-    The quality or limit of a number.
+    The quality of a number changed, or how much may be sent from it.
     """
 
     displayPhoneNumber: NotRequired[str | None]
@@ -611,7 +641,7 @@ class PhoneNumberQuality(TypedDict):
 
 class SecurityUpdate(TypedDict):
     """
-    What happened to the PIN.
+    Somebody changed a number's PIN, or asked to reset it.
     """
 
     displayPhoneNumber: NotRequired[str | None]
@@ -621,7 +651,7 @@ class SecurityUpdate(TypedDict):
 
 class SyncedContact(TypedDict):
     """
-    As the business wrote it down.
+    This is the contact as the business wrote it down.
     """
 
     fullName: NotRequired[str | None]
@@ -634,7 +664,7 @@ class SyncedContact(TypedDict):
 
 class SyncMetadata(TypedDict):
     """
-    When it was changed.
+    This says when the contact was changed.
     """
 
     timestamp: NotRequired[str | None]
@@ -642,7 +672,8 @@ class SyncMetadata(TypedDict):
 
 class TemplateCategory(TypedDict):
     """
-    A template gets another category, or got it.
+    Meta moves a template into another category. A change that is announced has `correctCategory`,
+    and one that is done has `previousCategory`.
     """
 
     messageTemplateId: NotRequired[str | None]
@@ -656,7 +687,7 @@ class TemplateCategory(TypedDict):
 
 class CorrectCategory(TypedDict):
     """
-    What it was sent as, and what Meta takes it for.
+    Meta takes a template that was sent by Direct Send for one of another category.
     """
 
     messageTemplateId: NotRequired[str | None]
@@ -668,7 +699,7 @@ class CorrectCategory(TypedDict):
 
 class LinkClick(TypedDict):
     """
-    A tap on a link of a marketing message.
+    The customer tapped a link of a marketing message.
     """
 
     clickComponent: NotRequired[str | None]
@@ -679,7 +710,7 @@ class LinkClick(TypedDict):
 
 class UserPreference(TypedDict):
     """
-    One wish of one customer.
+    One customer changed what they want to get from the business.
     """
 
     waId: NotRequired[str | None]
@@ -693,13 +724,17 @@ class UserPreference(TypedDict):
 
 
 class Tenant(TypedDict):
+    """
+    A tenant is the customer of this service who owns the account.
+    """
+
     id: str
     name: str | None
 
 
 class Channel(TypedDict):
     """
-    The business's number and account.
+    This is the account of the business, and the number if the event is about one.
     """
 
     businessAccountId: str
@@ -716,7 +751,7 @@ AccountType: TypeAlias = Literal['personal', 'business', 'unknown']
 
 class RawObject(TypedDict):
     """
-    Where the raw payload lies.
+    This names the object in the object store that holds the raw payload.
     """
 
     bucket: str
@@ -728,7 +763,7 @@ Direction: TypeAlias = Literal['inbound', 'outbound']
 
 class WelcomeMessage(TypedDict):
     """
-    The greeting that the advertisement showed.
+    The advertisement greeted the customer with this message.
     """
 
     text: NotRequired[str | None]
@@ -736,7 +771,8 @@ class WelcomeMessage(TypedDict):
 
 class Identity(TypedDict):
     """
-    The customer's identity key, where the identity check is on.
+    This describes the customer's identity key. It is there only if the business has the identity
+    check on.
     """
 
     acknowledged: NotRequired[bool | None]
@@ -757,7 +793,8 @@ StatusKind: TypeAlias = (
 
 class Pricing(TypedDict):
     """
-    What a message costs.
+    This says what Meta prices a message as. Several statuses of one message repeat it, so count it
+    once for each `messageId`.
     """
 
     billable: NotRequired[bool | None]
@@ -768,7 +805,7 @@ class Pricing(TypedDict):
 
 class Origin(TypedDict):
     """
-    How a conversation began.
+    This says how the conversation began.
     """
 
     type: NotRequired[str | None]
@@ -776,7 +813,7 @@ class Origin(TypedDict):
 
 class Amount(TypedDict):
     """
-    `value` divided by `offset`.
+    The amount is `value` divided by `offset`: 21000 by 100 is 210.
     """
 
     value: NotRequired[float | None]
@@ -785,7 +822,7 @@ class Amount(TypedDict):
 
 class Method(TypedDict):
     """
-    How it was paid.
+    The customer paid by this method.
     """
 
     type: NotRequired[str | None]
@@ -793,7 +830,7 @@ class Method(TypedDict):
 
 class Session(TypedDict):
     """
-    SDP of the other side.
+    A WebRTC client connects the call by this session description (SDP) of the other side.
     """
 
     sdpType: NotRequired[str | None]
@@ -802,7 +839,7 @@ class Session(TypedDict):
 
 class WebRtc(TypedDict):
     """
-    SDP as JSON in a string.
+    This has the session description in its older form.
     """
 
     sdp: NotRequired[str | None]
@@ -810,7 +847,7 @@ class WebRtc(TypedDict):
 
 class Recording(TypedDict):
     """
-    A recording that can be fetched.
+    Meta offers this recording of the call.
     """
 
     type: NotRequired[str | None]
@@ -819,7 +856,7 @@ class Recording(TypedDict):
 
 class Transcript(TypedDict):
     """
-    What was said, as a file that can be fetched: JSON with a `transcript`.
+    Meta offers this transcript of what was said in the call.
     """
 
     document: NotRequired[Document | None]
@@ -838,7 +875,7 @@ HealthKind: TypeAlias = Literal[
 
 class Unreadable(TypedDict):
     """
-    The first member that could not be read.
+    This is the first member of the item that could not be read.
     """
 
     path: str
@@ -847,7 +884,8 @@ class Unreadable(TypedDict):
 
 class AccountBase(TypedDict):
     """
-    A change of an account, a template, a preference, …
+    This is a change that is no message, status or call: of an account, a number, a template, a
+    group and so on.
     """
 
     value: dict[str, Any] | list[Any] | str | float | bool | None
@@ -915,7 +953,7 @@ class OtherAccount(AccountBase):
 
 class Card(TypedDict):
     """
-    A contact of the sender's address book.
+    The sender shared this contact of their address book. Each of its members may be missing.
     """
 
     name: NotRequired[Name | None]
@@ -945,7 +983,8 @@ Context = TypedDict(
 
 class Interactive(TypedDict):
     """
-    The answer stands under the name of its `type`; one that isn't known is in `raw` only.
+    The customer answered an interactive message. The member with the name of `type` in camelCase
+    has the answer; an answer of unknown type is only in `raw`.
     """
 
     type: NotRequired[str | None]
@@ -958,7 +997,7 @@ class Interactive(TypedDict):
 
 class Order(TypedDict):
     """
-    The basket.
+    The customer ordered products of the business's catalogue.
     """
 
     catalogId: NotRequired[str | None]
@@ -968,7 +1007,7 @@ class Order(TypedDict):
 
 class Template(TypedDict):
     """
-    A template and its parameters.
+    The business sent a template with these parameters.
     """
 
     name: NotRequired[str | None]
@@ -979,7 +1018,7 @@ class Template(TypedDict):
 
 class AccountAlerts(TypedDict):
     """
-    An alert.
+    Meta alerts the business about its portfolio, a number or a number's profile.
     """
 
     entityType: NotRequired[str | None]
@@ -989,7 +1028,7 @@ class AccountAlerts(TypedDict):
 
 class CallHours(TypedDict):
     """
-    When the number can be called.
+    This says when customers can call the number.
     """
 
     status: NotRequired[str | None]
@@ -1000,7 +1039,7 @@ class CallHours(TypedDict):
 
 class Sip(TypedDict):
     """
-    Calls by SIP.
+    This says whether calls use SIP, and by which servers.
     """
 
     status: NotRequired[str | None]
@@ -1009,7 +1048,7 @@ class Sip(TypedDict):
 
 class RateEligibility(TypedDict):
     """
-    From when international rates apply to authentication.
+    International rates will apply to authentication messages of the account.
     """
 
     startTime: NotRequired[str | None]
@@ -1018,7 +1057,7 @@ class RateEligibility(TypedDict):
 
 class AutomaticEvent(TypedDict):
     """
-    A lead or a purchase.
+    Meta found this lead or purchase.
     """
 
     id: NotRequired[str | None]
@@ -1044,7 +1083,8 @@ MetaError = TypedDict(
 
 class FlowUpdate(TypedDict):
     """
-    What happened to a flow; which members are there depends on `event`.
+    Something happened to a flow (a form inside WhatsApp). `event` says what, and which other
+    members there are.
     """
 
     event: NotRequired[str | None]
@@ -1065,7 +1105,7 @@ class FlowUpdate(TypedDict):
 
 class GroupCreation(TypedDict):
     """
-    A group that came or went; with `errors` it did not.
+    This group was created or deleted. If there are `errors`, that failed.
     """
 
     type: NotRequired[str | None]
@@ -1081,7 +1121,7 @@ class GroupCreation(TypedDict):
 
 class GroupParticipant(TypedDict):
     """
-    A member of a group.
+    This is a person who joined or left a group, or for whom that failed.
     """
 
     input: NotRequired[str | None]
@@ -1094,7 +1134,7 @@ class GroupParticipant(TypedDict):
 
 class GroupSetting(TypedDict):
     """
-    One setting.
+    This is the new value of one setting.
     """
 
     text: NotRequired[str | None]
@@ -1106,7 +1146,7 @@ class GroupSetting(TypedDict):
 
 class GroupSuspension(TypedDict):
     """
-    The state of a group.
+    This group was suspended, or no longer is.
     """
 
     type: NotRequired[str | None]
@@ -1117,7 +1157,7 @@ class GroupSuspension(TypedDict):
 
 class HistoryChunk(TypedDict):
     """
-    The part that failed.
+    This part of the history was not shared.
     """
 
     metadata: NotRequired[History | None]
@@ -1126,7 +1166,7 @@ class HistoryChunk(TypedDict):
 
 class TemplateComponents(TypedDict):
     """
-    The template as it is now.
+    A template was changed. This is how it is now.
     """
 
     messageTemplateId: NotRequired[str | None]
@@ -1140,7 +1180,7 @@ class TemplateComponents(TypedDict):
 
 class TemplateStatus(TypedDict):
     """
-    A template was approved, rejected, …
+    A template was approved, rejected, paused and so on.
     """
 
     event: NotRequired[str | None]
@@ -1158,7 +1198,7 @@ class TemplateStatus(TypedDict):
 
 class ConversationContext(TypedDict):
     """
-    What happened before the business took the chat.
+    This tells what happened in the chat before the business took it over.
     """
 
     type: NotRequired[str | None]
@@ -1167,7 +1207,7 @@ class ConversationContext(TypedDict):
 
 class StateSync(TypedDict):
     """
-    One of them.
+    One contact was added, changed or removed.
     """
 
     type: NotRequired[str | None]
@@ -1178,7 +1218,7 @@ class StateSync(TypedDict):
 
 class UserAction(TypedDict):
     """
-    Something a customer did that is no message.
+    A customer did something that is no message.
     """
 
     actionType: NotRequired[str | None]
@@ -1188,7 +1228,7 @@ class UserAction(TypedDict):
 
 class UserPreferences(TypedDict):
     """
-    What customers want to get.
+    Customers changed what they want to get from the business.
     """
 
     userPreferences: NotRequired[list[UserPreference] | None]
@@ -1196,8 +1236,9 @@ class UserPreferences(TypedDict):
 
 class Person(TypedDict):
     """
-    The customer. Meta withholds the phone of users with a username, so that either of `userId` and
-    `waId` may be missing, and one person can appear now by one, now by the other.
+    A customer is a WhatsApp user who writes to the business, or to whom it writes. Meta withholds
+    the phone of users with a username, so one person can appear with either of `userId` and `waId`,
+    or with both.
     """
 
     userId: str | None
@@ -1214,7 +1255,7 @@ class Person(TypedDict):
 
 class Referral(TypedDict):
     """
-    An advertisement or post.
+    This describes the advertisement or post that led the customer to the business.
     """
 
     sourceUrl: NotRequired[str | None]
@@ -1233,7 +1274,8 @@ class Referral(TypedDict):
 
 class Media(TypedDict):
     """
-    Media of an item.
+    The worker copies the file of a message or call into the object store. This says what became of
+    the copy.
     """
 
     place: MediaPlace
@@ -1253,7 +1295,7 @@ class Media(TypedDict):
 
 class Conversation(TypedDict):
     """
-    The conversation that Meta counts the message to.
+    A conversation is a number of messages that Meta counts together.
     """
 
     id: NotRequired[str | None]
@@ -1263,7 +1305,7 @@ class Conversation(TypedDict):
 
 class Transaction(TypedDict):
     """
-    At the payment provider.
+    The payment provider carried out this transaction.
     """
 
     id: NotRequired[str | None]
@@ -1277,7 +1319,7 @@ class Transaction(TypedDict):
 
 class Connection(TypedDict):
     """
-    SDP in its older place.
+    Some webhooks have the session description here instead of in `session`.
     """
 
     webrtc: NotRequired[WebRtc | None]
@@ -1285,7 +1327,7 @@ class Connection(TypedDict):
 
 class Health(TypedDict):
     """
-    The part of an event of this type.
+    The worker noticed that an account, a number or a template is no longer well, or is well again.
     """
 
     kind: HealthKind
@@ -1529,7 +1571,7 @@ class EventBase(TypedDict):
 
 class EditedMessage(TypedDict):
     """
-    The message as it is now; its content stands under the name of its type.
+    This is the message as it is now. The member with the name of its type has its content.
     """
 
     type: NotRequired[str | None]
@@ -1543,7 +1585,7 @@ class EditedMessage(TypedDict):
 
 class CallingSettings(TypedDict):
     """
-    Settings of calls as they are now, as the Graph API has them.
+    These are the number's settings of calls as they are now, with the Graph API's words.
     """
 
     status: NotRequired[str | None]
@@ -1558,7 +1600,7 @@ class CallingSettings(TypedDict):
 
 class AccountUpdate(TypedDict):
     """
-    Something happened to the account; what, says `event`.
+    Something happened to the account. `event` says what, and which other members there are.
     """
 
     event: NotRequired[str | None]
@@ -1578,7 +1620,7 @@ class AccountUpdate(TypedDict):
 
 class AutomaticEvents(TypedDict):
     """
-    What was found.
+    Meta found leads or purchases in a chat that began with an advertisement.
     """
 
     automaticEvents: NotRequired[list[AutomaticEvent] | None]
@@ -1586,7 +1628,7 @@ class AutomaticEvents(TypedDict):
 
 class ValueErrors(TypedDict):
     """
-    Errors that stood alone.
+    Meta reported errors, and no item beside them.
     """
 
     errors: NotRequired[list[MetaError] | None]
@@ -1594,7 +1636,7 @@ class ValueErrors(TypedDict):
 
 class GroupLifecycle(TypedDict):
     """
-    Groups that came or went.
+    Groups were created or deleted, or that failed.
     """
 
     groups: NotRequired[list[GroupCreation] | None]
@@ -1602,7 +1644,7 @@ class GroupLifecycle(TypedDict):
 
 class GroupMembership(TypedDict):
     """
-    Who joined, left or asks to.
+    People joined or left this group, or somebody asks to join it.
     """
 
     type: NotRequired[str | None]
@@ -1624,7 +1666,7 @@ class GroupMembership(TypedDict):
 
 class GroupSettingsChange(TypedDict):
     """
-    How a group looks now.
+    The picture, name or description of this group was changed, or that failed.
     """
 
     type: NotRequired[str | None]
@@ -1639,7 +1681,7 @@ class GroupSettingsChange(TypedDict):
 
 class GroupStatus(TypedDict):
     """
-    Groups whose state changed.
+    Groups were suspended, or no longer are.
     """
 
     groups: NotRequired[list[GroupSuspension] | None]
@@ -1647,7 +1689,7 @@ class GroupStatus(TypedDict):
 
 class DeclinedHistory(TypedDict):
     """
-    The business did not share its history, or sharing it failed.
+    The business did not share the history of its number, or sharing it failed.
     """
 
     history: NotRequired[list[HistoryChunk] | None]
@@ -1655,7 +1697,7 @@ class DeclinedHistory(TypedDict):
 
 class Control(TypedDict):
     """
-    From whom to whom.
+    This says who had the chat before, and who has it now.
     """
 
     previousOwnerAppId: NotRequired[str | None]
@@ -1668,7 +1710,7 @@ class Control(TypedDict):
 
 class AppStateSync(TypedDict):
     """
-    Contacts that were added, changed or removed.
+    Contacts of the WhatsApp Business app were added, changed or removed.
     """
 
     stateSync: NotRequired[list[StateSync] | None]
@@ -1676,7 +1718,7 @@ class AppStateSync(TypedDict):
 
 class Payment(TypedDict):
     """
-    A payment (India).
+    The customer made a payment in WhatsApp. Only India has this.
     """
 
     referenceId: NotRequired[str | None]
@@ -1793,7 +1835,7 @@ class ChannelHealth(EventBase):
 
 class Edit(TypedDict):
     """
-    The edited message and what it is now.
+    The sender edited an earlier message.
     """
 
     originalMessageId: NotRequired[str | None]
@@ -1802,7 +1844,7 @@ class Edit(TypedDict):
 
 class PhoneNumberSettings(TypedDict):
     """
-    Settings of a number.
+    These are settings of a number.
     """
 
     phoneNumberId: NotRequired[str | None]
@@ -1811,7 +1853,7 @@ class PhoneNumberSettings(TypedDict):
 
 class GroupParticipants(TypedDict):
     """
-    Changes of who is in a group.
+    People joined or left groups, or ask to join them.
     """
 
     groups: NotRequired[list[GroupMembership] | None]
@@ -1819,7 +1861,7 @@ class GroupParticipants(TypedDict):
 
 class GroupSettings(TypedDict):
     """
-    Changes of how groups look.
+    The picture, name or description of groups was changed, or that failed.
     """
 
     groups: NotRequired[list[GroupSettingsChange] | None]
@@ -1840,7 +1882,8 @@ class Handover(TypedDict):
 
 class Status(TypedDict):
     """
-    A status. Meta sends those of one message in any order, some twice, some not at all.
+    Meta reports what became of a message that the business sent, of a payment or of a call. The
+    statuses of one message come in any order, some twice, some not at all.
     """
 
     kind: StatusKind
@@ -1949,7 +1992,7 @@ class StatusUpdated(EventBase):
 
 class AccountSettings(TypedDict):
     """
-    What was changed.
+    Settings of a number were changed.
     """
 
     type: NotRequired[str | None]

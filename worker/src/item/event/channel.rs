@@ -50,13 +50,13 @@ impl NamedNumber {
     /// Reads what stands beside the item, else what its field has.
     pub fn of(payload: &Payload, item: &PayloadItem) -> Self {
         let beside = Self {
-            id: item.phone_number_id.clone().filter(|id| !id.is_empty()),
+            id: (payload.phone_number_id(item).filter(|id| !id.is_empty())).map(str::to_owned),
             display: payload.change(item).display_phone_number.clone(),
         };
         if item.place != Place::Change || beside != Self::default() {
             return beside;
         }
-        Self::within(&item.field, payload.raw(item)).unwrap_or_default()
+        Self::within(payload.field(item), payload.raw(item)).unwrap_or_default()
     }
 
     fn within(field: &str, value: &RawValue) -> Option<Self> {

@@ -112,6 +112,20 @@ impl HealthChange<'_> {
         );
         Uuid::new_v5(&EVENT_IDS, name.as_bytes())
     }
+
+    fn channel(&self) -> Channel<'_> {
+        let account = self.business_account_id;
+        match self.kind {
+            HealthKind::Silence => Channel::of_account(account, self.subject),
+            // Meta's word of a number's quality has no id of it.
+            HealthKind::Quality => Channel::of_written(account, self.subject),
+            HealthKind::Token
+            | HealthKind::Subscription
+            | HealthKind::Restriction
+            | HealthKind::Offboarding
+            | HealthKind::Template => Channel::of_account(account, None),
+        }
+    }
 }
 
 /// The event that tells a change. The same change has the same id, however often it is told.
@@ -124,17 +138,6 @@ pub fn health_event(change: &HealthChange<'_>, tenant: &Tenant) -> Result<Event,
     let id = change.event_id();
     let correlation_id = id.to_string();
     let since = rfc3339(time(change.since_ms));
-    let account = change.business_account_id;
-    let channel = match kind {
-        HealthKind::Silence => Channel::of_account(account, change.subject),
-        // Meta's word of a number's quality has no id of it.
-        HealthKind::Quality => Channel::of_written(account, change.subject),
-        HealthKind::Token
-        | HealthKind::Subscription
-        | HealthKind::Restriction
-        | HealthKind::Offboarding
-        | HealthKind::Template => Channel::of_account(account, None),
-    };
     let document = EventDocument {
         schema_version: SCHEMA_VERSION,
         event_id: id,
@@ -148,7 +151,7 @@ pub fn health_event(change: &HealthChange<'_>, tenant: &Tenant) -> Result<Event,
             id: &tenant.id,
             name: tenant.name.as_deref(),
         }),
-        channel,
+        channel: change.channel(),
         customer: None,
         conversation: None,
         group_id: None,

@@ -488,7 +488,7 @@ fn part<'a>(
     // What is no account's is no message to answer.
     let is_whole = matches!(item.place, Place::Change | Place::UnknownShape);
     if known.tenant.is_platform() && !is_whole {
-        return account(reading, &item.field);
+        return account(reading, payload.field(item));
     }
     let (inbound, outbound) = (Some(Direction::Inbound), Some(Direction::Outbound));
     match item.place {
@@ -515,9 +515,11 @@ fn part<'a>(
         }
         Place::UserAction => account(reading, AccountField::UserActions.name()),
         Place::ValueErrors => account(reading, AccountField::Errors.name()),
-        Place::Change | Place::UnknownShape if item.field.is_empty() => account(reading, "unknown"),
-        Place::Change => account(reading, &item.field),
-        Place::UnknownShape => account(reading, &item.field),
+        Place::Change | Place::UnknownShape if payload.field(item).is_empty() => {
+            account(reading, "unknown")
+        }
+        Place::Change => account(reading, payload.field(item)),
+        Place::UnknownShape => account(reading, payload.field(item)),
     }
 }
 
@@ -575,7 +577,7 @@ impl<'a> EventDocument<'a> {
         let odd_contact = contact
             .filter(|contact| contact.is_odd || customer.differs(contact))
             .map(|contact| (Cow::Borrowed("contact"), payload.contact(contact)));
-        let strangers = customer::strangers(payload, item).map(|(at, contact)| {
+        let strangers = customer::strangers(payload, item, customer).map(|(at, contact)| {
             let path = Cow::Owned(format!("contacts[{at}]"));
             (path, payload.contact(contact))
         });

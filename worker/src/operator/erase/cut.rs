@@ -192,7 +192,10 @@ fn rest(
         .collect();
     items.sort_unstable();
     let first = left.items.get(*items.first()?)?;
-    let names = [store::item_name(listed.first()?), store::item_name(first)];
+    let names = [
+        store::item_name(payload, listed.first()?),
+        store::item_name(&left, first),
+    ];
     Some(RemainingPayload {
         items: format_numbers(items),
         names,

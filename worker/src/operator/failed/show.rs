@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::entry::parse_numbers;
 use shared::private::Hashed;
 use shared::telemetry::EndsWith;
+use shared::webhook::WebhookItem;
 
 use super::FailedObject;
 use crate::config::Config;
@@ -137,16 +138,19 @@ fn items(body: &[u8], listed: Option<&str>) -> Vec<FailedItem> {
     let listed = listed.and_then(parse_numbers);
     let read = shared::webhook::read(body);
     let entries = read.map(|webhook| webhook.entries).unwrap_or_default();
-    let all = entries.into_iter().flat_map(|entry| entry.items);
-    let all = all.enumerate().map(|(number, item)| FailedItem {
+    let all = entries.iter().flat_map(|entry| {
+        let field = |item: &WebhookItem<'_>| entry.changes[item.change].field.to_string();
+        entry.items.iter().map(move |item| (field(item), item))
+    });
+    let all = all.enumerate().map(|(number, (field, item))| FailedItem {
         number,
         set_aside: listed
             .as_ref()
             .is_none_or(|listed| listed.contains(&number)),
-        field: item.field.to_string(),
+        field,
         place: item.place.path().to_owned(),
         message_hash: item.id.as_deref().map(|id| Hashed(id).to_string()),
-        message_id: item.id.map(std::borrow::Cow::into_owned),
+        message_id: item.id.as_deref().map(str::to_owned),
     });
     all.collect()
 }
