@@ -8,6 +8,7 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::response::{Html, IntoResponse, Response};
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html};
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -36,20 +37,45 @@ pub(super) async fn runbook() -> Html<&'static str> {
 fn runbook_page(text: &str) -> String {
     let mut page = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
         content=\"width=device-width, initial-scale=1\"><link rel=\"icon\" href=\"data:,\"><title>Runbook</title>\
-        <link rel=\"stylesheet\" href=\"style.css\"></head><body><main class=\"runbook\"><div>"
+        <link rel=\"stylesheet\" href=\"style.css\"></head><body><main class=\"runbook\">"
         .to_owned();
-    for line in text.lines() {
-        let title = line.trim_start_matches('#');
-        page += &match line.len() - title.len() {
-            level @ 1..=4 if title.starts_with(' ') => format!(
-                "</div><h{level} id=\"{}\">{}</h{level}><div>",
-                anchor(title.trim()),
-                escaped(title.trim())
-            ),
-            _ => escaped(line) + "\n",
-        };
+    let read = Parser::new_ext(text, Options::ENABLE_TABLES).map(as_text);
+    let mut parts: Vec<Event<'_>> = read.collect();
+    for n in 0..parts.len() {
+        let title: String = parts[n..].iter().map_while(of_title).collect();
+        if let Event::Start(Tag::Heading { id, .. }) = &mut parts[n] {
+            *id = Some(anchor(&title).into());
+        }
     }
-    page + "</div></main></body></html>"
+    let mut in_file = false;
+    // What lies beside the runbook isn't served.
+    parts.retain(|part| match part {
+        Event::Start(Tag::Link { dest_url, .. }) => {
+            in_file = !dest_url.starts_with('#') && !dest_url.starts_with("https://");
+            !in_file
+        }
+        Event::End(TagEnd::Link) => !in_file,
+        _ => true,
+    });
+    html::push_html(&mut page, parts.into_iter());
+    page + "</main></body></html>"
+}
+
+/// HTML in the text is shown as it stands there.
+fn as_text(part: Event<'_>) -> Event<'_> {
+    match part {
+        Event::Html(text) | Event::InlineHtml(text) => Event::Text(text),
+        part => part,
+    }
+}
+
+/// The text of a part of a heading; `None` behind it.
+fn of_title<'p>(part: &'p Event<'_>) -> Option<&'p str> {
+    match part {
+        Event::Text(text) | Event::Code(text) => Some(text),
+        Event::End(TagEnd::Heading(_)) => None,
+        _ => Some(""),
+    }
 }
 
 /// As GitHub makes it of a heading.
@@ -58,11 +84,6 @@ fn anchor(title: &str) -> String {
         .chars()
         .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-'));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
-}
-
-fn escaped(text: &str) -> String {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    text.replace('>', "&gt;")
 }
 
 /// Every answer of the console, also those that fail.
@@ -99,8 +120,15 @@ mod tests {
 
     #[test]
     fn what_the_runbook_says_is_text() {
-        let page = runbook_page("# A & b\n<script>\n#!no heading");
-        assert!(page.contains("<h1 id=\"a--b\">A &amp; b</h1>"), "{page}");
-        assert!(page.contains("&lt;script&gt;\n#!no heading"), "{page}");
+        let page = runbook_page(
+            "# A & `b`\n<script>\n\n| x |\n| --- |\n| [in](#a--b) [beside](faq.md) |\n",
+        );
+        for part in [
+            "<h1 id=\"a--b\">A &amp; <code>b</code></h1>",
+            "&lt;script&gt;",
+            "<td><a href=\"#a--b\">in</a> beside</td>",
+        ] {
+            assert!(page.contains(part), "{page}");
+        }
     }
 }

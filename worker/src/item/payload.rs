@@ -215,8 +215,10 @@ impl Payload {
 
 fn read(body: &[u8]) -> Result<(Vec<PayloadItem>, Vec<ChangeContext>), UnreadableBody> {
     let webhook = webhook::read(body)?;
-    let mut items = Vec::new();
-    let mut changes: Vec<ChangeContext> = Vec::new();
+    // Thousands of bodies may wait, most of them with one item: room for four would be most of their memory.
+    let entries = webhook.entries.iter();
+    let mut changes = Vec::with_capacity(entries.clone().map(|entry| entry.changes.len()).sum());
+    let mut items = Vec::with_capacity(entries.map(|entry| entry.items.len()).sum());
     for entry in webhook.entries {
         let first = changes.len();
         let entry_time = entry.time.and_then(scalar);
@@ -316,6 +318,7 @@ impl ChangeContext {
         let Some(elements) = elements(list) else {
             return false;
         };
+        self.contacts.reserve_exact(elements.len());
         for raw in elements {
             let position = self.contacts.len();
             let contact = contact(body, raw).map(|contact| Contact {

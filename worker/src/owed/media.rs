@@ -52,10 +52,9 @@ pub fn owed(
 
 /// The job of a message with media; `None` for items without.
 pub fn job(payload: &Payload, item: &PayloadItem, tenant_id: &str) -> Option<MediaTransfer> {
-    let raw = payload.raw(item);
-    let entry = &payload.entry;
     let media = media_ref(payload, item)?;
-    let [timestamp] = members(raw, ["timestamp"]).unwrap_or_default();
+    let entry = &payload.entry;
+    let [timestamp] = members(payload.raw(item), ["timestamp"]).unwrap_or_default();
     let sent_at_ms = timestamp
         .and_then(scalar)
         .and_then(|seconds| seconds.parse().ok())
