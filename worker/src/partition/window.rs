@@ -573,9 +573,9 @@ impl<B: Clone> Window<B> {
             return;
         };
         self.returning_of = Some(account.clone());
-        self.unread_ticks = 0;
         match returning {
             ReturningEntries::Kept(entries) => {
+                self.unread_ticks = 0;
                 self.kept -= entries.iter().map(|entry| entry.bytes).sum::<usize>();
                 self.returning.extend(entries);
             }

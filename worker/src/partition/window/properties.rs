@@ -1171,6 +1171,40 @@ fn the_first_that_waits_is_kept_and_returns_at_once() {
     }
 }
 
+/// Though it has all the memory that there is for what waits, and others return meanwhile.
+#[test]
+fn who_waits_for_long_keeps_none_from_being_read() {
+    let (mut window, _) = window_of(entry_of("a0", false), &[]);
+    (0..LIMITS.ticks_to_park).for_each(|_| window.handle(Input::Tick));
+    let read = |entries| {
+        Input::Read(ReadEnd::Entries {
+            entries,
+            delivered: Id::new(2, 0),
+            pending: 2,
+        })
+    };
+    let other = || ReadEntry {
+        id: Id::new(2, 0),
+        ..entry_of("a1", false)
+    };
+    assert_eq!(wanted(&mut window).len(), 1, "it reads on");
+    window.handle(read(vec![other()]));
+    assert_eq!(wanted(&mut window).len(), 2, "it asks, and reads on");
+    window.handle(Input::Tenant("a1".to_owned(), verdict(1)));
+    wanted(&mut window);
+    window.handle(Input::Fetched {
+        account: "a1".to_owned(),
+        ids: vec![Id::new(2, 0)],
+        entries: vec![other()],
+        known: true,
+    });
+    wanted(&mut window);
+    window.handle(Input::Opened(Opened::Over));
+    wanted(&mut window);
+    window.handle(read(vec![]));
+    assert_eq!(wanted(&mut window).len(), 1, "it waits for what is new");
+}
+
 /// Bodies of what waits, for its tenant or in its lane, don't keep other accounts' entries from being read.
 #[test]
 fn what_waits_leaves_memory_to_what_could_go_on() {
