@@ -54,6 +54,8 @@ const NOTE_INTERVAL: Duration = Duration::from_millis(200);
 const WORTH_A_NOTE: usize = 16;
 /// Entries of one record, so that its script stays short.
 const FINISHED_PER_RECORD: usize = 64;
+/// Then others have their turn on the thread: what was parked may be a thousand entries.
+const COMMANDS_AT_ONCE: usize = 256;
 /// So many times [`NOTE_INTERVAL`] an entry waits that Redis refused to record.
 const TICKS_TO_RETRY: usize = 25;
 
@@ -137,8 +139,13 @@ impl Driver {
         let mut note = tokio::time::interval(NOTE_INTERVAL);
         let mut draining = false;
         loop {
+            let mut commands = 0;
             while let Some(command) = self.window.poll() {
                 self.execute(command);
+                commands += 1;
+                if commands % COMMANDS_AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
             if self.ended {
                 return;

@@ -38,7 +38,7 @@ pub(super) struct Limits {
     pub(super) running_of_entry: usize,
     /// Entries of the worker that wait for their tenant; beyond, a partition that has some isn't read.
     pub(super) parked: usize,
-    /// Bytes of the bodies that are kept of them; of the others only their ids are.
+    /// Bytes of those that are kept whole; of the others only their ids are.
     pub(super) kept: usize,
     /// So many ticks nothing is read in the hope that a tenant is known before more than `kept` waits.
     pub(super) ticks_to_park: usize,
@@ -140,7 +140,7 @@ pub(super) enum LookupReason<B> {
     /// This entry is parked.
     Parked(B),
     Entry(EntryNumber),
-    /// Its tenant was forgotten while its entries returned.
+    /// Its tenant was forgotten while its entries were fetched.
     Forgotten,
 }
 
@@ -203,11 +203,12 @@ pub(super) struct Window<B> {
     opening: Option<(EntryNumber, Id)>,
     /// What waits for its tenant.
     parked: Parked<ReadEntry<B>>,
-    /// Of the bodies that are kept in `parked`.
+    /// Bytes of what `parked` keeps whole, and of `returning`.
     kept: usize,
-    /// For how many ticks nothing was read for what is in `parked`.
+    /// For how many ticks nothing was read only since tenants are looked up; it begins anew with half of
+    /// `limits.kept` free.
     unread_ticks: usize,
-    /// The account whose parked entries are fetched again, or taken in. Agrees with `returning`.
+    /// The account whose parked entries return: they are fetched again, or taken in. Agrees with `returning`.
     returning_of: Option<String>,
     fetching: bool,
     returning: VecDeque<ReadEntry<B>>,
@@ -331,7 +332,7 @@ impl<B: Clone> Window<B> {
             Input::Tick => {
                 self.noting = true;
                 self.refused_ticks += 1;
-                self.unread_ticks += 1;
+                self.unread_ticks += usize::from(self.waits_for_tenants() && !self.returns());
             }
             Input::Drain => self.draining = true,
         }
@@ -377,13 +378,13 @@ impl<B: Clone> Window<B> {
     /// No more entries can be taken in now.
     fn is_full(&self) -> bool {
         // With bodies to load, there are as many bytes.
-        self.bytes >= self.limits.bytes
+        self.bytes + self.kept >= self.limits.bytes
             || self.entries.len() >= self.limits.entries
             || self.lanes.len() >= self.limits.items
     }
 
     fn bytes_of_a_read(&self) -> usize {
-        let left = self.limits.bytes - self.bytes.min(self.limits.bytes);
+        let left = self.limits.bytes.saturating_sub(self.bytes + self.kept);
         self.limits.bytes_per_read.min(left)
     }
 
@@ -406,10 +407,16 @@ impl<B: Clone> Window<B> {
     }
 
     /// What is read of accounts without a tenant goes no further, and would be read once more. A lookup
-    /// takes some milliseconds, so it is waited for; one that takes long holds up nobody else.
+    /// takes some milliseconds, so it is waited for, but not for long: it would hold up everybody else.
     fn waits_for_tenants(&self) -> bool {
-        let full = self.parked.is_kept() && self.kept >= self.limits.kept;
-        full && self.unread_ticks < self.limits.ticks_to_park
+        let full = self.kept > 0 && !self.keeps(self.bytes_of_a_read());
+        let waits = full && self.parked.is_kept();
+        waits && (self.returns() || self.unread_ticks < self.limits.ticks_to_park)
+    }
+
+    /// What was parked can be taken in, as far as there is room.
+    fn returns(&self) -> bool {
+        self.returning_of.is_some() || self.parked.may_return()
     }
 
     fn read_ended(&mut self, end: ReadEnd<B>) {
@@ -444,6 +451,10 @@ impl<B: Clone> Window<B> {
     fn next_entry(&mut self) -> Option<ReadEntry<B>> {
         if let Some(entry) = self.returning.pop_front() {
             self.parked.taken_in(entry.id);
+            self.kept -= entry.bytes;
+            if self.kept < self.limits.kept / 2 {
+                self.unread_ticks = 0;
+            }
             return Some(entry);
         }
         if let Some(account) = self.returning_of.take_if(|_| !self.fetching) {
@@ -475,6 +486,9 @@ impl<B: Clone> Window<B> {
     }
 
     fn opened_with_items(&mut self, number: EntryNumber, id: Id, items: Items) {
+        if items.verdict.is_none() {
+            self.wait_again(&items.account);
+        }
         let mut ready = Vec::new();
         let mut left = BTreeSet::new();
         for (n, keys) in items.open {
@@ -531,15 +545,34 @@ impl<B: Clone> Window<B> {
         let id = entry.id;
         let first = !self.parked.holds(&account);
         let because = first.then(|| LookupReason::Parked(entry.body.clone()));
-        let kept = (self.kept < self.limits.kept).then_some(entry);
+        let kept = self.keeps(entry.bytes).then_some(entry);
         self.kept += kept.as_ref().map_or(0, |entry| entry.bytes);
-        if self.kept >= self.limits.kept && kept.is_some() {
-            self.unread_ticks = 0;
-        }
         self.parked.park(&account, id, kept);
         if let Some(because) = because {
             self.resolve(account, because);
         }
+    }
+
+    /// An account's tenant was forgotten: what returns of it waits until the tenant is known again.
+    fn wait_again(&mut self, account: &str) {
+        if self.returning_of.as_deref() == Some(account) && !self.returning.is_empty() {
+            let returning = std::mem::take(&mut self.returning);
+            self.kept -= returning.iter().map(|entry| entry.bytes).sum::<usize>();
+            let mut back = Vec::with_capacity(returning.len());
+            for entry in returning {
+                let (id, bytes) = (entry.id, entry.bytes);
+                let kept = self.keeps(bytes).then_some(entry);
+                self.kept += kept.as_ref().map_or(0, |_| bytes);
+                back.push((id, kept));
+            }
+            self.parked.put_back(account, back.into_iter());
+            self.returning_of = None;
+        }
+    }
+
+    /// There is room for as many more bytes of entries that wait.
+    fn keeps(&self, bytes: usize) -> bool {
+        self.kept + bytes <= self.limits.kept
     }
 
     fn resolve(&mut self, account: String, because: LookupReason<B>) {
@@ -564,7 +597,7 @@ impl<B: Clone> Window<B> {
         }
     }
 
-    /// Fetches entries again that were parked and whose tenant is known now.
+    /// Entries that were parked return, now that their tenant is known.
     fn return_more(&mut self) {
         if self.returning_of.is_some() || self.is_full() {
             return;
@@ -575,8 +608,6 @@ impl<B: Clone> Window<B> {
         self.returning_of = Some(account.clone());
         match returning {
             ReturningEntries::Kept(entries) => {
-                self.unread_ticks = 0;
-                self.kept -= entries.iter().map(|entry| entry.bytes).sum::<usize>();
                 self.returning.extend(entries);
             }
             ReturningEntries::Ids(ids) => {
@@ -594,13 +625,15 @@ impl<B: Clone> Window<B> {
     fn fetched(&mut self, account: String, ids: &[Id], entries: Vec<ReadEntry<B>>, known: bool) {
         self.fetching = false;
         if known {
-            self.parked
-                .put_back(&account, &ids[entries.len().min(ids.len())..]);
+            let left = ids.iter().skip(entries.len());
+            self.parked.put_back(&account, left.map(|id| (*id, None)));
+            self.kept += entries.iter().map(|entry| entry.bytes).sum::<usize>();
             self.returning.extend(entries);
             return;
         }
         // It was forgotten meanwhile.
-        self.parked.put_back(&account, ids);
+        let all = ids.iter().map(|id| (*id, None));
+        self.parked.put_back(&account, all);
         self.returning_of = None;
         self.resolve(account, LookupReason::Forgotten);
     }
