@@ -1213,6 +1213,8 @@ fn lookups_that_end_one_by_one_hold_up_reading_no_longer() {
     let limits = Limits {
         bytes: 40,
         kept: 10,
+        entries: 20,
+        parked: 20,
         ..LIMITS
     };
     let of = |n: u64, bytes| ReadEntry {
@@ -1241,7 +1243,7 @@ fn lookups_that_end_one_by_one_hold_up_reading_no_longer() {
         let after = wanted(&mut window);
         !before.iter().chain(&after).any(reads)
     });
-    assert!(ticks.count() <= limits.ticks_to_park);
+    assert!(ticks.count() <= LIMITS.ticks_to_park);
 }
 
 /// Bodies of what waits, for its tenant or in its lane, don't keep other accounts' entries from being read.
