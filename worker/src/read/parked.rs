@@ -43,12 +43,15 @@ pub enum ReturningEntries<E> {
     Ids(Vec<Id>),
 }
 
+/// Of an account, in the order of the stream. Most are only ids, and these must be small.
+type ParkedOfAccount<E> = VecDeque<(Id, Option<Box<E>>)>;
+
 /// What waits in one partition; `E` is an entry as it was read.
 #[derive(Debug)]
 pub struct Parked<E> {
     /// Those that wait, and those that return and aren't taken in yet.
     ids: HashSet<Id>,
-    accounts: HashMap<String, VecDeque<(Id, Option<Box<E>>)>>,
+    accounts: HashMap<String, ParkedOfAccount<E>>,
     /// How many of `accounts` are only ids.
     only_ids: usize,
     /// Accounts whose tenant is known.
