@@ -315,6 +315,41 @@ async fn a_broker_that_hangs_resets_and_flaps_is_connected_again() {
     }
 }
 
+/// Also where the one that looks after the connection has nothing to publish.
+#[tokio::test]
+async fn a_broker_that_hangs_is_told_by_whichever_channel_meets_it() {
+    let stage = Stage::new().await;
+    let (proxy, url) = behind_a_proxy(&stage.amqp_url).await;
+    let ingress = stage.ingress().start().await;
+    let worker = stage
+        .worker()
+        .env("AMQP_URL", url)
+        .env("CONFIRM_TIMEOUT", "2s")
+        .start()
+        .await;
+    let (sender, events) = (stage.sender(&ingress), stage.events());
+    let number = Number::fresh();
+    let message = |text: &str| number.message(payload::text("1111111111", text));
+    let is = async |expected: u16| {
+        eventually(SOON, "it tells what it meets", async || {
+            let (ready, _) = worker.get("/ready").await.ok()?;
+            (ready.as_u16() == expected).then_some(())
+        })
+        .await;
+    };
+    // Over the first channel; the next message goes over the second.
+    sender.send(message("first")).await;
+    events.wait_for(1, SOON).await;
+    drained(&stage).await;
+    proxy.set(Mode::Blackhole);
+    sender.send(message("second")).await;
+    is(503).await;
+    proxy.set(Mode::Pass);
+    is(200).await;
+    let both = |seen: &[Event]| seen.len() - repeats(seen) == 2;
+    events.wait_until(SOON, both).await;
+}
+
 /// How long the broker is away each time: the length of the fault.
 const FLAP: Duration = Duration::from_millis(300);
 

@@ -10,9 +10,9 @@ mod sizes;
 mod socket;
 mod unroutable;
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_lapin::{Manager, Object, Pool};
@@ -173,12 +173,13 @@ impl Publisher {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let unroutable = Arc::new(Unroutable::default());
+        let problems = ChannelProblems::new(readiness);
         let link = |n| ChannelTask {
             n,
             url: url.clone(),
             pool: None,
             args: args.clone(),
-            readiness: readiness.clone(),
+            problems: problems.clone(),
             metrics: metrics.clone(),
             state: None,
             open: None,
@@ -282,6 +283,40 @@ impl ConnectError {
     }
 }
 
+/// What keeps channels from publishing. RabbitMQ is ready while no channel has a problem: a connection over
+/// which nothing goes looks sound for long though the broker hangs.
+#[derive(Clone)]
+struct ChannelProblems {
+    readiness: Readiness,
+    all: Arc<Mutex<BTreeMap<u16, String>>>,
+}
+
+impl ChannelProblems {
+    fn new(readiness: &Readiness) -> Self {
+        Self {
+            readiness: readiness.clone(),
+            all: Arc::default(),
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u16, String>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, channel: u16) -> bool {
+        self.all().contains_key(&channel)
+    }
+
+    fn set(&self, channel: u16, problem: Option<String>) {
+        let mut all = self.all();
+        match problem {
+            Some(problem) => drop(all.insert(channel, problem)),
+            None => drop(all.remove(&channel)),
+        }
+        self.readiness.set("rabbitmq", all.values().next().cloned());
+    }
+}
+
 /// One connection and its only channel.
 struct ChannelTask {
     n: u16,
@@ -289,7 +324,8 @@ struct ChannelTask {
     /// For the version of the URL that it was made of; what it connected ends with it.
     pool: Option<(u64, Pool, DropGuard)>,
     args: AmqpArgs,
-    readiness: Readiness,
+    /// Of all links.
+    problems: ChannelProblems,
     metrics: Metrics,
     state: Option<ChannelState>,
     open: Option<(Object, Channel)>,
@@ -352,9 +388,7 @@ impl ChannelTask {
         .await
         .unwrap_or(Err(ConnectError::Timeout));
         let problem = opened.as_ref().err().map(ToString::to_string);
-        if self.n == 0 {
-            self.readiness.set("rabbitmq", problem);
-        }
+        self.problems.set(self.n, problem);
         match opened {
             Ok(open) => {
                 self.open = Some(open);
@@ -394,7 +428,7 @@ impl ChannelTask {
                 return None;
             }
             if status.blocked() {
-                self.readiness.set("rabbitmq", Some(BLOCKED.to_owned()));
+                self.problems.set(self.n, Some(BLOCKED.to_owned()));
                 self.become_state(ChannelState::Blocked);
                 give_up = Instant::now() + within;
                 tokio::time::sleep(BLOCKED_POLL).await;
@@ -431,8 +465,8 @@ impl ChannelTask {
         }
     }
 
-    /// Waits for messages. One of the channels looks after the connection meanwhile, so that `/ready` is
-    /// true where there is nothing to publish.
+    /// Waits for messages. One of the channels looks after the connection meanwhile, and each that has a
+    /// problem, so that `/ready` is true where there is nothing to publish.
     async fn next_batch(
         &mut self,
         messages: &mut mpsc::Receiver<Vec<Publication>>,
@@ -443,7 +477,7 @@ impl ChannelTask {
                 Ok(Some(received)) => batch.extend(received),
                 Ok(None) => return false,
                 Err(_) => {
-                    if self.n == 0 {
+                    if self.n == 0 || self.problems.has(self.n) {
                         self.probe().await;
                     }
                     continue;
@@ -466,7 +500,7 @@ impl ChannelTask {
         match status {
             Some(status) if status.connected() => {
                 let problem = status.blocked().then(|| BLOCKED.to_owned());
-                self.readiness.set("rabbitmq", problem);
+                self.problems.set(self.n, problem);
             }
             Some(_) | None => {
                 self.disconnect();
@@ -534,7 +568,7 @@ impl ChannelTask {
                 match self.publish_once(&mut batch).await {
                     BatchRound::Sound => {
                         backoff.reset();
-                        self.readiness.set("rabbitmq", None);
+                        self.problems.set(self.n, None);
                     }
                     BatchRound::OneTooLarge => {}
                     BatchRound::Broken if batch.is_empty() => backoff.reset(),
