@@ -66,7 +66,10 @@ async fn all_programs_restarted_in_turn_lose_refuse_repeat_and_reorder_nothing()
     let stage = Stage::new().await;
     let (mut ingress, mut workers) = (Vec::new(), Vec::new());
     for _ in 0..2 {
-        ingress.push(stage.ingress().start().await);
+        // As behind a balancer: who sends turns away before connections are closed, else a request may
+        // go out on one that is just being closed.
+        let one = stage.ingress().env("SHUTDOWN_DELAY", "2s");
+        ingress.push(one.start().await);
     }
     for _ in 0..3 {
         workers.push(stage.worker().start().await);
