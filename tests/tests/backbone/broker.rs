@@ -12,7 +12,7 @@ use lapin::{Channel, Connection, ConnectionProperties};
 use serde_json::{Value, json};
 use tests::events::{Event, MESSAGES, STATUSES};
 use tests::meta::payload::{self, Number};
-use tests::programs::Until;
+use tests::programs::{Until, Worker};
 use tests::proxy::{Mode, Proxy};
 use tests::servers::{RabbitMq, Shared};
 use tests::waiting::eventually;
@@ -241,18 +241,19 @@ async fn what_consumers_reject_is_kept_as_a_dead_letter() {
     assert_eq!(letter["message"]["content"]["body"], "no dead letters");
 }
 
+/// A worker that waits for confirms for two seconds.
+async fn impatient(stage: &Stage, amqp_url: String) -> Worker {
+    let worker = stage.worker().env("AMQP_URL", amqp_url);
+    worker.env("CONFIRM_TIMEOUT", "2s").start().await
+}
+
 /// The network in front of the broker, or the broker itself, comes and goes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_hangs_resets_and_flaps_is_connected_again() {
     let stage = Stage::new().await;
     let (proxy, url) = behind_a_proxy(&stage.amqp_url).await;
     let ingress = stage.ingress().start().await;
-    let worker = stage
-        .worker()
-        .env("AMQP_URL", url)
-        .env("CONFIRM_TIMEOUT", "2s")
-        .start()
-        .await;
+    let worker = impatient(&stage, url).await;
     let events = stage.events();
     let load = Load {
         numbers: (0..10).map(|_| Number::fresh()).collect(),
@@ -321,12 +322,7 @@ async fn a_broker_that_hangs_is_told_by_whichever_channel_meets_it() {
     let stage = Stage::new().await;
     let (proxy, url) = behind_a_proxy(&stage.amqp_url).await;
     let ingress = stage.ingress().start().await;
-    let worker = stage
-        .worker()
-        .env("AMQP_URL", url)
-        .env("CONFIRM_TIMEOUT", "2s")
-        .start()
-        .await;
+    let worker = impatient(&stage, url).await;
     let (sender, events) = (stage.sender(&ingress), stage.events());
     let number = Number::fresh();
     let message = |text: &str| number.message(payload::text("1111111111", text));

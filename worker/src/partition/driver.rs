@@ -42,7 +42,7 @@ const MOST_ENTRIES: usize = 20_000;
 const MOST_ITEMS: usize = 50_000;
 /// Items of one entry that are on their way out at once: each costs a kilobyte or two.
 const RUNNING_OF_ENTRY: usize = 256;
-/// Waits for the tenants of what was read: so many times [`NOTE_INTERVAL`].
+/// So many times [`NOTE_INTERVAL`] nothing more is read while tenants are looked up.
 const TICKS_TO_PARK: usize = 5;
 /// Entries that return at once when their tenant is known.
 const RETURNING: usize = 256;
