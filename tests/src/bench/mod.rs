@@ -5,6 +5,7 @@ pub mod all;
 pub mod baselines;
 pub mod compare;
 pub mod figures;
+pub mod gate;
 pub mod ingress;
 pub mod isolation;
 pub mod load;

@@ -216,7 +216,7 @@ impl Emptying {
     }
 }
 
-async fn waiting(stage: &Stage) -> anyhow::Result<usize> {
+pub(super) async fn waiting(stage: &Stage) -> anyhow::Result<usize> {
     let mut connection = stage.redis.connection().await;
     let mut lengths = redis::pipe();
     for partition in 0..16 {

@@ -86,6 +86,12 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Whether a text costs more instructions than it did; run it through `lab run`
+    Gate {
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// How long files take, and what others notice of large ones; run it through `lab run`
     Media {
         /// JSON instead of a table
@@ -117,6 +123,7 @@ async fn main() -> ExitCode {
         Command::Bench(Bench::Runs { part, plan }) => done(bench::all::run(part, &plan).await),
         Command::Bare { port } => done(bench::baselines::serve_bare(port).await),
         Command::Bench(Bench::Isolation { json }) => done(bench::isolation::run(json).await),
+        Command::Bench(Bench::Gate { json }) => done(bench::gate::run(json).await),
         Command::Bench(Bench::Media { json }) => done(bench::media::run(json).await),
     };
     outcome.unwrap_or_else(|error| {
