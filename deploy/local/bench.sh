@@ -9,7 +9,9 @@
 #   bench.sh media                  how long files take, and what others notice of large ones and of a history
 #   bench.sh isolation              what an account notices of another one's flood
 #   bench.sh scale                  how costs grow: batch, connections, accounts, size, partitions, backlog, workers
-#   bench.sh all                    all of them, one after the other
+#   bench.sh gate                   instructions of a text, against the figures in tests/src/bench/gate.rs: fails if it
+#                                   has become dearer; counts the debug build, in a minute or two
+#   bench.sh all                    all but the gate, one after the other
 # Each takes --json; compare, path, worker and scale --seconds N too. `all` writes JSON and a plot to target/bench/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -17,10 +19,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 parts=(compare ingress attack path worker media isolation scale)
 what=${1:-all}
 [ $# = 0 ] || shift
-case " ${parts[*]} all " in
+case " ${parts[*]} gate all " in
     *" $what "*) ;;
     *)
-        echo "bench.sh: $what can't be measured: ${parts[*]} or all" >&2
+        echo "bench.sh: $what can't be measured: ${parts[*]}, gate or all" >&2
         exit 2
         ;;
 esac
@@ -29,6 +31,10 @@ deploy/local/install.sh --for bench
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 
+if [ "$what" = gate ]; then
+    cargo build --locked --workspace --bins
+    exec "$target/debug/lab" run -- "$target/debug/lab" bench gate "$@"
+fi
 cargo build --locked --release --workspace --bins
 lab="$target/release/lab"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, as Debian packages whose services are not started:
 #   install.sh --for demo    Redis, RabbitMQ, a C compiler
-#   install.sh --for bench   and Ceph's S3 gateway and Node, for measurements and chaos
+#   install.sh --for bench   and Ceph's S3 gateway, valgrind and Node, for measurements and chaos
 #   install.sh [--for test]  and all that a test needs: Prometheus, Alertmanager, nginx, Chromium, the consumers' clients,
 #                            checkers from PyPI
 # The scripts beside it call it.
@@ -130,6 +130,7 @@ if [ "$purpose" != demo ]; then
     want ceph-osd ceph-osd
     want radosgw radosgw
     want ceph-common ceph
+    want valgrind valgrind
     want nodejs node
     want npm npm
 fi

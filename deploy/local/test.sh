@@ -7,5 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 deploy/local/install.sh --for test
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
 
+# Tests wait more than they compute: for leases, pauses, servers that start.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((2 * $(nproc)))}"
+
 cargo build --locked --workspace --bins
 exec "${CARGO_TARGET_DIR:-target}/debug/lab" run -- cargo test --locked --workspace "$@"
