@@ -238,6 +238,16 @@ impl Check for Config {
                 problems.push(what.to_owned());
             }
         };
+        self.can_serve(&mut must);
+        self.bounds_are_possible(&mut must);
+        self.times_are_possible(&mut must);
+        self.spool_is_possible(&mut must);
+        problems
+    }
+}
+
+impl Config {
+    fn can_serve(&self, must: &mut impl FnMut(bool, &str)) {
         must(
             self.app_secrets.is_some() || self.app_secrets_file.is_some() || self.allow_unsigned,
             "META_APP_SECRETS (--app-secrets) is not set: nothing could be verified. Set it, or \
@@ -256,10 +266,9 @@ impl Check for Config {
             self.listen != self.admin_listen || self.listen.port() == 0,
             "INGRESS_ADMIN_LISTEN (--admin-listen) must differ from INGRESS_LISTEN (--listen)",
         );
-        must(
-            self.dedup_ttl >= Duration::from_secs(1),
-            "DEDUP_TTL (--dedup-ttl) must be at least 1s",
-        );
+    }
+
+    fn bounds_are_possible(&self, must: &mut impl FnMut(bool, &str)) {
         for (value, most, name) in [
             (
                 self.max_body_bytes,
@@ -296,6 +305,13 @@ impl Check for Config {
             u32::try_from(self.max_in_flight_bytes).is_ok(),
             "MAX_IN_FLIGHT_BYTES (--max-in-flight-bytes) must be less than 4 GiB",
         );
+    }
+
+    fn times_are_possible(&self, must: &mut impl FnMut(bool, &str)) {
+        must(
+            self.dedup_ttl >= Duration::from_secs(1),
+            "DEDUP_TTL (--dedup-ttl) must be at least 1s",
+        );
         for (value, name) in [
             (self.header_timeout, "HEADER_TIMEOUT (--header-timeout)"),
             (self.body_timeout, "BODY_TIMEOUT (--body-timeout)"),
@@ -311,6 +327,9 @@ impl Check for Config {
             "REDIS_PATIENCE (--redis-patience) must be shorter than REQUEST_DEADLINE \
              (--request-deadline), or the deadline comes first",
         );
+    }
+
+    fn spool_is_possible(&self, must: &mut impl FnMut(bool, &str)) {
         let (access, secret) = self.store.named_keys();
         must(
             access == secret,
@@ -327,6 +346,5 @@ impl Check for Config {
             "REDIS_PATIENCE (--redis-patience) must be at least 100ms where there is a spool, or \
              webhooks would go there whenever Redis takes its time",
         );
-        problems
     }
 }

@@ -43,6 +43,35 @@ struct KindLabels {
     kind: &'static str,
 }
 
+/// Name and meaning of the counters without labels, in the order in which [`Metrics::new`] takes them.
+const COUNTERS: [(&str, &str); 7] = [
+    (
+        "whatsapp_ingress_connections_turned_away",
+        "Connections that ingress refused beyond MAX_CONNECTIONS",
+    ),
+    ("whatsapp_ingress_stored_items", "Fresh items stored"),
+    (
+        "whatsapp_ingress_dedup_hits",
+        "Webhooks of which every item had been stored before",
+    ),
+    (
+        "whatsapp_ingress_rate_limit_exceeded",
+        "Webhooks stored beyond their account's limit where limits are not enforced",
+    ),
+    (
+        "whatsapp_ingress_signed_by_further_secret",
+        "Webhooks signed with another app secret than the first of META_APP_SECRETS",
+    ),
+    (
+        "whatsapp_ingress_test_webhooks",
+        "Tests from Meta's dashboard (account 0), repeated ones too",
+    ),
+    (
+        "whatsapp_ingress_spooled",
+        "Webhooks put into the spool because Redis could not take them",
+    ),
+];
+
 /// What ingress counts.
 pub struct Metrics {
     requests: Family<CodeLabels, Counter>,
@@ -70,6 +99,16 @@ pub struct Metrics {
 pub struct RedisErrors(Family<KindLabels, Counter>);
 
 impl RedisErrors {
+    /// With each kind at 0, so that a first one is seen as one more.
+    fn from_the_start() -> Self {
+        let errors = Self::default();
+        for kind in FailureKind::ALL {
+            let kind = kind.name();
+            drop(errors.0.get_or_create(&KindLabels { kind }));
+        }
+        errors
+    }
+
     pub(crate) fn count(&self, error: &RedisError) {
         let kind = FailureKind::of(error).name();
         self.0.get_or_create(&KindLabels { kind }).inc();
@@ -92,41 +131,28 @@ impl Drop for GaugeGuard {
     }
 }
 
+/// With each of [`CODES`] at 0.
+fn requests_from_the_start() -> Family<CodeLabels, Counter> {
+    let requests = Family::default();
+    for code in CODES {
+        drop(requests.get_or_create(&CodeLabels { code }));
+    }
+    requests
+}
+
 impl Metrics {
     /// Registers all metrics.
     pub fn new(registry: &mut Registry) -> Self {
-        let mut plain = |name, help| registered(registry, name, help, Counter::default());
-        let (turned_away, stored_items, duplicates, over_limit, further_secret, tests, spooled) = (
-            plain(
-                "whatsapp_ingress_connections_turned_away",
-                "Connections that ingress refused beyond MAX_CONNECTIONS",
-            ),
-            plain("whatsapp_ingress_stored_items", "Fresh items stored"),
-            plain(
-                "whatsapp_ingress_dedup_hits",
-                "Webhooks of which every item had been stored before",
-            ),
-            plain(
-                "whatsapp_ingress_rate_limit_exceeded",
-                "Webhooks stored beyond their account's limit where limits are not enforced",
-            ),
-            plain(
-                "whatsapp_ingress_signed_by_further_secret",
-                "Webhooks signed with another app secret than the first of META_APP_SECRETS",
-            ),
-            plain(
-                "whatsapp_ingress_test_webhooks",
-                "Tests from Meta's dashboard (account 0), repeated ones too",
-            ),
-            plain(
-                "whatsapp_ingress_spooled",
-                "Webhooks put into the spool because Redis could not take them",
-            ),
-        );
-        let requests = Family::<CodeLabels, Counter>::default();
-        for code in CODES {
-            drop(requests.get_or_create(&CodeLabels { code }));
-        }
+        let [
+            turned_away,
+            stored_items,
+            duplicates,
+            over_limit,
+            further_secret,
+            tests,
+            spooled,
+        ] = COUNTERS.map(|(name, help)| registered(registry, name, help, Counter::default()));
+        let requests = requests_from_the_start();
         let accepted = requests.get_or_create(&CodeLabels { code: 200 }).clone();
         let limited = TopAccounts::new();
         registry.register(
@@ -134,11 +160,6 @@ impl Metrics {
             "Webhooks refused beyond their account's limit, by account: the twenty refused most, then `other`",
             limited.family(),
         );
-        let redis_errors = RedisErrors::default();
-        for kind in FailureKind::ALL {
-            let kind = kind.name();
-            drop(redis_errors.0.get_or_create(&KindLabels { kind }));
-        }
         Self {
             requests: registered(
                 registry,
@@ -189,7 +210,7 @@ impl Metrics {
                 registry,
                 "whatsapp_ingress_redis_errors",
                 "Failed calls to Redis by kind of failure, those of probes included; the webhook may have been stored by a further call or in the spool",
-                redis_errors.0,
+                RedisErrors::from_the_start().0,
             )),
             redis_memory: registered(
                 registry,

@@ -193,7 +193,12 @@ async fn a_real_prometheus_reads_all_that_is_written_down() {
     events.wait_for(bodies.len(), SOON).await;
     crate::drained(&stage).await;
 
-    let tenant = format!("tenant-{}", number.waba_id);
+    figures_are_right(&prometheus, &format!("tenant-{}", number.waba_id)).await;
+    the_document_is_written(&ingress, &worker).await;
+}
+
+/// Of what was sent: five items published, one of them twice, and one body that nobody signed.
+async fn figures_are_right(prometheus: &Prometheus, tenant: &str) {
     let one = |query: String| (query, 1.0);
     let of = |kind, status| {
         let labels = format!("tenant=\"{tenant}\",message_type=\"{kind}\",status=\"{status}\"");
@@ -248,11 +253,13 @@ async fn a_real_prometheus_reads_all_that_is_written_down() {
         })
         .await;
     }
+}
 
+async fn the_document_is_written(ingress: &Program, worker: &Program) {
     let mut written =
         "# Metrics\n\nOn `/metrics` of the admin ports, as OpenMetrics. A test writes this file from what the programs say.\n"
             .to_owned();
-    for (name, program) in [("ingress", &*ingress), ("worker", &*worker)] {
+    for (name, program) in [("ingress", ingress), ("worker", worker)] {
         let metrics = metrics(program).await;
         let empty: Vec<_> = metrics.iter().filter(|metric| metric.is_empty).collect();
         assert!(empty.is_empty(), "these have no series yet: {empty:?}");

@@ -8,15 +8,15 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorClass {
-    /// Try again later.
+    /// Another try later may succeed.
     Transient,
-    /// The token or its permissions: nothing helps but a new one.
+    /// The token or its permissions don't suffice. Only a new token helps.
     Auth,
-    /// The account, number or registration: its operator has to act.
+    /// The account, its number or its registration doesn't allow it. The operator of the account has to act.
     Account,
     /// This message or request will never succeed.
     Final,
-    /// A code that isn't known here.
+    /// The code isn't known here.
     Unknown,
 }
 

@@ -418,6 +418,17 @@ fn write_account(output: &mut Output, account: &AccountReport) {
             );
         }
     }
+    rows.extend(traffic_rows(account));
+    output.table(&rows);
+    output.table(&number_rows(account));
+}
+
+/// What came of it, and what was refused.
+fn traffic_rows(account: &AccountReport) -> Vec<Vec<(Style, String)>> {
+    let mut rows = Vec::new();
+    let mut add = |name: &str, (style, told): (Style, String)| {
+        rows.push(vec![(Style::Faint, name.to_owned()), (style, told)]);
+    };
     add(
         "last minute",
         text(&account.rate, |rate| {
@@ -454,9 +465,12 @@ fn write_account(output: &mut Output, account: &AccountReport) {
             )
         }),
     );
-    output.table(&rows);
+    rows
+}
+
+fn number_rows(account: &AccountReport) -> Vec<Vec<(Style, String)>> {
     let numbers = account.numbers.known().into_iter().flatten();
-    let numbers: Vec<_> = numbers
+    numbers
         .map(|number| {
             let (style, state) = match number.silent {
                 true => (Style::Bad, "silent, unlike yesterday and a week ago"),
@@ -473,6 +487,5 @@ fn write_account(output: &mut Output, account: &AccountReport) {
                 ],
             )
         })
-        .collect();
-    output.table(&numbers);
+        .collect()
 }

@@ -219,29 +219,9 @@ pub fn asyncapi() -> Value {
     let mut operations = Map::new();
     let mut messages = Map::new();
     for kind in EventType::iter() {
-        let (group, words, summary) = routes(kind);
         let name = camel(kind.name());
-        let words = if words.is_empty() {
-            json!({"description": "These are the first 100 characters of `account.field`, with `_` for each that isn't an ASCII letter, a digit, `_` or `-`."})
-        } else {
-            json!({"enum": words})
-        };
-        channels.insert(
-            name.clone(),
-            json!({
-                "address": format!("{group}.{{word}}.{{tenantId}}"),
-                "parameters": {
-                    "word": words,
-                    "tenantId": {"description": "These are the first 100 characters of `tenant.id`, with `_` for each that isn't an ASCII letter, a digit, `_` or `-`. It is `_platform` if the event has no tenant."},
-                },
-                "messages": {&name: {"$ref": format!("#/components/messages/{name}")}},
-                "bindings": {"amqp": {
-                    "is": "routingKey",
-                    "exchange": {"name": "whatsapp.inbound", "type": "topic", "durable": true, "autoDelete": false, "vhost": "/"},
-                    "bindingVersion": "0.3.0",
-                }},
-            }),
-        );
+        let (_, _, summary) = routes(kind);
+        channels.insert(name.clone(), event_channel(kind, &name));
         operations.insert(
             format!("{name}Published"),
             json!({
@@ -251,26 +231,7 @@ pub fn asyncapi() -> Value {
                 "bindings": {"amqp": {"deliveryMode": 2, "mandatory": true, "timestamp": true, "bindingVersion": "0.3.0"}},
             }),
         );
-        messages.insert(
-            name,
-            json!({
-                "name": kind.name(),
-                "summary": summary,
-                "contentType": "application/json",
-                "correlationId": {"location": "$message.payload#/correlationId"},
-                "headers": {"$ref": "#/components/schemas/headers"},
-                "payload": {
-                    "schemaFormat": "application/schema+json;version=draft-2020-12",
-                    "schema": {
-                        "allOf": [
-                            {"$ref": SCHEMA_ID},
-                            {"properties": {"eventType": {"const": kind.name()}}},
-                        ],
-                    },
-                },
-                "bindings": {"amqp": {"messageType": kind.name(), "bindingVersion": "0.3.0"}},
-            }),
-        );
+        messages.insert(name, event_message(kind, summary));
     }
     for (queue, keys) in QUEUES {
         let dead = format!("{queue}.DLQ");
@@ -300,18 +261,66 @@ pub fn asyncapi() -> Value {
         "operations": operations,
         "components": {
             "messages": messages,
-            "schemas": {"headers": {
-                "type": "object",
-                "required": ["x-schema-version", "x-deduplication-header"],
-                "properties": {
-                    "x-tenant-id": {"type": "string", "description": "This is `tenant.id`. It is missing if the event has no tenant."},
-                    "x-schema-version": {"type": "string", "const": SCHEMA_VERSION},
-                    "x-deduplication-header": {"type": "string", "format": "uuid", "description": "This is the `eventId`."},
-                    "traceparent": {"type": "string", "description": "This is the W3C trace context. It may be missing."},
-                    "x-replay-id": {"type": "string", "description": "This is the id of the replay that published the event. It is missing if no replay did."},
-                    "follows": {"type": "string", "description": "This is the `eventType` of the event that said `pending`. Only media.stored and media.failed have it."},
-                },
-            }},
+            "schemas": {"headers": headers()},
+        },
+    })
+}
+
+/// The routing keys of a type of event.
+fn event_channel(kind: EventType, name: &str) -> Value {
+    let (group, words, _) = routes(kind);
+    let words = if words.is_empty() {
+        json!({"description": "These are the first 100 characters of `account.field`, with `_` for each that isn't an ASCII letter, a digit, `_` or `-`."})
+    } else {
+        json!({"enum": words})
+    };
+    json!({
+        "address": format!("{group}.{{word}}.{{tenantId}}"),
+        "parameters": {
+            "word": words,
+            "tenantId": {"description": "These are the first 100 characters of `tenant.id`, with `_` for each that isn't an ASCII letter, a digit, `_` or `-`. It is `_platform` if the event has no tenant."},
+        },
+        "messages": {name: {"$ref": format!("#/components/messages/{name}")}},
+        "bindings": {"amqp": {
+            "is": "routingKey",
+            "exchange": {"name": "whatsapp.inbound", "type": "topic", "durable": true, "autoDelete": false, "vhost": "/"},
+            "bindingVersion": "0.3.0",
+        }},
+    })
+}
+
+fn event_message(kind: EventType, summary: &str) -> Value {
+    json!({
+        "name": kind.name(),
+        "summary": summary,
+        "contentType": "application/json",
+        "correlationId": {"location": "$message.payload#/correlationId"},
+        "headers": {"$ref": "#/components/schemas/headers"},
+        "payload": {
+            "schemaFormat": "application/schema+json;version=draft-2020-12",
+            "schema": {
+                "allOf": [
+                    {"$ref": SCHEMA_ID},
+                    {"properties": {"eventType": {"const": kind.name()}}},
+                ],
+            },
+        },
+        "bindings": {"amqp": {"messageType": kind.name(), "bindingVersion": "0.3.0"}},
+    })
+}
+
+/// The AMQP headers of an event.
+fn headers() -> Value {
+    json!({
+        "type": "object",
+        "required": ["x-schema-version", "x-deduplication-header"],
+        "properties": {
+            "x-tenant-id": {"type": "string", "description": "This is `tenant.id`. It is missing if the event has no tenant."},
+            "x-schema-version": {"type": "string", "const": SCHEMA_VERSION},
+            "x-deduplication-header": {"type": "string", "format": "uuid", "description": "This is the `eventId`."},
+            "traceparent": {"type": "string", "description": "This is the W3C trace context. It may be missing."},
+            "x-replay-id": {"type": "string", "description": "This is the id of the replay that published the event. It is missing if no replay did."},
+            "follows": {"type": "string", "description": "This is the `eventType` of the event that said `pending`. Only media.stored and media.failed have it."},
         },
     })
 }
