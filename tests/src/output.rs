@@ -2,6 +2,9 @@
 
 use std::io::IsTerminal;
 
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Effects};
+
 /// What standard output can show.
 #[derive(Debug, Clone, Copy)]
 pub struct Paint {
@@ -12,11 +15,10 @@ pub struct Paint {
 impl Paint {
     /// Colour if standard output is a terminal and `NO_COLOR` is not set.
     pub fn stdout() -> Self {
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let terminal = std::io::stdout().is_terminal();
+        let stdout = std::io::stdout();
         Self {
-            terminal,
-            colour: wanted && terminal,
+            terminal: stdout.is_terminal(),
+            colour: AutoStream::choice(&stdout) != ColorChoice::Never,
         }
     }
 
@@ -26,24 +28,24 @@ impl Paint {
     }
 
     pub fn good(self, text: &str) -> String {
-        self.wrap("32", text)
+        self.wrap(AnsiColor::Green.on_default(), text)
     }
 
     pub fn bad(self, text: &str) -> String {
-        self.wrap("31;1", text)
+        self.wrap(AnsiColor::Red.on_default().bold(), text)
     }
 
     pub fn quiet(self, text: &str) -> String {
-        self.wrap("2", text)
+        self.wrap(Effects::DIMMED.into(), text)
     }
 
     pub fn title(self, text: &str) -> String {
-        self.wrap("1", text)
+        self.wrap(Effects::BOLD.into(), text)
     }
 
-    fn wrap(self, code: &str, text: &str) -> String {
+    fn wrap(self, style: anstyle::Style, text: &str) -> String {
         if self.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
+            format!("{style}{text}{style:#}")
         } else {
             text.to_owned()
         }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use anstyle::{AnsiColor, Effects};
 use serde::Serialize;
 
 /// Progress is printed this often where there is no terminal.
@@ -23,39 +24,29 @@ pub(crate) enum Style {
 }
 
 impl Style {
-    fn code(self) -> &'static str {
-        match self {
-            Self::Plain => "",
-            Self::Head => "1",
-            Self::Good => "32",
-            Self::Doubtful => "33",
-            Self::Bad => "31",
-            Self::Faint => "2",
-        }
+    fn paint(self, text: &str) -> String {
+        let look = match self {
+            Self::Plain => anstyle::Style::new(),
+            Self::Head => Effects::BOLD.into(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Doubtful => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default(),
+            Self::Faint => Effects::DIMMED.into(),
+        };
+        format!("{look}{text}{look:#}")
     }
 }
 
 /// Standard output.
+#[derive(Default)]
 pub(crate) struct Output {
-    coloured: bool,
+    /// With colours, wherever it goes.
     written: String,
 }
 
 impl Output {
-    /// Coloured on a terminal, unless `NO_COLOR` is set.
     pub(crate) fn new() -> Self {
-        let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            coloured: std::io::stdout().is_terminal() && !forbidden,
-            written: String::new(),
-        }
-    }
-
-    fn paint(&self, tone: Style, text: &str) -> String {
-        match tone.code() {
-            code if self.coloured && !code.is_empty() => format!("\x1b[{code}m{text}\x1b[0m"),
-            _ => text.to_owned(),
-        }
+        Self::default()
     }
 
     pub(crate) fn head(&mut self, text: &str) {
@@ -68,7 +59,7 @@ impl Output {
     pub(crate) fn line(&mut self, tone: Style, text: impl Display) {
         // What others wrote must not move the cursor.
         let text = printable(&text.to_string());
-        self.written += &self.paint(tone, &text);
+        self.written += &tone.paint(&text);
         self.written.push('\n');
     }
 
@@ -89,7 +80,7 @@ impl Output {
                 let room = " ".repeat(widths[n] - text.chars().count());
                 let number = text.starts_with(|c: char| c.is_ascii_digit())
                     && text.chars().all(|c| c.is_ascii_digit() || c == '+');
-                let painted = self.paint(*tone, text);
+                let painted = tone.paint(text);
                 match (number, n == last) {
                     (true, _) => self.written += &format!("{room}{painted}"),
                     (false, true) => self.written += &painted,
@@ -108,12 +99,12 @@ impl Output {
         Ok(())
     }
 
-    /// Writes it all.
+    /// Writes it all, without the colours where they aren't wanted: in a pipe, or with `NO_COLOR`.
     ///
     /// # Errors
     /// Nobody reads any more.
     pub(crate) fn show(self) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
+        let mut out = anstream::stdout().lock();
         out.write_all(self.written.as_bytes())?;
         out.flush()
     }
@@ -217,20 +208,16 @@ mod tests {
 
     #[test]
     fn a_table_lines_up_and_a_pipe_gets_no_colours() {
-        let mut output = Output {
-            coloured: false,
-            written: String::new(),
-        };
+        let mut output = Output::new();
         output.table(&[
             row(Style::Head, ["name", "n", "what"]),
             row(Style::Bad, ["a\x1b[1m", "10", "x"]),
             row(Style::Good, ["bb", "7+", "y"]),
         ]);
         assert_eq!(
-            output.written,
+            anstream::adapter::strip_str(&output.written).to_string(),
             "name   n   what\na?[1m  10  x\nbb     7+  y\n"
         );
-        output.coloured = true;
         output.written.clear();
         output.table(&[row(Style::Good, ["OK", "x"])]);
         assert_eq!(output.written, "\x1b[32mOK\x1b[0m  \x1b[32mx\x1b[0m\n");
