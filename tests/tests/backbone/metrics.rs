@@ -194,7 +194,15 @@ async fn a_real_prometheus_reads_all_that_is_written_down() {
     crate::drained(&stage).await;
 
     figures_are_right(&prometheus, &format!("tenant-{}", number.waba_id)).await;
-    the_document_is_written(&ingress, &worker).await;
+    let metrics = [
+        ("ingress", metrics(&ingress).await),
+        ("worker", metrics(&worker).await),
+    ];
+    for (_, metrics) in &metrics {
+        named_rightly(metrics);
+        each_is_scraped(&prometheus, metrics).await;
+    }
+    assert_written("docs/metrics.md", &document(&metrics));
 }
 
 /// Of what was sent: five items published, one of them twice, and one body that nobody signed.
@@ -255,16 +263,28 @@ async fn figures_are_right(prometheus: &Prometheus, tenant: &str) {
     }
 }
 
-async fn the_document_is_written(ingress: &Program, worker: &Program) {
+async fn each_is_scraped(prometheus: &Prometheus, metrics: &[Metric]) {
+    let empty: Vec<_> = metrics.iter().filter(|metric| metric.is_empty).collect();
+    assert!(empty.is_empty(), "these have no series yet: {empty:?}");
+    for metric in metrics {
+        let name = match metric.kind.as_str() {
+            "histogram" => format!("{}_count", metric.name),
+            _ => metric.name.clone(),
+        };
+        eventually(SOON, &format!("{name} in a scrape"), async || {
+            let series = prometheus.query(&name).await.expect("an answer");
+            (!series.is_empty()).then_some(())
+        })
+        .await;
+    }
+}
+
+fn document(programs: &[(&str, Vec<Metric>)]) -> String {
     let mut written =
         "# Metrics\n\nOn `/metrics` of the admin ports, as OpenMetrics. A test writes this file from what the programs say.\n"
             .to_owned();
-    for (name, program) in [("ingress", ingress), ("worker", worker)] {
-        let metrics = metrics(program).await;
-        let empty: Vec<_> = metrics.iter().filter(|metric| metric.is_empty).collect();
-        assert!(empty.is_empty(), "these have no series yet: {empty:?}");
-        named_rightly(&metrics);
-        written += &format!("\n## {name}\n\n{}", table(&metrics));
+    for (name, metrics) in programs {
+        written += &format!("\n## {name}\n\n{}", table(metrics));
     }
     written += "\n`webhook_received_total` counts items: `status` is `published`, or why the item was set aside; \
         `message_type` is the type of a message, or `status`, `call`, `account`; `tenant` is its id, `other` for \
@@ -273,5 +293,5 @@ async fn the_document_is_written(ingress: &Program, worker: &Program) {
         worker remembers the last 28672 to 57344 messages of each partition; after a restart, a takeover, or so many messages, a status \
         that tells the price again counts again. `category` and `type` are Meta's words, `other` for those that aren't known here, `none` \
         where it says none. [events.md](events.md#what-a-message-costs) says how to count exactly.\n";
-    assert_written("docs/metrics.md", &written);
+    written
 }
