@@ -23,7 +23,6 @@ const INGRESS: Committed = Committed {
     thousands: 201.0,
     tolerance: 0.1,
 };
-/// Its batches are smaller where others are busy: 813 beside two busy loops.
 const WORKER: Committed = Committed {
     thousands: 750.0,
     tolerance: 0.15,
@@ -32,6 +31,9 @@ const WORKER: Committed = Committed {
 /// What starts a program is in both counts, and in neither's difference.
 const FEW: u64 = 200;
 const MANY: u64 = 1_000;
+/// Others on the machine only add to a count, since batches are smaller and waits longer beside them
+/// (1,223 once where 750 are usual): the least of so many counts.
+const ATTEMPTS: usize = 4;
 const CONNECTIONS: u64 = 4;
 const DONE: Duration = Duration::from_secs(120);
 
@@ -104,10 +106,16 @@ async fn counted<F: Future<Output = anyhow::Result<u64>>>(
     committed: Committed,
     of: impl Fn(u64) -> F,
 ) -> anyhow::Result<Counted> {
-    super::tell(&format!("instructions of {program}"));
-    let few = of(FEW).await?;
-    let many = of(MANY).await?;
-    let thousands = many.saturating_sub(few) as f64 / (MANY - FEW) as f64 / 1e3;
+    let (mut few, mut many, mut thousands) = (u64::MAX, u64::MAX, f64::MAX);
+    for _ in 0..ATTEMPTS {
+        super::tell(&format!("instructions of {program}"));
+        few = few.min(of(FEW).await?);
+        many = many.min(of(MANY).await?);
+        thousands = many.saturating_sub(few) as f64 / (MANY - FEW) as f64 / 1e3;
+        if committed.judge(thousands) != Verdict::Dearer {
+            break;
+        }
+    }
     Ok(Counted {
         program,
         thousands,
