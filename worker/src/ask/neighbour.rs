@@ -390,19 +390,20 @@ mod tests {
 
     #[tokio::test]
     async fn the_breaker_opens_half_opens_and_closes() {
+        // Two, since a call that was given up may still arrive at the first one and be counted there.
+        let failing = Neighbours::start().await.expect("neighbours");
         let server = Neighbours::start().await.expect("neighbours");
         let (neighbour, registry) = neighbour(settings());
-        server.set_fault(Service::Tenants, Fault::Status(500));
+        failing.set_fault(Service::Tenants, Fault::Status(500));
         for _ in 0..5 {
-            ask(&neighbour, &server, Duration::ZERO)
+            ask(&neighbour, &failing, Duration::ZERO)
                 .await
                 .expect_err("500");
         }
         assert!(neighbour.refuses("1"));
-        let asked = server.requests(Service::Tenants);
         let seen = ask(&neighbour, &server, SOON).await;
         assert_eq!(seen, Err(NeighbourError::BreakerOpen));
-        assert_eq!(server.requests(Service::Tenants), asked);
+        assert_eq!(server.requests(Service::Tenants), 0);
         assert!(series(&registry, "whatsapp_breaker_state").ends_with(" 2"));
 
         server.set_fault(Service::Tenants, Fault::Slow(Duration::from_millis(100)));
@@ -415,7 +416,7 @@ mod tests {
         );
         assert!(both.0.is_ok());
         assert_eq!(both.1, Err(NeighbourError::BreakerOpen));
-        assert_eq!(server.requests(Service::Tenants), asked + 1);
+        assert_eq!(server.requests(Service::Tenants), 1);
         assert!(ask(&neighbour, &server, SOON).await.is_ok());
         assert!(series(&registry, "whatsapp_breaker_state").ends_with(" 0"));
     }
