@@ -423,7 +423,7 @@ fn write_account(output: &mut Output, account: &AccountReport) {
     output.table(&number_rows(account));
 }
 
-/// What came of it, and what was refused.
+/// What came from the account lately, and what ingress refused of it.
 fn traffic_rows(account: &AccountReport) -> Vec<Vec<(Style, String)>> {
     let mut rows = Vec::new();
     let mut add = |name: &str, (style, told): (Style, String)| {
