@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
     let mut fields = HashMap::new();
     let mut parts = data.split(|byte| *byte == 0);
     while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-        fields.insert(String::from_utf8_lossy(name).into_owned(), value.to_vec());
+        fields.insert(String::from_utf8_lossy(name).into_owned(), value.to_vec().into());
     }
     if let Some(text) = fields.get("n").and_then(|it| std::str::from_utf8(it).ok())
         && let Some(numbers) = parse_numbers(text)
@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(entry.body, fields["b"]);
     assert_eq!(entry::account(&fields).as_ref(), Some(&entry.waba_id));
     let header = EntryHeader::of(&fields).expect("it is part of it");
-    let packed = HashMap::from([("h".to_owned(), header.pack())]);
+    let packed = HashMap::from([("h".to_owned(), header.pack().into())]);
     assert_eq!(EntryHeader::of(&packed), Ok(header));
     drop(Payload::open(entry));
 });

@@ -17,6 +17,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use uuid::Uuid;
 
@@ -28,6 +29,9 @@ pub const VERSION: u8 = 2;
 /// The version before.
 const TEXT_VERSION: &str = "1";
 
+/// The fields of an entry, by name, as they lie in the stream.
+pub type EntryFields = HashMap<String, Bytes>;
+
 /// A decoded entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamEntry {
@@ -36,7 +40,7 @@ pub struct StreamEntry {
     pub received_at_ms: i64,
     /// Numbers of the items to process, ascending.
     pub fresh: Vec<usize>,
-    pub body: Vec<u8>,
+    pub body: Bytes,
     pub signature: String,
     pub traceparent: String,
     /// Why the body can't be read, if it can't.
@@ -175,7 +179,7 @@ impl EntryHeader {
     ///
     /// # Errors
     /// [`UndecodableEntry`] if the version is unknown or a field is missing or malformed.
-    pub fn of(fields: &HashMap<String, Vec<u8>>) -> Result<Self, UndecodableEntry> {
+    pub fn of(fields: &EntryFields) -> Result<Self, UndecodableEntry> {
         if let Some(packed) = fields.get("h") {
             return match packed.first() {
                 Some(&VERSION) => Self::unpack(packed).ok_or(UndecodableEntry::Field("h")),
@@ -204,17 +208,14 @@ impl EntryHeader {
 }
 
 /// The business account of an entry of any version, if it says so.
-pub fn account(fields: &HashMap<String, Vec<u8>>) -> Option<String> {
+pub fn account(fields: &EntryFields) -> Option<String> {
     match fields.get("h") {
         Some(packed) => take_text(&mut packed.get(1..)?),
         None => text(fields, "w").ok().map(str::to_owned),
     }
 }
 
-fn text<'f>(
-    fields: &'f HashMap<String, Vec<u8>>,
-    name: &'static str,
-) -> Result<&'f str, UndecodableEntry> {
+fn text<'f>(fields: &'f EntryFields, name: &'static str) -> Result<&'f str, UndecodableEntry> {
     let value = fields.get(name).map(|value| std::str::from_utf8(value));
     match value {
         Some(Ok(text)) => Ok(text),
@@ -277,7 +278,7 @@ pub struct Returned {
 
 impl Returned {
     /// Reads the fields `o`, `x` and `a`; `None` where there is no `o`.
-    pub fn decode(fields: &HashMap<String, Vec<u8>>) -> Option<Self> {
+    pub fn decode(fields: &EntryFields) -> Option<Self> {
         let text = |name: &str| std::str::from_utf8(fields.get(name)?).ok();
         Some(Self {
             source: text("o").filter(|source| !source.is_empty())?.to_owned(),
@@ -301,7 +302,7 @@ impl StreamEntry {
     ///
     /// # Errors
     /// [`UndecodableEntry`] if the version is unknown or a field is missing or malformed.
-    pub fn decode(fields: &HashMap<String, Vec<u8>>) -> Result<Self, UndecodableEntry> {
+    pub fn decode(fields: &EntryFields) -> Result<Self, UndecodableEntry> {
         let header = EntryHeader::of(fields)?;
         let fresh = match (fields.contains_key("h"), fields.contains_key("n")) {
             (true, false) => (0..header.items).collect(),
@@ -394,10 +395,10 @@ mod tests {
 
     #[test]
     fn an_entry_of_another_version_says_so() {
-        let text = HashMap::from([("v".to_owned(), b"9".to_vec())]);
+        let text = EntryFields::from([("v".to_owned(), Bytes::from_static(b"9"))]);
         let mut packed = header().pack();
         packed[0] = 9;
-        let packed = HashMap::from([("h".to_owned(), packed)]);
+        let packed = EntryFields::from([("h".to_owned(), packed.into())]);
         assert_eq!(account(&packed).as_deref(), Some("102290129340398"));
         for fields in [text, packed] {
             let unknown = UndecodableEntry::Version("9".into());
@@ -446,12 +447,13 @@ mod tests {
             not_packed,
         ] {
             let packed = header.pack();
-            let fields = HashMap::from([("h".to_owned(), packed.clone())]);
+            let fields = EntryFields::from([("h".to_owned(), packed.clone().into())]);
             assert_eq!(account(&fields).as_ref(), Some(&header.waba_id));
             assert_eq!(EntryHeader::of(&fields), Ok(header.clone()));
             // Cut anywhere, it is malformed, or another one where only its reason is shorter.
             for length in 1..packed.len().min(200) {
-                let cut = HashMap::from([("h".to_owned(), packed[..length].to_vec())]);
+                let cut = Bytes::copy_from_slice(&packed[..length]);
+                let cut = EntryFields::from([("h".to_owned(), cut)]);
                 assert_ne!(EntryHeader::of(&cut), Ok(header.clone()));
             }
         }

@@ -10,11 +10,9 @@ mod json;
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 pub use self::identity::{Identity, IdentityParts, Place, identity, identity_parts};
 use self::json::list;
-pub use self::json::{all_members, elements, members, scalar, string};
+pub use self::json::{Json, all_members, elements, members, scalar, string};
 
 /// The `object` that Meta puts into every WhatsApp webhook.
 pub const OBJECT: &str = "whatsapp_business_account";
@@ -52,9 +50,9 @@ pub struct WebhookEntry<'a> {
     /// The account's id, or [`NO_WABA`].
     pub waba_id: Cow<'a, str>,
     /// The element's bytes as they came.
-    pub raw: &'a RawValue,
+    pub raw: Json<'a>,
     /// `time`, as sent.
-    pub time: Option<&'a RawValue>,
+    pub time: Option<Json<'a>>,
     /// Those that have items.
     pub changes: Vec<WebhookChange<'a>>,
     pub items: Vec<WebhookItem<'a>>,
@@ -66,9 +64,9 @@ pub struct WebhookChange<'a> {
     /// `changes[].field`, empty where it is missing.
     pub field: Cow<'a, str>,
     /// The whole `value`; where there is none, the change or the entry.
-    pub value: &'a RawValue,
+    pub value: Json<'a>,
     /// Of the value; `None` where it is no object.
-    pub members: Option<Vec<(Cow<'a, str>, &'a RawValue)>>,
+    pub members: Option<Vec<(Cow<'a, str>, Json<'a>)>>,
     pub phone_number_id: Option<Cow<'a, str>>,
 }
 
@@ -79,7 +77,7 @@ pub struct WebhookItem<'a> {
     /// Which of the entry's `changes` it is part of.
     pub change: usize,
     /// The item's JSON as it came.
-    pub raw: &'a RawValue,
+    pub raw: Json<'a>,
     /// `id` of a message, status or call.
     pub id: Option<Cow<'a, str>>,
     pub identity: Identity,
@@ -91,7 +89,7 @@ pub struct WebhookItem<'a> {
 /// [`UnreadableBody`] if it isn't JSON (UTF-8), is another product's, `entry` and `changes` are not
 /// arrays of objects, or it has too many of them. Anything odd below that is an item.
 pub fn read(body: &[u8]) -> Result<Webhook<'_>, UnreadableBody> {
-    let top: &RawValue = serde_json::from_slice(body).map_err(|_| UnreadableBody::NotJson)?;
+    let top = Json::parse(body).ok_or(UnreadableBody::NotJson)?;
     let [object, entries] = members(top, ["object", "entry"]).ok_or(UnreadableBody::OtherObject)?;
     let entries = entries.map(elements);
     match (object.map(string), &entries) {
@@ -119,7 +117,7 @@ pub fn read(body: &[u8]) -> Result<Webhook<'_>, UnreadableBody> {
     })
 }
 
-fn read_entry(raw: &RawValue) -> Result<WebhookEntry<'_>, UnreadableBody> {
+fn read_entry(raw: Json<'_>) -> Result<WebhookEntry<'_>, UnreadableBody> {
     let [id, time, changes, entry_field] = members(raw, ["id", "time", "changes", "field"]).ok_or(
         UnreadableBody::Shape("an element of `entry` is not an object"),
     )?;
@@ -132,20 +130,12 @@ fn read_entry(raw: &RawValue) -> Result<WebhookEntry<'_>, UnreadableBody> {
     };
     let changes = changes
         .into_iter()
-        .map(|change| -> Result<_, UnreadableBody> {
-            let [field, value] = members(change, ["field", "value"]).ok_or(
-                UnreadableBody::Shape("an element of `changes` is not an object"),
-            )?;
-            Ok((change, field, value))
-        })
+        .map(|change| read_change(change, entry_field))
         .collect::<Result<Vec<_>, _>>()?;
-    let of_portfolio = may_name(raw, "waba_info")
-        .then(|| {
-            changes
-                .iter()
-                .find_map(|(_, _, value)| portfolio_waba((*value)?))
-        })
-        .flatten();
+    let with_value = changes.iter().filter(|(_, has_value)| *has_value);
+    let of_portfolio = with_value
+        .filter_map(|(change, _)| change.portfolio_waba())
+        .next();
     let waba_id = of_portfolio
         .or_else(|| id.and_then(scalar))
         .filter(|id| !id.is_empty())
@@ -157,48 +147,42 @@ fn read_entry(raw: &RawValue) -> Result<WebhookEntry<'_>, UnreadableBody> {
         changes: Vec::new(),
         items: Vec::new(),
     };
-    for (raw, field, value) in changes {
+    for (change, has_value) in changes {
         if read.items.len() > MOST_ITEMS {
             break;
         }
-        let value = value.filter(|value| value.get() != "null");
-        let field = field_name(field, entry_field);
-        read.add(field, value.unwrap_or(raw), value.is_some());
+        read.add(change, has_value);
     }
     if has_no_changes {
-        read.add(field_name(None, entry_field), raw, false);
+        read.add(WebhookChange::of(field_name(None, entry_field), raw), false);
     }
     Ok(read)
 }
 
-/// Whether a name may stand in it: it does, or could be written with escapes.
-fn may_name(raw: &RawValue, name: &str) -> bool {
-    raw.get().contains(name) || raw.get().contains('\\')
+/// With whether it has a value; else `value` is all of it.
+fn read_change<'a>(
+    raw: Json<'a>,
+    entry_field: Option<Json<'a>>,
+) -> Result<(WebhookChange<'a>, bool), UnreadableBody> {
+    let [field, value] = members(raw, ["field", "value"]).ok_or(UnreadableBody::Shape(
+        "an element of `changes` is not an object",
+    ))?;
+    let value = value.filter(|value| value.get() != "null");
+    let field = field_name(field, entry_field);
+    let change = WebhookChange::of(field, value.unwrap_or(raw));
+    Ok((change, value.is_some()))
 }
 
 /// Two of Meta's published examples carry `field` beside `changes`.
-fn field_name<'a>(of_change: Option<&'a RawValue>, of_entry: Option<&'a RawValue>) -> Cow<'a, str> {
+fn field_name<'a>(of_change: Option<Json<'a>>, of_entry: Option<Json<'a>>) -> Cow<'a, str> {
     let name = of_change.and_then(string);
     name.or_else(|| of_entry.and_then(string))
         .unwrap_or_default()
 }
 
-/// `value.waba_info.waba_id`: there where `entry[].id` is a business portfolio's.
-fn portfolio_waba(value: &RawValue) -> Option<Cow<'_, str>> {
-    let [info] = members(value, ["waba_info"])?;
-    let [waba_id] = members(info?, ["waba_id"])?;
-    scalar(waba_id?).filter(|id| !id.is_empty())
-}
-
 impl<'a> WebhookEntry<'a> {
-    /// `has_value`: else `value` is the change, or the entry, as a whole.
-    fn add(&mut self, field: Cow<'a, str>, value: &'a RawValue, has_value: bool) {
-        let mut change = WebhookChange {
-            field,
-            value,
-            members: all_members(value),
-            phone_number_id: None,
-        };
+    /// `has_value`: else its `value` is the change, or the entry, as a whole.
+    fn add(&mut self, mut change: WebhookChange<'a>, has_value: bool) {
         let before = self.items.len();
         if has_value {
             let [metadata] = change.named(["metadata"]);
@@ -207,7 +191,7 @@ impl<'a> WebhookEntry<'a> {
                 .and_then(|[id]| scalar(id?));
             self.take_items(&change);
         } else if says_something(change.members.as_deref()) {
-            self.take(&change, Place::UnknownShape, value);
+            self.take(&change, Place::UnknownShape, change.value);
         }
         if self.items.len() > before {
             self.changes.push(change);
@@ -268,14 +252,14 @@ impl<'a> WebhookEntry<'a> {
         }
     }
 
-    fn take(&mut self, change: &WebhookChange<'a>, place: Place, raw: &'a RawValue) {
+    fn take(&mut self, change: &WebhookChange<'a>, place: Place, raw: Json<'a>) {
         // One beyond the limit tells that there are too many; a million need not be hashed for that.
         if self.items.len() > MOST_ITEMS {
             return;
         }
         let parts = identity_parts(raw);
         let number = change.phone_number_id.as_deref().unwrap_or(&self.waba_id);
-        let entry_time = self.time.map_or("", RawValue::get).as_bytes();
+        let entry_time = self.time.map_or("", Json::get).as_bytes();
         let identity = identity(
             place,
             &change.field,
@@ -295,8 +279,24 @@ impl<'a> WebhookEntry<'a> {
 }
 
 impl<'a> WebhookChange<'a> {
+    fn of(field: Cow<'a, str>, value: Json<'a>) -> Self {
+        Self {
+            field,
+            value,
+            members: all_members(value),
+            phone_number_id: None,
+        }
+    }
+
+    /// `waba_info.waba_id`: there where `entry[].id` is a business portfolio's.
+    fn portfolio_waba(&self) -> Option<Cow<'a, str>> {
+        let [info] = self.named(["waba_info"]);
+        let [waba_id] = members(info?, ["waba_id"])?;
+        scalar(waba_id?).filter(|id| !id.is_empty())
+    }
+
     /// Members of the value, in the order asked for. Of a name that stands twice the last counts.
-    fn named<const N: usize>(&self, names: [&str; N]) -> [Option<&'a RawValue>; N] {
+    fn named<const N: usize>(&self, names: [&str; N]) -> [Option<Json<'a>>; N] {
         let members = self.members.as_deref().unwrap_or_default();
         names.map(|name| {
             let mut named = members.iter().rev().filter(|(other, _)| other == name);
@@ -320,7 +320,7 @@ fn whole_value(change: &WebhookChange<'_>) -> Option<Place> {
         .filter(|(name, value)| {
             !lists_items
                 || !(matches!(&**name, "messaging_product" | "metadata" | "contacts")
-                    || is_empty(value))
+                    || is_empty(*value))
         })
         .peekable();
     content.peek()?;
@@ -332,15 +332,15 @@ fn whole_value(change: &WebhookChange<'_>) -> Option<Place> {
 }
 
 /// Whether a change without a value, or an entry without changes, holds more than its envelope.
-fn says_something(members: Option<&[(Cow<'_, str>, &RawValue)]>) -> bool {
+fn says_something(members: Option<&[(Cow<'_, str>, Json<'_>)]>) -> bool {
     const ENVELOPE: [&str; 6] = ["id", "time", "uid", "object", "field", "changes"];
     let members = members.unwrap_or_default().iter();
     let mut content = members.filter(|(name, _)| !ENVELOPE.contains(&&**name));
-    content.any(|(_, member)| !is_empty(member))
+    content.any(|(_, member)| !is_empty(*member))
 }
 
 /// `null`, `[]`, `{}`, and arrays or objects of only such.
-fn is_empty(value: &RawValue) -> bool {
+fn is_empty(value: Json<'_>) -> bool {
     value
         .get()
         .bytes()

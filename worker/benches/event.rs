@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use divan::{Bencher, black_box};
 use shared::entry::StreamEntry;
 use worker::item::event::{EventContext, RawObject, event};
@@ -18,7 +19,7 @@ fn entry(body: &[u8]) -> StreamEntry {
         correlation_id: "0191e8a2-7d5c-4b6f-9a3e-2f1d0c4b5a69".to_owned(),
         received_at_ms: 1_795_600_000_000,
         fresh: vec![0],
-        body: body.to_owned(),
+        body: Bytes::copy_from_slice(body),
         signature: String::new(),
         traceparent: String::new(),
         unreadable: None,

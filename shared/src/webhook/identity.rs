@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use data_encoding::HEXLOWER;
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::json::{members, string};
+use super::json::{Json, members, string};
 
 /// Where an item stood. Array path and field are part of an item's identity: the same message id
 /// in two places is two items.
@@ -150,7 +149,7 @@ pub fn identity(
 }
 
 /// The members of an item that its identity may need. An item that is no object has none.
-pub fn identity_parts(raw: &RawValue) -> IdentityParts<'_> {
+pub fn identity_parts(raw: Json<'_>) -> IdentityParts<'_> {
     let Some(
         [
             id,

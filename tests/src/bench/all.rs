@@ -36,7 +36,7 @@ pub struct Plan {
     /// JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Another worker, measured in turn with this build's (`worker`)
+    /// A folder with another `ingress` and `worker`, measured in turn with this build's (`worker`)
     #[arg(long)]
     pub against: Option<PathBuf>,
     /// Only with the archive on (true) or off (false) (`worker`)

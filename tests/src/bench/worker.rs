@@ -25,10 +25,14 @@ use super::machine::{cpu_us, lent_cpu_us};
 use super::wire::{Requests, Shape};
 use crate::Stage;
 use crate::events::{MESSAGES, QUEUES};
+use crate::meta::payload::{self, Number};
 use crate::programs::APP_SECRET;
+use crate::waiting::poll;
 
 const CHANNELS: usize = 4;
 const OUTSTANDING: usize = 64;
+/// A body with more of them is set aside whole.
+const STATUSES: usize = 20_000;
 
 /// The VM of RabbitMQ, and the programs of the store.
 const RABBITMQ: &[&str] = &["beam.smp"];
@@ -44,10 +48,15 @@ pub async fn run(figures: &mut Figures, plan: &Plan, time: Duration) -> anyhow::
         settings: plan.settings.clone(),
         ..Emptying::for_time(time)
     };
-    let theirs = plan.against.as_ref().map(|path| Emptying {
-        worker: Some(path.clone()),
+    let theirs = plan.against.as_ref().map(|folder| Emptying {
+        programs: Some(folder.clone()),
         ..Emptying::for_time(time)
     });
+    // Another version may have other keys and other queues.
+    let their_stage = match theirs {
+        Some(_) => Some(Stage::new().await),
+        None => None,
+    };
     let both = [false, true].into_iter();
     for archive in both.filter(|it| plan.archive.is_none_or(|only| only == *it)) {
         let what = if archive { "archive on" } else { "archive off" };
@@ -58,9 +67,9 @@ pub async fn run(figures: &mut Figures, plan: &Plan, time: Duration) -> anyhow::
         let measured = of(&ours).drain(&stage).await?;
         measured.tell(figures, &format!("worker, {what}"));
         let event = first_event(&stage).await?;
-        if let Some(theirs) = &theirs {
-            let other = of(theirs).drain(&stage).await?;
-            first_event(&stage).await?;
+        if let (Some(theirs), Some(stage)) = (&theirs, &their_stage) {
+            let other = of(theirs).drain(stage).await?;
+            first_event(stage).await?;
             other.tell(figures, &format!("other worker, {what}"));
             let mut ratio = |name: &str, goal, value| {
                 figures.add(format!("{name}, {what}"), "x", goal, value);
@@ -87,6 +96,9 @@ pub async fn run(figures: &mut Figures, plan: &Plan, time: Duration) -> anyhow::
             figures.add(name, "x", Goal::None, rate);
         }
     }
+    let peak = peak_with_many_statuses(&stage, &plan.settings).await?;
+    let name = format!("peak memory, {STATUSES} statuses in a body");
+    figures.add(name, "MB", Goal::AtMost(70.0), peak);
     Ok(())
 }
 
@@ -96,8 +108,8 @@ pub struct Emptying {
     pub archive: bool,
     pub workers: usize,
     pub fill: Duration,
-    /// Instead of this build's.
-    pub worker: Option<PathBuf>,
+    /// The folder of other builds of ingress and worker.
+    pub programs: Option<PathBuf>,
     /// Of the workers.
     pub settings: Vec<(String, String)>,
 }
@@ -135,7 +147,7 @@ impl Emptying {
             archive: false,
             workers: 1,
             fill,
-            worker: None,
+            programs: None,
             settings: Vec::new(),
         }
     }
@@ -156,7 +168,10 @@ impl Emptying {
                 .env("ARCHIVE", archive)
                 .env("LOG_LEVEL", "warn")
                 .until(crate::programs::Until::Healthy);
-            let worker = (self.worker.iter()).fold(worker, |it, path| it.built_at(path.clone()));
+            let worker = match &self.programs {
+                Some(folder) => worker.built_at(folder.join("worker")),
+                None => worker,
+            };
             let settings = self.settings.iter();
             let worker = settings.fold(worker, |it, (name, value)| it.env(name, value));
             running.push(worker.try_start().await?);
@@ -198,9 +213,12 @@ impl Emptying {
         let ingress = stage
             .ingress()
             .env("RATE_LIMIT_PER_MINUTE", 100_000_000)
-            .env("LOG_LEVEL", "warn")
-            .try_start()
-            .await?;
+            .env("LOG_LEVEL", "warn");
+        let ingress = match &self.programs {
+            Some(folder) => ingress.built_at(folder.join("ingress")),
+            None => ingress,
+        };
+        let ingress = ingress.try_start().await?;
         super::tell("filling the stream");
         let requests = Requests::new(
             ingress.address(),
@@ -214,6 +232,37 @@ impl Emptying {
         tokio::task::spawn_blocking(filling).await?;
         Ok(())
     }
+}
+
+/// The most memory, in MB, of a worker that has only one body to do, with as many items as a body may have.
+async fn peak_with_many_statuses(
+    stage: &Stage,
+    settings: &[(String, String)],
+) -> anyhow::Result<f64> {
+    let ingress = stage.ingress().env("LOG_LEVEL", "warn").try_start().await?;
+    let statuses = (0..STATUSES).map(|n| {
+        let (message, customer) = (format!("wamid.{n:08}"), format!("1650{n:07}"));
+        payload::status(&message, "read", &customer)
+    });
+    let number = Number::fresh();
+    let body = number.webhook([number.statuses(statuses)]);
+    let answer = ingress.sender().post_once(body).await?;
+    ensure!(
+        answer.status == 200,
+        "{} statuses: {}",
+        STATUSES,
+        answer.status
+    );
+    let worker = settings.iter().fold(
+        stage.worker().env("LOG_LEVEL", "warn"),
+        |it, (name, value)| it.env(name, value),
+    );
+    let mut worker = worker.try_start().await?;
+    let empty = async || (waiting(stage).await.ok()? == 0).then_some(());
+    let done = poll(Duration::from_secs(300), empty).await;
+    done.context("the statuses are published")?;
+    let peak = worker.process().peak_memory_mb().context("its memory")?;
+    Ok(peak as f64)
 }
 
 pub(super) async fn waiting(stage: &Stage) -> anyhow::Result<usize> {

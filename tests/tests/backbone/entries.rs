@@ -46,7 +46,9 @@ async fn this_version_and_the_one_before_are_read() {
         let mut more = fields.clone();
         more.push(("zz".to_owned(), b"from the future".to_vec()));
         for fields in [fields, more] {
-            let account = account(&fields.iter().cloned().collect()).expect("one");
+            let named = fields.iter().cloned();
+            let named = named.map(|(name, value)| (name, value.into()));
+            let account = account(&named.collect()).expect("one");
             let stream = keys.stream(keys.partition_of(&account));
             let added = redis.xadd::<_, _, _, _, ()>(stream, "*", &fields).await;
             added.expect("XADD");

@@ -143,7 +143,7 @@ async fn a_body_of_two_accounts_is_split_with_its_entries_untouched() {
             .await
             .expect("the store")
             .expect("it");
-        let stored: &serde_json::value::RawValue = serde_json::from_slice(&stored).expect("JSON");
+        let stored = shared::webhook::Json::parse(&stored).expect("JSON");
         let [_, entry] = shared::webhook::members(stored, ["object", "entry"]).expect("an object");
         let elements = shared::webhook::elements(entry.expect("entry")).expect("an array");
         assert_eq!(elements.len(), entries);

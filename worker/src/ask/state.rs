@@ -282,6 +282,6 @@ pub fn message_post(
 
 /// `conversationId` of what the State Manager knows.
 pub fn conversation_id(known: &RawValue) -> Option<String> {
-    let [id] = members(known, ["conversationId"])?;
+    let [id] = members(known.into(), ["conversationId"])?;
     id.and_then(scalar).map(Cow::into_owned)
 }

@@ -3,8 +3,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::value::RawValue;
-use shared::webhook::{Place, members, scalar};
+use shared::webhook::{Json, Place, members, scalar};
 
 use crate::item::event::Direction;
 use crate::item::payload::{Contact, Payload, PayloadItem, is_user_id};
@@ -110,7 +109,7 @@ impl Customer {
     }
 
     /// The ids of a status. Of a group's, the customer is the member of the group.
-    fn got(&mut self, raw: &RawValue) {
+    fn got(&mut self, raw: Json<'_>) {
         let [id, user, parent, older_parent, oldest_parent, kind] = texts(
             raw,
             [
@@ -139,7 +138,7 @@ impl Customer {
     }
 
     /// The ids of what the business sent through an API, where `recipient` is a user id.
-    fn receives(&mut self, sent: &RawValue) {
+    fn receives(&mut self, sent: Json<'_>) {
         let [to, user, parent] = texts(sent, TO);
         let [recipient, kind] = texts(sent, ["recipient", "recipient_type"]);
         if kind.as_deref() == Some("group") {
@@ -297,7 +296,7 @@ pub(crate) fn strangers<'p>(
 }
 
 /// Of a `system` message.
-fn system_ids(system: &RawValue) -> Vec<String> {
+fn system_ids(system: Json<'_>) -> Vec<String> {
     texts(
         system,
         [
@@ -315,13 +314,13 @@ fn system_ids(system: &RawValue) -> Vec<String> {
     .collect()
 }
 
-fn texts<const N: usize>(raw: &RawValue, names: [&str; N]) -> [Option<String>; N] {
+fn texts<const N: usize>(raw: Json<'_>, names: [&str; N]) -> [Option<String>; N] {
     members(raw, names)
         .unwrap_or([None; N])
         .map(|member| text(member?))
 }
 
-fn text(raw: &RawValue) -> Option<String> {
+fn text(raw: Json<'_>) -> Option<String> {
     let text = scalar(raw).map(|text| text.into_owned());
     text.filter(|text| !text.is_empty())
 }

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use serde_json::value::RawValue;
 use shared::entry::StreamEntry;
 use shared::webhook::{
-    self, Identity, Place, UnreadableBody, WebhookChange, all_members, elements, members, scalar,
+    self, Identity, Json, Place, UnreadableBody, WebhookChange, all_members, elements, members,
+    scalar,
 };
 
 /// Events of `account_update` that Meta sends for a portfolio.
@@ -135,7 +135,7 @@ impl Payload {
     }
 
     /// The item's JSON as Meta sent it.
-    pub fn raw(&self, item: &PayloadItem) -> &RawValue {
+    pub fn raw(&self, item: &PayloadItem) -> Json<'_> {
         self.json(&item.raw)
     }
 
@@ -149,24 +149,30 @@ impl Payload {
         self.change(item).phone_number_id.as_deref()
     }
 
+    /// The numbers that its items are of; one of several changes more than once.
+    pub fn phone_number_ids(&self) -> impl Iterator<Item = &str> {
+        let changes = self.changes.iter();
+        changes.filter_map(|change| change.phone_number_id.as_deref())
+    }
+
     /// The change that the item is part of.
     pub fn change(&self, item: &PayloadItem) -> &ChangeContext {
         &self.changes[item.change]
     }
 
     /// The whole `value` that the item is part of.
-    pub fn value(&self, item: &PayloadItem) -> &RawValue {
+    pub fn value(&self, item: &PayloadItem) -> Json<'_> {
         self.json(&self.change(item).value)
     }
 
     /// `errors[]` beside the items of a change.
-    pub fn change_errors(&self, item: &PayloadItem) -> Option<&RawValue> {
+    pub fn change_errors(&self, item: &PayloadItem) -> Option<Json<'_>> {
         let range = self.change(item).errors.as_ref()?;
         Some(self.json(range))
     }
 
     /// `conversation_context` beside the items of a change.
-    pub fn conversation_context(&self, item: &PayloadItem) -> Option<&RawValue> {
+    pub fn conversation_context(&self, item: &PayloadItem) -> Option<Json<'_>> {
         let range = self.change(item).conversation_context.as_ref()?;
         Some(self.json(range))
     }
@@ -175,13 +181,13 @@ impl Payload {
     pub fn other_members(
         &self,
         item: &PayloadItem,
-    ) -> impl Iterator<Item = (Cow<'_, str>, &RawValue)> {
+    ) -> impl Iterator<Item = (Cow<'_, str>, Json<'_>)> {
         let members = self.change(item).other_members.iter();
         members.map(|(path, range)| (Cow::Borrowed(path.as_str()), self.json(range)))
     }
 
     /// A contact as it came.
-    pub(crate) fn contact(&self, contact: &Contact) -> &RawValue {
+    pub(crate) fn contact(&self, contact: &Contact) -> Json<'_> {
         self.json(&contact.raw)
     }
 
@@ -204,12 +210,12 @@ impl Payload {
     }
 
     /// `history[].metadata` of a thread.
-    pub fn history_metadata(&self, thread: &Thread) -> Option<&RawValue> {
+    pub fn history_metadata(&self, thread: &Thread) -> Option<Json<'_>> {
         Some(self.json(thread.metadata.as_ref()?))
     }
 
-    fn json(&self, range: &Range<usize>) -> &RawValue {
-        serde_json::from_slice(&self.entry.body[range.clone()]).unwrap_or(RawValue::NULL)
+    fn json(&self, range: &Range<usize>) -> Json<'_> {
+        Json::at(&self.entry.body, range)
     }
 }
 
@@ -239,19 +245,13 @@ fn read(body: &[u8]) -> Result<(Vec<PayloadItem>, Vec<ChangeContext>), Unreadabl
         }
         items.extend(entry.items.into_iter().map(|item| PayloadItem {
             place: item.place,
-            raw: range(body, item.raw),
+            raw: item.raw.range(body),
             change: first + item.change,
             id: item.id.map(Cow::into_owned),
             identity: item.identity,
         }));
     }
     Ok((items, changes))
-}
-
-/// Where `part`, which was borrowed from `body`, lies in it.
-fn range(body: &[u8], part: &RawValue) -> Range<usize> {
-    let start = part.get().as_ptr() as usize - body.as_ptr() as usize;
-    start..start + part.get().len()
 }
 
 /// The members of a field's value that list its items.
@@ -269,7 +269,7 @@ fn lists(field: &str) -> &'static [&'static str] {
 fn context(body: &[u8], read: WebhookChange<'_>, whole: bool) -> ChangeContext {
     let mut change = ChangeContext {
         phone_number_id: read.phone_number_id.map(Cow::into_owned),
-        value: range(body, read.value),
+        value: read.value.range(body),
         ..ChangeContext::default()
     };
     for (name, member) in read.members.unwrap_or_default() {
@@ -285,11 +285,11 @@ fn context(body: &[u8], read: WebhookChange<'_>, whole: bool) -> ChangeContext {
             ("messaging_product", _) => continue,
             _ if whole => continue,
             ("errors", _) => {
-                change.errors = Some(range(body, member));
+                change.errors = Some(member.range(body));
                 continue;
             }
             ("conversation_context", _) => {
-                change.conversation_context = Some(range(body, member));
+                change.conversation_context = Some(member.range(body));
                 continue;
             }
             ("standby", "standby") => {
@@ -307,14 +307,14 @@ fn context(body: &[u8], read: WebhookChange<'_>, whole: bool) -> ChangeContext {
 }
 
 impl ChangeContext {
-    fn add_other_member(&mut self, body: &[u8], path: &str, member: &RawValue) {
+    fn add_other_member(&mut self, body: &[u8], path: &str, member: Json<'_>) {
         if !matches!(member.get(), "null" | "[]" | "{}") {
             self.other_members
-                .push((path.to_owned(), range(body, member)));
+                .push((path.to_owned(), member.range(body)));
         }
     }
 
-    fn add_contacts(&mut self, body: &[u8], list: &RawValue) -> bool {
+    fn add_contacts(&mut self, body: &[u8], list: Json<'_>) -> bool {
         let Some(elements) = elements(list) else {
             return false;
         };
@@ -331,7 +331,7 @@ impl ChangeContext {
     }
 
     /// `standby` has one level more than other fields.
-    fn add_standby(&mut self, body: &[u8], standby: &RawValue) {
+    fn add_standby(&mut self, body: &[u8], standby: Json<'_>) {
         for (name, member) in all_members(standby).unwrap_or_default() {
             let read = match &*name {
                 "contacts" => self.add_contacts(body, member),
@@ -344,13 +344,13 @@ impl ChangeContext {
         }
     }
 
-    fn add_history(&mut self, body: &[u8], history: &RawValue) -> bool {
+    fn add_history(&mut self, body: &[u8], history: Json<'_>) -> bool {
         let Some(chunks) = elements(history) else {
             return false;
         };
         for chunk in chunks {
             let [metadata, threads] = members(chunk, ["metadata", "threads"]).unwrap_or_default();
-            let metadata = metadata.map(|metadata| range(body, metadata));
+            let metadata = metadata.map(|metadata| metadata.range(body));
             for thread in threads.and_then(elements).unwrap_or_default() {
                 self.add_thread(body, metadata.clone(), thread);
             }
@@ -363,7 +363,7 @@ impl ChangeContext {
         true
     }
 
-    fn add_thread(&mut self, body: &[u8], metadata: Option<Range<usize>>, raw: &RawValue) {
+    fn add_thread(&mut self, body: &[u8], metadata: Option<Range<usize>>, raw: Json<'_>) {
         let [id, context, messages] =
             members(raw, ["id", "context", "messages"]).unwrap_or_default();
         if let Some(messages) = messages {
@@ -373,7 +373,7 @@ impl ChangeContext {
                     .and_then(|raw| contact(body, raw))
                     .unwrap_or_default(),
                 metadata,
-                messages: range(body, messages),
+                messages: messages.range(body),
             });
         }
         for (name, member) in all_members(raw).unwrap_or_default() {
@@ -385,7 +385,7 @@ impl ChangeContext {
 }
 
 /// Reads an element of `contacts[]`, or the context of a thread, where the name isn't in a profile.
-fn contact(body: &[u8], raw: &RawValue) -> Option<Contact> {
+fn contact(body: &[u8], raw: Json<'_>) -> Option<Contact> {
     const NAMES: [&str; 6] = [
         "profile",
         "wa_id",
@@ -434,7 +434,7 @@ fn contact(body: &[u8], raw: &RawValue) -> Option<Contact> {
         identity_key_hash: hash.and_then(text),
         country_code: country_code.filter(|code| is_country(code)),
         position: 0,
-        raw: range(body, raw),
+        raw: raw.range(body),
         is_odd: !known,
     })
 }
@@ -453,18 +453,18 @@ fn is_country(code: &str) -> bool {
 }
 
 /// Text that says something: a withheld phone may be there as `""`.
-fn text(raw: &RawValue) -> Option<String> {
+fn text(raw: Json<'_>) -> Option<String> {
     let text = scalar(raw).map(Cow::into_owned);
     text.filter(|text| !text.is_empty())
 }
 
 /// JSON that was read once is an array if it begins like one.
-fn is_array(raw: &RawValue) -> bool {
+fn is_array(raw: Json<'_>) -> bool {
     raw.get().starts_with('[')
 }
 
 /// Whether it is an object, of these members only; `null` counts as nothing.
-fn has_only(raw: &RawValue, names: &[&str]) -> bool {
+fn has_only(raw: Json<'_>, names: &[&str]) -> bool {
     all_members(raw).is_some_and(|members| {
         members
             .iter()

@@ -39,13 +39,11 @@ impl Traffic {
         if now_ms() - payload.entry.received_at_ms > HOUR_MS {
             return;
         }
+        let account = &payload.entry.waba_id;
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for item in &payload.items {
-            if let Some(number) = payload.phone_number_id(item).filter(|id| is_id(id))
-                && is_id(&payload.entry.waba_id)
-                && noted.len() < MOST_NUMBERS
-            {
-                noted.insert(format!("{}:{number}", payload.entry.waba_id));
+        for number in payload.phone_number_ids().filter(|id| is_id(id)) {
+            if is_id(account) && noted.len() < MOST_NUMBERS {
+                noted.insert(format!("{account}:{number}"));
             }
         }
     }

@@ -84,7 +84,7 @@ pub(crate) async fn cat(
     let named_event = event_type(&args.id, &found.entry.body);
     match args.event || named_event.is_some() {
         true => events(config, deployment, args, found).await,
-        false => Ok(vec![found.entry.body]),
+        false => Ok(vec![found.entry.body.to_vec()]),
     }
 }
 
@@ -152,7 +152,7 @@ fn stored(key: String, object: StoredObject) -> FoundPayload {
         traceparent: object.of("traceparent").to_owned(),
         unreadable: None,
         returned: None,
-        body: object.body.to_vec(),
+        body: object.body.clone(),
     };
     FoundPayload {
         entry,
@@ -208,7 +208,7 @@ async fn spooled(deployment: &Deployment, id: &GivenId) -> anyhow::Result<Option
                 traceparent: envelope.traceparent,
                 unreadable: delivery.unreadable,
                 returned: None,
-                body: delivery.body.to_vec(),
+                body: delivery.body.clone(),
             };
             return Ok(Some(FoundPayload { entry, key: None }));
         }

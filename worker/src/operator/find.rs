@@ -180,7 +180,7 @@ fn of_customer(key: String, object: &StoredObject, customer: &str) -> Option<Cus
         correlation_id: String::new(),
         received_at_ms: received_at_ms.unwrap_or(0),
         fresh: Vec::new(),
-        body: object.body.to_vec(),
+        body: object.body.clone(),
         signature: String::new(),
         traceparent: String::new(),
         unreadable: None,

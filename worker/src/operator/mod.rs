@@ -28,16 +28,16 @@ pub mod tenant;
 pub(crate) mod output;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 use redis::streams::StreamRangeReply;
 use serde::Serialize;
-use shared::entry::EntryHeader;
+use shared::entry::{EntryFields, EntryHeader};
 use shared::keys::Keys;
 use shared::limited;
 use shared::redis::Connection;
@@ -262,10 +262,10 @@ pub(crate) fn header_text(properties: &BasicProperties, name: &str) -> Option<St
 }
 
 /// All fields of a stream entry, of whatever version it is.
-pub(crate) fn fields(entry: &redis::streams::StreamId) -> HashMap<String, Vec<u8>> {
+pub(crate) fn fields(entry: &redis::streams::StreamId) -> EntryFields {
     let names = entry.map.keys();
     names
-        .filter_map(|name| Some((name.clone(), entry.get(name)?)))
+        .filter_map(|name| Some((name.clone(), entry.get::<Bytes>(name)?)))
         .collect()
 }
 

@@ -43,12 +43,9 @@ impl ArchiveWriter {
         (store, metrics): (&Store, &Metrics),
         key: &str,
         described: &BTreeMap<String, String>,
-        body: &[u8],
+        body: &Bytes,
     ) -> bool {
-        let put = async {
-            let body = Bytes::copy_from_slice(body);
-            store.put_apart(key, described, body).await
-        };
+        let put = store.put_apart(key, described, body.clone());
         let Some(took) = self.write(put).await else {
             return false;
         };

@@ -41,9 +41,9 @@ use unroutable::Unroutable;
 
 /// `delivery_mode` of a message that survives the broker.
 const PERSISTENT: u8 = 2;
-/// The largest frame in bytes unless the URL names another: RabbitMQ's own. A broker may name none, and
-/// lapin sets aside 64 times as much for a connection.
-const FRAME_MAX: u32 = 131_072;
+/// The largest frame in bytes unless the URL names another: a quarter of RabbitMQ's own, since lapin sets
+/// aside 64 times as much for each connection, and events have 2 KB.
+const FRAME_MAX: u32 = 32_768;
 /// A blocked connection is looked at again this often.
 const BLOCKED_POLL: Duration = Duration::from_millis(100);
 const BLOCKED: &str = "the broker blocks publishers";

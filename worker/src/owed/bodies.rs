@@ -1,9 +1,10 @@
 //! Entries of pieces that are owed: each is fetched and read once for many of its pieces.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use shared::entry::StreamEntry;
+use bytes::Bytes;
+use shared::entry::{EntryFields, StreamEntry};
 use tokio::sync::OnceCell;
 
 use crate::item::payload::Payload;
@@ -15,9 +16,6 @@ use crate::read::suspects::Suspects;
 const BYTES: usize = 2 * 1024 * 1024;
 /// From so many on those that nobody works on are dropped.
 const ENTRIES: usize = 64;
-
-/// The fields of an entry.
-type EntryFields = HashMap<String, Vec<u8>>;
 
 /// An entry of pieces in work.
 pub(super) struct OwingEntry {
@@ -72,10 +70,10 @@ impl LazyPayload {
 
 impl OwingEntry {
     pub(super) fn new(kind: OwedKind, raw: RawEntry) -> Self {
-        let fields = raw.fields.iter().flat_map(HashMap::values);
+        let fields = raw.fields.iter().flat_map(EntryFields::values);
         Self {
             id: raw.id,
-            bytes: fields.map(Vec::len).sum(),
+            bytes: fields.map(Bytes::len).sum(),
             content: match (raw.fields, kind) {
                 (None, _) => OwingContent::Gone,
                 (Some(fields), OwedKind::Put | OwedKind::Settle) => OwingContent::Fields(fields),
@@ -145,7 +143,7 @@ mod tests {
     fn raw(id: &str, bytes: usize) -> RawEntry {
         RawEntry {
             id: id.to_owned(),
-            fields: Some(EntryFields::from([("b".to_owned(), vec![0; bytes])])),
+            fields: Some(EntryFields::from([("b".to_owned(), vec![0; bytes].into())])),
         }
     }
 

@@ -2,10 +2,11 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use shared::entry::StreamEntry;
+use bytes::Bytes;
+use shared::entry::{EntryFields, StreamEntry};
 use tokio::time::{Instant, timeout};
 
 use super::schedule::{PieceOutcome, Scope};
@@ -23,7 +24,7 @@ const PUT_TIME: Duration = Duration::from_secs(20);
 struct Object {
     key: String,
     described: BTreeMap<String, String>,
-    body: Vec<u8>,
+    body: Bytes,
 }
 
 /// Writes an object. Of one that was set aside for want of a tenant, the account is noted too, so
@@ -31,7 +32,7 @@ struct Object {
 pub(super) async fn put(
     work: &WorkerContext,
     id: &str,
-    fields: &HashMap<String, Vec<u8>>,
+    fields: &EntryFields,
     owed: &OwedPut,
 ) -> PieceOutcome {
     let bytes = work.suspects.read().await;
@@ -45,9 +46,7 @@ pub(super) async fn put(
     let correlation_id = described.get("correlation-id");
     let correlation_id = correlation_id.map_or("", String::as_str);
     let began = Instant::now();
-    let put = work
-        .store
-        .put_apart(&object.key, described, object.body.into());
+    let put = work.store.put_apart(&object.key, described, object.body);
     match timeout(PUT_TIME, put).await {
         Ok(Ok(())) => {
             work.metrics.uploaded(Uploaded::Payload, began.elapsed());
@@ -74,7 +73,7 @@ pub(super) async fn put(
 }
 
 /// `None`: this version can't read the entry.
-fn object(id: &str, fields: &HashMap<String, Vec<u8>>, owed: &OwedPut) -> Option<Object> {
+fn object(id: &str, fields: &EntryFields, owed: &OwedPut) -> Option<Object> {
     match owed {
         OwedPut::Archive(folder) => {
             let payload = Payload::open(StreamEntry::decode(fields).ok()?).ok()?;
@@ -90,7 +89,7 @@ fn object(id: &str, fields: &HashMap<String, Vec<u8>>, owed: &OwedPut) -> Option
             let is_undecodable = described.get("reason").is_some_and(|it| it == undecodable);
             let (mut all, body) = if is_undecodable {
                 let of_it = store::ObjectAttributes::from([("entry", id.to_owned())]);
-                (owned(of_it), dump(fields))
+                (owned(of_it), dump(fields).into())
             } else {
                 let entry = StreamEntry::decode(fields).ok()?;
                 (owned(store::described_by(id, &entry)), entry.body)
@@ -111,12 +110,12 @@ fn owned(described: store::ObjectAttributes) -> BTreeMap<String, String> {
 }
 
 /// The fields of an entry that can't be decoded, as JSON; what isn't text is kept as bytes.
-fn dump(fields: &HashMap<String, Vec<u8>>) -> Vec<u8> {
+fn dump(fields: &EntryFields) -> Vec<u8> {
     let fields: BTreeMap<_, serde_json::Value> = fields
         .iter()
         .map(|(name, value)| match std::str::from_utf8(value) {
             Ok(text) => (name, text.into()),
-            Err(_) => (name, value.clone().into()),
+            Err(_) => (name, value.to_vec().into()),
         })
         .collect();
     serde_json::to_vec(&fields).unwrap_or_default()

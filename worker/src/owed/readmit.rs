@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
 use redis::{FromRedisValue, RedisError, RedisResult, Value};
-use shared::entry::{self, EntryHeader, format_numbers};
+use shared::entry::{self, EntryFields, EntryHeader, format_numbers};
 use shared::keys::Keys;
 use shared::redis::Connection;
 use shared::script::Script;
@@ -51,7 +52,7 @@ pub struct Readmit {
 pub struct Returning {
     source: String,
     waba_id: String,
-    fields: Vec<(String, Vec<u8>)>,
+    fields: Fields,
     attempts: usize,
     /// What the object said of itself: another one if it was set aside again.
     described: BTreeMap<String, String>,
@@ -251,7 +252,7 @@ impl Readmit {
         let call = returning
             .fields
             .iter()
-            .fold(call, |call, (name, value)| call.arg(name).arg(value));
+            .fold(call, |call, (name, value)| call.arg(name).arg(&**value));
         let call = call.arg("o").arg(&returning.source);
         let call = call.arg("x").arg(replay_id);
         let call = call.arg("a").arg(returning.attempts);
@@ -308,9 +309,9 @@ pub fn returning(key: &str, kept: &StoredObject) -> Result<Returning, NotReturna
         items: count,
     };
     let fields = [
-        ("h", header.pack()),
-        ("b", kept.body.to_vec()),
-        ("n", items.into_bytes()),
+        ("h", Bytes::from(header.pack())),
+        ("b", kept.body.clone()),
+        ("n", items.into()),
     ];
     Ok(Returning {
         source,
@@ -347,8 +348,8 @@ fn account(body: &[u8]) -> Result<(String, usize), NotReturnable> {
     }
 }
 
-/// The fields of an entry that could not be decoded, as they were written into the failed store.
-type Fields = Vec<(String, Vec<u8>)>;
+/// The fields of an entry that is put back, by name.
+type Fields = Vec<(String, Bytes)>;
 
 /// The account and the fields of an entry that could not be decoded.
 fn undumped(body: &[u8]) -> Option<(String, Fields)> {
@@ -360,10 +361,10 @@ fn undumped(body: &[u8]) -> Option<(String, Fields)> {
     }
     let fields: HashMap<String, Dumped> = serde_json::from_slice(body).ok()?;
     let fields = fields.into_iter().map(|(name, value)| match value {
-        Dumped::Text(text) => (name, text.into_bytes()),
-        Dumped::Bytes(bytes) => (name, bytes),
+        Dumped::Text(text) => (name, text.into_bytes().into()),
+        Dumped::Bytes(bytes) => (name, bytes.into()),
     });
-    let fields: HashMap<String, Vec<u8>> = fields.collect();
+    let fields: EntryFields = fields.collect();
     let waba_id = entry::account(&fields).unwrap_or_else(|| NO_WABA.to_owned());
     // These are written anew.
     let fields = fields.into_iter();

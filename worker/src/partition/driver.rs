@@ -17,7 +17,7 @@ use super::batch::{Batch, EndedItem, Outgoing};
 use super::content::Content;
 use super::given::{Given, Note};
 use super::item::{Item, Prepared};
-use super::opening::{self, Bytes, FormerNotes};
+use super::opening::{self, Decoded, FormerNotes};
 use super::persist::persist;
 use super::record::{self, EntryRecord};
 use super::window::{
@@ -65,9 +65,9 @@ enum Done {
     /// With what is noted of entries, if they are read from the first one on.
     Read(Result<(Read, Option<Notes>), StreamError>),
     Slept(Box<Sleeper>),
-    Opened(EntryNumber, Arc<RawEntry>, FormerNotes, Bytes),
+    Opened(EntryNumber, Arc<RawEntry>, FormerNotes, Decoded),
     Fetched(String, Vec<Id>, Vec<RawEntry>),
-    Loaded(EntryNumber, Bytes),
+    Loaded(EntryNumber, Decoded),
     Prepared(ItemId, Prepared),
     Published(Vec<EndedItem>, Option<Batch>),
     Archived(EntryNumber, bool),
@@ -369,7 +369,7 @@ impl Driver {
         });
     }
 
-    fn opened(&mut self, number: EntryNumber, raw: &RawEntry, former: FormerNotes, bytes: Bytes) {
+    fn opened(&mut self, number: EntryNumber, raw: &RawEntry, former: FormerNotes, bytes: Decoded) {
         let (opened, content) = opening::opened(&self.work, raw, bytes, former);
         self.contents.insert(number, Box::new(content));
         self.window.handle(Input::Opened(opened));
@@ -384,7 +384,7 @@ impl Driver {
         self.push(async move {
             let raw = again(|| work.stream.fetch(&tenure, &id)).await;
             let Some(raw) = raw else {
-                return Done::Loaded(number, Bytes::Gone);
+                return Done::Loaded(number, Decoded::Gone);
             };
             match read_bytes(&work, &tenure, &raw, suspect).await {
                 Ok(bytes) => Done::Loaded(number, bytes),
@@ -393,16 +393,16 @@ impl Driver {
         });
     }
 
-    fn loaded(&mut self, number: EntryNumber, bytes: Bytes) {
+    fn loaded(&mut self, number: EntryNumber, bytes: Decoded) {
         let Some(content) = self.contents.get_mut(&number) else {
             return;
         };
         let here = match bytes {
-            Bytes::Payload(payload, _) => {
+            Decoded::Payload(payload, _) => {
                 content.payload = Some(Arc::new(payload));
                 true
             }
-            Bytes::Gone | Bytes::Undecodable(_) | Bytes::Unreadable(..) => {
+            Decoded::Gone | Decoded::Undecodable(_) | Decoded::Unreadable(..) => {
                 content.span().in_scope(|| {
                     tracing::error!("a pending entry was deleted by somebody else");
                 });
@@ -673,7 +673,7 @@ async fn read_bytes(
     tenure: &Arc<Tenure>,
     raw: &RawEntry,
     suspect: bool,
-) -> Result<Bytes, StreamError> {
+) -> Result<Decoded, StreamError> {
     let read = || opening::read(raw, &work.hasher);
     if suspect {
         let suspects = &work.suspects;

@@ -1,9 +1,9 @@
 //! Reads an entry's bytes: what the window is told of it, and what it is made of.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shared::entry::{Returned, StreamEntry, parse_numbers};
+use shared::entry::{EntryFields, Returned, StreamEntry, parse_numbers};
 
 use super::content::{Content, Head};
 use super::window::{Items, Opened};
@@ -20,7 +20,7 @@ use crate::read::stream::{Notes, RawEntry};
 
 /// What the bytes of an entry say, read by [`read`] alone.
 #[derive(Debug)]
-pub(super) enum Bytes {
+pub(super) enum Decoded {
     /// A pending entry was deleted by somebody else.
     Gone,
     Undecodable(String),
@@ -30,21 +30,21 @@ pub(super) enum Bytes {
 }
 
 /// Reads an entry's bytes. What takes a process down does it here or where events are made.
-pub(super) fn read(raw: &RawEntry, hasher: &LaneHasher) -> Bytes {
+pub(super) fn read(raw: &RawEntry, hasher: &LaneHasher) -> Decoded {
     let Some(fields) = &raw.fields else {
-        return Bytes::Gone;
+        return Decoded::Gone;
     };
     let entry = match StreamEntry::decode(fields) {
         Ok(entry) => entry,
-        Err(error) => return Bytes::Undecodable(error.to_string()),
+        Err(error) => return Decoded::Undecodable(error.to_string()),
     };
     if let Some(reason) = entry.unreadable.clone() {
-        return Bytes::Unreadable(entry, reason);
+        return Decoded::Unreadable(entry, reason);
     }
     let payload = match Payload::open(entry) {
         Ok(payload) => payload,
         Err(unopened) => {
-            return Bytes::Unreadable(unopened.entry, unopened.unreadable.to_string());
+            return Decoded::Unreadable(unopened.entry, unopened.unreadable.to_string());
         }
     };
     let fresh = payload.entry.fresh.iter();
@@ -54,7 +54,7 @@ pub(super) fn read(raw: &RawEntry, hasher: &LaneHasher) -> Bytes {
         (*n, keys.unwrap_or_default())
     });
     let lanes = lanes.collect();
-    Bytes::Payload(payload, lanes)
+    Decoded::Payload(payload, lanes)
 }
 
 /// What former tenures noted of one entry.
@@ -103,7 +103,7 @@ pub(super) fn given_up(
         return opened(
             work,
             raw,
-            Bytes::Undecodable("unread".to_owned()),
+            Decoded::Undecodable("unread".to_owned()),
             FormerNotes::default(),
         );
     };
@@ -123,19 +123,19 @@ pub(super) fn given_up(
 pub(super) fn opened(
     work: &WorkerContext,
     raw: &RawEntry,
-    bytes: Bytes,
+    bytes: Decoded,
     former: FormerNotes,
 ) -> (Opened, Content) {
     let id = || raw.id.clone();
     match bytes {
-        Bytes::Gone => {
+        Decoded::Gone => {
             tracing::error!(
                 entry = raw.id,
                 "a pending entry was deleted by somebody else"
             );
             (Opened::Over, Content::new(id(), Head::nobody(&raw.id)))
         }
-        Bytes::Undecodable(error) => {
+        Decoded::Undecodable(error) => {
             tracing::error!(entry = raw.id, error, "an entry can't be decoded");
             let mut content = Content::new(id(), Head::nobody(&raw.id));
             if let Some(fields) = &raw.fields {
@@ -145,7 +145,7 @@ pub(super) fn opened(
             give_up(work, &mut content, reason, Vec::new(), id(), Some(error));
             (Opened::Over, content)
         }
-        Bytes::Unreadable(entry, error) => {
+        Decoded::Unreadable(entry, error) => {
             let head = Head::of(&raw.id, &entry, store::body_name(&entry.body));
             let mut content = Content::new(id(), head);
             content
@@ -156,7 +156,7 @@ pub(super) fn opened(
             give_up(work, &mut content, reason, Vec::new(), name, Some(error));
             (Opened::Over, content)
         }
-        Bytes::Payload(payload, lanes) => items(work, raw, payload, lanes, former),
+        Decoded::Payload(payload, lanes) => items(work, raw, payload, lanes, former),
     }
 }
 
@@ -202,8 +202,8 @@ fn items(
 
 /// Of its fields.
 pub(super) fn bytes_of(raw: &RawEntry) -> usize {
-    let fields = raw.fields.iter().flat_map(HashMap::values);
-    fields.map(Vec::len).sum()
+    let fields = raw.fields.iter().flat_map(EntryFields::values);
+    fields.map(bytes::Bytes::len).sum()
 }
 
 fn give_up(

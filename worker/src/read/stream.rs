@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind, Value};
+use shared::entry::EntryFields;
 use shared::keys::{CONSUMER, GROUP, Keys};
 use shared::redis::{Connection, Redis};
 use shared::script::{Script, ScriptCall};
@@ -43,7 +44,7 @@ impl From<RedisError> for StreamError {
 #[derive(Debug)]
 pub struct RawEntry {
     pub id: String,
-    pub fields: Option<HashMap<String, Vec<u8>>>,
+    pub fields: Option<EntryFields>,
 }
 
 impl FromRedisValue for RawEntry {

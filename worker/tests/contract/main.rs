@@ -15,6 +15,7 @@ mod walk;
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use serde_json::Value;
 use shared::entry::StreamEntry;
 use worker::item::event::{self, EventContext, RawObject};
@@ -51,7 +52,7 @@ fn open(body: &[u8]) -> Option<Payload> {
         correlation_id: "0191e8a2-7d5c-4b6f-9a3e-2f1d0c4b5a69".to_owned(),
         received_at_ms: RECEIVED_AT_MS,
         fresh: (0..webhook.entries.iter().map(|entry| entry.items.len()).sum()).collect(),
-        body: body.to_owned(),
+        body: Bytes::copy_from_slice(body),
         signature: String::new(),
         traceparent: String::new(),
         unreadable: None,

@@ -8,7 +8,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use shared::webhook::{all_members, elements};
+use shared::webhook::{Json, all_members, elements};
 
 #[derive(Deserialize)]
 struct Event<'a> {
@@ -38,7 +38,7 @@ pub(crate) fn holds_all(sent: &str, event: &[u8]) -> Result<(), String> {
         Some(whole) => return Err(format!("not as it was sent: {whole} for {sent}")),
         None => {}
     }
-    let item: &RawValue = serde_json::from_str(sent).map_err(|error| error.to_string())?;
+    let item = Json::parse(sent.as_bytes()).ok_or("the item is no JSON")?;
     let event: Value = serde_json::from_slice(event).map_err(|error| error.to_string())?;
     let mut held = HashMap::new();
     each_scalar(&event, &mut |scalar| {
@@ -83,15 +83,15 @@ fn each_scalar(value: &Value, found: &mut dyn FnMut(&Value)) {
 }
 
 /// The same in an item, where a name may stand twice.
-fn each_sent_scalar(raw: &RawValue, found: &mut dyn FnMut(&Value)) {
+fn each_sent_scalar(raw: Json<'_>, found: &mut dyn FnMut(&Value)) {
     if let Some(members) = all_members(raw) {
         members
             .iter()
-            .for_each(|(_, member)| each_sent_scalar(member, found));
+            .for_each(|(_, member)| each_sent_scalar(*member, found));
     } else if let Some(elements) = elements(raw) {
         elements
             .iter()
-            .for_each(|element| each_sent_scalar(element, found));
+            .for_each(|element| each_sent_scalar(*element, found));
     } else {
         match serde_json::from_str(raw.get()) {
             Ok(scalar) => each_scalar(&scalar, found),

@@ -35,6 +35,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
+use shared::webhook::Json;
 use strum::{EnumIter, EnumString, IntoStaticStr};
 
 use super::read::Reading;
@@ -50,7 +51,7 @@ pub(super) struct Account<'a> {
     /// This is the change as Meta sent it, with its names. It is `null` if common JSON parsers
     /// would refuse it: then `raw` has its text.
     #[schemars(with = "Value")]
-    pub(super) value: Option<&'a RawValue>,
+    pub(super) value: Option<Json<'a>>,
     /// This is the change with types, in a shape that follows from `field`. It is `null` if this
     /// version doesn't type the field.
     #[schemars(with = "Option<Value>")]

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use shared::webhook::{Place, members, scalar};
+use shared::webhook::{Json, Place, members, scalar};
 
 use super::phone;
 use crate::item::payload::{Payload, PayloadItem};
@@ -59,8 +58,8 @@ impl NamedNumber {
         Self::within(payload.field(item), payload.raw(item)).unwrap_or_default()
     }
 
-    fn within(field: &str, value: &RawValue) -> Option<Self> {
-        let text = |raw: Option<&RawValue>| {
+    fn within(field: &str, value: Json<'_>) -> Option<Self> {
+        let text = |raw: Option<Json<'_>>| {
             let text = raw.and_then(scalar).map(|text| text.into_owned());
             text.filter(|text| !text.is_empty())
         };

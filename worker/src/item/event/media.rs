@@ -6,8 +6,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
-use shared::webhook::{Place, members, string};
+use shared::webhook::{Json, Place, members, string};
 
 use super::errors::MetaError;
 use super::message_type::MessageType;
@@ -344,7 +343,7 @@ fn content<'r>(
 }
 
 /// Whether an item may have media, seen without taking it apart.
-fn may_have_media(raw: &RawValue, place: Place) -> bool {
+fn may_have_media(raw: Json<'_>, place: Place) -> bool {
     if place == Place::Call {
         let named = members(raw, ["call_recording", "call_transcript"]);
         return named.is_some_and(|named| named.iter().any(Option::is_some));

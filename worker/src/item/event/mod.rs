@@ -50,7 +50,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
-use shared::webhook::{Identity, Place, members, scalar};
+use shared::webhook::{Identity, Json, Place, members, scalar};
 use strum::{EnumIter, IntoStaticStr};
 use uuid::Uuid;
 
@@ -550,7 +550,7 @@ impl<'a> EventDocument<'a> {
             customer: person(customer),
             conversation: known
                 .conversation
-                .filter(|raw| matches!(SentJson::of(raw), SentJson::Json(_))),
+                .filter(|raw| matches!(SentJson::of((*raw).into()), SentJson::Json(_))),
             group_id: customer.group_id.as_deref().map(Cow::Borrowed),
             message: None,
             status: None,
@@ -617,7 +617,7 @@ impl<'a> EventDocument<'a> {
     fn typed_member<T: DeserializeOwned + Default>(
         &mut self,
         name: &'static str,
-        raw: &'a RawValue,
+        raw: Json<'a>,
     ) -> T {
         let mut reading = Reading::of(raw);
         let typed = reading.rest();

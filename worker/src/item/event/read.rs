@@ -4,15 +4,15 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
 };
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use serde_path_to_error::{Path, Segment, Track};
-use shared::webhook::all_members;
+use shared::webhook::{Json, all_members};
 
 use super::values::EXACT_DIGITS;
 
@@ -39,12 +39,12 @@ pub(super) struct UnreadableMember {
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(untagged)]
 pub(super) enum SentJson<'a> {
-    Json(&'a RawValue),
+    Json(Json<'a>),
     Text(&'a str),
 }
 
 impl<'a> SentJson<'a> {
-    pub(super) fn of(raw: &'a RawValue) -> Self {
+    pub(super) fn of(raw: Json<'a>) -> Self {
         if JsonDefects::of(raw.get()).unsound() {
             Self::Text(raw.get())
         } else {
@@ -63,7 +63,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn of(raw: &'a RawValue) -> Self {
+    pub(super) fn of(raw: Json<'a>) -> Self {
         let flaws = JsonDefects::of(raw.get());
         let mut reading = Self {
             sent: if flaws.unsound() {
@@ -96,7 +96,7 @@ impl<'a> Reading<'a> {
     }
 
     /// The item as it came, if it can stand in an event.
-    pub(super) fn sound(&self) -> Option<&'a RawValue> {
+    pub(super) fn sound(&self) -> Option<Json<'a>> {
         match self.sent {
             SentJson::Json(raw) => Some(raw),
             SentJson::Text(_) => None,
@@ -205,7 +205,7 @@ impl<'a> Reading<'a> {
 
     /// Reads what can be read of an item that can't be held as it is: lone surrogates are replaced,
     /// other bad members left out.
-    fn rescue(&mut self, raw: &RawValue) {
+    fn rescue(&mut self, raw: Json<'_>) {
         let Some(all) = all_members(raw) else {
             return self.note(String::new(), "not an object");
         };
@@ -409,15 +409,17 @@ impl JsonDefects {
     /// Goes to the end of the string whose content starts at `at`.
     fn string(&mut self, bytes: &[u8], mut at: usize) -> usize {
         loop {
-            match bytes.get(at) {
-                None | Some(b'"') => return at + 1,
-                Some(b'\\') => {
-                    let (length, lone) = escape(bytes.get(at..).unwrap_or_default());
-                    self.lone_surrogate |= lone;
-                    at += length;
-                }
-                Some(_) => at += 1,
+            let rest = bytes.get(at..).unwrap_or_default();
+            let Some(found) = memchr2(b'"', b'\\', rest) else {
+                return bytes.len();
+            };
+            at += found;
+            if rest.get(found) == Some(&b'"') {
+                return at + 1;
             }
+            let (length, lone) = escape(rest.get(found..).unwrap_or_default());
+            self.lone_surrogate |= lone;
+            at += length;
         }
     }
 
@@ -533,7 +535,7 @@ mod tests {
             b: Option<bool>,
         }
         let json = r#"{"a":{"n":"x","list":[1,"y",2,null]},"b":true,"c":null}"#;
-        let raw: &RawValue = serde_json::from_str(json).expect("JSON");
+        let raw = Json::parse(json.as_bytes()).expect("JSON");
         let mut reading = Reading::of(raw);
         let outer: Outer = reading.rest();
         let list = Some(vec![1, 2]);
@@ -563,7 +565,7 @@ mod tests {
                 #[expect(dead_code, reason = "only whether it is read matters")]
                 a: Option<i64>,
             }
-            let raw: &RawValue = serde_json::from_str(json).expect("JSON");
+            let raw = Json::parse(json.as_bytes()).expect("JSON");
             let mut reading = Reading::of(raw);
             let _: A = reading.rest();
             assert_eq!(reading.raw().is_none(), complete, "{json}");
@@ -573,7 +575,7 @@ mod tests {
     #[test]
     fn a_lone_surrogate_costs_one_character() {
         let json = r#"{"a":"x\ud83dy","b":1,"c":1e400}"#;
-        let raw: &RawValue = serde_json::from_str(json).expect("JSON");
+        let raw = Json::parse(json.as_bytes()).expect("JSON");
         let reading = Reading::of(raw);
         assert_eq!(reading.left, json!({"a": "x\u{fffd}y", "b": 1}));
         assert!(matches!(reading.raw(), Some(SentJson::Text(text)) if text == json));

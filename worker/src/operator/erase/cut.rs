@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
-use serde_json::value::RawValue;
+use bytes::Bytes;
 use shared::entry::{StreamEntry, format_numbers, parse_numbers};
-use shared::webhook::{all_members, elements, members, scalar};
+use shared::webhook::{Json, all_members, elements, members, scalar};
 
 use super::ids::reduced;
 use crate::item::customer::Customer;
@@ -129,7 +129,7 @@ pub(in crate::operator) fn items_of<'p>(
 }
 
 fn is_cut(payload: &Payload, item: &PayloadItem, cuts: &[Range<usize>]) -> bool {
-    let at = range(&payload.entry.body, payload.raw(item));
+    let at = payload.raw(item).range(&payload.entry.body);
     let mut cuts = cuts.iter();
     cuts.any(|cut| cut.start <= at.start && at.end <= cut.end)
 }
@@ -151,7 +151,7 @@ fn other_ids(
     });
     let elements = cuts.iter().filter_map(|cut| {
         let json = payload.entry.body.get(cut.clone())?;
-        serde_json::from_slice::<&RawValue>(json).ok()
+        Json::parse(json)
     });
     let of_elements = elements.flat_map(|element| {
         let inner = members(element, WITHIN).unwrap_or([None; WITHIN.len()]);
@@ -218,7 +218,7 @@ fn open(body: &[u8]) -> Option<Payload> {
         correlation_id: String::new(),
         received_at_ms: 0,
         fresh: Vec::new(),
-        body: body.to_vec(),
+        body: Bytes::copy_from_slice(body),
         signature: String::new(),
         traceparent: String::new(),
         unreadable: None,
@@ -241,14 +241,14 @@ pub(super) fn cuts(body: &[u8], customer: &str) -> Vec<Range<usize>> {
     cuts
 }
 
-fn walk(body: &[u8], json: &RawValue, customer: &str, depth: usize, cuts: &mut Vec<Range<usize>>) {
+fn walk(body: &[u8], json: Json<'_>, customer: &str, depth: usize, cuts: &mut Vec<Range<usize>>) {
     if depth > DEEPEST {
         return;
     }
     if let Some(elements) = elements(json) {
         for element in elements {
             if is_about(element, customer) {
-                cuts.push(range(body, element));
+                cuts.push(element.range(body));
             } else {
                 walk(body, element, customer, depth + 1, cuts);
             }
@@ -260,9 +260,9 @@ fn walk(body: &[u8], json: &RawValue, customer: &str, depth: usize, cuts: &mut V
     }
 }
 
-fn is_about(element: &RawValue, customer: &str) -> bool {
-    let is = |text: &RawValue| scalar(text).is_some_and(|text| reduced(&text) == customer);
-    let names = |object: &RawValue| {
+fn is_about(element: Json<'_>, customer: &str) -> bool {
+    let is = |text: Json<'_>| scalar(text).is_some_and(|text| reduced(&text) == customer);
+    let names = |object: Json<'_>| {
         let named = members(object, NAMING).unwrap_or([None; NAMING.len()]);
         named.into_iter().flatten().any(is)
     };
@@ -273,12 +273,6 @@ fn is_about(element: &RawValue, customer: &str) -> bool {
         Some(_) | None => false,
     };
     is(element) || thread || names(element) || within.into_iter().flatten().any(names)
-}
-
-/// Where `part`, which was borrowed from `body`, lies in it.
-fn range(body: &[u8], part: &RawValue) -> Range<usize> {
-    let start = part.get().as_ptr() as usize - body.as_ptr() as usize;
-    start..start + part.get().len()
 }
 
 /// The body without some elements of its lists, each with a comma beside it.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use anyhow::Context;
+use bytes::Bytes;
 use strum::IntoEnumIterator;
 
 use super::eraser::Eraser;
@@ -28,7 +29,7 @@ pub(super) struct InTransit<'w> {
 /// The account of an entry; empty if it doesn't say.
 fn account_of(entry: &redis::streams::StreamId) -> String {
     let named = ["h", "w"].into_iter();
-    let fields = named.filter_map(|name| Some((name.to_owned(), entry.get::<Vec<u8>>(name)?)));
+    let fields = named.filter_map(|name| Some((name.to_owned(), entry.get::<Bytes>(name)?)));
     shared::entry::account(&fields.collect()).unwrap_or_default()
 }
 
