@@ -110,8 +110,8 @@ impl Activity {
 
     /// Since the last one; `None` before the first.
     fn idle(&self) -> Option<Duration> {
-        let answered = Duration::from_millis(self.taken_ms.load(Ordering::Relaxed));
-        (!answered.is_zero()).then(|| self.accepted.elapsed().saturating_sub(answered))
+        let taken = Duration::from_millis(self.taken_ms.load(Ordering::Relaxed));
+        (!taken.is_zero()).then(|| self.accepted.elapsed().saturating_sub(taken))
     }
 
     /// It waits for another webhook.

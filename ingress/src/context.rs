@@ -29,10 +29,11 @@ pub(crate) struct Ingress {
     pub(crate) metrics: Metrics,
     pub(crate) refusals: Log,
     pub(crate) requests: RequestLog,
-    pub(crate) over_limit: SampledLog,
+    /// Webhooks that were stored beyond their account's limit.
+    pub(crate) over_limit_log: SampledLog,
     pub(crate) proxied: SampledLog,
     /// Refused webhooks by account: in the log, and counted for operators.
-    pub(crate) limited_log: SampledLog,
+    pub(crate) refused_log: SampledLog,
     pub(crate) limited_accounts: LimitedAccounts,
 }
 

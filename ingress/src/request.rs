@@ -322,7 +322,7 @@ fn note_spooled(envelope: &Envelope, delivery: &Delivery) {
 fn note_over(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window: &RateWindow) {
     if window.over {
         ingress.metrics.over_limit.inc();
-        if let Some(skipped) = ingress.over_limit.pass() {
+        if let Some(skipped) = ingress.over_limit_log.pass() {
             tracing::warn!(
                 correlation_id = envelope.correlation_id,
                 waba_id = delivery.waba_id,
@@ -336,7 +336,7 @@ fn note_over(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window
 
 fn note_limited(ingress: &Ingress, envelope: &Envelope, delivery: &Delivery, window: &RateWindow) {
     ingress.limited_accounts.note(&delivery.waba_id);
-    if let Some(skipped) = ingress.limited_log.pass() {
+    if let Some(skipped) = ingress.refused_log.pass() {
         tracing::warn!(
             correlation_id = envelope.correlation_id,
             waba_id = delivery.waba_id,

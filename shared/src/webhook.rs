@@ -130,12 +130,15 @@ fn read_entry(raw: Json<'_>) -> Result<WebhookEntry<'_>, UnreadableBody> {
     };
     let changes = changes
         .into_iter()
-        .map(|change| read_change(change, entry_field))
+        .map(|change| -> Result<_, UnreadableBody> {
+            let [field, value] = members(change, ["field", "value"]).ok_or(
+                UnreadableBody::Shape("an element of `changes` is not an object"),
+            )?;
+            Ok((change, field, value))
+        })
         .collect::<Result<Vec<_>, _>>()?;
-    let with_value = changes.iter().filter(|(_, has_value)| *has_value);
-    let of_portfolio = with_value
-        .filter_map(|(change, _)| change.portfolio_waba())
-        .next();
+    let mut values = changes.iter().filter_map(|(_, _, value)| *value);
+    let of_portfolio = values.find_map(portfolio_waba);
     let waba_id = of_portfolio
         .or_else(|| id.and_then(scalar))
         .filter(|id| !id.is_empty())
@@ -147,30 +150,18 @@ fn read_entry(raw: Json<'_>) -> Result<WebhookEntry<'_>, UnreadableBody> {
         changes: Vec::new(),
         items: Vec::new(),
     };
-    for (change, has_value) in changes {
+    for (raw, field, value) in changes {
         if read.items.len() > MOST_ITEMS {
             break;
         }
-        read.add(change, has_value);
+        let value = value.filter(|value| value.get() != "null");
+        let field = field_name(field, entry_field);
+        read.add(field, value.unwrap_or(raw), value.is_some());
     }
     if has_no_changes {
-        read.add(WebhookChange::of(field_name(None, entry_field), raw), false);
+        read.add(field_name(None, entry_field), raw, false);
     }
     Ok(read)
-}
-
-/// With whether it has a value; else `value` is all of it.
-fn read_change<'a>(
-    raw: Json<'a>,
-    entry_field: Option<Json<'a>>,
-) -> Result<(WebhookChange<'a>, bool), UnreadableBody> {
-    let [field, value] = members(raw, ["field", "value"]).ok_or(UnreadableBody::Shape(
-        "an element of `changes` is not an object",
-    ))?;
-    let value = value.filter(|value| value.get() != "null");
-    let field = field_name(field, entry_field);
-    let change = WebhookChange::of(field, value.unwrap_or(raw));
-    Ok((change, value.is_some()))
 }
 
 /// Two of Meta's published examples carry `field` beside `changes`.
@@ -180,9 +171,22 @@ fn field_name<'a>(of_change: Option<Json<'a>>, of_entry: Option<Json<'a>>) -> Co
         .unwrap_or_default()
 }
 
+/// `value.waba_info.waba_id`: there where `entry[].id` is a business portfolio's.
+fn portfolio_waba(value: Json<'_>) -> Option<Cow<'_, str>> {
+    let [info] = members(value, ["waba_info"])?;
+    let [waba_id] = members(info?, ["waba_id"])?;
+    scalar(waba_id?).filter(|id| !id.is_empty())
+}
+
 impl<'a> WebhookEntry<'a> {
-    /// `has_value`: else its `value` is the change, or the entry, as a whole.
-    fn add(&mut self, mut change: WebhookChange<'a>, has_value: bool) {
+    /// `has_value`: else `value` is the change, or the entry, as a whole.
+    fn add(&mut self, field: Cow<'a, str>, value: Json<'a>, has_value: bool) {
+        let mut change = WebhookChange {
+            field,
+            value,
+            members: all_members(value),
+            phone_number_id: None,
+        };
         let before = self.items.len();
         if has_value {
             let [metadata] = change.named(["metadata"]);
@@ -191,7 +195,7 @@ impl<'a> WebhookEntry<'a> {
                 .and_then(|[id]| scalar(id?));
             self.take_items(&change);
         } else if says_something(change.members.as_deref()) {
-            self.take(&change, Place::UnknownShape, change.value);
+            self.take(&change, Place::UnknownShape, value);
         }
         if self.items.len() > before {
             self.changes.push(change);
@@ -279,22 +283,6 @@ impl<'a> WebhookEntry<'a> {
 }
 
 impl<'a> WebhookChange<'a> {
-    fn of(field: Cow<'a, str>, value: Json<'a>) -> Self {
-        Self {
-            field,
-            value,
-            members: all_members(value),
-            phone_number_id: None,
-        }
-    }
-
-    /// `waba_info.waba_id`: there where `entry[].id` is a business portfolio's.
-    fn portfolio_waba(&self) -> Option<Cow<'a, str>> {
-        let [info] = self.named(["waba_info"]);
-        let [waba_id] = members(info?, ["waba_id"])?;
-        scalar(waba_id?).filter(|id| !id.is_empty())
-    }
-
     /// Members of the value, in the order asked for. Of a name that stands twice the last counts.
     fn named<const N: usize>(&self, names: [&str; N]) -> [Option<Json<'a>>; N] {
         let members = self.members.as_deref().unwrap_or_default();

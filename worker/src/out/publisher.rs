@@ -41,9 +41,11 @@ use unroutable::Unroutable;
 
 /// `delivery_mode` of a message that survives the broker.
 const PERSISTENT: u8 = 2;
-/// The largest frame in bytes unless the URL names another: a quarter of RabbitMQ's own, since lapin sets
-/// aside 64 times as much for each connection, and events have 2 KB.
-const FRAME_MAX: u32 = 32_768;
+/// The largest frame in bytes unless the URL names another: RabbitMQ's own. A broker may name none, and
+/// lapin sets aside 64 times as much for a connection.
+const FRAME_MAX: u32 = 131_072;
+/// The same for connections that only publish: events have 2 KB, and larger ones go in several frames.
+const FRAME_MAX_TO_PUBLISH: u32 = 32_768;
 /// A blocked connection is looked at again this often.
 const BLOCKED_POLL: Duration = Duration::from_millis(100);
 const BLOCKED: &str = "the broker blocks publishers";
@@ -98,6 +100,12 @@ pub fn url(url: &Secret) -> Result<Secret, String> {
             .append_pair("frame_max", &FRAME_MAX.to_string());
     }
     limited.as_str().parse().map_err(|_| wrong())
+}
+
+/// A [`url`] for connections that only publish.
+fn url_to_publish(url: &str) -> String {
+    let name = |frame_max: u32| format!("frame_max={frame_max}");
+    url.replace(&name(FRAME_MAX), &name(FRAME_MAX_TO_PUBLISH))
 }
 
 /// An event that is about to be published.
@@ -371,7 +379,8 @@ impl ChannelTask {
         };
         let given_up = CancellationToken::new();
         let runtime = async_rs::Runtime::new(SocketRuntime::new(given_up.clone()));
-        let manager = Manager::new(self.url.current().expose(), properties, runtime);
+        let url = url_to_publish(self.url.current().expose());
+        let manager = Manager::new(url, properties, runtime);
         let pool = Pool::builder(manager).max_size(1).build()?;
         self.pool = Some((version, pool.clone(), given_up.drop_guard()));
         Ok(pool)

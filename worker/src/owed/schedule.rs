@@ -50,6 +50,7 @@ impl Score {
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
     pub text: Arc<str>,
+    /// Whose share it takes: a tenant, a tenant's history, or the folder of an account without one.
     pub tenant: Arc<str>,
     pub tries: u8,
     /// From then on it runs whoever is away: it is its end.

@@ -76,7 +76,7 @@ pub async fn work_off(work: &Arc<WorkerContext>, tenure: &Arc<Tenure>, owed: &No
     }
 }
 
-/// A future of the owed_work came to its end.
+/// Something that was begun has ended.
 enum Ended {
     Looked(Vec<String>, RedisResult<Due>),
     Fetched(OwedKind, Vec<Piece>, RedisResult<Vec<FetchedEntry>>),

@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::batch::{Batch, EndedItem, Outgoing};
 use super::content::Content;
-use super::given::{Given, Note};
+use super::given::{Given, TenantNote};
 use super::item::{Item, Prepared};
 use super::opening::{self, Decoded, FormerNotes};
 use super::persist::persist;
@@ -28,9 +28,10 @@ use crate::context::WorkerContext;
 use crate::item::tenant::Verdict;
 use crate::out::error::{Decision, Failure};
 use crate::out::publisher::NotPublished;
+use crate::read::entry_id::EntryId;
 use crate::read::lanes::ItemId;
 use crate::read::leases::Tenure;
-use crate::read::parked::{Id, MOST_PARKED, Parked};
+use crate::read::parked::{MOST_PARKED, Parked};
 use crate::read::stream::{Notes, RawEntry, Read, ReadFrom, Sleeper, StreamError};
 use crate::read::suspects;
 use crate::retry::Backoff;
@@ -42,7 +43,7 @@ const MOST_ENTRIES: usize = 20_000;
 const MOST_ITEMS: usize = 50_000;
 /// Items of one entry that are on their way out at once: each costs a kilobyte or two.
 const RUNNING_OF_ENTRY: usize = 256;
-/// So many times [`NOTE_INTERVAL`] nothing more is read while tenants are looked up.
+/// So many times [`PROGRESS_INTERVAL`] nothing more is read while tenants are looked up.
 const TICKS_TO_PARK: usize = 5;
 /// Entries that return at once when their tenant is known.
 const RETURNING: usize = 256;
@@ -50,13 +51,13 @@ const RETURNING: usize = 256;
 /// Beyond, nothing is published, so a Redis that is away stops it.
 const MOST_UNRECORDED: usize = 64;
 /// What is published of entries that go on is recorded this often, and as soon as it is this much.
-const NOTE_INTERVAL: Duration = Duration::from_millis(200);
-const WORTH_A_NOTE: usize = 16;
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+const WORTH_A_RECORD: usize = 16;
 /// Entries of one record, so that its script stays short.
-const FINISHED_PER_RECORD: usize = 64;
+const ENTRIES_PER_RECORD: usize = 64;
 /// Then others have their turn on the thread: what was parked may be a thousand entries.
 const COMMANDS_AT_ONCE: usize = 256;
-/// So many times [`NOTE_INTERVAL`] an entry waits that Redis refused to record.
+/// So many times [`PROGRESS_INTERVAL`] an entry waits that Redis refused to record.
 const TICKS_TO_RETRY: usize = 25;
 
 /// A future came to its end.
@@ -66,7 +67,7 @@ enum Done {
     Read(Result<(Read, Option<Notes>), StreamError>),
     Slept(Box<Sleeper>),
     Opened(EntryNumber, Arc<RawEntry>, FormerNotes, Decoded),
-    Fetched(String, Vec<Id>, Vec<RawEntry>),
+    Fetched(String, Vec<EntryId>, Vec<RawEntry>),
     Loaded(EntryNumber, Decoded),
     Prepared(ItemId, Prepared),
     Published(Vec<EndedItem>, Option<Batch>),
@@ -116,8 +117,8 @@ impl Driver {
             ticks_to_park: TICKS_TO_PARK,
             returning: RETURNING,
             unrecorded: MOST_UNRECORDED,
-            worth_a_note: WORTH_A_NOTE,
-            finished: FINISHED_PER_RECORD,
+            worth_a_record: WORTH_A_RECORD,
+            entries_per_record: ENTRIES_PER_RECORD,
             ticks_to_retry: TICKS_TO_RETRY,
         };
         let driver = Self {
@@ -136,7 +137,7 @@ impl Driver {
     }
 
     async fn drive(mut self) {
-        let mut note = tokio::time::interval(NOTE_INTERVAL);
+        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
         let mut draining = false;
         loop {
             let mut commands = 0;
@@ -166,7 +167,7 @@ impl Driver {
                     self.window.handle(Input::Drain);
                     draining = true;
                 }
-                _ = note.tick() => self.window.handle(Input::Tick),
+                _ = tick.tick() => self.window.handle(Input::Tick),
             }
         }
     }
@@ -265,7 +266,7 @@ impl Driver {
         let (work, tenure) = (self.work.clone(), self.tenure.clone());
         self.push(async move {
             let reading = async {
-                let notes = match next == Next::Pending(Id::ZERO) {
+                let notes = match next == Next::Pending(EntryId::ZERO) {
                     true => Some(work.stream.notes(&tenure).await?),
                     false => None,
                 };
@@ -292,7 +293,7 @@ impl Driver {
             Err(StreamError::Redis(_)) => ReadEnd::Failed,
             Ok(read) if read.moved => ReadEnd::Moved,
             Ok(read) => ReadEnd::Entries {
-                delivered: Id::parse(&read.last_delivered).unwrap_or(Id::ZERO),
+                delivered: EntryId::parse(&read.last_delivered).unwrap_or(EntryId::ZERO),
                 pending: read.pending,
                 entries: (read.entries.into_iter())
                     .filter_map(|raw| self.arrived(raw))
@@ -314,7 +315,7 @@ impl Driver {
         };
         let known = |account: &String| self.work.tenants.knows(account);
         Some(ReadEntry {
-            id: Id::parse(&raw.id)?,
+            id: EntryId::parse(&raw.id)?,
             known: account.as_ref().is_some_and(known),
             account,
             bytes: opening::bytes_of(&raw),
@@ -322,7 +323,7 @@ impl Driver {
         })
     }
 
-    fn sleep(&mut self, after: Id) {
+    fn sleep(&mut self, after: EntryId) {
         let Some(mut sleeper) = self.sleeper.take() else {
             return;
         };
@@ -335,10 +336,10 @@ impl Driver {
         });
     }
 
-    fn fetch(&self, account: String, ids: Vec<Id>, bytes: usize) {
+    fn fetch(&self, account: String, ids: Vec<EntryId>, bytes: usize) {
         let (work, tenure) = (self.work.clone(), self.tenure.clone());
         self.push(async move {
-            let texts: Vec<String> = ids.iter().map(Id::to_string).collect();
+            let texts: Vec<String> = ids.iter().map(EntryId::to_string).collect();
             let fetched = again(|| work.stream.fetch_all(&tenure, &texts, bytes)).await;
             Done::Fetched(account, ids, fetched)
         });
@@ -347,7 +348,7 @@ impl Driver {
     fn open(&mut self, number: EntryNumber, raw: Arc<RawEntry>) {
         let former = FormerNotes::take(&mut self.notes, &raw.id);
         if former.gives_up(self.work.max_deliveries) {
-            let id = Id::parse(&raw.id).unwrap_or(Id::ZERO);
+            let id = EntryId::parse(&raw.id).unwrap_or(EntryId::ZERO);
             let held_by = |account: &str, verdict| self.window.held_by(account, id, verdict);
             let (opened, content) = opening::given_up(&self.work, &raw, &former, held_by);
             self.contents.insert(number, Box::new(content));
@@ -444,7 +445,7 @@ impl Driver {
         self.push(resolving.instrument(span));
     }
 
-    fn note_tenant(&self, account: String, note: Note) {
+    fn note_tenant(&self, account: String, note: TenantNote) {
         let (work, tenure, text) = (self.work.clone(), self.tenure.clone(), note.text());
         self.push(async move {
             let noting = persist(&tenure, || {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::item::tenant::{Tenant, Verdict};
-use crate::read::parked::Id;
+use crate::read::entry_id::EntryId;
 
 /// Former tenants that are remembered of an account: it passes on seldom, and what was pending then is
 /// soon done.
@@ -20,7 +20,7 @@ const MOST_FORMER: usize = 8;
 
 /// What is noted of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Note {
+pub(super) struct TenantNote {
     /// Of the entries behind those of the former ones; `None`: they have been given nobody.
     now: Option<Tenant>,
     /// Former tenants, and the last entry of each.
@@ -28,7 +28,7 @@ pub(super) struct Note {
     former: Vec<(String, Tenant)>,
     /// The last entry that was given `now` in this tenure.
     #[serde(skip)]
-    last: Option<Id>,
+    last: Option<EntryId>,
 }
 
 /// What is done with an entry whose tenant is looked up.
@@ -37,7 +37,7 @@ pub(super) enum TenantAssignment {
     /// It is this one's.
     Given(Verdict),
     /// This must be noted before.
-    Note(Note),
+    Note(TenantNote),
     /// A note of its account is on its way.
     Wait,
 }
@@ -45,9 +45,9 @@ pub(super) enum TenantAssignment {
 /// The notes of a partition.
 #[derive(Debug, Default)]
 pub(super) struct Given {
-    notes: HashMap<String, Note>,
+    notes: HashMap<String, TenantNote>,
     /// The last entry that was delivered to former tenures.
-    delivered: Option<Id>,
+    delivered: Option<EntryId>,
     /// Accounts whose note is being written, and the entries that wait for it.
     writing: HashMap<String, BTreeSet<u64>>,
 }
@@ -73,7 +73,7 @@ impl Given {
     }
 
     /// Up to which entry former tenures got them; what is told first holds.
-    pub(super) fn delivered_before(&mut self, last: Id) {
+    pub(super) fn delivered_before(&mut self, last: EntryId) {
         self.delivered.get_or_insert(last);
     }
 
@@ -81,12 +81,12 @@ impl Given {
     pub(super) fn give(
         &mut self,
         account: &str,
-        seq: u64,
-        id: Id,
+        number: u64,
+        id: EntryId,
         verdict: Verdict,
     ) -> TenantAssignment {
         if let Some(waiting) = self.writing.get_mut(account) {
-            waiting.insert(seq);
+            waiting.insert(number);
             return TenantAssignment::Wait;
         }
         let note = self.notes.get_mut(account);
@@ -114,7 +114,7 @@ impl Given {
     }
 
     /// Whose an entry is that won't go out: for where it is kept.
-    pub(super) fn held(&self, account: &str, id: Id, verdict: Verdict) -> Verdict {
+    pub(super) fn held(&self, account: &str, id: EntryId, verdict: Verdict) -> Verdict {
         let note = self.notes.get(account);
         match note.and_then(|note| note.before(id, self.delivered)) {
             Some(tenant) => held_by(tenant, verdict),
@@ -124,7 +124,7 @@ impl Given {
 
     /// The account's tenant isn't known any more: what comes from now on has been given nobody. The note
     /// to write, if one is needed.
-    pub(super) fn doubt(&self, account: &str) -> Option<Note> {
+    pub(super) fn doubt(&self, account: &str) -> Option<TenantNote> {
         let note = self.notes.get(account)?;
         if note.now.is_none() || self.writing.contains_key(account) {
             return None;
@@ -133,13 +133,13 @@ impl Given {
     }
 
     /// A note is being written, for an entry if one waits for it.
-    pub(super) fn writes(&mut self, account: &str, seq: Option<u64>) {
+    pub(super) fn writes(&mut self, account: &str, number: Option<u64>) {
         let waiting = self.writing.entry(account.to_owned()).or_default();
-        waiting.extend(seq);
+        waiting.extend(number);
     }
 
     /// A note is written; the entries that waited for it.
-    pub(super) fn written(&mut self, account: &str, note: Note) -> BTreeSet<u64> {
+    pub(super) fn written(&mut self, account: &str, note: TenantNote) -> BTreeSet<u64> {
         if note.is_empty() {
             self.notes.remove(account);
         } else {
@@ -149,7 +149,7 @@ impl Given {
     }
 }
 
-impl Note {
+impl TenantNote {
     /// As it lies in Redis; empty where nothing need lie there.
     pub(super) fn text(&self) -> String {
         match self.is_empty() {
@@ -163,16 +163,16 @@ impl Note {
     }
 
     /// Whose an entry was before, if it was, or may have been, somebody's.
-    fn before(&self, id: Id, delivered: Option<Id>) -> Option<&Tenant> {
+    fn before(&self, id: EntryId, delivered: Option<EntryId>) -> Option<&Tenant> {
         let mut former = self.former.iter();
-        let former = former.find(|(last, _)| Id::parse(last).is_some_and(|last| id <= last));
+        let former = former.find(|(last, _)| EntryId::parse(last).is_some_and(|last| id <= last));
         let now = self.now.as_ref();
         let now = now.filter(|_| delivered.is_some_and(|delivered| id <= delivered));
         former.map(|(_, tenant)| tenant).or(now)
     }
 
     /// From the entries on that nobody was given.
-    fn passes_to(mut self, next: Option<Tenant>, delivered: Option<Id>) -> Self {
+    fn passes_to(mut self, next: Option<Tenant>, delivered: Option<EntryId>) -> Self {
         let last = self.last.take().max(delivered);
         if let (Some(now), Some(last)) = (self.now.take(), last) {
             self.former.push((last.to_string(), now));
@@ -222,12 +222,12 @@ mod tests {
     impl Tenure {
         fn next(self, delivered: u64) -> Self {
             let mut given = Given::read(self.noted.clone());
-            given.delivered_before(Id::new(delivered, 0));
+            given.delivered_before(EntryId::new(delivered, 0));
             let noted = self.noted;
             Self { given, noted }
         }
 
-        fn written(&mut self, note: Note) {
+        fn written(&mut self, note: TenantNote) {
             self.given.writes("a", None);
             self.noted.insert("a".to_owned(), note.text());
             self.noted.retain(|_, text| !text.is_empty());
@@ -237,7 +237,10 @@ mod tests {
         /// Whose an entry is in the end, and how many notes that took.
         fn give(&mut self, id: u64, verdict: &Verdict) -> (Option<String>, usize) {
             for notes in 0..2 {
-                match self.given.give("a", 0, Id::new(id, 0), verdict.clone()) {
+                match self
+                    .given
+                    .give("a", 0, EntryId::new(id, 0), verdict.clone())
+                {
                     TenantAssignment::Given(verdict) => {
                         return (verdict.tenant_id().map(str::to_owned), notes);
                     }
@@ -288,7 +291,9 @@ mod tests {
             ..Tenant::default()
         }));
         let mut next = first.next(1);
-        let given = next.given.give("a", 0, Id::new(1, 0), suspended.clone());
+        let given = next
+            .given
+            .give("a", 0, EntryId::new(1, 0), suspended.clone());
         assert_eq!(given, TenantAssignment::Given(suspended));
     }
 
@@ -345,20 +350,38 @@ mod tests {
     }
 
     #[test]
+    fn of_an_account_that_passes_on_often_the_last_tenants_are_remembered() {
+        let mut first = Tenure::default();
+        let many = MOST_FORMER as u64 + 2;
+        let named = |n: u64| format!("t{n}");
+        for n in 1..=many {
+            assert_eq!(first.give(n, &tenant(&named(n))).0, whose(&named(n)));
+        }
+        let mut next = first.next(many);
+        next.doubt();
+        for n in 3..=many {
+            assert_eq!(next.give(n, &tenant("new")).0, whose(&named(n)));
+        }
+        let note: TenantNote = serde_json::from_str(&next.noted["a"]).expect("a note");
+        assert_eq!(note.former.len(), MOST_FORMER);
+    }
+
+    #[test]
     fn entries_wait_for_the_note_of_their_account() {
         let mut given = Given::default();
-        let TenantAssignment::Note(note) = given.give("a", 1, Id::new(1, 0), tenant("t1")) else {
+        let TenantAssignment::Note(note) = given.give("a", 1, EntryId::new(1, 0), tenant("t1"))
+        else {
             panic!("nothing is noted yet");
         };
         given.writes("a", Some(1));
         assert_eq!(
-            given.give("a", 2, Id::new(2, 0), tenant("t1")),
+            given.give("a", 2, EntryId::new(2, 0), tenant("t1")),
             TenantAssignment::Wait
         );
         assert_eq!(given.doubt("a"), None);
         assert_eq!(given.written("a", note), BTreeSet::from([1, 2]));
         assert!(matches!(
-            given.give("a", 2, Id::new(2, 0), tenant("t1")),
+            given.give("a", 2, EntryId::new(2, 0), tenant("t1")),
             TenantAssignment::Given(_)
         ));
         // The next note isn't made of one that is about to be replaced.

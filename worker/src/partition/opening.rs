@@ -78,7 +78,7 @@ impl FormerNotes {
         Self {
             done: done.unwrap_or_default().into_iter().collect(),
             said: UnstoredMedia::read(&notes.media.remove(id).unwrap_or_default()),
-            crashes: notes.suspects.get(id).copied().unwrap_or(0),
+            crashes: notes.crashes.get(id).copied().unwrap_or(0),
             deaths: notes.deaths.get(id).copied().unwrap_or(0),
         }
     }

@@ -18,9 +18,10 @@ pub(super) use self::cursor::{Next, ReadEnd};
 use self::entry::{Archive, Body, Entry, Open, Phase, TenantOf};
 use crate::item::tenant::Verdict;
 use crate::out::error::Reason;
-use crate::partition::given::{Given, Note, TenantAssignment};
+use crate::partition::given::{Given, TenantAssignment, TenantNote};
+use crate::read::entry_id::EntryId;
 use crate::read::lanes::{ItemId, LaneKey, Lanes};
-use crate::read::parked::{Id, Parked, ReturningEntries};
+use crate::read::parked::{Parked, ReturningEntries};
 use crate::read::turns::Turns;
 
 /// An entry's number in its window: entries have them in the order in which they were taken in.
@@ -47,9 +48,9 @@ pub(super) struct Limits {
     /// Publications that Redis doesn't know of yet: as many can be repeated after a crash.
     pub(super) unrecorded: usize,
     /// So many publications of entries that go on are recorded at once, fewer with the next tick.
-    pub(super) worth_a_note: usize,
+    pub(super) worth_a_record: usize,
     /// Entries of one record.
-    pub(super) finished: usize,
+    pub(super) entries_per_record: usize,
     /// Between tries to record an entry that couldn't be.
     pub(super) ticks_to_retry: usize,
 }
@@ -57,7 +58,7 @@ pub(super) struct Limits {
 /// An entry as a read brings it.
 #[derive(Debug)]
 pub(super) struct ReadEntry<B> {
-    pub(super) id: Id,
+    pub(super) id: EntryId,
     /// `None` if it can't be told: such an entry needs no tenant.
     pub(super) account: Option<String>,
     /// This worker knows the account's tenant.
@@ -111,14 +112,14 @@ pub(super) enum Input<B> {
     /// knows the account's tenant.
     Fetched {
         account: String,
-        ids: Vec<Id>,
+        ids: Vec<EntryId>,
         entries: Vec<ReadEntry<B>>,
         known: bool,
     },
     /// An entry's body is here again, or (false) gone from the stream.
     Loaded(EntryNumber, bool),
     Tenant(String, Verdict),
-    TenantNoted(String, Note),
+    TenantNoted(String, TenantNote),
     /// All that an item's event needs is known.
     Prepared(ItemId),
     /// An item could not be published, and is prepared again after a while.
@@ -152,18 +153,18 @@ pub(super) enum Command<B> {
         bytes: usize,
     },
     /// Wait until there is an entry after this one.
-    Sleep(Id),
+    Sleep(EntryId),
     /// Read an entry's bytes. Nothing else is opened before [`Input::Opened`].
     Open(EntryNumber, ReadEntry<B>),
     Fetch {
         account: String,
-        ids: Vec<Id>,
+        ids: Vec<EntryId>,
         bytes: usize,
     },
     Load(EntryNumber),
     Forget(EntryNumber),
     Resolve(String, LookupReason<B>),
-    NoteTenant(String, Note),
+    NoteTenant(String, TenantNote),
     /// An entry has its tenant, and its body is here.
     Begin(EntryNumber, Verdict),
     Prepare(ItemId),
@@ -198,9 +199,9 @@ pub(super) struct Window<B> {
     commands: VecDeque<Command<B>>,
     cursor: Cursor,
     /// Read, not yet taken in.
-    backlog: VecDeque<ReadEntry<B>>,
+    untaken: VecDeque<ReadEntry<B>>,
     /// The entry whose bytes are being read.
-    opening: Option<(EntryNumber, Id)>,
+    opening: Option<(EntryNumber, EntryId)>,
     /// What waits for its tenant.
     parked: Parked<ReadEntry<B>>,
     /// Bytes of what `parked` keeps whole, and of `returning`.
@@ -218,9 +219,9 @@ pub(super) struct Window<B> {
     asked: HashMap<String, BTreeSet<EntryNumber>>,
     entries: BTreeMap<EntryNumber, Entry>,
     /// The ids of `entries` and of `opening`.
-    ids: HashSet<Id>,
+    ids: HashSet<EntryId>,
     /// Recorded while a read was under way: its answer may still have them, if it took another way.
-    recorded_meanwhile: HashSet<Id>,
+    recorded_meanwhile: HashSet<EntryId>,
     next_number: EntryNumber,
     /// Of those bodies of `entries` that are here or being loaded.
     bytes: usize,
@@ -238,8 +239,9 @@ pub(super) struct Window<B> {
     turns: Turns<ItemId>,
     publishing: usize,
     /// Entries that go on, with publications that Redis may not know of.
-    unnoted: BTreeSet<EntryNumber>,
-    noting: bool,
+    with_progress: BTreeSet<EntryNumber>,
+    /// A tick has come since their progress was recorded.
+    progress_due: bool,
     finished: VecDeque<EntryNumber>,
     recording: Option<Recording>,
     /// Finished entries that Redis refused to record, and for how many ticks none of them was tried again.
@@ -256,7 +258,7 @@ impl<B: Clone> Window<B> {
             limits,
             commands: VecDeque::new(),
             cursor: Cursor::default(),
-            backlog: VecDeque::new(),
+            untaken: VecDeque::new(),
             opening: None,
             parked,
             kept: 0,
@@ -277,8 +279,8 @@ impl<B: Clone> Window<B> {
             lanes: Lanes::default(),
             starting: VecDeque::new(),
             publishing: 0,
-            unnoted: BTreeSet::new(),
-            noting: false,
+            with_progress: BTreeSet::new(),
+            progress_due: false,
             finished: VecDeque::new(),
             recording: None,
             refused: VecDeque::new(),
@@ -294,7 +296,7 @@ impl<B: Clone> Window<B> {
     }
 
     /// Whose an entry is that won't go out: for where it is kept.
-    pub(super) fn held_by(&self, account: &str, id: Id, verdict: Verdict) -> Verdict {
+    pub(super) fn held_by(&self, account: &str, id: EntryId, verdict: Verdict) -> Verdict {
         self.given.held(account, id, verdict)
     }
 
@@ -330,7 +332,7 @@ impl<B: Clone> Window<B> {
             Input::Archived(number) => self.archived(number),
             Input::Recorded(refused) => self.recorded(&refused),
             Input::Tick => {
-                self.noting = true;
+                self.progress_due = true;
                 self.refused_ticks += 1;
                 self.unread_ticks += usize::from(self.waits_for_tenants() && !self.returns());
             }
@@ -369,8 +371,8 @@ impl<B: Clone> Window<B> {
     /// Nothing is in work that this worker could still finish. What could be recorded is: with no record
     /// under way, one has just been looked for.
     fn is_idle(&self) -> bool {
-        let settling = |entry: &Entry| matches!(entry.phase, Phase::Settling);
-        self.publishing == 0 && self.recording.is_none() && !self.entries.values().any(settling)
+        let archiving = |entry: &Entry| matches!(entry.phase, Phase::Archiving);
+        self.publishing == 0 && self.recording.is_none() && !self.entries.values().any(archiving)
     }
 
     // Reading
@@ -428,7 +430,7 @@ impl<B: Clone> Window<B> {
         let (ids, recorded, parked) = (&self.ids, &self.recorded_meanwhile, &self.parked);
         let is_known = |id| ids.contains(&id) || recorded.contains(&id) || parked.contains(id);
         let new = read.into_iter().filter(|entry| !is_known(entry.id));
-        self.backlog.extend(new);
+        self.untaken.extend(new);
     }
 
     /// Takes in what was read, in order: while one entry's bytes are being read, nothing behind it is
@@ -460,7 +462,7 @@ impl<B: Clone> Window<B> {
         if let Some(account) = self.returning_of.take_if(|_| !self.fetching) {
             self.parked.returned(&account);
         }
-        while let Some(entry) = self.backlog.pop_front() {
+        while let Some(entry) = self.untaken.pop_front() {
             match &entry.account {
                 Some(account) if !entry.known || self.parked.holds(account) => {
                     let account = account.clone();
@@ -485,7 +487,7 @@ impl<B: Clone> Window<B> {
         }
     }
 
-    fn opened_with_items(&mut self, number: EntryNumber, id: Id, items: Items) {
+    fn opened_with_items(&mut self, number: EntryNumber, id: EntryId, items: Items) {
         if items.verdict.is_none() {
             self.wait_again(&items.account);
         }
@@ -582,7 +584,7 @@ impl<B: Clone> Window<B> {
         self.commands.push_back(Command::Resolve(account, because));
     }
 
-    fn note_tenant(&mut self, account: String, of: Option<EntryNumber>, note: Note) {
+    fn note_tenant(&mut self, account: String, of: Option<EntryNumber>, note: TenantNote) {
         self.given.writes(&account, of);
         self.commands.push_back(Command::NoteTenant(account, note));
     }
@@ -622,7 +624,13 @@ impl<B: Clone> Window<B> {
         }
     }
 
-    fn fetched(&mut self, account: String, ids: &[Id], entries: Vec<ReadEntry<B>>, known: bool) {
+    fn fetched(
+        &mut self,
+        account: String,
+        ids: &[EntryId],
+        entries: Vec<ReadEntry<B>>,
+        known: bool,
+    ) {
         self.fetching = false;
         if known {
             let left = ids.iter().skip(entries.len());
@@ -678,7 +686,7 @@ impl<B: Clone> Window<B> {
         let Some(open) = self.entries.get_mut(&number).and_then(Entry::open) else {
             return;
         };
-        let set_aside = open.set_aside(verdict);
+        let set_aside = open.reason_to_set_aside(verdict);
         // A former tenure may have published some of it, before its tenant was suspended. Of what goes
         // into the failed store as a whole, that object is the raw one.
         let archived = set_aside.is_none() || published || open.empty;
@@ -837,7 +845,7 @@ impl<B: Clone> Window<B> {
         };
         if end == End::Published {
             entry.published.push(n);
-            self.unnoted.insert(number);
+            self.with_progress.insert(number);
         }
         if let Some(open) = entry.open() {
             open.running -= 1;
@@ -872,7 +880,7 @@ impl<B: Clone> Window<B> {
                 open.archive = Archive::Over;
                 self.forget_body(number);
             }
-            Phase::Settling => self.finished(number),
+            Phase::Archiving => self.finished(number),
             Phase::Finished => {}
         }
     }
@@ -890,7 +898,7 @@ impl<B: Clone> Window<B> {
         }
         match open.archive {
             Archive::Due => {}
-            Archive::Running => entry.phase = Phase::Settling,
+            Archive::Running => entry.phase = Phase::Archiving,
             Archive::Over => self.finished(number),
         }
     }
@@ -898,14 +906,14 @@ impl<B: Clone> Window<B> {
     fn finished(&mut self, number: EntryNumber) {
         if let Some(entry) = self.entries.get_mut(&number) {
             entry.phase = Phase::Finished;
-            self.unnoted.remove(&number);
+            self.with_progress.remove(&number);
             self.finished.push_back(number);
         }
     }
 
     /// Publications of entries that go on, of which Redis doesn't know.
-    fn unnoted(&self) -> usize {
-        let entries = self.unnoted.iter();
+    fn unrecorded_progress(&self) -> usize {
+        let entries = self.with_progress.iter();
         let entries = entries.filter_map(|number| self.entries.get(number));
         entries.map(Entry::unrecorded).sum()
     }
@@ -926,13 +934,15 @@ impl<B: Clone> Window<B> {
             };
             return self.begin_record(recording, Vec::new());
         }
-        let noting = self.noting || self.draining || self.unnoted() >= self.limits.worth_a_note;
-        let most = self.limits.finished.min(self.finished.len());
+        let with_progress = self.progress_due
+            || self.draining
+            || self.unrecorded_progress() >= self.limits.worth_a_record;
+        let most = self.limits.entries_per_record.min(self.finished.len());
         let finished: Vec<EntryNumber> = self.finished.drain(..most).collect();
         let (mut recording, mut progress) = (Recording::default(), Vec::new());
-        if noting {
-            self.noting = false;
-            for number in std::mem::take(&mut self.unnoted) {
+        if with_progress {
+            self.progress_due = false;
+            for number in std::mem::take(&mut self.with_progress) {
                 if let Some(entry) = self.entries.get_mut(&number) {
                     entry.published.sort_unstable();
                     recording.progress.push((number, entry.unrecorded()));
@@ -980,7 +990,7 @@ impl<B: Clone> Window<B> {
                 let goes_on = entry.is_some_and(|it| it.open().is_some());
                 // Handed over, it is the next owner's.
                 if goes_on && !self.draining {
-                    self.unnoted.insert(number);
+                    self.with_progress.insert(number);
                 }
                 continue;
             }

@@ -7,50 +7,28 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::entry_id::EntryId;
+
 /// Entries of this worker that wait for their tenant; beyond, a partition that has some isn't read. One of
 /// which only the id is kept takes about 70 bytes.
 pub const MOST_PARKED: usize = 1_000_000;
-
-/// An entry's id in the stream: 16 bytes, where its text has about 40.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id(u64, u64);
-
-impl Id {
-    /// Before every entry.
-    pub const ZERO: Self = Self(0, 0);
-
-    pub fn new(ms: u64, number: u64) -> Self {
-        Self(ms, number)
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        let (ms, number) = text.split_once('-')?;
-        Some(Self(ms.parse().ok()?, number.parse().ok()?))
-    }
-}
-
-impl std::fmt::Display for Id {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.0, self.1)
-    }
-}
 
 /// Entries of an account that return together.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReturningEntries<E> {
     Kept(Vec<E>),
     /// They must be fetched.
-    Ids(Vec<Id>),
+    Ids(Vec<EntryId>),
 }
 
 /// Of an account, in the order of the stream. Most are only ids, and these must be small.
-type ParkedOfAccount<E> = VecDeque<(Id, Option<Box<E>>)>;
+type ParkedOfAccount<E> = VecDeque<(EntryId, Option<Box<E>>)>;
 
 /// What waits in one partition; `E` is an entry as it was read.
 #[derive(Debug)]
 pub struct Parked<E> {
     /// Those that wait, and those that return and aren't taken in yet.
-    ids: HashSet<Id>,
+    ids: HashSet<EntryId>,
     accounts: HashMap<String, ParkedOfAccount<E>>,
     /// How many of `accounts` are only ids.
     only_ids: usize,
@@ -84,7 +62,7 @@ impl<E> Parked<E> {
         self.total.load(Ordering::Relaxed)
     }
 
-    pub fn contains(&self, id: Id) -> bool {
+    pub fn contains(&self, id: EntryId) -> bool {
         self.ids.contains(&id)
     }
 
@@ -104,7 +82,7 @@ impl<E> Parked<E> {
     }
 
     /// An entry waits, behind what its account has here.
-    pub fn park(&mut self, waba_id: &str, id: Id, kept: Option<E>) {
+    pub fn park(&mut self, waba_id: &str, id: EntryId, kept: Option<E>) {
         self.only_ids += usize::from(kept.is_none());
         let entry = (id, kept.map(Box::new));
         match self.accounts.get_mut(waba_id) {
@@ -139,7 +117,7 @@ impl<E> Parked<E> {
                 let kept = first.filter_map(|(_, kept)| kept.map(|it| *it)).collect();
                 return Some((waba_id, ReturningEntries::Kept(kept)));
             }
-            let ids: Vec<Id> = first.map(|(id, _)| id).collect();
+            let ids: Vec<EntryId> = first.map(|(id, _)| id).collect();
             self.only_ids -= ids.len();
             return Some((waba_id, ReturningEntries::Ids(ids)));
         }
@@ -149,7 +127,7 @@ impl<E> Parked<E> {
     pub fn put_back(
         &mut self,
         waba_id: &str,
-        entries: impl DoubleEndedIterator<Item = (Id, Option<E>)>,
+        entries: impl DoubleEndedIterator<Item = (EntryId, Option<E>)>,
     ) {
         let waiting = self.accounts.entry(waba_id.to_owned()).or_default();
         for (id, kept) in entries.rev() {
@@ -159,7 +137,7 @@ impl<E> Parked<E> {
     }
 
     /// A returning entry is taken in.
-    pub fn taken_in(&mut self, id: Id) {
+    pub fn taken_in(&mut self, id: EntryId) {
         if self.ids.remove(&id) {
             self.total.fetch_sub(1, Ordering::Relaxed);
         }
@@ -189,27 +167,36 @@ mod tests {
     fn accounts_return_in_turn_and_in_order() {
         let total = Arc::new(AtomicUsize::new(0));
         let mut parked = Parked::<()>::new(total.clone());
-        let ids = |of: &str, ids: &[Id]| Some((of.to_owned(), ReturningEntries::Ids(ids.to_vec())));
+        let ids =
+            |of: &str, ids: &[EntryId]| Some((of.to_owned(), ReturningEntries::Ids(ids.to_vec())));
         for n in 0..3 {
-            parked.park("a", Id(1, n), None);
-            parked.park("b", Id(2, n), None);
+            parked.park("a", EntryId(1, n), None);
+            parked.park("b", EntryId(2, n), None);
         }
         assert!(parked.next(2).is_none());
         parked.release("a");
         parked.release("b");
         parked.release("a");
-        assert_eq!(parked.next(2), ids("a", &[Id(1, 0), Id(1, 1)]));
+        assert_eq!(parked.next(2), ids("a", &[EntryId(1, 0), EntryId(1, 1)]));
         // What comes meanwhile is behind; one of the two could not return yet.
-        parked.park("a", Id(1, 3), None);
-        parked.put_back("a", [(Id(1, 1), None)].into_iter());
-        parked.taken_in(Id(1, 0));
+        parked.park("a", EntryId(1, 3), None);
+        parked.put_back("a", [(EntryId(1, 1), None)].into_iter());
+        parked.taken_in(EntryId(1, 0));
         parked.returned("a");
-        assert_eq!(parked.next(9), ids("b", &[Id(2, 0), Id(2, 1), Id(2, 2)]));
-        (0..3).for_each(|n| parked.taken_in(Id(2, n)));
+        assert_eq!(
+            parked.next(9),
+            ids("b", &[EntryId(2, 0), EntryId(2, 1), EntryId(2, 2)])
+        );
+        (0..3).for_each(|n| parked.taken_in(EntryId(2, n)));
         parked.returned("b");
-        assert!(!parked.holds("b") && parked.contains(Id(1, 1)) && !parked.contains(Id(1, 0)));
+        assert!(
+            !parked.holds("b") && parked.contains(EntryId(1, 1)) && !parked.contains(EntryId(1, 0))
+        );
         assert!(!parked.is_kept());
-        assert_eq!(parked.next(9), ids("a", &[Id(1, 1), Id(1, 2), Id(1, 3)]));
+        assert_eq!(
+            parked.next(9),
+            ids("a", &[EntryId(1, 1), EntryId(1, 2), EntryId(1, 3)])
+        );
         assert_eq!((parked.len(), parked.total()), (3, 3));
         assert!(!parked.is_empty() && parked.is_kept());
         drop(parked);
@@ -220,7 +207,7 @@ mod tests {
     fn what_is_kept_returns_as_it_was_read_and_in_its_order() {
         let mut parked = Parked::new(Arc::default());
         for (n, kept) in [(0, Some('p')), (1, Some('q')), (2, None), (3, Some('r'))] {
-            parked.park("a", Id(1, n), kept);
+            parked.park("a", EntryId(1, n), kept);
         }
         let mut returned = Vec::new();
         parked.release("a");
@@ -229,15 +216,15 @@ mod tests {
             parked.returned(&account);
         }
         let kept = |entries: &[char]| ReturningEntries::Kept(entries.to_vec());
-        let fetched = ReturningEntries::Ids(vec![Id(1, 2)]);
+        let fetched = ReturningEntries::Ids(vec![EntryId(1, 2)]);
         assert_eq!(returned, [kept(&['p', 'q']), fetched, kept(&['r'])]);
         assert!(!parked.holds("a"));
     }
 
     #[test]
     fn an_id_is_read_as_it_was_written() {
-        let id = Id::new(1_764_412_345_678, 9);
-        assert_eq!(Id::parse(&id.to_string()), Some(id));
-        assert_eq!(Id::parse("1764412345678"), None);
+        let id = EntryId::new(1_764_412_345_678, 9);
+        assert_eq!(EntryId::parse(&id.to_string()), Some(id));
+        assert_eq!(EntryId::parse("1764412345678"), None);
     }
 }

@@ -1,4 +1,5 @@
-//! A partition's stream as its owner sees it: fenced reads, and the one acknowledgement. Every script checks the lease, so a worker that lost it changes nothing.
+//! A partition's stream as its owner sees it: fenced reads, and the one acknowledgement. Reads, records and notes
+//! check the lease in their script, so that a worker that lost it changes nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -81,7 +82,7 @@ pub struct Notes {
     /// Items already done, as [`shared::entry::parse_numbers`] reads them.
     pub progress: HashMap<String, String>,
     /// Crashes at which the entry was in work.
-    pub suspects: HashMap<String, usize>,
+    pub crashes: HashMap<String, usize>,
     /// Crashes while the entry was in work alone.
     pub deaths: HashMap<String, usize>,
     /// What the first publications of items said of media that wasn't stored.
@@ -99,7 +100,7 @@ struct Scripts {
     backlog: Script,
 }
 
-/// The stream of one partition during one tenure.
+/// The streams of all partitions; each call names the partition, or the tenure in which its worker owns it.
 #[derive(Clone)]
 pub struct Stream {
     redis: Redis,
@@ -329,15 +330,15 @@ impl Stream {
     /// A Redis command failed.
     pub async fn notes(&self, tenure: &Tenure) -> RedisResult<Notes> {
         let progress = self.all(self.keys.progress(tenure.partition)).await?;
-        let suspects = self.all(self.keys.suspects(tenure.partition)).await?;
+        let crashes = self.all(self.keys.suspects(tenure.partition)).await?;
         let deaths = self.all(self.keys.deaths(tenure.partition)).await?;
         let media = self.all(self.keys.media(tenure.partition)).await?;
         Ok(Notes {
             progress,
             media,
-            suspects: suspects
+            crashes: crashes
                 .into_iter()
-                .filter_map(|(id, crashes)| Some((id, crashes.parse().ok()?)))
+                .filter_map(|(id, count)| Some((id, count.parse().ok()?)))
                 .collect(),
             deaths: deaths
                 .into_iter()

@@ -5,15 +5,15 @@
 //! came first, then the next one is refused and what it took is read as pending; or it is refused itself.
 
 use super::ReadEntry;
-use crate::read::parked::Id;
+use crate::read::entry_id::EntryId;
 
 /// What a read asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::partition) enum Next {
     /// Entries that were delivered and not acknowledged, after this one.
-    Pending(Id),
+    Pending(EntryId),
     /// New ones, if this one was the last to be delivered.
-    New(Id),
+    New(EntryId),
 }
 
 /// How a read ended.
@@ -22,7 +22,7 @@ pub(in crate::partition) enum ReadEnd<B> {
     Entries {
         entries: Vec<ReadEntry<B>>,
         /// The last entry ever delivered.
-        delivered: Id,
+        delivered: EntryId,
         /// How many entries are delivered and not acknowledged.
         pending: usize,
     },
@@ -36,14 +36,14 @@ pub(in crate::partition) enum ReadEnd<B> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Read(Next),
-    Sleep(Id),
+    Sleep(EntryId),
 }
 
 #[derive(Debug)]
 pub(super) struct Cursor {
     next: Next,
     /// The last entry that was delivered, as far as is known here.
-    delivered: Id,
+    delivered: EntryId,
     /// A read or a sleep is under way.
     busy: bool,
     /// Nothing new was there: the next step is to sleep.
@@ -53,8 +53,8 @@ pub(super) struct Cursor {
 impl Default for Cursor {
     fn default() -> Self {
         Self {
-            next: Next::Pending(Id::ZERO),
-            delivered: Id::ZERO,
+            next: Next::Pending(EntryId::ZERO),
+            delivered: EntryId::ZERO,
             busy: false,
             empty: false,
         }
@@ -62,7 +62,7 @@ impl Default for Cursor {
 }
 
 impl Cursor {
-    pub(super) fn delivered(&self) -> Id {
+    pub(super) fn delivered(&self) -> EntryId {
         self.delivered
     }
 
@@ -115,7 +115,7 @@ impl Cursor {
             (Some(last), Next::Pending(_)) => Next::Pending(last.id),
             (Some(_), Next::New(_)) | (None, Next::Pending(_)) => Next::New(delivered),
             // Something is pending that never arrived here.
-            (None, Next::New(_)) if pending > known => Next::Pending(Id::ZERO),
+            (None, Next::New(_)) if pending > known => Next::Pending(EntryId::ZERO),
             (None, Next::New(_)) => {
                 self.empty = true;
                 Next::New(delivered)

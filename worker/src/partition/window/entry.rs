@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use crate::item::tenant::Verdict;
 use crate::out::error::{Decision, Failure, Reason};
 use crate::out::store;
-use crate::read::parked::Id;
+use crate::read::entry_id::EntryId;
 
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) id: Id,
+    pub(super) id: EntryId,
     pub(super) account: String,
     /// Of its body; part of [`super::Window::bytes`] unless that is away.
     pub(super) bytes: usize,
@@ -25,7 +25,7 @@ pub(super) struct Entry {
 pub(super) enum Phase {
     Open(Open),
     /// All its items have ended; its archive write is under way.
-    Settling,
+    Archiving,
     /// Its record is under way, or the next one's.
     Finished,
 }
@@ -80,7 +80,7 @@ pub(super) enum Body {
 
 impl Entry {
     /// One of which nothing goes out.
-    pub(super) fn over(id: Id) -> Self {
+    pub(super) fn over(id: EntryId) -> Self {
         Self {
             id,
             account: String::new(),
@@ -95,7 +95,7 @@ impl Entry {
     pub(super) fn open(&mut self) -> Option<&mut Open> {
         match &mut self.phase {
             Phase::Open(open) => Some(open),
-            Phase::Settling | Phase::Finished => None,
+            Phase::Archiving | Phase::Finished => None,
         }
     }
 
@@ -117,7 +117,7 @@ impl Open {
     }
 
     /// Why all that is left of it goes to the failed store; `None`: it goes out.
-    pub(super) fn set_aside(&self, verdict: &Verdict) -> Option<Reason> {
+    pub(super) fn reason_to_set_aside(&self, verdict: &Verdict) -> Option<Reason> {
         let failure = match (&self.only_for, verdict.tenant_id()) {
             (Some(folder), Some(tenant_id)) if *folder != store::segment(tenant_id) => {
                 Failure::TenantChanged

@@ -20,8 +20,8 @@ const LIMITS: Limits = Limits {
     ticks_to_park: 2,
     returning: 2,
     unrecorded: 4,
-    worth_a_note: 2,
-    finished: 3,
+    worth_a_record: 2,
+    entries_per_record: 3,
     ticks_to_retry: 2,
 };
 
@@ -45,37 +45,37 @@ struct Stored {
 /// What all tenures share: Redis' partition, the queues, the failed store and the archive.
 #[derive(Debug, Default)]
 struct World {
-    stream: BTreeMap<Id, Stored>,
+    stream: BTreeMap<EntryId, Stored>,
     delivered: Id0,
-    pending: BTreeSet<Id>,
-    progress: HashMap<Id, Vec<usize>>,
+    pending: BTreeSet<EntryId>,
+    progress: HashMap<EntryId, Vec<usize>>,
     notes: HashMap<String, String>,
     owner: usize,
     /// All entries that ever were, for the checks.
-    all: BTreeMap<Id, Stored>,
+    all: BTreeMap<EntryId, Stored>,
     /// Each item's first end, in order.
-    ended: Vec<(Id, usize)>,
-    set_aside: HashSet<(Id, usize)>,
+    ended: Vec<(EntryId, usize)>,
+    set_aside: HashSet<(EntryId, usize)>,
     /// The tenant that an entry's first event was for.
-    out_for: HashMap<Id, String>,
+    out_for: HashMap<EntryId, String>,
     passes: usize,
     /// And the tenure that published it last, if it knows that.
-    published: HashMap<(Id, usize), usize>,
-    archived: HashSet<Id>,
+    published: HashMap<(EntryId, usize), usize>,
+    archived: HashSet<EntryId>,
     /// Entries whose bytes somebody else has deleted.
-    gone: HashSet<Id>,
-    acknowledged: BTreeSet<Id>,
+    gone: HashSet<EntryId>,
+    acknowledged: BTreeSet<EntryId>,
     tenants: HashMap<String, Verdict>,
     /// Entries that Redis refuses to record.
-    refused: BTreeSet<Id>,
+    refused: BTreeSet<EntryId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Id0(Id);
+struct Id0(EntryId);
 
 impl Default for Id0 {
     fn default() -> Self {
-        Self(Id::ZERO)
+        Self(EntryId::ZERO)
     }
 }
 
@@ -84,27 +84,27 @@ impl Default for Id0 {
 enum UnderWay {
     Read(Next, usize),
     Sleep,
-    Open(EntryNumber, ReadEntry<Id>),
-    Fetch(String, Vec<Id>),
+    Open(EntryNumber, ReadEntry<EntryId>),
+    Fetch(String, Vec<EntryId>),
     Load(EntryNumber),
     Resolve(String),
-    NoteTenant(String, Note),
+    NoteTenant(String, TenantNote),
     Prepare(ItemId),
     Publish(ItemId),
     Archive(EntryNumber),
     Record(Vec<EntryNumber>, Vec<(EntryNumber, Vec<usize>)>),
     /// A read has taken effect, and its answer is on another way than that of what follows.
-    Answer(ReadEnd<Id>),
+    Answer(ReadEnd<EntryId>),
 }
 
 /// One worker's time of owning the partition.
 struct Tenure {
     token: usize,
-    window: Window<Id>,
+    window: Window<EntryId>,
     flights: Vec<UnderWay>,
     /// Reads whose answer is lost and that Redis may still run.
     late: Vec<(Next, usize)>,
-    entries: HashMap<EntryNumber, Id>,
+    entries: HashMap<EntryNumber, EntryId>,
     /// Entries whose body is kept.
     bodies: HashSet<EntryNumber>,
     /// Whose an entry is, once it has begun.
@@ -112,12 +112,12 @@ struct Tenure {
     /// Items that are prepared or published.
     running: HashSet<ItemId>,
     /// Entries that Redis has refused to record.
-    refused: HashSet<Id>,
+    refused: HashSet<EntryId>,
     draining: bool,
     over: bool,
 }
 
-fn lane_free(world: &World, id: Id, n: usize) -> bool {
+fn lane_free(world: &World, id: EntryId, n: usize) -> bool {
     let keys = &world.all[&id].items[n];
     let ended: HashSet<_> = world.ended.iter().copied().collect();
     world.all.range(..=id).all(|(earlier, stored)| {
@@ -131,7 +131,7 @@ fn lane_free(world: &World, id: Id, n: usize) -> bool {
 }
 
 impl World {
-    fn arrive(&self, id: Id) -> ReadEntry<Id> {
+    fn arrive(&self, id: EntryId) -> ReadEntry<EntryId> {
         // Of what is gone nobody can tell the account.
         let account = Some(self.all[&id].account.clone());
         let account = account.filter(|_| !self.gone.contains(&id));
@@ -146,7 +146,7 @@ impl World {
     }
 
     /// One, and as many more as aren't too much together.
-    fn first(&self, ids: impl Iterator<Item = Id>, most: usize) -> Vec<Id> {
+    fn first(&self, ids: impl Iterator<Item = EntryId>, most: usize) -> Vec<EntryId> {
         let mut bytes = 0;
         ids.take_while(|id| {
             let is_first = bytes == 0;
@@ -157,11 +157,11 @@ impl World {
     }
 
     /// The fenced read; `None`: the lease is another's.
-    fn read(&mut self, token: usize, next: Next, most: usize) -> Option<ReadEnd<Id>> {
+    fn read(&mut self, token: usize, next: Next, most: usize) -> Option<ReadEnd<EntryId>> {
         if self.owner != token {
             return None;
         }
-        let ids: Vec<Id> = match next {
+        let ids: Vec<EntryId> = match next {
             Next::Pending(after) => {
                 let pending = self.pending.iter().copied();
                 self.first(pending.filter(|id| *id > after), most)
@@ -184,14 +184,19 @@ impl World {
     }
 
     /// An item's event lies in its queue, or it goes to the failed store.
-    fn end(&mut self, id: Id, n: usize) {
+    fn end(&mut self, id: EntryId, n: usize) {
         if !self.ended.contains(&(id, n)) {
             assert!(lane_free(self, id, n), "out of order: {id} {n}");
             self.ended.push((id, n));
         }
     }
 
-    fn record(&mut self, token: usize, finished: &[Id], progress: &[(Id, Vec<usize>)]) -> bool {
+    fn record(
+        &mut self,
+        token: usize,
+        finished: &[EntryId],
+        progress: &[(EntryId, Vec<usize>)],
+    ) -> bool {
         if self.owner != token {
             return false;
         }
@@ -215,7 +220,7 @@ impl World {
     }
 
     /// All of the entry has ended, and its body is in the archive if something of it is known to be out.
-    fn is_over(&self, token: usize, id: Id) {
+    fn is_over(&self, token: usize, id: EntryId) {
         let stored = &self.all[&id];
         let mut items = 0..stored.items.len();
         assert!(items.all(|n| self.ended.contains(&(id, n))), "open: {id}");
@@ -226,8 +231,8 @@ impl World {
     }
 
     /// What could be done and isn't.
-    fn held_up(&self) -> Vec<Id> {
-        let known = |id: &Id| self.tenants.contains_key(&self.all[id].account);
+    fn held_up(&self) -> Vec<EntryId> {
+        let known = |id: &EntryId| self.tenants.contains_key(&self.all[id].account);
         let held_up = self.pending.iter().copied();
         let held_up = held_up.filter(|id| !self.refused.contains(id));
         held_up.filter(known).collect()
@@ -281,8 +286,9 @@ impl World {
     }
 
     /// Publications that Redis doesn't know of, by the tenures that made them.
-    fn unrecorded(&self) -> Vec<(Id, usize)> {
-        let of = |id: &Id, n: &usize| self.progress.get(id).is_some_and(|done| done.contains(n));
+    fn unrecorded(&self) -> Vec<(EntryId, usize)> {
+        let of =
+            |id: &EntryId, n: &usize| self.progress.get(id).is_some_and(|done| done.contains(n));
         let published = self.published.iter();
         let unrecorded =
             published.filter(|((id, n), _)| !self.acknowledged.contains(id) && !of(id, n));
@@ -356,16 +362,16 @@ impl Tenure {
         let window = &self.window;
         let returning: usize = window.returning.iter().map(|entry| entry.bytes).sum();
         assert!(window.kept <= LIMITS.kept + returning, "too much is kept");
-        let mine = |(_, token): &&(Id, usize)| *token == self.token;
+        let mine = |(_, token): &&(EntryId, usize)| *token == self.token;
         let unrecorded = world.unrecorded();
         let unrecorded = unrecorded.iter().filter(mine).count();
         assert!(unrecorded <= LIMITS.unrecorded, "too many unrecorded");
     }
 
     /// Nothing is asked for that can't be done, or must not be done yet.
-    fn check(&mut self, world: &World, command: &Command<Id>) {
+    fn check(&mut self, world: &World, command: &Command<EntryId>) {
         let begins_nothing = match command {
-            Command::Record { finished, .. } => finished.len() <= LIMITS.finished,
+            Command::Record { finished, .. } => finished.len() <= LIMITS.entries_per_record,
             Command::End | Command::Forget(_) => true,
             Command::Resolve(..) | Command::NoteTenant(..) => true,
             _ => !self.draining,
@@ -375,7 +381,7 @@ impl Tenure {
             Command::Read { bytes, .. } => {
                 self.has_room(*bytes);
                 assert!(self.window.parked.len() < LIMITS.parked, "too many wait");
-                assert!(self.window.backlog.is_empty(), "what was read goes first");
+                assert!(self.window.untaken.is_empty(), "what was read goes first");
             }
             Command::Fetch { ids, bytes, .. } => {
                 self.has_room(*bytes);
@@ -442,7 +448,7 @@ impl Tenure {
         let records = |it: &UnderWay| matches!(it, UnderWay::Record(..));
         let unnoted = self.unrecorded(world).len();
         let noted = self.over || self.flights.iter().any(records);
-        assert!(noted || unnoted < LIMITS.worth_a_note, "not recorded");
+        assert!(noted || unnoted < LIMITS.worth_a_record, "not recorded");
     }
 
     fn has_room(&self, bytes: usize) {
@@ -451,7 +457,7 @@ impl Tenure {
         let entries = window.entries.values();
         let left = |entry: &Entry| match &entry.phase {
             Phase::Open(open) => open.left.len(),
-            Phase::Settling | Phase::Finished => 0,
+            Phase::Archiving | Phase::Finished => 0,
         };
         // One may have been opened since that was wanted, of three items at most.
         assert!(entries.clone().map(left).sum::<usize>() < LIMITS.items + 3);
@@ -513,10 +519,10 @@ impl Tenure {
             mine.is_empty(),
             "handed over, and would be repeated: {mine:?}"
         );
-        let settles = |number| matches!(self.window.entries[number].phase, Phase::Settling);
+        let archives = |number| matches!(self.window.entries[number].phase, Phase::Archiving);
         let mut under_way = self.flights.iter().filter(|it| match it {
             UnderWay::Publish(_) | UnderWay::Record(..) => true,
-            UnderWay::Archive(number) => settles(number),
+            UnderWay::Archive(number) => archives(number),
             _ => false,
         });
         let first = under_way.next();
@@ -524,12 +530,12 @@ impl Tenure {
     }
 
     /// Entries with publications of this tenure that Redis doesn't know of, and that could be recorded now.
-    fn unrecorded(&self, world: &World) -> Vec<Id> {
+    fn unrecorded(&self, world: &World) -> Vec<EntryId> {
         let waits = |number: &EntryNumber| self.entries[number];
-        let waiting: HashSet<Id> = self.window.refused.iter().map(waits).collect();
+        let waiting: HashSet<EntryId> = self.window.refused.iter().map(waits).collect();
         let unrecorded = world.unrecorded().into_iter();
         let mine = unrecorded.filter(|(_, token)| *token == self.token);
-        let refused = |id: &Id| world.refused.contains(id) || waiting.contains(id);
+        let refused = |id: &EntryId| world.refused.contains(id) || waiting.contains(id);
         mine.map(|(id, _)| id)
             .filter(|id| !refused(id) && !world.gone.contains(id))
             .collect()
@@ -554,7 +560,7 @@ impl Tenure {
         }
     }
 
-    fn open(&mut self, world: &World, number: EntryNumber, arrived: &ReadEntry<Id>) {
+    fn open(&mut self, world: &World, number: EntryNumber, arrived: &ReadEntry<EntryId>) {
         let stored = &world.all[&arrived.id];
         self.entries.insert(number, arrived.id);
         let again = world.acknowledged.contains(&arrived.id);
@@ -659,7 +665,7 @@ impl Tenure {
         item: ItemId,
         n: usize,
         lost: bool,
-    ) -> Option<Input<Id>> {
+    ) -> Option<Input<EntryId>> {
         if lost {
             // The event may be there or not; it is published again, or refused in the end.
             if n.is_multiple_of(2) {
@@ -700,7 +706,7 @@ impl Tenure {
             .copied()
             .collect();
         let taken = |number: &&EntryNumber| !refused.contains(number);
-        let finished: Vec<Id> = finished.iter().filter(taken).map(id).collect();
+        let finished: Vec<EntryId> = finished.iter().filter(taken).map(id).collect();
         let progress = progress.iter().filter(|(number, _)| taken(&number));
         let progress: Vec<_> = progress
             .map(|(number, items)| (id(number), items.clone()))
@@ -733,7 +739,7 @@ enum Step {
     Late(usize),
     Tick,
     /// It is time to record, and Redis takes it.
-    Note,
+    TenantNote,
     /// The account's tenant is known from now on, or asked for anew.
     Tenant(usize, bool),
     /// The process dies, or is taken for dead; another one takes over.
@@ -763,7 +769,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<usize>().prop_map(Step::Lose),
         2 => any::<usize>().prop_map(Step::Late),
         2 => Just(Step::Tick),
-        1 => Just(Step::Note),
+        1 => Just(Step::TenantNote),
         2 => (0usize..4, any::<bool>()).prop_map(|(account, known)| Step::Tenant(account, known)),
         1 => (0usize..3, any::<bool>()).prop_map(|(account, is)| Step::Suspend(account, is)),
         1 => (0usize..2).prop_map(Step::Pass),
@@ -831,8 +837,8 @@ impl History {
         };
         self.world
             .stream
-            .insert(Id::new(self.now, 0), stored.clone());
-        self.world.all.insert(Id::new(self.now, 0), stored);
+            .insert(EntryId::new(self.now, 0), stored.clone());
+        self.world.all.insert(EntryId::new(self.now, 0), stored);
     }
 
     fn take(&mut self, step: Step) {
@@ -861,7 +867,7 @@ impl History {
             }
             Step::Late(_) | Step::Refuse(_) => {}
             Step::Tick => tenure.window.handle(Input::Tick),
-            Step::Note => self.note(),
+            Step::TenantNote => self.note(),
             Step::Accept => world.refused.clear(),
             Step::Tenant(account, true) => {
                 world
@@ -913,7 +919,9 @@ impl History {
         for n in 0..20_000 {
             self.take(Step::Tick);
             self.take(Step::Answer(n));
-            if self.world.held_up().is_empty() && self.world.delivered.0 == Id::new(self.now, 0) {
+            if self.world.held_up().is_empty()
+                && self.world.delivered.0 == EntryId::new(self.now, 0)
+            {
                 break;
             }
         }
@@ -994,7 +1002,7 @@ fn an_entry_that_is_gone_ends_in_its_turn() {
     let sleeps = |it: &UnderWay| matches!(it, UnderWay::Sleep);
     tenure.run(world);
     tenure.answer_all(world, |it| !sleeps(it) && (0..7).all(|of| !runs(it, of)));
-    world.gone.insert(Id::new(6, 0));
+    world.gone.insert(EntryId::new(6, 0));
     tenure.answer_all(world, |it| runs(it, 0));
     tenure.answer_all(world, |it| !sleeps(it) && !runs(it, 1));
     assert!(tenure.flights.iter().any(|it| runs(it, 1)));
@@ -1078,7 +1086,7 @@ fn what_waits_in_other_partitions_keeps_none_from_reading() {
 /// An entry of an account, as a read brings it.
 fn entry_of(account: &str, known: bool) -> ReadEntry<()> {
     ReadEntry {
-        id: Id::new(1, 0),
+        id: EntryId::new(1, 0),
         account: Some(account.to_owned()),
         known,
         bytes: LIMITS.kept,
@@ -1096,7 +1104,7 @@ fn what_was_recorded_during_a_read_is_not_opened_again() {
     let read = |entries| {
         Input::Read(ReadEnd::Entries {
             entries,
-            delivered: Id::new(1, 0),
+            delivered: EntryId::new(1, 0),
             pending: 2,
         })
     };
@@ -1109,7 +1117,7 @@ fn what_was_recorded_during_a_read_is_not_opened_again() {
     assert_eq!(wanted(&mut window).len(), 1);
     window.handle(read(vec![]));
     let again = |it: &Command<()>| match it {
-        Command::Read { next, .. } => *next == Next::Pending(Id::ZERO),
+        Command::Read { next, .. } => *next == Next::Pending(EntryId::ZERO),
         _ => false,
     };
     assert!(wanted(&mut window).iter().any(again));
@@ -1140,7 +1148,7 @@ fn what_returns_is_taken_in_while_its_tenant_is_known() {
         });
         window.handle(Input::Fetched {
             account: "a0".to_owned(),
-            ids: vec![Id::new(1, 0)],
+            ids: vec![EntryId::new(1, 0)],
             entries: vec![entry_of("a0", known)],
             known,
         });
@@ -1181,12 +1189,12 @@ fn who_waits_for_long_keeps_none_from_being_read() {
     let read = |entries| {
         Input::Read(ReadEnd::Entries {
             entries,
-            delivered: Id::new(2, 0),
+            delivered: EntryId::new(2, 0),
             pending: 2,
         })
     };
     let other = || ReadEntry {
-        id: Id::new(2, 0),
+        id: EntryId::new(2, 0),
         ..entry_of("a1", false)
     };
     assert_eq!(wanted(&mut window).len(), 1, "it reads on");
@@ -1196,7 +1204,7 @@ fn who_waits_for_long_keeps_none_from_being_read() {
     wanted(&mut window);
     window.handle(Input::Fetched {
         account: "a1".to_owned(),
-        ids: vec![Id::new(2, 0)],
+        ids: vec![EntryId::new(2, 0)],
         entries: vec![other()],
         known: true,
     });
@@ -1218,7 +1226,7 @@ fn lookups_that_end_one_by_one_hold_up_reading_no_longer() {
         ..LIMITS
     };
     let of = |n: u64, bytes| ReadEntry {
-        id: Id::new(n, 0),
+        id: EntryId::new(n, 0),
         bytes,
         ..entry_of(&format!("a{n}"), false)
     };
@@ -1227,7 +1235,7 @@ fn lookups_that_end_one_by_one_hold_up_reading_no_longer() {
     let mut entries: Vec<_> = (10..20).map(|n| of(n, 0)).collect();
     entries.push(of(20, 9));
     window.handle(Input::Read(ReadEnd::Entries {
-        delivered: Id::new(20, 0),
+        delivered: EntryId::new(20, 0),
         pending: 11,
         entries,
     }));
@@ -1264,10 +1272,10 @@ fn what_waits_leaves_memory_to_what_could_go_on() {
             let wanted = wanted(&mut window);
             assert!(wanted.iter().any(reads), "{n} {wanted:?}");
             window.handle(Input::Read(ReadEnd::Entries {
-                delivered: Id::new(n, 0),
+                delivered: EntryId::new(n, 0),
                 pending: n as usize,
                 entries: vec![ReadEntry {
-                    id: Id::new(n, 0),
+                    id: EntryId::new(n, 0),
                     ..entry_of("a0", true)
                 }],
             }));
