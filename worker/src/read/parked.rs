@@ -170,32 +170,43 @@ mod tests {
         let ids =
             |of: &str, ids: &[EntryId]| Some((of.to_owned(), ReturningEntries::Ids(ids.to_vec())));
         for n in 0..3 {
-            parked.park("a", EntryId(1, n), None);
-            parked.park("b", EntryId(2, n), None);
+            parked.park("a", EntryId::new(1, n), None);
+            parked.park("b", EntryId::new(2, n), None);
         }
         assert!(parked.next(2).is_none());
         parked.release("a");
         parked.release("b");
         parked.release("a");
-        assert_eq!(parked.next(2), ids("a", &[EntryId(1, 0), EntryId(1, 1)]));
+        assert_eq!(
+            parked.next(2),
+            ids("a", &[EntryId::new(1, 0), EntryId::new(1, 1)])
+        );
         // What comes meanwhile is behind; one of the two could not return yet.
-        parked.park("a", EntryId(1, 3), None);
-        parked.put_back("a", [(EntryId(1, 1), None)].into_iter());
-        parked.taken_in(EntryId(1, 0));
+        parked.park("a", EntryId::new(1, 3), None);
+        parked.put_back("a", [(EntryId::new(1, 1), None)].into_iter());
+        parked.taken_in(EntryId::new(1, 0));
         parked.returned("a");
         assert_eq!(
             parked.next(9),
-            ids("b", &[EntryId(2, 0), EntryId(2, 1), EntryId(2, 2)])
+            ids(
+                "b",
+                &[EntryId::new(2, 0), EntryId::new(2, 1), EntryId::new(2, 2)]
+            )
         );
-        (0..3).for_each(|n| parked.taken_in(EntryId(2, n)));
+        (0..3).for_each(|n| parked.taken_in(EntryId::new(2, n)));
         parked.returned("b");
         assert!(
-            !parked.holds("b") && parked.contains(EntryId(1, 1)) && !parked.contains(EntryId(1, 0))
+            !parked.holds("b")
+                && parked.contains(EntryId::new(1, 1))
+                && !parked.contains(EntryId::new(1, 0))
         );
         assert!(!parked.is_kept());
         assert_eq!(
             parked.next(9),
-            ids("a", &[EntryId(1, 1), EntryId(1, 2), EntryId(1, 3)])
+            ids(
+                "a",
+                &[EntryId::new(1, 1), EntryId::new(1, 2), EntryId::new(1, 3)]
+            )
         );
         assert_eq!((parked.len(), parked.total()), (3, 3));
         assert!(!parked.is_empty() && parked.is_kept());
@@ -207,7 +218,7 @@ mod tests {
     fn what_is_kept_returns_as_it_was_read_and_in_its_order() {
         let mut parked = Parked::new(Arc::default());
         for (n, kept) in [(0, Some('p')), (1, Some('q')), (2, None), (3, Some('r'))] {
-            parked.park("a", EntryId(1, n), kept);
+            parked.park("a", EntryId::new(1, n), kept);
         }
         let mut returned = Vec::new();
         parked.release("a");
@@ -216,7 +227,7 @@ mod tests {
             parked.returned(&account);
         }
         let kept = |entries: &[char]| ReturningEntries::Kept(entries.to_vec());
-        let fetched = ReturningEntries::Ids(vec![EntryId(1, 2)]);
+        let fetched = ReturningEntries::Ids(vec![EntryId::new(1, 2)]);
         assert_eq!(returned, [kept(&['p', 'q']), fetched, kept(&['r'])]);
         assert!(!parked.holds("a"));
     }
