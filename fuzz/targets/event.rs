@@ -50,6 +50,7 @@ fuzz_target!(|data: &[u8]| {
         signature: String::new(),
         traceparent: String::new(),
         unreadable: None,
+        returned: None,
     };
     let payload = Payload::open(entry).expect("it was read before");
     assert_eq!(payload.items.len(), items);

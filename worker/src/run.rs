@@ -118,15 +118,17 @@ async fn work(
     );
     parts.spawn_probes(&spool);
     parts.spawn_upkeep_of_tenants();
-    let publisher = Publisher::start(
+    let starting = Publisher::start(
         &parts.config.amqp,
         &parts.secrets.amqp,
         &parts.metrics,
         &parts.readiness,
         &parts.background,
-        &shutdown,
-    )
-    .await?;
+    );
+    let publisher = tokio::select! {
+        started = starting => started?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     let context = Arc::new(parts.context(publisher, media)?);
     tracing::info!("worker is up");
     let owning = parts.own_partitions(context.clone(), spool, shutdown);

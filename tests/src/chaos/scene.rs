@@ -416,7 +416,8 @@ async fn program(
             let ended = program.stop(TERMINATION).await;
             anyhow::ensure!(
                 ended,
-                "it didn't end in order within {TERMINATION:?} of SIGTERM"
+                "it didn't end within {TERMINATION:?} of SIGTERM, or not in order: {}",
+                program.process().log_tail(3)
             );
             program.restart().await;
         }

@@ -387,6 +387,20 @@ async fn a_vhost_that_is_gone_is_asked_for_in_ever_longer_pauses() {
     drained(&stage).await;
 }
 
+#[tokio::test]
+async fn a_worker_that_waits_for_the_broker_ends_in_order() {
+    let stage = Stage::new().await;
+    let nobody = format!("amqp://127.0.0.1:{}", tests::ports::free());
+    let worker = stage.worker().env("AMQP_URL", nobody);
+    let mut worker = worker.until(Until::Healthy).start().await;
+    eventually(SOON, "it tries to connect", async || {
+        let log = worker.log();
+        log.contains("connecting to RabbitMQ failed").then_some(())
+    })
+    .await;
+    assert!(worker.stop(SOON).await, "{}", worker.log());
+}
+
 /// On a node of its own, whose alarms and whose death others would notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn alarms_and_the_death_of_everything_at_once_lose_nothing() {

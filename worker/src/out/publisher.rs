@@ -178,7 +178,6 @@ impl Publisher {
         metrics: &Metrics,
         readiness: &Readiness,
         tasks: &Tasks,
-        shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let unroutable = Arc::new(Unroutable::default());
         let problems = ChannelProblems::new(readiness);
@@ -204,10 +203,7 @@ impl Publisher {
                 );
             }
             tracing::warn!(class = error.class(), %error, "connecting to RabbitMQ failed, will retry");
-            tokio::select! {
-                () = backoff.wait() => {}
-                () = shutdown.cancelled() => anyhow::bail!("told to stop before RabbitMQ could be used"),
-            }
+            backoff.wait().await;
         }
         let links = std::iter::once(first).chain((1..args.amqp_channels).map(link));
         let tasks = links
