@@ -823,6 +823,19 @@ mod tests {
     }
 
     #[test]
+    fn who_only_publishes_asks_for_smaller_frames_unless_the_url_names_others() {
+        for (text, frame_max) in [
+            ("amqp://host", FRAME_MAX_TO_PUBLISH),
+            ("amqps://user:word@host/v?heartbeat=5", FRAME_MAX_TO_PUBLISH),
+            ("amqp://host?frame_max=65536", 65_536),
+        ] {
+            let url = url(&text.parse().expect("not empty")).expect("a URL");
+            let to_publish: AMQPUri = url_to_publish(url.expose()).parse().expect("a URL");
+            assert_eq!(to_publish.query.frame_max, Some(frame_max), "{text}");
+        }
+    }
+
+    #[test]
     fn a_virtual_host_that_is_not_written_is_the_default_one() {
         for (text, vhost) in [
             ("amqp://host", "/"),

@@ -934,13 +934,13 @@ impl<B: Clone> Window<B> {
             };
             return self.begin_record(recording, Vec::new());
         }
-        let with_progress = self.progress_due
+        let records_progress = self.progress_due
             || self.draining
             || self.unrecorded_progress() >= self.limits.worth_a_record;
         let most = self.limits.entries_per_record.min(self.finished.len());
         let finished: Vec<EntryNumber> = self.finished.drain(..most).collect();
         let (mut recording, mut progress) = (Recording::default(), Vec::new());
-        if with_progress {
+        if records_progress {
             self.progress_due = false;
             for number in std::mem::take(&mut self.with_progress) {
                 if let Some(entry) = self.entries.get_mut(&number) {
