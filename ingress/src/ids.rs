@@ -4,6 +4,7 @@
 //! isn't everyday goes through [`shared::webhook::read`], whose result the fast path must equal.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use shared::intake::Delivery;
 use shared::webhook::{
     self, Identity, IdentityParts, NO_WABA, OBJECT, Place, UnreadableBody, identity,
 };
+use simd_json::Buffers;
 use simd_json::prelude::*;
 use simd_json::tape::{Array, Object};
 
@@ -112,10 +114,22 @@ fn body_of(entries: &[&webhook::WebhookEntry<'_>]) -> Bytes {
     format!(r#"{{"object":"{OBJECT}","entry":[{}]}}"#, raws.join(",")).into()
 }
 
+thread_local! {
+    /// What simd-json works with: made anew, it would be cleared for each body.
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+/// Buffers of a larger body are not kept: they are several times as large as the body.
+const KEEPS_BUFFERS: usize = 64 * 1024;
+
 /// The delivery of an everyday body, or `None` for any other.
 fn everyday(body: &Bytes) -> Option<Delivery> {
     let mut scratch = body.to_vec();
-    let tape = simd_json::to_tape(&mut scratch).ok()?;
+    let tape = if scratch.len() > KEEPS_BUFFERS {
+        simd_json::to_tape(&mut scratch)
+    } else {
+        BUFFERS.with_borrow_mut(|kept| simd_json::to_tape_with_buffers(&mut scratch, kept))
+    };
+    let tape = tape.ok()?;
     let top = tape.as_value().as_object()?;
     let (mut object, mut entries) = (None, None);
     for (name, value) in &top {

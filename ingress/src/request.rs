@@ -9,7 +9,7 @@ use futures::future::{FutureExt, join_all};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use shared::intake::{Delivery, Envelope, IntakeOutcome, RateWindow};
 use shared::trace;
 use shared::webhook::UnreadableBody;
@@ -42,10 +42,21 @@ pub(crate) async fn answer(thread: &ServingThread, request: Request<Incoming>) -
     let status = response.status().as_u16();
     let log = &ingress.requests;
     log.answered((&method, asked), status, &correlation_id, began.elapsed());
-    if let Ok(value) = HeaderValue::from_str(&correlation_id) {
+    add_correlation_id(&mut response, &correlation_id);
+    response
+}
+
+fn add_correlation_id(response: &mut Response<Bytes>, correlation_id: &str) {
+    if let Ok(value) = HeaderValue::from_str(correlation_id) {
         response.headers_mut().insert(CORRELATION_ID, value);
     }
-    response
+}
+
+fn status_of(outcome: &Result<Response<Bytes>, Refusal>) -> StatusCode {
+    match outcome {
+        Ok(response) => response.status(),
+        Err(refusal) => refusal.status(),
+    }
 }
 
 fn asked(ingress: &Ingress, request: &Request<Incoming>) -> RequestKind {
@@ -69,9 +80,7 @@ pub(crate) fn refusal(ingress: &Ingress, refusal: &Refusal) -> Response<Bytes> {
     let correlation_id = Uuid::new_v4().to_string();
     ingress.metrics.answered(refusal.status().as_u16());
     let mut response = refusal.answer(&correlation_id, &ingress.refusals);
-    if let Ok(value) = HeaderValue::from_str(&correlation_id) {
-        response.headers_mut().insert(CORRELATION_ID, value);
-    }
+    add_correlation_id(&mut response, &correlation_id);
     response
 }
 
@@ -108,11 +117,7 @@ async fn route(
         }),
         (_, None) => Err(Refusal::Method { allowed: "POST" }),
     };
-    let code = match &outcome {
-        Ok(response) => response.status(),
-        Err(refusal) => refusal.status(),
-    };
-    ingress.metrics.answered(code.as_u16());
+    ingress.metrics.answered(status_of(&outcome).as_u16());
     outcome
 }
 
@@ -149,11 +154,7 @@ async fn traced(
     let traceparent = traceparent.unwrap_or_else(|| trace::made(id));
     let handled = webhook(thread, request, correlation_id, traceparent);
     let outcome = handled.instrument(span.clone()).await;
-    let status = match &outcome {
-        Ok(response) => response.status(),
-        Err(refusal) => refusal.status(),
-    };
-    span.record("http.response.status_code", status.as_u16());
+    span.record("http.response.status_code", status_of(&outcome).as_u16());
     outcome
 }
 

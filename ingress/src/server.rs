@@ -91,28 +91,13 @@ pub async fn run(
     let bucket = secrets.store.clone();
     let bucket = bucket.map(|keys| SpoolBucket::open(&config, keys));
     let bucket = bucket.transpose()?;
-    let connection = secrets.redis.connection(redis_timeout);
     let check = StartCheck {
         keys: keys_of(&config),
-        connection: connection.clone(),
+        connection: secrets.redis.connection(redis_timeout),
         required: config.redis.require_durable_redis,
     };
-    let spool = bucket.as_ref().map(|bucket| SpoolWay {
-        writer: SpoolWriter::new(bucket.bucket.clone(), config.dedup_ttl),
-        partitions: Partitions::new(
-            (check.keys.clone(), secrets.redis.clone()),
-            WriteProbe::new(connection, check.keys.clone()),
-            metrics.away_partitions.clone(),
-            metrics.redis_errors.clone(),
-        ),
-    });
-    let (admin, safety) = admin(&secrets, spool.is_some(), registry);
-    let keep = Keep::new(
-        check.keys.clone(),
-        spool,
-        (config.redis_patience, config.request_deadline),
-        metrics.redis_errors.clone(),
-    );
+    let keep = keep((&config, &secrets), &check, bucket.as_ref(), &metrics);
+    let (admin, safety) = admin(&secrets, bucket.is_some(), registry);
     let ingress = Arc::new(Ingress {
         admission: Admission::new(config.admission()),
         keep,
@@ -154,6 +139,30 @@ pub async fn run(
         tracing::warn!("requests were still running at the end of SHUTDOWN_GRACE");
     }
     outcome
+}
+
+/// The way into Redis, and into the spool where there is a bucket for it.
+fn keep(
+    (config, secrets): (&Config, &Secrets),
+    check: &StartCheck,
+    bucket: Option<&SpoolBucket>,
+    metrics: &Metrics,
+) -> Keep {
+    let spool = bucket.map(|bucket| SpoolWay {
+        writer: SpoolWriter::new(bucket.bucket.clone(), config.dedup_ttl),
+        partitions: Partitions::new(
+            (check.keys.clone(), secrets.redis.clone()),
+            WriteProbe::new(check.connection.clone(), check.keys.clone()),
+            metrics.away_partitions.clone(),
+            metrics.redis_errors.clone(),
+        ),
+    });
+    Keep::new(
+        check.keys.clone(),
+        spool,
+        (config.redis_patience, config.request_deadline),
+        metrics.redis_errors.clone(),
+    )
 }
 
 /// Until it takes no more connections, once it is told to stop.

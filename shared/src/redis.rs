@@ -22,7 +22,7 @@ use redis::{
 
 use self::cluster::at;
 pub use self::connection::Connection;
-pub use self::failure::{FailureKind, class};
+pub use self::failure::{FailureKind, class, warn_will_retry};
 pub use self::safety::{RedisSafety, version_warnings};
 pub use self::start_check::{Durability, StartCheck, durability_problems, memory_used, waiting};
 use crate::config::RedisArgs;

@@ -18,7 +18,7 @@ use crate::out::publisher::Publisher;
 use crate::out::store::Store;
 use crate::read::lanes::LaneHasher;
 use crate::read::stream::Stream;
-use crate::read::suspects::Suspects;
+use crate::read::suspects::BytesLock;
 
 /// What all partitions of a worker use.
 pub struct WorkerContext {
@@ -39,7 +39,7 @@ pub struct WorkerContext {
     pub set_asides: SetAsides,
     pub hasher: LaneHasher,
     /// Who may read bytes now.
-    pub suspects: Suspects,
+    pub bytes_lock: BytesLock,
     /// How many entries wait for their tenant.
     pub parked: Arc<AtomicUsize>,
     /// One permit per conversation in work.

@@ -10,7 +10,7 @@ use hyper::{Method, StatusCode};
 use prometheus_client::registry::Registry;
 use shared::admin::{self, Admin, Readiness, Routes, TokenRoutes};
 use shared::keys::Keys;
-use shared::redis::{Connection, RedisSafety, StartCheck, class};
+use shared::redis::{Connection, RedisSafety, StartCheck, class, warn_will_retry};
 use shared::status::SetAsides;
 use shared::tasks::Tasks;
 use tokio::net::TcpListener;
@@ -44,7 +44,7 @@ use crate::partition;
 use crate::read::lanes::LaneHasher;
 use crate::read::leases::Leases;
 use crate::read::stream::Stream;
-use crate::read::suspects::Suspects;
+use crate::read::suspects::BytesLock;
 use crate::retry::Backoff;
 use crate::watch::{self, WatchParts};
 use strum::IntoEnumIterator;
@@ -341,7 +341,7 @@ impl Parts {
             set_asides: self.set_asides.clone(),
             parked: Arc::default(),
             hasher: LaneHasher::default(),
-            suspects: Suspects::new(self.background.clone()),
+            bytes_lock: BytesLock::new(self.background.clone()),
             permits: Arc::new(Semaphore::new(config.concurrency)),
             concurrency: config.concurrency,
             state_permits: Semaphore::new(config.concurrency),
@@ -415,7 +415,7 @@ async fn wait_for_redis(mut check: StartCheck, readiness: &Readiness) -> anyhow:
                 return Ok(());
             }
             Err(error) => {
-                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                warn_will_retry(&error);
                 readiness.set("redis", Some(error.to_string()));
                 backoff.wait().await;
             }
@@ -433,7 +433,7 @@ async fn probe_redis(
     while !stop.is_cancelled() {
         let failed = connection.ping().await.err();
         if let Some(error) = &failed {
-            tracing::warn!(class = class(error), %error, "redis command failed, will retry");
+            warn_will_retry(error);
         }
         if failed.is_none() && probes.is_multiple_of(SAFETY_EVERY) {
             drop(safety.look(&connection).await);

@@ -36,11 +36,12 @@ class SeenInMemory {
 // The highest rank of each message's statuses, which come in any order.
 class Ranks {
   #ranks = new Recent();
-  // `failed` and others without a rank never are late. Each member of a group has statuses of their own.
+  // `failed` and others without a rank never are late, nor is one that is handled again. Each member of a
+  // group has statuses of their own.
   isLate({ rank, messageId, recipientParticipantUserId, recipientParticipantId }) {
     if (rank === null) return false;
     const key = `${messageId} ${recipientParticipantUserId ?? recipientParticipantId ?? ''}`;
-    if (rank <= (this.#ranks.get(key) ?? -1)) return true;
+    if (rank < (this.#ranks.get(key) ?? -1)) return true;
     this.#ranks.set(key, rank);
     return false;
   }
@@ -52,9 +53,11 @@ async function declare(channel, queue, keys) {
   const dead = `${queue}.DLQ`;
   const quorum = { 'x-queue-type': 'quorum' };
   const toDead = { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': dead };
+  // RabbitMQ keeps a dead letter until the other queue has it; that takes `reject-publish`.
+  const safely = { 'x-dead-letter-strategy': 'at-least-once', 'x-overflow': 'reject-publish' };
   const limit = { 'x-delivery-limit': NO_LIMIT };
   await channel.assertQueue(dead, { durable: true, arguments: { ...quorum, ...limit } });
-  await channel.assertQueue(queue, { durable: true, arguments: { ...quorum, ...toDead } });
+  await channel.assertQueue(queue, { durable: true, arguments: { ...quorum, ...toDead, ...safely } });
   for (const key of keys) await channel.bindQueue(queue, EXCHANGE, key);
 }
 

@@ -184,7 +184,7 @@ pub struct Ranks(HashMap<(Option<String>, Option<String>), u8>);
 
 impl Ranks {
     /// Whether a later status of the same message was seen. `failed` and others without a rank never are
-    /// late. Each member of a group has statuses of their own.
+    /// late, nor is one that is handled again. Each member of a group has statuses of their own.
     pub fn is_late(&mut self, status: &Status) -> bool {
         let Some(rank) = status.rank else {
             return false;
@@ -198,7 +198,7 @@ impl Ranks {
         let before = self.0.get(&key).copied();
         self.0
             .insert(key, before.map_or(rank, |before| before.max(rank)));
-        before.is_some_and(|before| before >= rank)
+        before.is_some_and(|before| before > rank)
     }
 }
 
@@ -269,6 +269,9 @@ impl Consumer {
         channel.queue_declare(name, options, of_dead).await?;
         arguments.insert("x-dead-letter-exchange".into(), text(""));
         arguments.insert("x-dead-letter-routing-key".into(), text(&dead));
+        // RabbitMQ keeps a dead letter until the other queue has it; that takes `reject-publish`.
+        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        arguments.insert("x-overflow".into(), text("reject-publish"));
         let name = ShortString::from(self.queue.as_str());
         let declared = channel.queue_declare(name.clone(), options, arguments);
         declared.await?;
@@ -364,6 +367,6 @@ mod tests {
             })
         };
         let seen = [Some(1), Some(3), Some(2), None, Some(3), Some(4)].map(&mut is_late);
-        assert_eq!(seen, [false, false, true, false, true, false]);
+        assert_eq!(seen, [false, false, true, false, false, false]);
     }
 }

@@ -42,6 +42,11 @@ impl FailureClass {
     }
 }
 
+/// Logs a failed command that the caller tries again.
+pub fn warn_will_retry(error: &RedisError) {
+    tracing::warn!(class = class(error), %error, "redis command failed, will retry");
+}
+
 /// How a command failed, in one word: `class` of log lines and answers.
 pub fn class(error: &RedisError) -> &'static str {
     match FailureClass::of(error) {

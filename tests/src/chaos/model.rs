@@ -59,6 +59,9 @@ pub struct Findings {
     pub conversations: usize,
     /// Pairs of items of a conversation whose order was certain
     pub ordered_pairs: usize,
+    /// Pairs of items that the worker had made in order, and of which RabbitMQ delivered the first
+    /// again, after the second: it keeps the order of publications, not that of redeliveries
+    pub reordered_by_broker: usize,
     pub spooled: usize,
     pub files_stored: usize,
     pub files_followed_up: usize,
@@ -239,19 +242,26 @@ impl<'a> Checker<'a> {
 
     /// First publications of a conversation into a queue.
     fn order(&mut self) {
-        let mut conversations: BTreeMap<(&str, &str, &str), Vec<ItemId>> = BTreeMap::new();
+        type Conversations<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<(ItemId, &'a Received)>>;
+        let mut conversations = Conversations::new();
         for (id, one) in &self.first {
             let item = &self.seen.items[*id];
             let conversation = (one.queue, item.waba_id.as_str(), item.customer.as_str());
-            conversations.entry(conversation).or_default().push(*id);
+            conversations
+                .entry(conversation)
+                .or_default()
+                .push((*id, one));
         }
         self.findings.conversations = conversations.len();
         for items in conversations.values() {
-            for (n, later) in items.iter().enumerate() {
-                for earlier in &items[..n] {
+            for (n, (later, one)) in items.iter().enumerate() {
+                for (earlier, other) in &items[..n] {
                     if self.surely_before(*later, *earlier) {
-                        let key = |id: &ItemId| &self.seen.items[*id].key;
-                        let what = format!("{} came after {}", key(later), key(earlier));
+                        if one.redelivered && one.processed <= other.processed {
+                            self.findings.reordered_by_broker += 1;
+                            continue;
+                        }
+                        let what = format!("{} came after {}", one.key, other.key);
                         self.violation("order", what);
                     } else if self.surely_before(*earlier, *later) {
                         self.findings.ordered_pairs += 1;
@@ -604,6 +614,23 @@ mod tests {
         seen.posts = vec![post(vec![0, 1], 1000)];
         assert_eq!(kinds(&seen), Vec::<&str>::new());
         seen.received.swap(0, 1);
+        assert_eq!(kinds(&seen), ["order"]);
+    }
+
+    #[test]
+    fn the_order_of_redeliveries_is_the_brokers() {
+        let mut seen = good(2);
+        seen.received.swap(0, 1);
+        seen.received[1].redelivered = true;
+        assert_eq!(kinds(&seen), Vec::<&str>::new());
+        assert_eq!(check(&seen).reordered_by_broker, 1);
+        // The worker had made it after the other.
+        seen.received[1].processed = seen.received[0].processed + 1;
+        assert_eq!(kinds(&seen), ["order"]);
+        // Not the late one was delivered again, but the other.
+        seen.received[1].processed = seen.received[0].processed - 1;
+        seen.received[0].redelivered = true;
+        seen.received[1].redelivered = false;
         assert_eq!(kinds(&seen), ["order"]);
     }
 

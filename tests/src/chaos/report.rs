@@ -91,8 +91,12 @@ impl Report {
             (
                 "order",
                 format!(
-                    "{} pairs in {} conversations; {} webhooks by way of the spool",
-                    found.ordered_pairs, found.conversations, found.spooled
+                    "{} pairs in {} conversations, {} more reordered by RabbitMQ's redelivery; \
+                     {} webhooks by way of the spool",
+                    found.ordered_pairs,
+                    found.conversations,
+                    found.reordered_by_broker,
+                    found.spooled
                 ),
             ),
             (

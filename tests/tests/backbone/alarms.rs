@@ -4,11 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use lapin::options::BasicPublishOptions;
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 use redis::AsyncCommands;
 use tests::meta::payload::{self, Number};
+use tests::programs::Worker;
 use tests::proxy::{Mode, Proxy};
 use tests::servers::prometheus::PrometheusOptions;
 use tests::servers::{Alertmanager, Prometheus, RabbitMq};
@@ -16,7 +18,7 @@ use tests::waiting::eventually;
 use tests::{Stage, StageOptions};
 
 use crate::SOON;
-use crate::broker::channel;
+use crate::broker::{behind_a_proxy, channel};
 
 /// Rules wait for a minute before they fire; the rest is for a slow machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -247,6 +249,90 @@ async fn a_redis_without_memory_and_a_queue_without_binding_ring() {
         }
         let labels = [("alertname", "PublicationsFail"), ("status", "unroutable")];
         rings(&alerts, fault, "firing", &labels).await;
+    };
+    tokio::select! {
+        () = sending => {}
+        () = ringing => {}
+    }
+}
+
+/// Kills a program and starts it again, each time once Prometheus has seen the one before.
+async fn crash(worker: &mut Worker, prometheus: &Prometheus, times: u32) {
+    let starts = r#"max(changes(process_start_time_seconds{job="worker"}[10m]))"#;
+    for n in 1..=times {
+        worker.kill();
+        worker.restart().await;
+        eventually(SOON, "Prometheus sees the new start", async || {
+            let seen = prometheus.query(starts).await.ok()?;
+            (seen.first()?.value >= f64::from(n)).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_crashes_or_is_late_or_refused_rings() {
+    let stage = Stage::new().await;
+    let redis = Proxy::start(stage.redis.address()).await.expect("a proxy");
+    let (rabbitmq, amqp_url) = behind_a_proxy(&stage.amqp_url).await;
+    let ingress = stage
+        .ingress()
+        .env("REDIS_URL", format!("redis://{}", redis.address()))
+        .start()
+        .await;
+    let mut other = stage.ingress().start().await;
+    let worker = stage.worker().env("AMQP_URL", amqp_url).start().await;
+    let mut crashing = stage.worker().start().await;
+    let targets = [
+        ("ingress", ingress.admin()),
+        ("ingress", other.admin()),
+        ("worker", worker.admin()),
+        ("worker", crashing.admin()),
+    ];
+    let (alerts, prometheus) = watched(&targets, soon_over).await;
+    nothing_rang(&alerts);
+
+    let fault = Instant::now();
+    other.kill();
+    crash(&mut crashing, &prometheus, 3).await;
+    rings(&alerts, fault, "firing", &[("alertname", "CrashLoop")]).await;
+    crashing.kill();
+
+    // One worker is left, which can't publish; the answers wait for Redis.
+    let slow = Instant::now();
+    rabbitmq.set(Mode::Blackhole);
+    redis.set(Mode::Slow(Duration::from_millis(300)));
+    let sender = stage.sender(&ingress);
+    let text = |n: usize| Number::fresh().message(payload::text("16505551234", &n.to_string()));
+    join_all((0..30).map(|n| sender.send(text(n)))).await;
+    eventually(SOON, "entries are late", async || {
+        let name = "whatsapp_stream_oldest_entry_age_seconds";
+        (worker.metric(name, "").await >= 4.0).then_some(())
+    })
+    .await;
+    rabbitmq.set(Mode::Pass);
+    rings(&alerts, slow, "firing", &[("alertname", "AnswersSlow")]).await;
+    rings(&alerts, slow, "firing", &[("alertname", "EventsLate")]).await;
+
+    let refused = Instant::now();
+    redis.set(Mode::Refuse);
+    let sending = async {
+        loop {
+            // 503: nobody sends it again.
+            drop(sender.post_once(text(0)).await);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    };
+    let ringing = async {
+        let labels = [("alertname", "ProgramGone"), ("job", "ingress")];
+        rings(&alerts, fault, "firing", &labels).await;
+        rings(
+            &alerts,
+            refused,
+            "firing",
+            &[("alertname", "WebhooksNotStored")],
+        )
+        .await;
     };
     tokio::select! {
         () = sending => {}

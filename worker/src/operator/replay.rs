@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use futures::stream::{StreamExt, TryStreamExt};
 use shared::keys::Keys;
-use shared::redis::{Connection, StartCheck, class, memory_used};
+use shared::redis::{Connection, StartCheck, class, memory_used, warn_will_retry};
 use shared::telemetry::CommandError;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -510,9 +510,7 @@ impl ReplayRun {
             match self.turn.ends(replay).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => return Err(PassError::Turned(TurnEnd::Lost)),
-                Err(error) => {
-                    tracing::warn!(class = class(&error), %error, "redis command failed, will retry")
-                }
+                Err(error) => warn_will_retry(&error),
             }
             if self.rest(backoff.pause()).await {
                 return Err(PassError::Turned(TurnEnd::Stopped));
@@ -545,9 +543,7 @@ impl ReplayRun {
                 Ok(counts) => self
                     .show
                     .progress(replay, counts, Some("waits for the workers"))?,
-                Err(error) => {
-                    tracing::warn!(class = class(&error), %error, "redis command failed, will retry")
-                }
+                Err(error) => warn_will_retry(&error),
             }
             if self.rest(LOOK_INTERVAL).await {
                 let text = "stopped watching; all is in the stream, and the workers go on with it";

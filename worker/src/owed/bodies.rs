@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 use crate::item::payload::Payload;
 use crate::metrics::OwedKind;
 use crate::read::stream::RawEntry;
-use crate::read::suspects::Suspects;
+use crate::read::suspects::BytesLock;
 
 /// Bodies of a kind in memory, and one more: each may have 3 MB.
 const BYTES: usize = 2 * 1024 * 1024;
@@ -47,8 +47,8 @@ impl LazyPayload {
     }
 
     /// What the body says; `None`: this version can't read it, or it made the first who tried panic.
-    pub(super) async fn read(&self, suspects: &Suspects) -> Option<&Payload> {
-        self.read_by(suspects, |fields| {
+    pub(super) async fn read(&self, bytes_lock: &BytesLock) -> Option<&Payload> {
+        self.read_by(bytes_lock, |fields| {
             Payload::open(StreamEntry::decode(&fields).ok()?).ok()
         })
         .await
@@ -56,11 +56,11 @@ impl LazyPayload {
 
     async fn read_by(
         &self,
-        suspects: &Suspects,
+        bytes_lock: &BytesLock,
         open: impl FnOnce(EntryFields) -> Option<Payload>,
     ) -> Option<&Payload> {
         let read = self.payload.get_or_init(async || {
-            let _bytes = suspects.read().await;
+            let _bytes = bytes_lock.shared().await;
             let fields = self.fields.lock().map(|mut fields| fields.take());
             fields.ok().flatten().and_then(open)
         });
@@ -149,12 +149,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_makes_its_reader_panic_is_unreadable_for_the_next() {
-        let suspects = Suspects::new(Tasks::new(CancellationToken::new()));
+        let bytes_lock = BytesLock::new(Tasks::new(CancellationToken::new()));
         let body = LazyPayload::new(raw("1-0", 1).fields.expect("fields"));
-        let first = body.read_by(&suspects, |_| panic!("on purpose"));
+        let first = body.read_by(&bytes_lock, |_| panic!("on purpose"));
         assert!(AssertUnwindSafe(first).catch_unwind().await.is_err());
-        assert!(body.read(&suspects).await.is_none());
-        assert!(suspects.try_read().is_some(), "others read on");
+        assert!(body.read(&bytes_lock).await.is_none());
+        assert!(bytes_lock.try_shared().is_some(), "others read on");
     }
 
     #[test]

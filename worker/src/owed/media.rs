@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use shared::private::Hashed;
-use shared::redis::class;
+use shared::redis::warn_will_retry;
 use shared::trace;
 use shared::webhook::{members, scalar};
 use tracing::{Instrument, field};
@@ -190,7 +190,7 @@ impl From<StreamError> for NotYet {
     fn from(error: StreamError) -> Self {
         match error {
             StreamError::Redis(error) => {
-                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                warn_will_retry(&error);
             }
             StreamError::NotOwner => tracing::warn!(%error, "media waits"),
         }
@@ -225,7 +225,7 @@ async fn end(
             (MediaState::Failed { error }, MediaOutcome::Failed)
         }
         None => {
-            let bytes = work.suspects.read().await;
+            let bytes = work.bytes_lock.shared().await;
             let job = job(payload, item, &owed.tenant_id).ok_or(NotYet::Unreadable)?;
             drop(bytes);
             let job = Arc::new(job);
@@ -287,7 +287,7 @@ async fn publish(
         media: Some(state),
         ..EventContext::of(&tenant)
     };
-    let bytes = work.suspects.read().await;
+    let bytes = work.bytes_lock.shared().await;
     let event = event::media_follow_up(payload, item, &known);
     drop(bytes);
     let event = event.ok().flatten().ok_or(NotYet::Unreadable)?;

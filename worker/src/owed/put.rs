@@ -35,7 +35,7 @@ pub(super) async fn put(
     fields: &EntryFields,
     owed: &OwedPut,
 ) -> PieceOutcome {
-    let bytes = work.suspects.read().await;
+    let bytes = work.bytes_lock.shared().await;
     let object = object(id, fields, owed);
     drop(bytes);
     let Some(object) = object else {

@@ -51,7 +51,7 @@ pub(super) async fn post(
     let Some(state) = &work.state else {
         return PieceOutcome::Away(Scope::Kind);
     };
-    let bytes = work.suspects.read().await;
+    let bytes = work.bytes_lock.shared().await;
     let post = payload.items.get(owed.item).and_then(|item| {
         let event_id = EventType::MessageReceived.id(&item.identity);
         let conversation_id = owed.conversation_id.as_deref();

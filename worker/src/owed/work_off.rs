@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use redis::RedisResult;
-use shared::redis::class;
+use shared::redis::warn_will_retry;
 use strum::IntoEnumIterator;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -198,7 +198,7 @@ impl OwedWork {
         match done {
             Ended::Looked(asked, Ok(due)) => self.looked(&asked, due),
             Ended::Looked(_, Err(error)) => {
-                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                warn_will_retry(&error);
                 self.looking = false;
                 self.look_at = Instant::now() + self.look_backoff.pause();
             }
@@ -317,7 +317,7 @@ impl OwedWork {
         fetched: RedisResult<Vec<FetchedEntry>>,
     ) {
         let mut fetched = fetched.unwrap_or_else(|error| {
-            tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+            warn_will_retry(&error);
             Vec::new()
         });
         if self.draining {
@@ -416,7 +416,7 @@ impl OwedWork {
         self.push(async move {
             let mut backoff = Backoff::for_server();
             while let Err(error) = lists.update(&updates).await {
-                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                warn_will_retry(&error);
                 if tenure.lost.is_cancelled() {
                     break;
                 }
@@ -437,7 +437,7 @@ async fn run(
     owed: &Owed,
 ) -> PieceOutcome {
     let payload = match &entry.content {
-        OwingContent::Body(body) => body.read(&work.suspects).await,
+        OwingContent::Body(body) => body.read(&work.bytes_lock).await,
         OwingContent::Fields(_) | OwingContent::Gone => None,
     };
     match (owed, &entry.content, payload) {

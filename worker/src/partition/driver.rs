@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::entry::{EntryHeader, format_numbers};
-use shared::redis::class;
+use shared::redis::warn_will_retry;
 use shared::trace;
 use tokio::sync::Notify;
 use tracing::Instrument;
@@ -274,7 +274,7 @@ impl Driver {
             };
             let read = reading.await;
             if let Err(StreamError::Redis(error)) = &read {
-                tracing::warn!(class = class(error), %error, "redis command failed, will retry");
+                warn_will_retry(error);
                 Backoff::for_server().wait().await;
             }
             Done::Read(read)
@@ -329,7 +329,7 @@ impl Driver {
         };
         self.push(async move {
             if let Err(error) = sleeper.sleep(&after.to_string()).await {
-                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                warn_will_retry(&error);
                 Backoff::for_server().wait().await;
             }
             Done::Slept(sleeper)
@@ -357,7 +357,7 @@ impl Driver {
         let suspect = former.crashes >= suspects::CRASHES;
         if suspect {
             self.suspects.insert(number);
-        } else if let Some(_bytes) = self.work.clone().suspects.try_read() {
+        } else if let Some(_bytes) = self.work.clone().bytes_lock.try_shared() {
             let bytes = opening::read(&raw, &self.work.hasher);
             return self.opened(number, &raw, former, bytes);
         }
@@ -677,10 +677,10 @@ async fn read_bytes(
 ) -> Result<Decoded, StreamError> {
     let read = || opening::read(raw, &work.hasher);
     if suspect {
-        let suspects = &work.suspects;
-        return suspects.alone(&work.stream, tenure, &raw.id, read).await;
+        let bytes_lock = &work.bytes_lock;
+        return bytes_lock.alone(&work.stream, tenure, &raw.id, read).await;
     }
-    let _bytes = work.suspects.read().await;
+    let _bytes = work.bytes_lock.shared().await;
     Ok(read())
 }
 
@@ -694,7 +694,7 @@ where
         match attempt().await {
             Ok(answer) => return answer,
             Err(error) => {
-                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                warn_will_retry(&error);
             }
         }
         backoff.wait().await;
@@ -707,7 +707,7 @@ async fn read_tenants(work: &WorkerContext, tenure: &Tenure) -> HashMap<String, 
         match work.stream.tenant_notes(tenure).await {
             Ok(notes) => return notes,
             Err(error) => {
-                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                warn_will_retry(&error);
             }
         }
         backoff.wait().await;

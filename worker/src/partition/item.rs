@@ -228,13 +228,13 @@ impl Item {
                 event::event(&self.payload, item, &known)
             }))
         };
-        let suspects = &self.work.suspects;
+        let bytes_lock = &self.work.bytes_lock;
         let event = if self.suspect {
             let (stream, id) = (&self.work.stream, &self.entry_id);
-            let made = suspects.alone(stream, &self.tenure, id, make).await;
+            let made = bytes_lock.alone(stream, &self.tenure, id, make).await;
             made.map_err(|_| Failure::NotPublished(NotPublished::LeaseLost))?
         } else {
-            let _bytes = suspects.read().await;
+            let _bytes = bytes_lock.shared().await;
             make()
         };
         Ok(event.map_err(|_| Failure::Panicked)??)

@@ -1,6 +1,6 @@
 //! What must be in Redis before it goes on.
 
-use shared::redis::class;
+use shared::redis::warn_will_retry;
 
 use crate::read::leases::Tenure;
 use crate::read::stream::StreamError;
@@ -18,7 +18,7 @@ where
     loop {
         match attempt().await {
             Err(StreamError::Redis(error)) => {
-                tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                warn_will_retry(&error);
                 if !tenure.holds() {
                     return Err(StreamError::NotOwner);
                 }

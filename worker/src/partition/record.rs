@@ -1,6 +1,6 @@
 //! Tells Redis what became of many entries at once; where it refuses one of them, of each alone.
 
-use shared::redis::{FailureKind, class};
+use shared::redis::{FailureKind, warn_will_retry};
 
 use super::window::EntryNumber;
 use crate::read::leases::Tenure;
@@ -81,7 +81,7 @@ async fn try_together(
             Err(StreamError::NotOwner) => return Err(NotRecorded::NotOwner),
             Err(StreamError::Redis(error)) => error,
         };
-        tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+        warn_will_retry(&error);
         if !tenure.holds() {
             return Err(NotRecorded::NotOwner);
         }

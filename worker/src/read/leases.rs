@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use redis::{FromRedisValue, RedisError, RedisResult};
 use shared::config::version;
 use shared::keys::{GROUP, Keys};
-use shared::redis::{Connection, Redis, class};
+use shared::redis::{Connection, Redis, class, warn_will_retry};
 use shared::script::{Script, ScriptCall};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -147,7 +147,7 @@ impl Leases {
                 _ = cycle.tick() => {
                     if let Err(error) = self.cycle(&mut tenures, &mut tasks, leaving, &own).await {
                         // Each cycle asks, also while this worker owns nothing and reads nothing.
-                        tracing::warn!(class = class(&error), %error, "redis command failed, will retry");
+                        warn_will_retry(&error);
                     }
                 }
             }

@@ -15,6 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::redis::warn_will_retry;
 use shared::tasks::Tasks;
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 use tokio::time::timeout;
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One for a process: whoever reads an entry's bytes holds it, a suspect's reader alone.
 #[derive(Debug)]
-pub struct Suspects {
+pub struct BytesLock {
     tasks: Tasks,
     /// Suspects one after the other: those who read no suspect's bytes come between two of them.
     queue: Mutex<()>,
@@ -71,7 +72,7 @@ impl Drop for NamedSuspect {
     }
 }
 
-impl Suspects {
+impl BytesLock {
     /// Names are removed by tasks of `tasks`.
     pub fn new(tasks: Tasks) -> Self {
         Self {
@@ -82,12 +83,12 @@ impl Suspects {
     }
 
     /// To read bytes of no suspect at once; `None` while a suspect's are read.
-    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, ()>> {
+    pub fn try_shared(&self) -> Option<RwLockReadGuard<'_, ()>> {
         self.bytes.try_read().ok()
     }
 
     /// To read bytes of no suspect.
-    pub async fn read(&self) -> RwLockReadGuard<'_, ()> {
+    pub async fn shared(&self) -> RwLockReadGuard<'_, ()> {
         self.bytes.read().await
     }
 
@@ -121,7 +122,7 @@ impl Suspects {
                     return Err(StreamError::NotOwner);
                 }
                 Ok(Err(StreamError::Redis(error))) => {
-                    tracing::warn!(class = shared::redis::class(&error), %error, "redis command failed, will retry");
+                    warn_will_retry(&error);
                 }
                 Err(_) => tracing::warn!(entry = id, "a suspect waits for Redis"),
             }

@@ -63,13 +63,13 @@ class Ranks:
 
     def is_late(self, status: Status) -> bool:
         """Whether a later status of the same message was seen. `failed` and others without a rank never
-        are late. Each member of a group has statuses of their own."""
+        are late, nor is one that is handled again. Each member of a group has statuses of their own."""
         rank = status["rank"]
         if rank is None:
             return False
         member = status.get("recipientParticipantUserId") or status.get("recipientParticipantId")
         key = status["messageId"], member
-        if rank <= self._ranks.get(key, -1):
+        if rank < self._ranks.get(key, -1):
             return True
         _put(self._ranks, key, rank)
         return False
@@ -122,7 +122,10 @@ class Consumer:
         limit = {"x-delivery-limit": NO_LIMIT}
         channel.queue_declare(dead, durable=True, arguments=quorum | limit)
         to_dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
-        channel.queue_declare(self._queue, durable=True, arguments=quorum | to_dead)
+        # RabbitMQ keeps a dead letter until the other queue has it; that takes `reject-publish`.
+        safely = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+        arguments = quorum | to_dead | safely
+        channel.queue_declare(self._queue, durable=True, arguments=arguments)
         for key in self._bind:
             channel.queue_bind(self._queue, EXCHANGE, key)
 
