@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
 use lapin::options::BasicPublishOptions;
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
@@ -113,7 +112,7 @@ async fn whatever_is_killed_rings_and_its_end_is_told() {
     let store = stage.s3.endpoint.trim_start_matches("http://").to_owned();
     let store = Proxy::start(store).await.expect("a proxy");
     stage.s3.endpoint = format!("http://{}", store.address());
-    let ingress = stage.spooling_ingress().start().await;
+    let mut ingress = stage.spooling_ingress().start().await;
     let (mut one, mut two) = tokio::join!(stage.worker().start(), stage.worker().start());
     let targets = [
         ("ingress", ingress.admin()),
@@ -143,7 +142,10 @@ async fn whatever_is_killed_rings_and_its_end_is_told() {
     let fault = Instant::now();
     rabbitmq.kill();
     all_ring(&alerts, mended, "resolved", &[WORKERS, REDIS, STORE]).await;
+    let gone = Instant::now();
+    ingress.kill();
     rings(&alerts, fault, "firing", RABBITMQ).await;
+    rings(&alerts, gone, "firing", &[("alertname", "IngressGone")]).await;
 
     let mended = Instant::now();
     rabbitmq.restart().await.expect("RabbitMQ again");
@@ -301,10 +303,12 @@ async fn what_crashes_or_is_late_or_refused_rings() {
     // One worker is left, which can't publish; the answers wait for Redis.
     let slow = Instant::now();
     rabbitmq.set(Mode::Blackhole);
-    redis.set(Mode::Slow(Duration::from_millis(300)));
+    redis.set(Mode::Slow(Duration::from_millis(200)));
     let sender = stage.sender(&ingress);
     let text = |n: usize| Number::fresh().message(payload::text("16505551234", &n.to_string()));
-    join_all((0..30).map(|n| sender.send(text(n)))).await;
+    for n in 0..20 {
+        sender.send(text(n)).await;
+    }
     eventually(SOON, "entries are late", async || {
         let name = "whatsapp_stream_oldest_entry_age_seconds";
         (worker.metric(name, "").await >= 4.0).then_some(())
