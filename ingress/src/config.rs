@@ -27,7 +27,7 @@ const LARGEST_BODY: usize = 512 * 1024 * 1024;
 #[command(version = shared::config::version(), about)]
 pub struct Config {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<IngressCommand>,
     /// Webhook, /health and /ready
     #[arg(long, env = "INGRESS_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -118,7 +118,7 @@ pub struct Config {
 }
 
 #[derive(Subcommand, Debug, Clone, Copy)]
-pub enum Command {
+pub enum IngressCommand {
     /// Work until told to stop (the default)
     Run,
     /// Ask the ingress that runs with these settings whether it lives; exit status 0 or 1

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ingress::config::{Command, Config};
+use ingress::config::{Config, IngressCommand};
 use ingress::server::{self, Listeners};
 use mimalloc::MiMalloc;
 use shared::telemetry::LogScope;
@@ -16,9 +16,9 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
-    match config.command.unwrap_or(Command::Run) {
-        Command::Run => {}
-        Command::Health => return shared::health::ask(config.admin_listen),
+    match config.command.unwrap_or(IngressCommand::Run) {
+        IngressCommand::Run => {}
+        IngressCommand::Health => return shared::health::ask(config.admin_listen),
     }
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());

@@ -22,8 +22,9 @@ use crate::trace::Export;
 /// The programs' own code. What libraries say below a warning is never written: it may hold a body, a
 /// header or a URL.
 const OWN: [&str; 3] = ["ingress", "worker", "shared"];
-/// lapin warns of each message that comes back as unroutable, with its body.
-const RETURNED: &str = "lapin::returned_messages";
+/// The AMQP client says at each failed attempt that it gave up, while the worker goes on trying, and warns of
+/// each message that comes back as unroutable, with its body. The worker says both itself.
+const SAID_OTHERWISE: &str = "lapin";
 /// Target of the lines that say who looked at contents or changed something by hand; written whatever
 /// `LOG_LEVEL` is.
 const AUDIT: &str = "shared::telemetry::audit";
@@ -56,7 +57,7 @@ pub fn init(
     let audit = filter_fn(|metadata| metadata.target() == AUDIT);
     let quiet = filter_fn(move |metadata| {
         let target = metadata.target();
-        let warns = *metadata.level() <= Level::WARN && !target.starts_with(RETURNED);
+        let warns = *metadata.level() <= Level::WARN && crate_of(target) != SAID_OTHERWISE;
         is_own(target) || (warns && scope == LogScope::Program)
     });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -89,8 +90,11 @@ pub fn init(
 }
 
 fn is_own(target: &str) -> bool {
-    let name = target.split("::").next().unwrap_or_default();
-    OWN.contains(&name)
+    OWN.contains(&crate_of(target))
+}
+
+fn crate_of(target: &str) -> &str {
+    target.split("::").next().unwrap_or_default()
 }
 
 /// What is logged now, in the form of `LOG_LEVEL`.

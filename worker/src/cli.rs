@@ -26,13 +26,13 @@ use crate::operator::tenant::TenantViewArgs;
 #[command(version = shared::config::version(), about)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<WorkerCommand>,
     #[command(flatten)]
     pub config: Config,
 }
 
 #[derive(Subcommand, Debug, Clone)]
-pub enum Command {
+pub enum WorkerCommand {
     /// Work until told to stop (the default)
     Run,
     /// Ask the worker that runs with these settings whether it lives; exit status 0 or 1

@@ -7,7 +7,7 @@ use mimalloc::MiMalloc;
 use shared::config::ParsedSettings;
 use shared::telemetry::LogScope;
 use tokio::runtime::{Builder, Runtime};
-use worker::cli::{Cli, Command};
+use worker::cli::{Cli, WorkerCommand};
 use worker::config::Config;
 use worker::operator::{self, could_not_look, settings};
 use worker::run;
@@ -20,9 +20,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 fn main() -> ExitCode {
     let parsed = shared::config::parse::<Cli>();
     let ended = match &parsed.config.command {
-        Some(Command::Config(args)) => settings::run(&parsed, args),
-        Some(Command::Completions(args)) => settings::completions(args, Cli::command()),
-        Some(Command::Man(args)) => settings::manual(args, Cli::command()),
+        Some(WorkerCommand::Config(args)) => settings::run(&parsed, args),
+        Some(WorkerCommand::Completions(args)) => settings::completions(args, Cli::command()),
+        Some(WorkerCommand::Man(args)) => settings::manual(args, Cli::command()),
         Some(_) | None => work(parsed),
     };
     shared::telemetry::exit_code("worker", &ended)
@@ -33,8 +33,8 @@ fn work(parsed: ParsedSettings<Cli>) -> anyhow::Result<()> {
     // An error means that a provider is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     config.proxy.apply()?;
-    let command = command.unwrap_or(Command::Run);
-    let scope = if matches!(command, Command::Run) {
+    let command = command.unwrap_or(WorkerCommand::Run);
+    let scope = if matches!(command, WorkerCommand::Run) {
         LogScope::Program
     } else {
         LogScope::Command
@@ -42,8 +42,8 @@ fn work(parsed: ParsedSettings<Cli>) -> anyhow::Result<()> {
     let _spans = shared::telemetry::init(&config.log, "worker", scope)?;
     let main = runtime("worker", config.threads)?;
     let ended = match command {
-        Command::Run => serve(&main, config),
-        Command::Health => shared::health::ask(config.admin_listen),
+        WorkerCommand::Run => serve(&main, config),
+        WorkerCommand::Health => shared::health::ask(config.admin_listen),
         other => main.block_on(operate(&config, other)),
     };
     // What is still waiting for a server is pending in the stream.
@@ -52,25 +52,25 @@ fn work(parsed: ParsedSettings<Cli>) -> anyhow::Result<()> {
 }
 
 /// What is asked for or done by hand.
-async fn operate(config: &Config, command: Command) -> anyhow::Result<()> {
+async fn operate(config: &Config, command: WorkerCommand) -> anyhow::Result<()> {
     match &command {
-        Command::Inspect(args) => could_not_look(operator::inspect::run(config, args).await),
-        Command::Doctor(args) => could_not_look(operator::doctor::run(config, args).await),
-        Command::Tenant(args) => could_not_look(operator::tenant::run(config, args).await),
-        Command::Failed(args) => operator::failed::run(config, args).await,
-        Command::Replay(args) => operator::replay::run(config, args).await,
-        Command::Find(args) => could_not_look(operator::find::run(config, args).await),
-        Command::Cat(args) => could_not_look(operator::cat::run(config, args).await),
-        Command::Tail(args) => could_not_look(operator::tail::run(config, args).await),
-        Command::Dlq(args) => operator::dead_letters::run(config, args).await,
-        Command::Presign(args) => could_not_look(operator::presign::run(config, args).await),
-        Command::Erase(args) => operator::erase::run(config, args).await,
-        Command::Repartition(args) => operator::repartition::run(config, args).await,
-        Command::Run
-        | Command::Health
-        | Command::Config(_)
-        | Command::Completions(_)
-        | Command::Man(_) => Ok(()),
+        WorkerCommand::Inspect(args) => could_not_look(operator::inspect::run(config, args).await),
+        WorkerCommand::Doctor(args) => could_not_look(operator::doctor::run(config, args).await),
+        WorkerCommand::Tenant(args) => could_not_look(operator::tenant::run(config, args).await),
+        WorkerCommand::Failed(args) => operator::failed::run(config, args).await,
+        WorkerCommand::Replay(args) => operator::replay::run(config, args).await,
+        WorkerCommand::Find(args) => could_not_look(operator::find::run(config, args).await),
+        WorkerCommand::Cat(args) => could_not_look(operator::cat::run(config, args).await),
+        WorkerCommand::Tail(args) => could_not_look(operator::tail::run(config, args).await),
+        WorkerCommand::Dlq(args) => operator::dead_letters::run(config, args).await,
+        WorkerCommand::Presign(args) => could_not_look(operator::presign::run(config, args).await),
+        WorkerCommand::Erase(args) => operator::erase::run(config, args).await,
+        WorkerCommand::Repartition(args) => operator::repartition::run(config, args).await,
+        WorkerCommand::Run
+        | WorkerCommand::Health
+        | WorkerCommand::Config(_)
+        | WorkerCommand::Completions(_)
+        | WorkerCommand::Man(_) => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Each program has its own.
-const ONE_PER_PROGRAM: [&str; 4] = ["Command", "Config", "Metrics", "Secrets"];
+const ONE_PER_PROGRAM: [&str; 3] = ["Config", "Metrics", "Secrets"];
 
 /// The names of the types in a file's text, but those of its unit tests.
 fn types(text: &str) -> Vec<String> {
