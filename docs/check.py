@@ -143,7 +143,7 @@ def commands_of_code(root: Path) -> set[str]:
     """The variants of the worker's enum of commands."""
     cli = root / "worker/src/cli.rs"
     text = cli.read_text() if cli.exists() else ""
-    body = text.partition("pub enum Command {")[2].partition("\n}")[0]
+    body = text.partition("pub enum WorkerCommand {")[2].partition("\n}")[0]
     return {name.lower() for name in re.findall(r"^    ([A-Z]\w*)[,(]", body, re.M)}
 
 
@@ -297,7 +297,7 @@ GOOD = {
     "docs/commands.md": "| `worker good list` | |\n",
     "docs/openapi.yaml": "paths:\n  /good/{id}:\n    get:\n  /good/7{id}:\n    get:\ncomponents:\n",
     ".env.example": "#TWO_WORDS=\n#ARCH=\n",
-    "worker/src/cli.rs": "pub enum Command {\n    Run,\n    Health,\n    Good(Args),\n}\n"
+    "worker/src/cli.rs": "pub enum WorkerCommand {\n    Run,\n    Health,\n    Good(Args),\n}\n"
     "struct Args {\n    #[arg(long)]\n    pub far: bool,\n}\n",
 }
 # A line that is added to README.md (or another file), and the fault that it is.
