@@ -146,6 +146,15 @@ async fn whatever_is_killed_rings_and_its_end_is_told() {
     ingress.kill();
     rings(&alerts, fault, "firing", RABBITMQ).await;
     rings(&alerts, gone, "firing", &[("alertname", "IngressGone")]).await;
+    // The worker says that it can't connect, and goes on trying; lapin would say that it gave up.
+    let lines = one.log_lines();
+    let says = |what: &str| lines.iter().any(|line| line["message"] == what);
+    assert!(says("connecting to RabbitMQ failed, will retry"));
+    let of_lapin = |line: &&serde_json::Value| {
+        let target = line["target"].as_str();
+        target.is_some_and(|target| target.starts_with("lapin"))
+    };
+    assert_eq!(lines.iter().find(of_lapin), None);
 
     let mended = Instant::now();
     rabbitmq.restart().await.expect("RabbitMQ again");

@@ -101,7 +101,7 @@ pub(super) struct SearchExtent {
 impl Located {
     fn could_not_look_everywhere(&self) -> bool {
         let mut searched = self.searched.iter();
-        searched.any(|place| matches!(place.extent, Section::Unknown { .. }))
+        searched.any(|place| !place.extent.known().is_some_and(|extent| extent.all))
     }
 }
 
@@ -229,5 +229,25 @@ fn occurrence_row(found: &Occurrence) -> Vec<(Style, String)> {
         Occurrence::Discarded { key } => row(Style::Doubtful, ["discarded", key]),
         Occurrence::Archive { key } => row(Style::Good, ["archive", key]),
         Occurrence::Media { key } => row(Style::Good, ["media", key]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_looked_at_whole_was_not_looked_at() {
+        let located = |extent| Located {
+            id: String::new(),
+            found: BTreeSet::new(),
+            items: BTreeSet::new(),
+            searched: vec![SearchedPlace { at: "", extent }],
+        };
+        let known = |all| located(Section::Known(SearchExtent { count: 1, all }));
+        assert!(!known(true).could_not_look_everywhere());
+        assert!(known(false).could_not_look_everywhere());
+        let unknown = String::new();
+        assert!(located(Section::Unknown { unknown }).could_not_look_everywhere());
     }
 }
