@@ -118,13 +118,13 @@ thread_local! {
     /// What simd-json works with: made anew, it would be cleared for each body.
     static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
-/// Buffers of a larger body are not kept: they are several times as large as the body.
-const KEEPS_BUFFERS: usize = 64 * 1024;
+/// Bytes of the largest body that is parsed with them: they grow to several times its size, and stay.
+const LARGEST_FOR_BUFFERS: usize = 64 * 1024;
 
 /// The delivery of an everyday body, or `None` for any other.
 fn everyday(body: &Bytes) -> Option<Delivery> {
     let mut scratch = body.to_vec();
-    let tape = if scratch.len() > KEEPS_BUFFERS {
+    let tape = if scratch.len() > LARGEST_FOR_BUFFERS {
         simd_json::to_tape(&mut scratch)
     } else {
         BUFFERS.with_borrow_mut(|kept| simd_json::to_tape_with_buffers(&mut scratch, kept))
@@ -274,6 +274,16 @@ mod tests {
         assert_eq!(fast.identities, plain[0].identities);
         assert_eq!(fast.identities.len(), 3);
         assert_eq!(fast.waba_id, plain[0].waba_id);
+    }
+
+    #[test]
+    fn a_body_is_read_alike_whatever_the_buffers_were_used_for_before() {
+        let body = Bytes::from_static(TEXT.as_bytes());
+        let first = everyday(&body).expect("an everyday body");
+        for end in 0..body.len() {
+            assert_eq!(everyday(&body.slice(..end)), None, "{end}");
+            assert_eq!(everyday(&body), Some(first.clone()), "{end}");
+        }
     }
 
     #[test]

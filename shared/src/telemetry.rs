@@ -22,9 +22,9 @@ use crate::trace::Export;
 /// The programs' own code. What libraries say below a warning is never written: it may hold a body, a
 /// header or a URL.
 const OWN: [&str; 3] = ["ingress", "worker", "shared"];
-/// The AMQP client says at each failed attempt that it gave up, while the worker goes on trying, and warns of
+/// lapin says at each failed attempt that it gave up, while the worker goes on trying, and warns of
 /// each message that comes back as unroutable, with its body. The worker says both itself.
-const SAID_OTHERWISE: &str = "lapin";
+const AMQP_CLIENT: &str = "lapin";
 /// Target of the lines that say who looked at contents or changed something by hand; written whatever
 /// `LOG_LEVEL` is.
 const AUDIT: &str = "shared::telemetry::audit";
@@ -57,7 +57,7 @@ pub fn init(
     let audit = filter_fn(|metadata| metadata.target() == AUDIT);
     let quiet = filter_fn(move |metadata| {
         let target = metadata.target();
-        let warns = *metadata.level() <= Level::WARN && crate_of(target) != SAID_OTHERWISE;
+        let warns = *metadata.level() <= Level::WARN && crate_of(target) != AMQP_CLIENT;
         is_own(target) || (warns && scope == LogScope::Program)
     });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
