@@ -165,7 +165,7 @@ async fn a_queue_and_an_exchange_that_vanish_are_declared_again() {
 /// A queue that is full refuses; what it refused stays in the stream, and nothing is lost or set aside.
 #[tokio::test]
 async fn a_full_queue_holds_events_back() {
-    const MESSAGES_SENT: usize = 40;
+    const TOGETHER: usize = 40;
     let stage = Stage::new().await;
     let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
     let broker = Shared::from_env().broker;
@@ -181,11 +181,14 @@ async fn a_full_queue_holds_events_back() {
         .expect("a policy");
     let sender = stage.sender(&ingress);
     let number = Number::fresh();
-    for n in 0..MESSAGES_SENT {
-        let body = number.message(payload::text(&format!("49160{n:07}"), &n.to_string()));
-        sender.send(body).await;
-    }
+    let mut sent = 0;
+    // RabbitMQ answers before the policy holds.
     eventually(SOON, "it refuses", async || {
+        for n in sent..sent + TOGETHER {
+            let body = number.message(payload::text(&format!("49160{n:07}"), &n.to_string()));
+            sender.send(body).await;
+        }
+        sent += TOGETHER;
         let refused = "status=\"refused\"";
         let refused = worker.metric("rabbitmq_publish_total", refused).await;
         (refused >= 2.0).then_some(())
@@ -193,7 +196,7 @@ async fn a_full_queue_holds_events_back() {
     .await;
     assert!(pending(&stage).await > 0);
     let events = stage.events();
-    let all = |seen: &[Event]| seen.len() - repeats(seen) == MESSAGES_SENT;
+    let all = |seen: &[Event]| seen.len() - repeats(seen) == sent;
     events.wait_until(SOON, all).await;
     drained(&stage).await;
     crate::outages::nothing_was_set_aside(&stage).await;

@@ -16,10 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_lapin::{Manager, Object, Pool};
+use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use shared::admin::Readiness;
 use shared::secrets::{Rotating, Secret};
 use shared::tasks::Tasks;
@@ -49,6 +50,8 @@ const FRAME_MAX_TO_PUBLISH: u32 = 32_768;
 /// A blocked connection is looked at again this often.
 const BLOCKED_POLL: Duration = Duration::from_millis(100);
 const BLOCKED: &str = "the broker blocks publishers";
+/// Bytes of events that lapin gets before what it has is written: it copies them.
+const SENT_AT_ONCE: usize = 256 * 1024;
 /// How often events may be handed over to a channel that has its hands full, before one waits.
 const WAITING: usize = 16;
 /// How often the connection is looked at while there is nothing to publish.
@@ -706,23 +709,21 @@ fn settle(messages: impl IntoIterator<Item = (Publication, PublishResult)>) {
 
 /// Publishes all, then awaits every confirm.
 async fn publish_batch(channel: &Channel, batch: &[Publication], exchange: &str) -> BatchOutcome {
-    let mut confirms = Vec::with_capacity(batch.len());
     let mut one_too_large = false;
     let mut failed = None;
-    for message in batch {
-        match send(channel, &message.event, exchange).await {
-            Ok(confirm) => confirms.push(confirm),
-            Err(error) => {
-                one_too_large |= refuses_size(&error);
-                failed = Some(error);
-                break;
-            }
-        }
-    }
     let mut returned = HashSet::new();
     let mut acknowledged = Vec::with_capacity(batch.len());
-    for confirm in confirms {
-        let (outcome, message) = match confirm.await {
+    for sent in send_all(channel, batch, exchange).await {
+        let confirmed = match sent {
+            Ok(confirm) => confirm.await,
+            Err(error) => {
+                one_too_large |= refuses_size(&error);
+                failed.get_or_insert(error);
+                acknowledged.push(None);
+                continue;
+            }
+        };
+        let (outcome, message) = match confirmed {
             Ok(Confirmation::Ack(message)) => (Some(true), message),
             Ok(Confirmation::Nack(message)) => (Some(false), message),
             // Not a success, even if it isn't an error to lapin.
@@ -740,8 +741,6 @@ async fn publish_batch(channel: &Channel, batch: &[Publication], exchange: &str)
     if let Some(error) = failed.filter(|_| !one_too_large) {
         tracing::warn!(%error, "publishing failed");
     }
-    // Those that could not be sent.
-    acknowledged.resize(batch.len(), None);
     let outcomes = batch.iter().zip(acknowledged);
     let outcomes = outcomes.map(|(message, acknowledged)| match acknowledged {
         _ if !returned.is_empty() && returned.contains(&message.event.id.to_string()) => {
@@ -757,11 +756,32 @@ async fn publish_batch(channel: &Channel, batch: &[Publication], exchange: &str)
     }
 }
 
-async fn send(
+/// Sends all, in their order. lapin's thread tells when it has written a message: who waits for each before
+/// the next wakes that thread, and RabbitMQ, for each.
+async fn send_all(
     channel: &Channel,
-    event: &Event,
+    batch: &[Publication],
     exchange: &str,
-) -> lapin::Result<lapin::PublisherConfirm> {
+) -> Vec<lapin::Result<PublisherConfirm>> {
+    let mut all = Vec::with_capacity(batch.len());
+    let mut left = batch;
+    while !left.is_empty() {
+        let mut bytes = 0;
+        let fit = left.iter().take_while(|message| {
+            let fits = bytes < SENT_AT_ONCE;
+            bytes += message.event.body.len();
+            fits
+        });
+        let (now, later) = left.split_at(fit.count());
+        let sending = now.iter();
+        let sending = sending.map(|message| send(channel, &message.event, exchange));
+        all.extend(join_all(sending).await);
+        left = later;
+    }
+    all
+}
+
+async fn send(channel: &Channel, event: &Event, exchange: &str) -> lapin::Result<PublisherConfirm> {
     let options = BasicPublishOptions {
         mandatory: true,
         ..BasicPublishOptions::default()
