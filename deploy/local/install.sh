@@ -141,7 +141,6 @@ if [ "$purpose" = test ]; then
     want openssl openssl
     want chromium chromium
     want python3-venv /usr/lib/python3*/ensurepip
-    want python3-pika /usr/lib/python3/dist-packages/pika
 fi
 
 if [ "${#packages[@]}" -gt 0 ]; then
@@ -150,17 +149,21 @@ fi
 
 [ "$purpose" = test ] || exit 0
 
-# The Node consumer's client, beside the build's other results.
-consumer="$(dirname "${BASH_SOURCE[0]}")/../../docs/consumers/node"
-modules="${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../../target}/consumers/node"
-if ! cmp -s "$consumer/package-lock.json" "$modules/package-lock.json" || [ ! -d "$modules/node_modules/amqplib" ]; then
-    mkdir -p "$modules"
-    cp "$consumer/package.json" "$modules/"
-    cp "$consumer/package-lock.json" "$modules/"
-    npm ci --prefix "$modules" --no-audit --no-fund --silent >&2 || {
-        rm "$modules/package-lock.json"
-        say "npm could not install amqplib: the test of the Node consumer will say so and fail"
-    }
+# The client packages for Python and Node, installed as their users install them, beside the build's other results.
+consumers="$(dirname "${BASH_SOURCE[0]}")/../../docs/consumers"
+installed="${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../../target}/consumers/installed"
+made_of="$(cat "$consumers"/node/* "$consumers"/python/pyproject.toml "$consumers"/python/whatsapp_events/*.py | sha256sum)"
+if [ "$(cat "$installed/made_of" 2>/dev/null)" != "$made_of" ]; then
+    rm -rf "$installed"
+    mkdir -p "$installed"
+    # pip builds inside the folder that it installs.
+    cp -r "$consumers/python" "$installed/source"
+    if npm install --prefix "$installed" --install-links --no-audit --no-fund --silent "$consumers/node" >&2 \
+        && python3 -m venv "$installed/python" && "$installed/python/bin/pip" -q install "$installed/source" >&2; then
+        printf '%s\n' "$made_of" >"$installed/made_of"
+    else
+        say "the client packages could not be installed: the tests of the consumers will say so and fail"
+    fi
 fi
 
 # Schemathesis, which drives the routes that docs/openapi.yaml describes.

@@ -87,7 +87,7 @@ pub struct Config {
     /// Threads; default: cores
     #[arg(long, env = "THREADS")]
     pub threads: Option<usize>,
-    /// How long an item is remembered; Meta retries for up to 7 days
+    /// How long an item is remembered. Meta repeats for up to 7 days: 8d covers that, the default saves memory
     #[arg(long, env = "DEDUP_TTL", default_value = "24h", value_parser = duration)]
     pub dedup_ttl: Duration,
     /// Webhooks of one business account in any 60 seconds; 0: no limit

@@ -10,14 +10,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use bytes::Bytes;
-use opentelemetry::Context;
 use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider,
+    Link, SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState,
+    TracerProvider,
 };
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{
+    Config, SamplingResult, SdkTracer, SdkTracerProvider, ShouldSample,
+};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use url::Url;
@@ -71,12 +74,39 @@ pub fn is_sampled(traceparent: &str) -> bool {
 }
 
 /// A `traceparent` for a webhook that came without one and of which no span is made: its trace id is
-/// the correlation id.
+/// the correlation id, its span id the lower half of that.
 pub fn made(correlation_id: Uuid) -> String {
     let id = correlation_id.as_u128();
     // The variant bits keep the lower half from being zero.
     let span = id as u64;
     format!("00-{id:032x}-{span:016x}-00")
+}
+
+/// Whether it was [`made`].
+fn is_made(context: &SpanContext) -> bool {
+    let (trace, span) = (context.trace_id().to_bytes(), context.span_id().to_bytes());
+    !context.is_sampled() && trace.ends_with(&span)
+}
+
+/// Decides as `OTEL_TRACES_SAMPLER` says, by default as the parent. A `traceparent` that ingress made because
+/// it exports nothing is no parent: a worker that exports alone decides for itself.
+#[derive(Debug, Clone)]
+struct Sampling(Box<dyn ShouldSample>);
+
+impl ShouldSample for Sampling {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace_id: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        let parent = parent.filter(|parent| !is_made(parent.span().span_context()));
+        self.0
+            .should_sample(parent, trace_id, name, kind, attributes, links)
+    }
 }
 
 /// Makes a span part of a caller's trace.
@@ -146,6 +176,7 @@ impl Export {
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
             .with_resource(resource.build())
+            .with_sampler(Sampling(Config::default().sampler))
             .build();
         let tracer = provider.tracer("whatsapp");
         EXPORTING.store(true, Ordering::Relaxed);

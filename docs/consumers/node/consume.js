@@ -2,11 +2,11 @@
 // @ts-check
 'use strict';
 
-const { consume, Ranks } = require('./index.js');
+const { consume, Ranks } = require('whatsapp-events');
 
 const ranks = new Ranks();
 
-/** @type {(event: import('./index').Event, replayId: string) => void} */
+/** @type {(event: import('whatsapp-events').Event, replayId: string) => void} */
 function handle(event, replayId) {
   /** @type {(string | null | undefined)[]} */
   const words = [event.eventType];

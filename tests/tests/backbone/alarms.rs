@@ -2,12 +2,16 @@
 //! configuration, and a receiver.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lapin::options::BasicPublishOptions;
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use redis::streams::{StreamId, StreamRangeReply};
 use tests::meta::payload::{self, Number};
 use tests::programs::Worker;
 use tests::proxy::{Mode, Proxy};
@@ -15,6 +19,8 @@ use tests::servers::prometheus::PrometheusOptions;
 use tests::servers::{Alertmanager, Prometheus, RabbitMq};
 use tests::waiting::eventually;
 use tests::{Stage, StageOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::SOON;
 use crate::broker::{behind_a_proxy, channel};
@@ -25,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
+
+/// As the programs have them by default.
+const PARTITIONS: u16 = 16;
 
 /// The labels of an alert.
 type Labels = &'static [(&'static str, &'static str)];
@@ -353,4 +362,121 @@ async fn what_crashes_or_is_late_or_refused_rings() {
         () = sending => {}
         () = ringing => {}
     }
+}
+
+/// An ingress that writes entries of the version that `version` says, as far as Prometheus sees.
+async fn ingress_of_version(version: Arc<AtomicU64>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address").to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut scrape, _) = listener.accept().await.expect("a connection");
+            let version = version.load(Ordering::Relaxed);
+            let body = format!(
+                "# TYPE whatsapp_entry_version gauge\nwhatsapp_entry_version {version}\n# EOF\n"
+            );
+            let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/openmetrics-text; \
+                        version=1.0.0; charset=utf-8\r\nContent-Length:";
+            let mut asked = [0; 4096];
+            // A scrape is one small request.
+            drop(scrape.read(&mut asked).await);
+            let answer = format!("{head} {}\r\n\r\n{body}", body.len());
+            drop(scrape.write_all(answer.as_bytes()).await);
+        }
+    });
+    address
+}
+
+fn stream(partition: u16) -> String {
+    format!("whatsapp:{{{partition}}}:stream")
+}
+
+/// The first entry of all partitions.
+async fn first_entry(redis: &MultiplexedConnection) -> Option<StreamId> {
+    let mut redis = redis.clone();
+    for partition in 0..PARTITIONS {
+        let all: StreamRangeReply = redis.xrange_all(stream(partition)).await.expect("XRANGE");
+        if let Some(first) = all.ids.into_iter().next() {
+            return Some(first);
+        }
+    }
+    None
+}
+
+/// Puts an entry into every partition that had none, as one that came twenty minutes ago.
+async fn age(redis: &MultiplexedConnection, entry: StreamId) {
+    let fields = entry.map.into_iter().map(|(name, value)| {
+        let value: Vec<u8> = redis::from_redis_value(value).expect("bytes");
+        (name, value)
+    });
+    let fields: Vec<(String, Vec<u8>)> = fields.collect();
+    let (ms, _) = entry.id.split_once('-').expect("an id");
+    let ms: u64 = ms.parse().expect("milliseconds");
+    let id = format!("{}-0", ms - 20 * 60 * 1000);
+    let mut redis = redis.clone();
+    for partition in 0..PARTITIONS {
+        // Refused where something newer has been.
+        let added = redis.xadd::<_, _, _, _, ()>(stream(partition), &id, &fields);
+        drop(added.await);
+    }
+}
+
+#[tokio::test]
+async fn what_waits_too_long_has_no_owner_or_can_t_be_read_rings() {
+    let stage = Stage::new().await;
+    let (rabbitmq, amqp_url) = behind_a_proxy(&stage.amqp_url).await;
+    let ingress = stage.ingress().start().await;
+    let worker = stage.worker().env("AMQP_URL", amqp_url).start().await;
+    // Its partitions are nobody's for as long, once it is dead.
+    let mut other = stage.worker().env("LEASE_TTL", "2m").start().await;
+    let version = Arc::new(AtomicU64::new(0));
+    let later = ingress_of_version(version.clone()).await;
+    let targets = [
+        ("ingress", ingress.admin()),
+        ("ingress", &*later),
+        ("worker", worker.admin()),
+        ("worker", other.admin()),
+    ];
+    let (alerts, _prometheus) = watched(&targets, soon_over).await;
+    for owner in [&worker, &other] {
+        eventually(PATIENCE, "each has partitions", async || {
+            let owned = owner.metric("whatsapp_partitions_owned", "").await;
+            (owned > 0.0).then_some(())
+        })
+        .await;
+    }
+    nothing_rang(&alerts);
+
+    let fault = Instant::now();
+    version.store(1000, Ordering::Relaxed);
+    rabbitmq.set(Mode::Blackhole);
+    let redis = stage.redis.connection().await;
+    let waits = loop {
+        let text = Number::fresh().message(payload::text("16505551234", "hello"));
+        stage.sender(&ingress).send(text).await;
+        let what = "the one worker has published it, or the other has it";
+        let waits = eventually(SOON, what, async || {
+            let pending = worker.metric("whatsapp_stream_pending", "").await > 0.0;
+            match first_entry(&redis).await {
+                None => Some(None),
+                entry => pending.then_some(entry),
+            }
+        });
+        if let Some(entry) = waits.await {
+            break entry;
+        }
+    };
+    age(&redis, waits).await;
+    for name in ["VersionSkew", "LagLarge"] {
+        rings(&alerts, fault, "firing", &[("alertname", name)]).await;
+    }
+    let fault = Instant::now();
+    other.kill();
+    rings(
+        &alerts,
+        fault,
+        "firing",
+        &[("alertname", "PartitionsWithoutOwner")],
+    )
+    .await;
 }

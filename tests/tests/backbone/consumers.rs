@@ -34,27 +34,26 @@ fn target() -> PathBuf {
     profile.to_owned()
 }
 
-/// Debian's, which has pika.
-fn python() -> Command {
-    let debian = Path::new("/usr/bin/python3");
-    command(if debian.exists() {
-        debian
-    } else {
-        Path::new("python3")
-    })
+/// The folder where `install.sh` installs the client packages.
+fn installed() -> PathBuf {
+    let installed = target().join("../consumers/installed");
+    assert!(
+        installed.join("made_of").exists(),
+        "the client packages are not installed: run deploy/local/install.sh"
+    );
+    installed
 }
 
+/// The examples.
 fn consumers() -> [(&'static str, Command); 3] {
-    let mut python = python();
-    python.arg(docs().join("python/consume.py"));
+    let installed = installed();
+    let mut python = command(installed.join("python/bin/python"));
+    // Not what lies beside the example.
+    python.arg("-P").arg(docs().join("python/consume.py"));
+    let example = installed.join("consume.js");
+    std::fs::copy(docs().join("node/consume.js"), &example).expect("a copy");
     let mut node = command("node");
-    let modules = target().join("../consumers/node/node_modules");
-    assert!(
-        modules.join("amqplib").exists(),
-        "amqplib is not installed: run deploy/local/install.sh"
-    );
-    node.arg(docs().join("node/consume.js"))
-        .env("NODE_PATH", modules);
+    node.arg(example);
     let rust = command(target().join("consume"));
     [("python", python), ("node", node), ("rust", rust)]
 }
@@ -284,9 +283,8 @@ for raised, body in ((ValueError, event), (events.Reject, event), (None, event),
     consumer._on_message(channel, SimpleNamespace(delivery_tag=1), properties, body)
     print(*done)
 "#;
-    let output = python()
-        .args(["-c", SCRIPT])
-        .env("PYTHONPATH", docs().join("python"))
+    let output = command(installed().join("python/bin/python"))
+        .args(["-P", "-c", SCRIPT])
         .output()
         .expect("python runs");
     let printed = String::from_utf8_lossy(&output.stdout);

@@ -125,3 +125,39 @@ async fn a_collector_that_is_away_hurts_nobody_and_a_caller_s_trace_goes_on() {
     .await;
     assert!(worker.stop(SOON).await, "it ends by itself");
 }
+
+#[tokio::test]
+async fn a_worker_exports_alone_what_no_caller_left_out() {
+    let stage = Stage::new().await;
+    let collector = Collector::start().await.expect("a collector");
+    let ingress = stage.ingress().start().await;
+    let worker = stage
+        .worker()
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
+    let _worker = worker.env("OTEL_BSP_SCHEDULE_DELAY", 100).start().await;
+    let events = stage.events();
+    let number = Number::fresh();
+    let left_out = format!("00-{}-b7ad6b7169203331-00", uuid::Uuid::new_v4().simple());
+    for traceparent in [Some(&*left_out), None] {
+        let body = number.message(payload::text("16505551234", "hello"));
+        let signature = sign(tests::programs::APP_SECRET, &body);
+        let headers = [(SIGNATURE, &*signature)];
+        let headers = headers
+            .into_iter()
+            .chain(traceparent.map(|it| ("traceparent", it)));
+        let headers: Vec<_> = headers.collect();
+        let sent = stage.sender(&ingress).post_with(body, &headers).await;
+        assert_eq!(sent.expect("an answer").status, 200);
+    }
+    let seen = events.wait_for(2, SOON).await;
+    let of = |event: &Event| traceparent(event)[1].to_owned();
+    let (first, second) = (of(&seen[0]), of(&seen[1]));
+    eventually(SOON, "the worker's spans", async || {
+        let spans = collector.spans();
+        let publish = |span: &Span| span.name == "publish" && span.trace_id == second;
+        spans.iter().any(publish).then_some(())
+    })
+    .await;
+    assert!(collector.spans().iter().all(|span| span.trace_id != first));
+    assert!(left_out.contains(&first) && traceparent(&seen[0])[3] == "00");
+}
