@@ -111,7 +111,9 @@ async fn an_event_that_the_broker_refuses_for_its_size_is_set_aside_alone() {
     );
 
     // Nothing of it comes back by itself; by hand it does, once the broker takes it.
-    let more = "application:set_env(rabbit, max_message_size, 10000000).";
+    // RabbitMQ 4 looks at the second of these.
+    let more = "application:set_env(rabbit, max_message_size, 10000000), \
+                persistent_term:put(max_message_size, 10000000).";
     broker.control(&["eval", more]).await.expect("rabbitmqctl");
     worker.restart().await;
     let replay = ["replay", "--reason", "too_large", "--json"];
