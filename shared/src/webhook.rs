@@ -178,6 +178,15 @@ fn portfolio_waba(value: Json<'_>) -> Option<Cow<'_, str>> {
     scalar(waba_id?).filter(|id| !id.is_empty())
 }
 
+/// Whether a field's value always has its items in lists, so that one without them has a shape that nobody
+/// knows. (A history that was declined has none.)
+pub fn has_lists(field: &str) -> bool {
+    matches!(
+        field,
+        "messages" | "standby" | "smb_message_echoes" | "message_echoes" | "calls"
+    )
+}
+
 impl<'a> WebhookEntry<'a> {
     /// `has_value`: else `value` is the change, or the entry, as a whole.
     fn add(&mut self, field: Cow<'a, str>, value: Json<'a>, has_value: bool) {

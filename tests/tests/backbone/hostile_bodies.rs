@@ -542,6 +542,43 @@ async fn whatever_is_signed_comes_out_or_is_kept() {
     assert_eq!(first["tenant"]["id"], "t");
 }
 
+#[tokio::test]
+async fn a_change_of_a_shape_that_nobody_knows_is_counted_and_named_in_the_log() {
+    let stage = Stage::new().await;
+    let (ingress, worker) = (stage.ingress().start().await, stage.worker().start().await);
+    let number = Number::fresh();
+    let wrapped = json!({"messages": [payload::text(PHONE, CANARY)]});
+    let change = json!({"field": "messages", "whatsapp_business_api_data": wrapped});
+    let mut value = number.value();
+    value["parcels"] = json!([payload::text(PHONE, CANARY)]);
+    let other_list = json!({"field": "messages", "value": value});
+    let sender = stage.sender(&ingress);
+    sender
+        .send(number.webhook([change.clone(), other_list]))
+        .await;
+    let seen = stage.events().wait_for(2, SOON).await;
+    for event in &seen {
+        assert_eq!(event.kind.as_deref(), Some("account.updated"));
+    }
+    for expected in [&change, &value] {
+        let holds = |event: &Event| event.payload["account"]["value"] == *expected;
+        assert!(seen.iter().any(holds), "{expected}");
+    }
+    drained(&stage).await;
+    let lines = worker.log_lines();
+    let named = lines.iter().filter(|line| {
+        let message = line["message"].as_str().unwrap_or_default();
+        line["level"] == "WARN" && message.contains("a shape that nobody knows")
+    });
+    let fields: Vec<_> = named.map(|line| &line["field"]).collect();
+    assert_eq!(fields, ["messages", "messages"]);
+    assert_silent("worker", &worker.log());
+    let counted = worker
+        .metric("webhook_received_total", "message_type=\"account\"")
+        .await;
+    assert!((counted - 2.0).abs() < 0.1, "{counted}");
+}
+
 /// Items wait as numbers until they may run, not as events or tasks: a body of as many as ingress takes
 /// costs little more than one of a few.
 #[tokio::test]

@@ -235,6 +235,10 @@ async fn a_host_that_no_token_may_go_to_is_named_by_log_and_doctor() {
             .await
             > 0.0
     );
+    eventually(SOON, "it is parked, which rings", async || {
+        (worker.metric("whatsapp_media_parked", "").await > 0.0).then_some(())
+    })
+    .await;
 
     let neighbours = stage.neighbours.url();
     let may = |hosts: &str| format!("{neighbours},{hosts}");
@@ -311,6 +315,32 @@ fn mismatches(cases: &mut Cases<'_>) {
             let mut answer = described(&neighbours.download_url(id), id);
             answer["file_size"] = (JPEG.len() + 1).to_string().into();
             neighbours.always(Service::Graph, id, Turn::json(200, &answer));
+        },
+    );
+    cases.add(
+        "a size beyond the limit, right digest",
+        End::Stored,
+        |neighbours, _, id, _| {
+            let mut answer = described(&neighbours.download_url(id), id);
+            answer["file_size"] = (200 << 20).into();
+            neighbours.always(Service::Graph, id, Turn::json(200, &answer));
+        },
+    );
+    cases.add(
+        "other size, and the host says none",
+        End::Stored,
+        |neighbours, _, id, message| {
+            let text = "a picture of nothing in particular";
+            message["image"]["sha256"] = BASE64.encode(&Sha256::digest(text)).into();
+            let mut answer = described(&neighbours.download_url(id), id);
+            answer["file_size"] = (text.len() + 1).into();
+            neighbours.always(Service::Graph, id, Turn::json(200, &answer));
+            let chunked = Turn::Answer {
+                status: 200,
+                headers: vec![("transfer-encoding", "chunked".to_owned())],
+                body: text.to_owned(),
+            };
+            neighbours.always(Service::Download, id, chunked);
         },
     );
     cases.add(
@@ -890,6 +920,10 @@ async fn the_same_media_is_fetched_once() {
         seen[1].payload["message"]["media"]["key"]
     );
     assert_eq!(status(&seen[1]), "stored");
+    for event in &seen {
+        let detected = event.text("/message/media/detectedMimeType");
+        assert_eq!(detected, "image/jpeg");
+    }
     assert_eq!(asked(&stage), 1);
     assert_eq!(stage.neighbours.requests(Service::Download), 1);
 

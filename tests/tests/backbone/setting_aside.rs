@@ -475,6 +475,12 @@ async fn what_is_no_accounts_goes_out_without_a_tenant() {
             .await,
         2.0
     );
+    let lines = ingress.log_lines();
+    let arrived = lines.iter().filter(|line| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.contains("a test webhook of Meta's dashboard")
+    });
+    assert_eq!(arrived.count(), 2, "the second press is seen too");
     let archived = stage.webhooks().list("").await.expect("a list");
     let of_platform = archived.iter().filter(|key| key.starts_with("_platform/"));
     assert_eq!(

@@ -125,7 +125,7 @@ impl StateManager {
         tenant: &Tenant,
     ) -> KnownConversation {
         let customer = Customer::of(payload, item);
-        let Some(customer_id) = customer.wa_id.as_ref().or(customer.user_id.as_ref()) else {
+        let Some(customer_id) = customer.known_wa_id().or(customer.known_user_id()) else {
             return KnownConversation::default();
         };
         let number = payload.phone_number_id(item).unwrap_or_default();
@@ -267,8 +267,8 @@ pub fn message_post(
         tenant_id,
         event_id,
         message_id: item.id.as_deref(),
-        wa_id: customer.wa_id.as_deref(),
-        user_id: customer.user_id.as_deref(),
+        wa_id: customer.known_wa_id(),
+        user_id: customer.known_user_id(),
         conversation_id,
         direction: "inbound",
         kind: kind.and_then(string).unwrap_or(Cow::Borrowed("unknown")),

@@ -40,6 +40,18 @@ impl Customer {
         customer
     }
 
+    /// The id that stands in the item, else their contact's: what an event and the State Manager have.
+    pub(crate) fn known_wa_id(&self) -> Option<&str> {
+        let of_contact = || self.contact.as_ref()?.wa_id.as_deref();
+        self.wa_id.as_deref().or_else(of_contact)
+    }
+
+    /// As [`Self::known_wa_id`].
+    pub(crate) fn known_user_id(&self) -> Option<&str> {
+        let of_contact = || self.contact.as_ref()?.user_id.as_deref();
+        self.user_id.as_deref().or_else(of_contact)
+    }
+
     /// The ids that stand in the item, and of a history's message in its thread.
     pub(crate) fn named(payload: &Payload, item: &PayloadItem) -> Self {
         let raw = payload.raw(item);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use shared::private::Hashed;
-use shared::webhook::Place;
+use shared::webhook::{Place, has_lists};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Span, field};
 
@@ -207,9 +207,10 @@ impl Item {
         conversation: &KnownConversation,
     ) -> Result<Event, Failure> {
         let number = self.number(item).await;
-        if item.place == Place::UnknownShape {
+        let field = self.payload.field(item);
+        if item.place == Place::UnknownShape || item.place == Place::Change && has_lists(field) {
             tracing::warn!(
-                field = self.payload.field(item),
+                field,
                 "a change has a shape that nobody knows: its event has it as it came"
             );
         }

@@ -987,7 +987,7 @@ impl<B: Clone> Window<B> {
         for (number, publications) in recording.progress {
             if refused.contains(&number) {
                 let entry = self.entries.get_mut(&number);
-                let goes_on = entry.is_some_and(|it| it.open().is_some());
+                let goes_on = entry.is_some_and(|it| !matches!(it.phase, Phase::Finished));
                 // Handed over, it is the next owner's.
                 if goes_on && !self.draining {
                     self.with_progress.insert(number);

@@ -1,6 +1,9 @@
 //! What users of other receivers reported as broken: one kind of payload each, and what is right.
 
 use serde_json::{Value, json};
+use shared::webhook::{self, UnreadableBody};
+use uuid::Uuid;
+use worker::ask::state;
 use worker::item::customer::Customer;
 use worker::item::event::{self, EventContext, item_type};
 use worker::item::payload::Payload;
@@ -20,6 +23,19 @@ fn entry(entry: &Value) -> Payload {
 fn change(field: &str, mut value: Value) -> Payload {
     value["metadata"] = serde_json::from_str(METADATA).expect("JSON");
     entry(&json!({"id": "204800000000001", "changes": [{"field": field, "value": value}]}))
+}
+
+/// An item with more members.
+fn with(mut item: Value, more: Value) -> Value {
+    if let (Value::Object(item), Value::Object(more)) = (&mut item, more) {
+        item.extend(more);
+    }
+    item
+}
+
+fn text(more: Value) -> Value {
+    let text = json!({"id": "wamid.1", "type": "text", "text": {"body": "x"}});
+    with(text, more)
 }
 
 /// Events that fit the schema and hold their items.
@@ -52,18 +68,10 @@ fn empty_texts(value: &Value, at: &str, found: &mut Vec<String>) {
 fn a_phone_that_is_there_as_empty_text_is_withheld() {
     let contact = json!({"profile": {"name": "Ana", "country_code": "PT"}, "wa_id": "",
         "user_id": "PT.81"});
-    let message = |more: Value| {
-        let mut message = json!({"id": "wamid.1", "type": "text", "text": {"body": "x"}});
-        message
-            .as_object_mut()
-            .expect("an object")
-            .extend(more.as_object().expect("one").clone());
-        message
-    };
-    let from = message(
+    let from = text(
         json!({"from": "", "from_user_id": "PT.81", "context": {"from": "", "id": "wamid.0"}}),
     );
-    let to = message(json!({"from": "4930901820", "to": "", "to_user_id": "PT.81"}));
+    let to = text(json!({"from": "4930901820", "to": "", "to_user_id": "PT.81"}));
     let status = json!({"id": "wamid.1", "status": "read", "recipient_id": "",
         "recipient_user_id": "PT.81", "recipient_parent_user_id": ""});
     let call = json!({"id": "wacid.1", "event": "connect", "from": "", "from_user_id": "PT.81"});
@@ -133,6 +141,27 @@ fn two_people_without_a_phone_dont_wait_for_each_other() {
     });
     let lanes: Vec<_> = lanes.collect();
     assert!(lanes[0].iter().all(|key| !lanes[1].contains(key)));
+}
+
+#[test]
+fn a_person_of_two_user_ids_waits_for_what_either_sent() {
+    let message = |from: &str, user: &str| json!({"id": from, "from": from, "from_user_id": user, "type": "text"});
+    let messages = [
+        message("US.1", "US.2"),
+        message("US.1", ""),
+        message("", "US.2"),
+    ];
+    let payload = change("messages", json!({ "messages": messages }));
+    let hasher = LaneHasher::default();
+    let lanes = payload.items.iter().map(|item| {
+        let customer = Customer::of(&payload, item);
+        customer.lane_keys(&hasher, &payload, item)
+    });
+    let lanes: Vec<_> = lanes.collect();
+    for other in &lanes[1..] {
+        assert!(other.iter().all(|key| lanes[0].contains(key)));
+    }
+    assert!(lanes[1].iter().all(|key| !lanes[2].contains(key)));
 }
 
 #[test]
@@ -260,8 +289,14 @@ fn the_keys_of_a_form_are_as_they_are() {
             "nfm_reply": {"name": "flow", "body": "Sent", "response_json": response}}})
     };
     let form = r#"{"screen_0_Rating_0":"Good","nested":{"camelCase":{"snake_case":1}}}"#;
-    let value =
-        json!({"messages": [reply(json!(form)), reply(json!("")), reply(json!({"a_b": 1}))]});
+    let replies = [
+        json!(form),
+        json!(""),
+        json!({"a_b": 1}),
+        json!(r#""{\"a\":1}""#),
+        json!(r#"{"big":12345678901234567890,"flow_token":"x"}"#),
+    ];
+    let value = json!({"messages": replies.map(reply)});
     let events = sound(&change("messages", value));
     let content = |n: usize| &events[n]["message"]["content"]["nfmReply"];
     let parsed: Value = serde_json::from_str(form).expect("JSON");
@@ -271,6 +306,9 @@ fn the_keys_of_a_form_are_as_they_are() {
         events[2]["raw"]["interactive"]["nfm_reply"]["response_json"]["a_b"],
         1
     );
+    assert_eq!(content(3)["response"], r#"{"a":1}"#, "a text as it is");
+    let response = json!({"big": 12_345_678_901_234_567_890_u64, "flow_token": "x"});
+    assert_eq!(content(4)["response"], response);
 }
 
 #[test]
@@ -351,4 +389,204 @@ fn an_event_about_a_number_says_which() {
         assert_eq!(channel["phoneNumberId"].as_str(), id, "{field}");
         assert_eq!(channel["displayPhoneNumber"].as_str(), display, "{field}");
     }
+}
+
+#[test]
+fn a_member_that_names_nobody_is_as_if_it_were_missing() {
+    let nobody = text(json!({"from": "", "from_user_id": "", "from_parent_user_id": ""}));
+    let nowhere = text(json!({"to": "", "to_user_id": "", "to_parent_user_id": ""}));
+    let sent = json!({"recipient": "", "type": "text", "text": {"body": "x"}});
+    let wrapped = json!({"id": "wamid.1", "message": sent});
+    let receipt = |members| with(json!({"id": "wamid.1", "status": "read"}), members);
+    let read = receipt(json!({"recipient_id": "", "recipient_user_id": "",
+        "recipient_parent_user_id": ""}));
+    let old = receipt(json!({"parent_recipient_user_id": ""}));
+    let oldest = receipt(json!({"parent_user_id": ""}));
+    let of_group = receipt(json!({"recipient_type": "group", "recipient_id": "9",
+        "recipient_participant_id": "", "recipient_participant_user_id": "",
+        "recipient_participant_parent_user_id": ""}));
+    let of_old_group = receipt(json!({"recipient_type": "group", "recipient_id": "9",
+        "participant_recipient_id": ""}));
+    let system = |members: Value| json!({"id": "wamid.1", "type": "system", "system": members});
+    let changed = system(json!({"wa_id": "", "user_id": "", "parent_user_id": ""}));
+    let renumbered = system(
+        json!({"new_wa_id": "", "customer": "", "previous_user_id": "",
+        "previous_parent_user_id": ""}),
+    );
+    let preference = json!({"wa_id": "", "user_id": "", "category": "marketing_messages"});
+    let control = json!({"sender": {"phone_number": "", "user_id": ""}});
+    let added = json!({"type": "contact", "action": "add", "contact": {"phone_number": ""}});
+    for (field, value) in [
+        (
+            "messages",
+            json!({"messages": [nobody, changed, renumbered]}),
+        ),
+        ("message_echoes", json!({"message_echoes": [nowhere]})),
+        ("standby", json!({"standby": {"message_echoes": [wrapped]}})),
+        (
+            "messages",
+            json!({"statuses": [read, old, oldest, of_group, of_old_group]}),
+        ),
+        (
+            "user_preferences",
+            json!({"user_preferences": [preference]}),
+        ),
+        ("messaging_handovers", control),
+        ("smb_app_state_sync", json!({"state_sync": [added]})),
+    ] {
+        for event in sound(&change(field, value)) {
+            let mut typed = event.clone();
+            // As Meta sent it.
+            typed["account"]["value"] = Value::Null;
+            let mut empty = Vec::new();
+            empty_texts(&typed, "", &mut empty);
+            assert_eq!(empty, [""; 0], "{field}: {event:#}");
+            assert_eq!(event["customer"], Value::Null, "{field}");
+        }
+    }
+}
+
+#[test]
+fn a_withheld_phone_is_one_in_an_item_that_is_read_in_parts_too() {
+    let sent = r#"{"id":"wamid.1","from":"","from_user_id":"PT.81","type":"text","text":{"body":"\ud83d"}}"#;
+    let value = format!(r#"{{"messages":[{sent}]}}"#);
+    let body = format!(
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1","changes":[{{"field":"messages","value":{value}}}]}}]}}"#
+    );
+    let event = &sound(&open(body.as_bytes()).expect("a webhook"))[0];
+    assert_eq!(event["message"].get("from"), None);
+    assert_eq!(event["message"]["fromUserId"], "PT.81");
+    assert_eq!(event["raw"], sent);
+}
+
+#[test]
+fn a_user_id_is_one_wherever_a_phone_would_stand() {
+    for id in ["US.1349", "US.ENT.1349", "user.a1b2"] {
+        let from = text(json!({"from": id}));
+        let to = text(json!({"from": "4930901820", "to": id}));
+        let sent = json!({"id": "wamid.1", "message": {"recipient": id, "type": "text"}});
+        let status = json!({"id": "wamid.1", "status": "read", "recipient_id": id});
+        let call = json!({"id": "wacid.1", "event": "connect", "from": id});
+        let thread = json!({"id": id, "messages": [from]});
+        for (field, value) in [
+            (
+                "messages",
+                json!({"messages": [from], "statuses": [status]}),
+            ),
+            ("smb_message_echoes", json!({"message_echoes": [to]})),
+            ("calls", json!({"calls": [call]})),
+            ("history", json!({"history": [{"threads": [thread]}]})),
+            ("history", json!({"messages": [from]})),
+            (
+                "standby",
+                json!({"standby": {"messages": [from], "message_echoes": [to, sent]}}),
+            ),
+        ] {
+            for event in sound(&change(field, value)) {
+                let customer = &event["customer"];
+                assert_eq!(customer["userId"], id, "{field}");
+                assert_eq!(customer["waId"], Value::Null, "{field}");
+                assert_eq!(customer["phoneE164"], Value::Null, "{field}");
+                if field == "history" {
+                    assert_eq!(event["message"]["direction"], "inbound");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_state_manager_is_told_of_the_customer_of_the_event() {
+    let contact =
+        |wa_id: &str, user_id: &str| json!({"profile": {}, "wa_id": wa_id, "user_id": user_id});
+    let message = |from: &str| json!({"id": "wamid.1", "from": from, "type": "text"});
+    for (contact, message) in [
+        (contact("US.1349", "US.1349"), message("US.1349")),
+        (
+            contact("", "US.1349"),
+            json!({"id": "wamid.1", "from": "", "from_user_id": "US.1349", "type": "text"}),
+        ),
+        (contact("4911", ""), message("4911")),
+        (contact("4911", "DE.1"), message("4911")),
+        (
+            contact("4911", "DE.1"),
+            json!({"id": "wamid.1", "from": "", "from_user_id": "DE.1", "type": "text"}),
+        ),
+    ] {
+        let payload = change(
+            "messages",
+            json!({"contacts": [contact], "messages": [message]}),
+        );
+        let event = &sound(&payload)[0];
+        let post = state::message_post(&payload, &payload.items[0], "acme", Uuid::nil(), None);
+        let post: Value = serde_json::from_str(&post.expect("a message has one")).expect("JSON");
+        assert_eq!(post["waId"], event["customer"]["waId"], "{message}");
+        assert_eq!(post["userId"], event["customer"]["userId"], "{message}");
+    }
+}
+
+#[test]
+fn a_contact_of_another_user_id_is_somebody_elses() {
+    let contact = json!({"profile": {"name": "Bia"}, "wa_id": "4933", "user_id": "BR.7"});
+    let message = json!({"id": "wamid.1", "from": "4911", "from_user_id": "BR.1", "type": "text"});
+    let value = json!({"contacts": [contact], "messages": [message]});
+    let event = &sound(&change("messages", value))[0];
+    assert_eq!(event["customer"]["name"], Value::Null);
+    assert_eq!(event["customer"]["userId"], "BR.1");
+    assert_eq!(event["beside"]["contacts[0]"], contact);
+    // Two people whom only their user ids tell apart.
+    let message =
+        |user: &str| json!({"id": user, "from": "", "from_user_id": user, "type": "text"});
+    let stranger = json!({"profile": {"name": "Bia"}, "wa_id": "4933"});
+    let value = json!({"contacts": [stranger], "messages": [message("BR.1"), message("BR.2")]});
+    for event in sound(&change("messages", value)) {
+        assert_eq!(event["customer"]["name"], Value::Null);
+        assert_eq!(event["beside"]["contacts[0]"], stranger);
+    }
+}
+
+#[test]
+fn lists_that_nobody_knows_are_an_event_that_holds_them() {
+    for field in ["messages", "standby", "message_echoes", "history", "calls"] {
+        let payload = change(
+            field,
+            json!({"parcels": [{"id": "wamid.1"}, {"id": "wamid.2"}]}),
+        );
+        let [event] = &sound(&payload)[..] else {
+            panic!("one change, one event: {field}");
+        };
+        assert_eq!(event["eventType"], "account.updated");
+        assert_eq!(event["account"]["field"], field);
+        assert_eq!(event["account"]["value"]["parcels"][1]["id"], "wamid.2");
+    }
+}
+
+#[test]
+fn an_envelope_that_nobody_knows_is_refused_with_the_reason() {
+    let body = |entry: &str| format!(r#"{{"object":"whatsapp_business_account"{entry}}}"#);
+    for (entry, reason) in [
+        ("", "`entry` is missing"),
+        (r#","entry":{"id":"1"}"#, "`entry` is not an array"),
+        (
+            r#","entry":[["id"]]"#,
+            "an element of `entry` is not an object",
+        ),
+        (
+            r#","entry":[{"changes":{"field":"messages"}}]"#,
+            "`changes` is not an array",
+        ),
+        (
+            r#","entry":[{"changes":[[{"field":"messages"}]]}]"#,
+            "an element of `changes` is not an object",
+        ),
+    ] {
+        let body = body(entry);
+        let refused = webhook::read(body.as_bytes()).expect_err("another shape");
+        assert_eq!(refused, UnreadableBody::Shape(reason));
+    }
+    let deeper = br#"{"data":{"object":"whatsapp_business_account","entry":[]}}"#;
+    assert_eq!(
+        webhook::read(deeper).expect_err("another shape"),
+        UnreadableBody::OtherObject
+    );
 }

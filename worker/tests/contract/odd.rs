@@ -226,6 +226,61 @@ fn a_wrapped_echo_and_a_transcript_have_media_and_a_link_is_none() {
 }
 
 #[test]
+fn a_file_has_the_place_that_its_item_stood_at() {
+    let image = r#"{"id":"wamid.1","type":"image","image":{"id":"7"}}"#;
+    let edit = format!(r#"{{"id":"wamid.1","type":"edit","edit":{{"message":{image}}}}}"#);
+    for (field, value, place, edited) in [
+        ("messages", r#"{"messages":[#]}"#, MediaPlace::Message, true),
+        (
+            "smb_message_echoes",
+            r#"{"message_echoes":[#]}"#,
+            MediaPlace::Echo,
+            true,
+        ),
+        (
+            "message_echoes",
+            r#"{"messages":[#]}"#,
+            MediaPlace::Echo,
+            true,
+        ),
+        (
+            "standby",
+            r#"{"standby":{"messages":[#]}}"#,
+            MediaPlace::Standby,
+            true,
+        ),
+        (
+            "standby",
+            r#"{"standby":{"message_echoes":[#]}}"#,
+            MediaPlace::Standby,
+            true,
+        ),
+        (
+            "history",
+            r#"{"history":[{"threads":[{"id":"49","messages":[#]}]}]}"#,
+            MediaPlace::History,
+            false,
+        ),
+        ("history", r#"{"messages":[#]}"#, MediaPlace::History, false),
+        (
+            "history",
+            r#"{"message_echoes":[#]}"#,
+            MediaPlace::History,
+            false,
+        ),
+    ] {
+        let of = |item: &str| {
+            let payload = change(field, &value.replace('#', item));
+            let media = media_ref(&payload, &payload.items[0]).expect("media");
+            (media.id, media.place)
+        };
+        assert_eq!(of(image), ("7".to_owned(), place), "{field} {value}");
+        let of_edit = if edited { MediaPlace::Edit } else { place };
+        assert_eq!(of(&edit), ("7".to_owned(), of_edit), "{field} {value}");
+    }
+}
+
+#[test]
 fn a_digest_of_zeros_is_a_placeholder() {
     let zeros = "0".repeat(64);
     let image = format!(r#"{{"type":"image","image":{{"id":"7","sha256":"{zeros}"}}}}"#);

@@ -56,14 +56,7 @@ pub(super) enum AccountType {
 
 pub(super) fn person(customer: &Customer) -> Option<Person<'_>> {
     let contact = customer.contact.as_ref();
-    let user_id = customer
-        .user_id
-        .as_deref()
-        .or(contact.and_then(|of| of.user_id.as_deref()));
-    let wa_id = customer
-        .wa_id
-        .as_deref()
-        .or(contact.and_then(|of| of.wa_id.as_deref()));
+    let (user_id, wa_id) = (customer.known_user_id(), customer.known_wa_id());
     let parent_user_id = (customer.parent_user_id.as_deref())
         .or(contact.and_then(|of| of.parent_user_id.as_deref()));
     user_id.or(wa_id).or(parent_user_id)?;

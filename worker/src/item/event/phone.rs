@@ -134,6 +134,7 @@ mod tests {
         let rome = Some(("+390612345678".to_owned(), String::new()));
         assert_eq!(both("390612345678"), rome);
         assert_eq!(both("US.1349"), None);
+        assert_eq!(both("US.13491208655"), None);
         assert_eq!(both("123"), None);
         assert_eq!(both(""), None);
     }

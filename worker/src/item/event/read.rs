@@ -287,13 +287,18 @@ fn remove(value: &mut Value, path: &Path) -> bool {
 }
 
 /// Members that name a person. Of one whose phone is withheld some senders write `""`.
-const NAMING: [&str; 18] = [
+const NAMING: [&str; 23] = [
+    "customer",
     "from",
     "from_parent_user_id",
     "from_user_id",
+    "new_wa_id",
     "parent_recipient_user_id",
     "parent_user_id",
     "participant_recipient_id",
+    "phone_number",
+    "previous_parent_user_id",
+    "previous_user_id",
     "recipient",
     "recipient_id",
     "recipient_parent_user_id",

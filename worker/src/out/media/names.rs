@@ -264,16 +264,78 @@ mod tests {
             (BYTES, "", "bin", BYTES),
             (BYTES, "..", "bin", BYTES),
             (BYTES, "a.b/c", "bin", BYTES),
+            (BYTES, "a.elevenchars", "bin", BYTES),
             (BYTES, "page.html", "html", BYTES),
             (BYTES, "unheard.of9", "of9", BYTES),
             ("application/x-unheard-of", "a.xyz", "xyz", BYTES),
             (APK, "app.apk", "apk", BYTES),
             ("text/plain", "page.html", "txt", "text/plain"),
+            ("application/pdf", "page.html", "pdf", "application/pdf"),
         ] {
             let name = Some(name);
             assert_eq!(extension(mime, name), ending, "{mime} {name:?}");
             let taken_for = essence_of_file(mime, name);
             assert_eq!(content_type(&taken_for), served, "{mime} {name:?}");
+        }
+    }
+
+    #[test]
+    fn a_type_has_one_ending_however_it_is_spelt() {
+        for (mime, ending, served) in [
+            ("application/csv", "csv", "text/csv"),
+            ("text/x-csv", "csv", "text/csv"),
+            ("application/gzip", "gz", "application/gzip"),
+            ("application/x-gzip", "gz", "application/gzip"),
+            ("application/x-pdf", "pdf", "application/pdf"),
+            ("application/x-rar", "rar", RAR),
+            ("application/x-rar-compressed", "rar", RAR),
+            ("application/x-zip", "zip", "application/zip"),
+            (
+                "application/x-7z-compressed",
+                "7z",
+                "application/x-7z-compressed",
+            ),
+            ("application/msword", "doc", "application/msword"),
+            (
+                "application/vnd.ms-excel",
+                "xls",
+                "application/vnd.ms-excel",
+            ),
+            (
+                "application/vnd.ms-powerpoint",
+                "ppt",
+                "application/vnd.ms-powerpoint",
+            ),
+            ("application/rtf", "rtf", "application/rtf"),
+            ("application/xml", "xml", BYTES),
+            ("audio/amr", "amr", "audio/amr"),
+            ("audio/m4a", "m4a", "audio/mp4"),
+            ("audio/ogg; codecs=opus", "ogg", "audio/ogg"),
+            ("audio/opus", "opus", "audio/opus"),
+            ("audio/vnd.wave", "wav", "audio/wav"),
+            ("audio/wave", "wav", "audio/wav"),
+            ("audio/x-wav", "wav", "audio/wav"),
+            ("image/heic", "heic", "image/heic"),
+            ("image/jpg", "jpg", "image/jpeg"),
+            ("image/svg+xml", "svg", BYTES),
+            ("image/tiff", "tif", "image/tiff"),
+            ("text/directory", "vcf", BYTES),
+            ("text/vcard", "vcf", BYTES),
+            ("text/x-vcard", "vcf", BYTES),
+            ("text/html", "html", BYTES),
+            ("video/3gpp", "3gp", "video/3gpp"),
+            ("video/mp4", "mp4", "video/mp4"),
+            ("video/mpeg", "mpg", "video/mpeg"),
+            ("video/quicktime", "mov", "video/quicktime"),
+        ] {
+            assert_eq!(extension(mime, None), ending, "{mime}");
+            assert_eq!(content_type(&essence(mime)), served, "{mime}");
+        }
+        // These say nothing, and the name does.
+        for mime in ["", BYTES, "binary/octet-stream"] {
+            let name = Some("letter.docx");
+            assert_eq!(extension(mime, name), "docx", "{mime}");
+            assert_eq!(essence_of_file(mime, name), DOCX, "{mime}");
         }
     }
 
