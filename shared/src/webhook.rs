@@ -178,8 +178,8 @@ fn portfolio_waba(value: Json<'_>) -> Option<Cow<'_, str>> {
     scalar(waba_id?).filter(|id| !id.is_empty())
 }
 
-/// Whether a field's value always has its items in lists, so that one without them has a shape that nobody
-/// knows. (A history that was declined has none.)
+/// Whether each value of a field has its items in lists: the fields that [`WebhookEntry::take_items`] knows,
+/// but `history`, since one that was declined has none. A value without any such list has an unknown shape.
 pub fn has_lists(field: &str) -> bool {
     matches!(
         field,
