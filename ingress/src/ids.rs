@@ -171,6 +171,7 @@ fn read_entry<'i>(entry: &Object<'_, 'i>, identities: &mut Vec<Identity>) -> Opt
         }
     }
     let id = id?.into_string().filter(|id: &&str| !id.is_empty())?;
+    let before = identities.len();
     for change in &changes?.as_array()? {
         let (mut field, mut value) = (None, None);
         for (name, member) in &change.as_object()? {
@@ -185,7 +186,7 @@ fn read_entry<'i>(entry: &Object<'_, 'i>, identities: &mut Vec<Identity>) -> Opt
         }
         read_value(&value?.as_object()?, identities)?;
     }
-    Some(id)
+    (identities.len() > before).then_some(id)
 }
 
 fn read_value(value: &Object<'_, '_>, identities: &mut Vec<Identity>) -> Option<()> {
@@ -459,17 +460,22 @@ mod tests {
         /// Ingress numbers the items by the fast walk, the worker by the plain one.
         #[test]
         fn both_walks_find_the_same_items(
-            values in prop::collection::vec((value(), member("field", "messages")), 1..4),
-            waba_id in member("id", "1"),
+            entries in prop::collection::vec(
+                (prop::collection::vec((value(), member("field", "messages")), 0..4), member("id", "1")),
+                1..3,
+            ),
+            beside in prop::sample::select(vec!["", r#""news":1,"#]),
         ) {
-            let changes: Vec<_> = values
-                .iter()
-                .map(|(value, field)| format!(r#"{{{field}"value":{value}}}"#))
-                .collect();
-            let changes = changes.join(",");
-            let body = Bytes::from(format!(
-                r#"{{"object":"{OBJECT}","entry":[{{{waba_id}"changes":[{changes}]}}]}}"#
-            ));
+            let entries = entries.iter().map(|(values, waba_id)| {
+                let changes = values
+                    .iter()
+                    .map(|(value, field)| format!(r#"{{{beside}{field}"value":{value}}}"#));
+                let changes = changes.collect::<Vec<_>>().join(",");
+                format!(r#"{{{beside}{waba_id}"changes":[{changes}]}}"#)
+            });
+            let entries = entries.collect::<Vec<_>>().join(",");
+            let body =
+                Bytes::from(format!(r#"{{{beside}"object":"{OBJECT}","entry":[{entries}]}}"#));
             assert_same(&body);
         }
     }

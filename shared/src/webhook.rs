@@ -112,17 +112,20 @@ pub fn read(body: &[u8]) -> Result<Webhook<'_>, UnreadableBody> {
             .then_some(entry)
             .ok_or(UnreadableBody::TooMany)
     });
-    Ok(Webhook {
-        entries: entries.collect::<Result<_, _>>()?,
-    })
+    let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
+    if items == 0 && says_something(top, &["object", "entry"]) {
+        let mut body = WebhookEntry::empty(Cow::Borrowed(NO_WABA), top, None);
+        body.add(Cow::default(), None, top);
+        entries.push(body);
+    }
+    Ok(Webhook { entries })
 }
 
 fn read_entry(raw: Json<'_>) -> Result<WebhookEntry<'_>, UnreadableBody> {
     let [id, time, changes, entry_field] = members(raw, ["id", "time", "changes", "field"]).ok_or(
         UnreadableBody::Shape("an element of `entry` is not an object"),
     )?;
-    let has_no_changes = changes.is_none_or(|changes| changes.get() == "null");
-    let changes = match changes.filter(|_| !has_no_changes) {
+    let changes = match changes.filter(|changes| changes.get() != "null") {
         None => Vec::new(),
         Some(changes) => {
             elements(changes).ok_or(UnreadableBody::Shape("`changes` is not an array"))?
@@ -143,23 +146,16 @@ fn read_entry(raw: Json<'_>) -> Result<WebhookEntry<'_>, UnreadableBody> {
         .or_else(|| id.and_then(scalar))
         .filter(|id| !id.is_empty())
         .unwrap_or(Cow::Borrowed(NO_WABA));
-    let mut read = WebhookEntry {
-        waba_id,
-        raw,
-        time,
-        changes: Vec::new(),
-        items: Vec::new(),
-    };
-    for (raw, field, value) in changes {
+    let mut read = WebhookEntry::empty(waba_id, raw, time);
+    for (change, field, value) in changes {
         if read.items.len() > MOST_ITEMS {
             break;
         }
         let value = value.filter(|value| value.get() != "null");
-        let field = field_name(field, entry_field);
-        read.add(field, value.unwrap_or(raw), value.is_some());
+        read.add(field_name(field, entry_field), value, change);
     }
-    if has_no_changes {
-        read.add(field_name(None, entry_field), raw, false);
+    if read.items.is_empty() {
+        read.add(field_name(None, entry_field), None, raw);
     }
     Ok(read)
 }
@@ -188,23 +184,37 @@ pub fn has_lists(field: &str) -> bool {
 }
 
 impl<'a> WebhookEntry<'a> {
-    /// `has_value`: else `value` is the change, or the entry, as a whole.
-    fn add(&mut self, field: Cow<'a, str>, value: Json<'a>, has_value: bool) {
+    fn empty(waba_id: Cow<'a, str>, raw: Json<'a>, time: Option<Json<'a>>) -> Self {
+        Self {
+            waba_id,
+            raw,
+            time,
+            changes: Vec::new(),
+            items: Vec::new(),
+        }
+    }
+
+    /// Takes the items of `value`. Where it has none, `whole` (its change; the entry, or the body, that has no
+    /// items at all) is one, if it says something.
+    fn add(&mut self, field: Cow<'a, str>, value: Option<Json<'a>>, whole: Json<'a>) {
         let mut change = WebhookChange {
             field,
-            value,
-            members: all_members(value),
+            value: value.unwrap_or(whole),
+            members: all_members(value.unwrap_or(whole)),
             phone_number_id: None,
         };
         let before = self.items.len();
-        if has_value {
+        if value.is_some() {
             let [metadata] = change.named(["metadata"]);
             change.phone_number_id = metadata
                 .and_then(|metadata| members(metadata, ["phone_number_id"]))
                 .and_then(|[id]| scalar(id?));
             self.take_items(&change);
-        } else if says_something(change.members.as_deref()) {
-            self.take(&change, Place::UnknownShape, value);
+        }
+        if self.items.len() == before && says_something(whole, &ENVELOPE) {
+            change.value = whole;
+            change.members = all_members(whole);
+            self.take(&change, Place::UnknownShape, whole);
         }
         if self.items.len() > before {
             self.changes.push(change);
@@ -305,10 +315,7 @@ impl<'a> WebhookChange<'a> {
 /// What a value without listed items is: nothing, or one item. Of the fields that list their items
 /// only the envelope (`messaging_product`, `metadata`, `contacts`) and empty members are nothing.
 fn whole_value(change: &WebhookChange<'_>) -> Option<Place> {
-    let lists_items = matches!(
-        &*change.field,
-        "messages" | "standby" | "smb_message_echoes" | "message_echoes" | "history" | "calls"
-    );
+    let lists_items = has_lists(&change.field) || change.field == "history";
     let Some(members) = &change.members else {
         return (change.value.get() != "null").then_some(Place::Change);
     };
@@ -328,12 +335,14 @@ fn whole_value(change: &WebhookChange<'_>) -> Option<Place> {
     }
 }
 
-/// Whether a change without a value, or an entry without changes, holds more than its envelope.
-fn says_something(members: Option<&[(Cow<'_, str>, Json<'_>)]>) -> bool {
-    const ENVELOPE: [&str; 6] = ["id", "time", "uid", "object", "field", "changes"];
-    let members = members.unwrap_or_default().iter();
-    let mut content = members.filter(|(name, _)| !ENVELOPE.contains(&&**name));
-    content.any(|(_, member)| !is_empty(*member))
+/// What an entry or a change has beside what it tells.
+const ENVELOPE: [&str; 7] = ["id", "time", "uid", "object", "field", "changes", "value"];
+
+/// Whether a change, an entry or a body holds more than its envelope.
+fn says_something(whole: Json<'_>, envelope: &[&str]) -> bool {
+    let members = all_members(whole).unwrap_or_default();
+    let mut content = members.iter();
+    content.any(|(name, member)| !envelope.contains(&&**name) && !is_empty(*member))
 }
 
 /// `null`, `[]`, `{}`, and arrays or objects of only such.

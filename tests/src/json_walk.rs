@@ -5,32 +5,36 @@ use serde_json::Value;
 
 /// How many items, and so how many events, a webhook body has. A body of another shape has none.
 pub fn count_items(body: &Value) -> usize {
-    let of_entry = |entry: &Value| match &entry["changes"] {
-        Value::Null => says_something(entry),
-        _ => each(entry, "changes")
-            .map(|change| {
-                // Two of Meta's published examples carry `field` beside `changes`.
-                let field = change["field"].as_str().or(entry["field"].as_str());
-                match &change["value"] {
-                    Value::Null => says_something(change),
-                    value => count_change(field.unwrap_or_default(), value),
-                }
-            })
-            .sum(),
+    let of_entry = |entry: &Value| {
+        let changes = each(entry, "changes").map(|change| {
+            // Two of Meta's published examples carry `field` beside `changes`.
+            let field = change["field"].as_str().or(entry["field"].as_str());
+            let items = count_change(field.unwrap_or_default(), &change["value"]);
+            or_whole(items, change, &ENVELOPE)
+        });
+        or_whole(changes.sum(), entry, &ENVELOPE)
     };
     // Another product's body is set aside as a whole.
     match &body["object"] {
         Value::String(object) if object != "whatsapp_business_account" => 0,
-        _ => each(body, "entry").map(of_entry).sum(),
+        _ if !body["entry"].is_array() => 0,
+        _ => {
+            let items = each(body, "entry").map(of_entry).sum();
+            or_whole(items, body, &["object", "entry"])
+        }
     }
 }
 
-/// One item if it has more than names of itself.
-fn says_something(whole: &Value) -> usize {
-    let envelope = ["id", "time", "uid", "object", "field", "changes", "value"];
+const ENVELOPE: [&str; 7] = ["id", "time", "uid", "object", "field", "changes", "value"];
+
+/// Of something without items: one if it has more than names of itself.
+fn or_whole(items: usize, whole: &Value, envelope: &[&str]) -> usize {
     let members = whole.as_object().into_iter().flatten();
     let mut content = members.filter(|(name, _)| !envelope.contains(&name.as_str()));
-    usize::from(content.any(|(_, member)| !is_hollow(member)))
+    match items {
+        0 => usize::from(content.any(|(_, member)| !is_hollow(member))),
+        items => items,
+    }
 }
 
 fn count_change(field: &str, value: &Value) -> usize {
@@ -163,6 +167,17 @@ mod tests {
         let nothing = json!({"id": "1", "changes": null, "field": "messages"});
         let body = json!({"entry": [{"changes": [wrapped, {"field": "x"}]}, other, nothing]});
         assert_eq!(count_items(&body), 2);
+        let beside = json!({"field": "messages", "value": {"metadata": {}}, "news": 1});
+        let full = json!({"field": "messages", "value": {"messages": [{}]}, "news": 1});
+        for (entry, items) in [
+            (json!([{"changes": [beside, full]}]), 2),
+            (json!([{"changes": [], "news": 1}]), 1),
+            (json!([{"changes": [{"value": {}}], "news": 1}]), 1),
+            (json!([{"changes": [full], "news": 1}]), 1),
+            (json!([]), 1),
+        ] {
+            assert_eq!(count_items(&json!({"entry": entry, "news": 1})), items);
+        }
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub enum Place {
     CallStatus,
     /// Every other field: the change is one item, its JSON is the value.
     Change,
-    /// A change without a value, or an entry without changes, that says something all the same: it is one
-    /// item, its JSON is all of it.
+    /// A change, an entry or a body without any other item that says something all the same: it is one item, its
+    /// JSON is all of it.
     UnknownShape,
 }
 

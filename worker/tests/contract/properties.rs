@@ -276,4 +276,28 @@ proptest! {
         let value = Node::Object(vec![(list.to_owned(), Node::Array(items))]);
         judge(&body_of(field, &value.text()))?;
     }
+
+    /// Whatever holds no item of its own, but something else, is an event that holds it: a change beside an
+    /// empty value, an entry beside empty changes, a body beside an empty `entry`.
+    #[test]
+    fn what_stands_beside_nothing_is_an_event(
+        value in prop::sample::select(vec![
+            "", r#""value":null,"#, r#""value":{},"#, r#""value":{"metadata":{"phone_number_id":"1"}},"#,
+            r#""value":{"messages":[{"id":"a"}]},"#,
+        ]),
+        changes in 0..3_usize,
+        entries in 0..3_usize,
+        beside in [name(), name(), name()],
+        content in [node(), node(), node()],
+    ) {
+        let [of_change, of_entry, of_body] =
+            [0, 1, 2].map(|n| format!("{}:{}", Value::from(&*beside[n]), content[n].text()));
+        let change = format!(r#"{{{value}"field":"messages",{of_change}}}"#);
+        let entry = format!(r#"{{"id":"1","changes":[{}],{of_entry}}}"#, vec![change; changes].join(","));
+        let body = format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{}],{of_body}}}"#,
+            vec![entry; entries].join(",")
+        );
+        judge(body.as_bytes())?;
+    }
 }
