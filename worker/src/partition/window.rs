@@ -242,6 +242,8 @@ pub(super) struct Window<B> {
     with_progress: BTreeSet<EntryNumber>,
     /// A tick has come since their progress was recorded.
     progress_due: bool,
+    /// Redis has refused the progress of one of them, and no tick has come since.
+    progress_refused: bool,
     finished: VecDeque<EntryNumber>,
     recording: Option<Recording>,
     /// Finished entries that Redis refused to record, and for how many ticks none of them was tried again.
@@ -281,6 +283,7 @@ impl<B: Clone> Window<B> {
             publishing: 0,
             with_progress: BTreeSet::new(),
             progress_due: false,
+            progress_refused: false,
             finished: VecDeque::new(),
             recording: None,
             refused: VecDeque::new(),
@@ -333,6 +336,7 @@ impl<B: Clone> Window<B> {
             Input::Recorded(refused) => self.recorded(&refused),
             Input::Tick => {
                 self.progress_due = true;
+                self.progress_refused = false;
                 self.refused_ticks += 1;
                 self.unread_ticks += usize::from(self.waits_for_tenants() && !self.returns());
             }
@@ -936,7 +940,7 @@ impl<B: Clone> Window<B> {
         }
         let records_progress = self.progress_due
             || self.draining
-            || self.unrecorded_progress() >= self.limits.worth_a_record;
+            || !self.progress_refused && self.unrecorded_progress() >= self.limits.worth_a_record;
         let most = self.limits.entries_per_record.min(self.finished.len());
         let finished: Vec<EntryNumber> = self.finished.drain(..most).collect();
         let (mut recording, mut progress) = (Recording::default(), Vec::new());
@@ -991,6 +995,7 @@ impl<B: Clone> Window<B> {
                 // Handed over, it is the next owner's.
                 if goes_on && !self.draining {
                     self.with_progress.insert(number);
+                    self.progress_refused = true;
                 }
                 continue;
             }

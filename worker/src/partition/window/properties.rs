@@ -1,7 +1,7 @@
 //! The promises of the window, held against random histories: answers that are late or lost, kills,
 //! hand-overs, tenants that come and go. Redis, the queues and the store are a model here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -1126,6 +1126,43 @@ fn what_was_recorded_during_a_read_is_not_opened_again() {
     window.handle(read(vec![entry_of("a0", true)]));
     let opens = |it: &Command<()>| matches!(it, Command::Open(..));
     assert!(!wanted(&mut window).iter().any(opens));
+}
+
+/// Redis has a pause before it is asked again to record progress that it refused.
+#[test]
+fn refused_progress_is_recorded_again_with_the_next_tick() {
+    let (mut window, _) = window_of(entry_of("a0", true), &[]);
+    let lanes = |n: &usize| (*n, vec![*n as LaneKey]);
+    window.handle(Input::Opened(Opened::Items(Items {
+        account: "a0".to_owned(),
+        open: (0..=LIMITS.worth_a_record).map(|n| lanes(&n)).collect(),
+        verdict: Some(verdict(0)),
+        ..Items::default()
+    })));
+    let mut commands = VecDeque::from(wanted(&mut window));
+    let mut records = 0;
+    while let Some(command) = commands.pop_front() {
+        match command {
+            Command::Prepare((_, 0)) => {}
+            Command::NoteTenant(account, note) => window.handle(Input::TenantNoted(account, note)),
+            Command::Prepare(item) => window.handle(Input::Prepared(item)),
+            Command::Publish(items) => items
+                .into_iter()
+                .for_each(|item| window.handle(Input::Ended(item, End::Published))),
+            Command::Record { progress, .. } => {
+                records += 1;
+                assert!(records < 10, "Redis is asked again at once");
+                let refused = progress.iter().map(|(number, _)| *number);
+                window.handle(Input::Recorded(refused.collect()));
+            }
+            _ => {}
+        }
+        commands.extend(wanted(&mut window));
+    }
+    assert!(records > 0, "worth a record");
+    window.handle(Input::Tick);
+    let is_record = |it: &Command<()>| matches!(it, Command::Record { .. });
+    assert!(wanted(&mut window).iter().any(is_record));
 }
 
 /// What was parked returns once its tenant is known; if that is forgotten meanwhile, it is asked for first.
