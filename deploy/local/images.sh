@@ -71,7 +71,7 @@ for program in ingress worker; do
 done
 send 100
 eventually "100 events" has_events 100
-media() { get 9081/metrics | grep -q '^media_transfers_total{.*stored.* [1-9]'; }
+media() { get 9081/metrics | grep -q '^whatsapp_media_transfers_total{outcome="stored".* [1-9]'; }
 send 20 --kind image
 eventually "media is stored" media
 count=$(events)

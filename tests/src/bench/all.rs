@@ -36,7 +36,7 @@ pub struct Plan {
     /// JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// A folder with another `ingress` and `worker`, measured in turn with this build's (`worker`)
+    /// A folder with another `ingress` and `worker`, measured beside this build's (`worker`, `path`)
     #[arg(long)]
     pub against: Option<PathBuf>,
     /// Only with the archive on (true) or off (false) (`worker`)
@@ -74,7 +74,7 @@ pub async fn run(part: Part, plan: &Plan) -> anyhow::Result<()> {
         );
         match part {
             Part::Compare => compare::run(&mut figures, time).await?,
-            Part::Path => path::run(&mut figures, time * 4).await?,
+            Part::Path => path::run(&mut figures, time * 4, plan.against.as_deref()).await?,
             Part::Worker => worker::run(&mut figures, plan, time).await?,
             Part::Scale => {}
         }

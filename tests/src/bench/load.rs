@@ -155,7 +155,8 @@ pub fn open(
         let mut ticks = tokio::time::interval(Duration::from_millis(1));
         while start.elapsed() < time {
             ticks.tick().await;
-            let due = (start.elapsed().as_secs_f64() * rate) as u64;
+            // The first is due at once.
+            let due = (start.elapsed().as_secs_f64() * rate) as u64 + 1;
             while sent < due {
                 let job = Job {
                     n: first + sent,
