@@ -4,7 +4,7 @@
 #   bench.sh ingress [--seconds N] [--beyond N]
 #                                   as fast as it answers, at 500/s, beside slow senders, at twice what it can do
 #   bench.sh attack [--seconds N]   at 500/s beside 12,000 idle and slow connections, then a flood of unsigned bodies too
-#   bench.sh path [--runs N]        from Meta's post to the event on the queue, at 500/s
+#   bench.sh path [--runs N]        from Meta's post to the event on the queue, at 500/s and at 1/s
 #   bench.sh worker [--runs N]      a full stream, beside bare RabbitMQ and the bare store
 #   bench.sh media                  how long files take, and what others notice of large ones and of a history
 #   bench.sh isolation              what an account notices of another one's flood
