@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
         waba_id: "1".to_owned(),
         correlation_id: "0191e8a2-7d5c-4b6f-9a3e-2f1d0c4b5a69".to_owned(),
         received_at_ms: 1_795_600_000_000,
-        fresh: (0..items).collect(),
+        items: 0,        fresh: (0..items).collect(),
         body: body.clone().into(),
         signature: String::new(),
         traceparent: String::new(),

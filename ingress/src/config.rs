@@ -73,8 +73,8 @@ pub struct Config {
     /// How long a connection stays open after a webhook that was taken: longer than a balancer in front
     /// keeps one (nginx 60s, AWS 60s, Google 600s), or it sends into one that closes. When connections get
     /// scarce, those without a request close earlier
-    #[arg(long, env = "KEEP_ALIVE", default_value = "650s", value_parser = duration)]
-    pub keep_alive: Duration,
+    #[arg(long, env = "KEEP_ALIVE_TIMEOUT", default_value = "650s", value_parser = duration)]
+    pub keep_alive_timeout: Duration,
     /// Time for the headers of a request
     #[arg(long, env = "HEADER_TIMEOUT", default_value = "5s", value_parser = duration)]
     pub header_timeout: Duration,

@@ -132,7 +132,7 @@ async fn serve(
     let ingress = &thread.ingress;
     let _open = ingress.metrics.open_connection();
     let http = http(ingress.config.header_timeout);
-    let keep_alive = ingress.config.keep_alive;
+    let keep_alive = ingress.config.keep_alive_timeout;
     let activity = Arc::new(Activity::new());
     let mut io = TokioIo::new(stream);
     loop {

@@ -142,9 +142,13 @@ fn everyday(body: &Bytes) -> Option<Delivery> {
     if object?.as_str()? != OBJECT {
         return None;
     }
+    let entries = entries?.as_array()?;
+    if entries.len() > webhook::MOST_ENTRIES {
+        return None;
+    }
     let mut waba_id = None;
     let mut identities = Vec::new();
-    for entry in &entries?.as_array()? {
+    for entry in &entries {
         let id = read_entry(&entry.as_object()?, &mut identities)?;
         if *waba_id.get_or_insert(id) != id {
             return None;
@@ -307,6 +311,21 @@ mod tests {
     }
 
     #[test]
+    fn both_walks_refuse_more_entries_than_may_be() {
+        let entry = r#"{"id":"7","changes":[{"field":"messages","value":{"metadata":{"phone_number_id":"n"},"messages":[{"id":"a"}]}}]}"#;
+        let of = |count| {
+            let entries = vec![entry; count].join(",");
+            Bytes::from(format!(r#"{{"object":"{OBJECT}","entry":[{entries}]}}"#))
+        };
+        let most = of(webhook::MOST_ENTRIES);
+        let plain = by_account(&most).expect("a readable body");
+        assert_eq!(everyday(&most).expect("an everyday body"), plain[0]);
+        let more = of(webhook::MOST_ENTRIES + 1);
+        assert!(everyday(&more).is_none());
+        assert_eq!(by_account(&more), Err(UnreadableBody::TooMany));
+    }
+
+    #[test]
     fn as_many_items_as_may_be_are_read_and_one_more_is_too_many() {
         let of = |count| {
             let items = vec![r#"{"id":"a"}"#; count].join(",");
@@ -322,6 +341,27 @@ mod tests {
         let more = of(webhook::MOST_ITEMS + 1);
         assert!(everyday(&more).is_none());
         assert_eq!(by_account(&more), Err(UnreadableBody::TooMany));
+    }
+
+    /// What a body says beside its entries is its only account's, or nobody's, and is not split.
+    #[test]
+    fn a_body_that_says_something_itself_is_one_delivery() {
+        for (entries, waba_id) in [
+            ("", "0"),
+            (r#"{"id":"1"}"#, "1"),
+            (r#"{"id":"1"},{"id":"1","changes":[]}"#, "1"),
+            (r#"{"id":"1"},{"id":"2"}"#, "0"),
+        ] {
+            let body = Bytes::from(format!(
+                r#"{{"object":"{OBJECT}","entry":[{entries}],"changes":[{{"field":"messages"}}]}}"#
+            ));
+            let found = deliveries(&body).expect("a readable body");
+            assert_eq!(found.len(), 1, "{body:?}");
+            assert_eq!(found[0].waba_id, waba_id);
+            assert_eq!(found[0].body, body);
+            assert!(!found[0].whole_body);
+            assert_same(&body);
+        }
     }
 
     /// JSON of a member that may be odd: the value itself, escaped, of another type, twice, or gone.
@@ -385,8 +425,24 @@ mod tests {
 
     /// What one walk makes of a body, the other makes of it too: both refuse it, or both find the same
     /// accounts and items.
+    ///
+    /// The worker reads what is stored: it must find in a delivery what ingress has marked.
     fn assert_same(body: &Bytes) {
         let plain = by_account(body);
+        for delivery in plain.iter().flatten().filter(|it| !it.whole_body) {
+            let read_again = webhook::read(&delivery.body).expect("what ingress reads");
+            let items = read_again.entries.iter().flat_map(|entry| &entry.items);
+            let identities: Vec<_> = items.map(|item| item.identity).collect();
+            assert_eq!(identities, delivery.identities, "{body:?}");
+            let account = &delivery.waba_id;
+            assert!(
+                read_again
+                    .entries
+                    .iter()
+                    .all(|entry| entry.waba_id == *account),
+                "{body:?}"
+            );
+        }
         if let Some(fast) = everyday(body) {
             let plain = plain.expect("what the fast walk reads");
             assert_eq!(plain.len(), 1, "{body:?}");
@@ -464,18 +520,30 @@ mod tests {
                 (prop::collection::vec((value(), member("field", "messages")), 0..4), member("id", "1")),
                 1..3,
             ),
-            beside in prop::sample::select(vec!["", r#""news":1,"#]),
+            beside in prop::sample::select(vec![
+                "", r#""news":1,"#, r#""time":2,"#, r#""field":"messages","value":{"messages":[{"id":"a"}]},"#,
+            ]),
+            of_body in prop::sample::select(vec![
+                "", r#""news":1,"#, r#""id":"9","#, r#""changes":5,"#,
+                r#""changes":[{"field":"messages","value":{"messages":[{"id":"a"},{"id":"b"}]}}],"#,
+            ]),
         ) {
             let entries = entries.iter().map(|(values, waba_id)| {
                 let changes = values
                     .iter()
                     .map(|(value, field)| format!(r#"{{{beside}{field}"value":{value}}}"#));
                 let changes = changes.collect::<Vec<_>>().join(",");
-                format!(r#"{{{beside}{waba_id}"changes":[{changes}]}}"#)
+                // None instead of an empty list.
+                let changes = if changes.is_empty() && beside.len() > 10 {
+                    String::new()
+                } else {
+                    format!(r#""changes":[{changes}],"#)
+                };
+                format!(r#"{{{beside}{waba_id}{changes}"uid":1}}"#)
             });
             let entries = entries.collect::<Vec<_>>().join(",");
             let body =
-                Bytes::from(format!(r#"{{{beside}"object":"{OBJECT}","entry":[{entries}]}}"#));
+                Bytes::from(format!(r#"{{{of_body}"object":"{OBJECT}","entry":[{entries}]}}"#));
             assert_same(&body);
         }
     }

@@ -38,6 +38,8 @@ pub struct StreamEntry {
     pub waba_id: String,
     pub correlation_id: String,
     pub received_at_ms: i64,
+    /// How many items ingress found in the body; 0: none, or it is not known.
+    pub items: usize,
     /// Numbers of the items to process, ascending.
     pub fresh: Vec<usize>,
     pub body: Bytes,
@@ -316,6 +318,7 @@ impl StreamEntry {
             correlation_id: header.correlation_id,
             received_at_ms: header.received_at_ms,
             fresh,
+            items: header.items,
             body: body.clone(),
             signature: header.signature,
             traceparent: header.traceparent,

@@ -36,6 +36,9 @@ pub enum UnreadableBody {
     Shape(&'static str),
     #[error("more than {MOST_ITEMS} items or {MOST_ENTRIES} entries")]
     TooMany,
+    /// Only in the worker: the numbers of its items mean nothing then.
+    #[error("ingress, of another version, found {0} items in it, and this version finds {1}")]
+    OtherItems(usize, usize),
 }
 
 /// A body, taken apart as far as its items.
@@ -113,10 +116,14 @@ pub fn read(body: &[u8]) -> Result<Webhook<'_>, UnreadableBody> {
             .ok_or(UnreadableBody::TooMany)
     });
     let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
-    if items == 0 && says_something(top, &["object", "entry"]) {
-        let mut body = WebhookEntry::empty(Cow::Borrowed(NO_WABA), top, None);
-        body.add(Cow::default(), None, top);
-        entries.push(body);
+    if items == 0 && says_something(top, &BODY_ENVELOPE) {
+        // Its entries say nothing beside the account, so it is one entry, as a whole.
+        let first = entries.first().map(|entry| entry.waba_id.clone());
+        let one_account = first.filter(|id| entries.iter().all(|entry| entry.waba_id == *id));
+        let waba_id = one_account.unwrap_or(Cow::Borrowed(NO_WABA));
+        let mut body = WebhookEntry::empty(waba_id, top, None);
+        body.add(Cow::default(), None, (top, &BODY_ENVELOPE));
+        entries = vec![body];
     }
     Ok(Webhook { entries })
 }
@@ -152,10 +159,14 @@ fn read_entry(raw: Json<'_>) -> Result<WebhookEntry<'_>, UnreadableBody> {
             break;
         }
         let value = value.filter(|value| value.get() != "null");
-        read.add(field_name(field, entry_field), value, change);
+        read.add(
+            field_name(field, entry_field),
+            value,
+            (change, &CHANGE_ENVELOPE),
+        );
     }
     if read.items.is_empty() {
-        read.add(field_name(None, entry_field), None, raw);
+        read.add(field_name(None, entry_field), None, (raw, &ENTRY_ENVELOPE));
     }
     Ok(read)
 }
@@ -195,8 +206,13 @@ impl<'a> WebhookEntry<'a> {
     }
 
     /// Takes the items of `value`. Where it has none, `whole` (its change; the entry, or the body, that has no
-    /// items at all) is one, if it says something.
-    fn add(&mut self, field: Cow<'a, str>, value: Option<Json<'a>>, whole: Json<'a>) {
+    /// items at all) is one, if it has more than its envelope.
+    fn add(
+        &mut self,
+        field: Cow<'a, str>,
+        value: Option<Json<'a>>,
+        (whole, envelope): (Json<'a>, &[&str]),
+    ) {
         let mut change = WebhookChange {
             field,
             value: value.unwrap_or(whole),
@@ -211,7 +227,7 @@ impl<'a> WebhookEntry<'a> {
                 .and_then(|[id]| scalar(id?));
             self.take_items(&change);
         }
-        if self.items.len() == before && says_something(whole, &ENVELOPE) {
+        if self.items.len() == before && says_something(whole, envelope) {
             change.value = whole;
             change.members = all_members(whole);
             self.take(&change, Place::UnknownShape, whole);
@@ -335,8 +351,10 @@ fn whole_value(change: &WebhookChange<'_>) -> Option<Place> {
     }
 }
 
-/// What an entry or a change has beside what it tells.
-const ENVELOPE: [&str; 7] = ["id", "time", "uid", "object", "field", "changes", "value"];
+/// What a body, an entry and a change have beside what they tell.
+const BODY_ENVELOPE: [&str; 2] = ["object", "entry"];
+const ENTRY_ENVELOPE: [&str; 6] = ["id", "time", "uid", "object", "field", "changes"];
+const CHANGE_ENVELOPE: [&str; 7] = ["id", "time", "uid", "object", "field", "changes", "value"];
 
 /// Whether a change, an entry or a body holds more than its envelope.
 fn says_something(whole: Json<'_>, envelope: &[&str]) -> bool {

@@ -10,9 +10,14 @@ pub fn count_items(body: &Value) -> usize {
             // Two of Meta's published examples carry `field` beside `changes`.
             let field = change["field"].as_str().or(entry["field"].as_str());
             let items = count_change(field.unwrap_or_default(), &change["value"]);
-            or_whole(items, change, &ENVELOPE)
+            or_whole(
+                items,
+                change,
+                &["id", "time", "uid", "object", "field", "changes", "value"],
+            )
         });
-        or_whole(changes.sum(), entry, &ENVELOPE)
+        let envelope = ["id", "time", "uid", "object", "field", "changes"];
+        or_whole(changes.sum(), entry, &envelope)
     };
     // Another product's body is set aside as a whole.
     match &body["object"] {
@@ -24,8 +29,6 @@ pub fn count_items(body: &Value) -> usize {
         }
     }
 }
-
-const ENVELOPE: [&str; 7] = ["id", "time", "uid", "object", "field", "changes", "value"];
 
 /// Of something without items: one if it has more than names of itself.
 fn or_whole(items: usize, whole: &Value, envelope: &[&str]) -> usize {
@@ -172,6 +175,10 @@ mod tests {
         for (entry, items) in [
             (json!([{"changes": [beside, full]}]), 2),
             (json!([{"changes": [], "news": 1}]), 1),
+            (
+                json!([{"field": "messages", "value": {"messages": [{}, {}]}}]),
+                1,
+            ),
             (json!([{"changes": [{"value": {}}], "news": 1}]), 1),
             (json!([{"changes": [full], "news": 1}]), 1),
             (json!([]), 1),

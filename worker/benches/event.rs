@@ -18,6 +18,7 @@ fn entry(body: &[u8]) -> StreamEntry {
         waba_id: "204800000000001".to_owned(),
         correlation_id: "0191e8a2-7d5c-4b6f-9a3e-2f1d0c4b5a69".to_owned(),
         received_at_ms: 1_795_600_000_000,
+        items: 0,
         fresh: vec![0],
         body: Bytes::copy_from_slice(body),
         signature: String::new(),

@@ -136,7 +136,7 @@ async fn the_proxy_protocol_is_refused_and_named_in_one_line() {
 async fn an_idle_connection_stays_for_as_long_as_is_set() {
     let stage = Stage::new().await;
     let builder = stage.ingress().env("HEADER_TIMEOUT", "100ms");
-    let brief = builder.env("KEEP_ALIVE", "1s").start().await;
+    let brief = builder.env("KEEP_ALIVE_TIMEOUT", "1s").start().await;
     let mut open = kept_open(brief.address()).await;
     let (status, _) = posted(&mut open).await.expect("it is open still");
     assert_eq!(status, "HTTP/1.1 200");
@@ -210,7 +210,7 @@ fn balancers_close_their_idle_connections_before_ingress_does() {
     let example = include_str!("../../../.env.example");
     let line = example
         .lines()
-        .find_map(|line| line.strip_prefix("#KEEP_ALIVE="));
+        .find_map(|line| line.strip_prefix("#KEEP_ALIVE_TIMEOUT="));
     let kept = shared::config::duration(line.expect("the setting")).expect("a duration");
     assert!(
         kept > Duration::from_secs(600),

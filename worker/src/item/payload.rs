@@ -109,6 +109,10 @@ impl Payload {
     /// one.
     pub fn open(entry: StreamEntry) -> Result<Self, Box<Unopened>> {
         match read(&entry.body) {
+            Ok((items, _)) if ![0, items.len()].contains(&entry.items) => {
+                let unreadable = UnreadableBody::OtherItems(entry.items, items.len());
+                Err(Box::new(Unopened { entry, unreadable }))
+            }
             Ok((items, changes)) => Ok(Self {
                 entry,
                 items,

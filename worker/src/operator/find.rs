@@ -179,6 +179,7 @@ fn of_customer(key: String, object: &StoredObject, customer: &str) -> Option<Cus
         waba_id: object.of("waba-id").to_owned(),
         correlation_id: String::new(),
         received_at_ms: received_at_ms.unwrap_or(0),
+        items: 0,
         fresh: Vec::new(),
         body: object.body.clone(),
         signature: String::new(),

@@ -250,6 +250,24 @@ fn what_has_another_shape_is_an_event_that_holds_it() {
     }
 }
 
+/// Its numbers of items mean nothing to a worker that counts others: it is set aside as a whole.
+#[test]
+fn a_body_in_which_ingress_found_other_items_is_not_read() {
+    let body = br#"{"entry":[{"id":"1","changes":[{"field":"x","value":{"a":1}}]}]}"#;
+    let counted = |items| {
+        let entry = open(body).expect("a webhook").entry;
+        Payload::open(shared::entry::StreamEntry { items, ..entry })
+    };
+    for known in [0, 1] {
+        assert_eq!(counted(known).expect("as many").items.len(), 1);
+    }
+    let unopened = counted(2).err().expect("another number");
+    assert_eq!(
+        unopened.unreadable.to_string(),
+        "ingress, of another version, found 2 items in it, and this version finds 1"
+    );
+}
+
 #[test]
 fn echoes_under_the_name_of_messages_are_echoes() {
     let echo = |id: &str| {

@@ -51,6 +51,7 @@ fn open(body: &[u8]) -> Option<Payload> {
         waba_id: waba_id.unwrap_or_default(),
         correlation_id: "0191e8a2-7d5c-4b6f-9a3e-2f1d0c4b5a69".to_owned(),
         received_at_ms: RECEIVED_AT_MS,
+        items: 0,
         fresh: (0..webhook.entries.iter().map(|entry| entry.items.len()).sum()).collect(),
         body: Bytes::copy_from_slice(body),
         signature: String::new(),

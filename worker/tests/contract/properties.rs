@@ -285,17 +285,20 @@ proptest! {
             "", r#""value":null,"#, r#""value":{},"#, r#""value":{"metadata":{"phone_number_id":"1"}},"#,
             r#""value":{"messages":[{"id":"a"}]},"#,
         ]),
+        of_entry in prop::sample::select(vec![
+            "", r#""value":{"messages":[{"id":"a"}]},"#, r#""changes":null,"#,
+        ]),
         changes in 0..3_usize,
         entries in 0..3_usize,
         beside in [name(), name(), name()],
         content in [node(), node(), node()],
     ) {
-        let [of_change, of_entry, of_body] =
+        let [beside_change, beside_entry, beside_body] =
             [0, 1, 2].map(|n| format!("{}:{}", Value::from(&*beside[n]), content[n].text()));
-        let change = format!(r#"{{{value}"field":"messages",{of_change}}}"#);
-        let entry = format!(r#"{{"id":"1","changes":[{}],{of_entry}}}"#, vec![change; changes].join(","));
+        let change = format!(r#"{{{value}"field":"messages",{beside_change}}}"#);
+        let entry = format!(r#"{{"id":"1","changes":[{}],{of_entry}{beside_entry}}}"#, vec![change; changes].join(","));
         let body = format!(
-            r#"{{"object":"whatsapp_business_account","entry":[{}],{of_body}}}"#,
+            r#"{{"object":"whatsapp_business_account","entry":[{}],{beside_body}}}"#,
             vec![entry; entries].join(",")
         );
         judge(body.as_bytes())?;

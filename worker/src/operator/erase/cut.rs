@@ -217,6 +217,7 @@ fn open(body: &[u8]) -> Option<Payload> {
         waba_id: String::new(),
         correlation_id: String::new(),
         received_at_ms: 0,
+        items: 0,
         fresh: Vec::new(),
         body: Bytes::copy_from_slice(body),
         signature: String::new(),
