@@ -72,6 +72,11 @@ else
         | python3 deploy/release/sbom.py "$version" "$commit" >"$out/sbom.json"
 fi
 
+# Manual pages.
+worker="$target/debug/worker"
+[ "$dry" = true ] || worker="$target/$(uname -m)-unknown-linux-gnu/release/worker"
+"$worker" man "$out/man" >/dev/null
+
 # The notes: this version's section, or what is not released yet.
 section() {
     awk -v wanted="## [$1]" '/^## / { inside = (index($0, wanted) == 1) } inside' CHANGELOG.md

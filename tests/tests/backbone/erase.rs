@@ -100,7 +100,15 @@ async fn erase_deletes_what_is_theirs_and_nothing_else() {
     assert_eq!(counted["erased"], false);
     assert_eq!(list(&webhooks, &one).await.len(), 4);
     erase.push("--yes");
-    let erased = said(&run(&worker, &erase).await);
+    let output = run(&worker, &erase).await;
+    let audits: Vec<_> = errors(&output)
+        .lines()
+        .filter(|line| line.contains(r#""message":"audit""#))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(audits.len(), 1, "{}", errors(&output));
+    assert!(audits[0].contains(r#""action":"erase""#) && !audits[0].contains(ADA));
+    let erased = said(&output);
     for found in [&counted, &erased] {
         assert_eq!(found["payloads"][&tenant_one], 2, "{found}");
         assert_eq!(

@@ -752,13 +752,17 @@ async fn a_file_has_its_usual_ending_and_the_event_says_what_its_first_bytes_are
 async fn fresh_urls(stage: &Stage, worker: &Worker, tenant: &str, wamid: &str, bytes: &[u8]) {
     let presign = |arguments: &[&str]| {
         let mut command = worker.command();
-        command.args(["presign", "--json", wamid]).args(arguments);
+        command.args(["presign", "--json"]).args(arguments);
         let output = command.output().expect("it runs");
         let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         let url = found[0]["url"].as_str();
         assert_eq!(output.status.code(), Some(i32::from(url.is_none())));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(told.contains("audit"), url.is_some(), "{told}");
         url.map(str::to_owned)
     };
+    let key = stage.media().list("").await.expect("a list").remove(0);
+    let hash = shared::private::Hashed(wamid).to_string();
     let client = reqwest::Client::new();
     let route = format!("http://{}/media/{tenant}/{wamid}", worker.admin());
     let refused = client.get(&route).send().await.expect("an answer");
@@ -771,13 +775,16 @@ async fn fresh_urls(stage: &Stage, worker: &Worker, tenant: &str, wamid: &str, b
     assert_eq!(answer.status(), 200);
     let found: Value = answer.json().await.expect("JSON");
     let by_route = found["media"][0]["url"].as_str().expect("a URL").to_owned();
-    let by_command = presign(&[]).expect("a URL");
-    let of_tenant = presign(&["--tenant", tenant]).expect("a URL");
-    for url in [by_route, by_command, of_tenant] {
+    let mut urls = vec![by_route];
+    for id in [wamid, &hash, &key] {
+        urls.push(presign(&[id]).expect(id));
+        urls.push(presign(&[id, "--tenant", tenant]).expect(id));
+    }
+    for url in urls {
         let got = client.get(&url).send().await.expect("an answer");
         assert_eq!(got.bytes().await.expect("bytes"), bytes);
     }
-    assert_eq!(presign(&["--tenant", "tenant-1"]), None);
+    assert_eq!(presign(&[wamid, "--tenant", "tenant-1"]), None);
     for other in ["tenant-1", "tenant-1%2F..%2F", "..", "%2E%2E"] {
         let route = route.replace(tenant, other);
         assert_ne!(admin(&route).await.status(), 200, "{route}");

@@ -123,6 +123,8 @@ async fn every_id_that_is_printed_leads_to_its_message() {
         );
         let output = run(worker, &["cat", id]).await;
         assert_eq!(output.status.code(), Some(0), "{id}: {}", errors(&output));
+        let as_json = said(&run(worker, &["cat", "--json", id]).await);
+        assert_eq!(as_json.as_array().map(Vec::len), Some(1), "{id}");
         let is_event = Some(id) == scene.event.message_id.as_ref();
         assert_eq!(
             output.stdout.trim_ascii_end() == &raw[..],
@@ -590,6 +592,9 @@ async fn why_a_tenants_events_stopped_stands_on_one_screen() {
     assert!(told.contains("refuses its token"), "{told}");
     let output = run(worker, &["tenant", "nobody"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let away = [("MINIO_ENDPOINT", "http://127.0.0.1:1")];
+    let output = run_with(worker, &["tenant", &well], &away).await;
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
 }
 
 #[tokio::test]

@@ -32,6 +32,29 @@ async fn done(worker: &Worker, to: u16, why: &str) {
     assert!(told.contains(why), "{told}");
 }
 
+/// As JSON: to the count that it has already.
+async fn tells_programs(worker: &Worker, count: u16) {
+    let run = async |settings: &'static [(&str, &str)]| {
+        let mut command = worker.command();
+        command.args(["repartition", "--json", "--by", "ops", "--to"]);
+        command
+            .arg(count.to_string())
+            .envs(settings.iter().copied());
+        let output = tokio::task::spawn_blocking(move || command.output());
+        output.await.expect("no panic").expect("it runs")
+    };
+    let output = run(&[]).await;
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        told,
+        serde_json::json!({"partitions": count, "before": count, "undone": false})
+    );
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains(r#""action":"repartition""#), "{errors}");
+    let away = run(&[("REDIS_URL", "redis://127.0.0.1:1")]).await;
+    assert_eq!(away.status.code(), Some(2));
+}
+
 async fn refused(worker: &Worker, to: u16, why: &str) {
     let output = repartition(worker, to, &[]).await;
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -85,6 +108,7 @@ async fn repartition_waits_for_nothing_to_be_under_way_and_locks_the_old_count_o
     assert!(worker.stop(SOON).await);
 
     done(&worker, 32, "32 partitions (there were 16)").await;
+    tells_programs(&worker, 32).await;
     let body = number.message(payload::text(ADA, "2"));
     let answer = sender.post_once(body.clone()).await.expect("an answer");
     assert_eq!(answer.status, 503);

@@ -46,6 +46,11 @@ async fn replay(worker: &Worker, arguments: &[&str]) -> Value {
     let lines = text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
+    assert_eq!(
+        text.contains(r#""action":"replay""#),
+        !arguments.contains(&"--dry-run"),
+        "{text}"
+    );
     let mut lines = lines.filter(|line: &Value| line.get("payloads").is_some());
     lines.next_back().unwrap_or_default()
 }

@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 use percent_encoding::percent_decode_str;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use shared::entry::StreamEntry;
 use shared::telemetry::{EndsWith, audit};
 use strum::IntoEnumIterator;
@@ -40,6 +41,10 @@ pub struct CatArgs {
     /// Look into this tenant's folders only
     #[arg(long, value_name = "ID")]
     tenant: Option<String>,
+    /// One JSON array of all of it; what is no JSON is text in it
+    #[arg(long)]
+    #[serde(skip)]
+    json: bool,
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) caller: CallerArgs,
@@ -58,14 +63,28 @@ pub async fn run(config: &Config, args: &CatArgs) -> anyhow::Result<()> {
     let deployment = Deployment::open(config).await?;
     let lines = cat(config, &deployment, args).await?;
     let mut out = std::io::stdout().lock();
-    for line in &lines {
-        out.write_all(line)?;
+    if args.json {
+        let all: Vec<_> = lines.iter().map(|line| value(line)).collect();
+        serde_json::to_writer_pretty(&mut out, &all)?;
         out.write_all(b"\n")?;
+    } else {
+        for line in &lines {
+            out.write_all(line)?;
+            out.write_all(b"\n")?;
+        }
     }
     match lines.is_empty() {
         true => Err(EndsWith(1).into()),
         false => Ok(()),
     }
+}
+
+/// JSON as it came, with its numbers and the order of its members; anything else as text.
+fn value(line: &[u8]) -> Box<RawValue> {
+    serde_json::from_slice(line).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(line);
+        serde_json::value::to_raw_value(&text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    })
 }
 
 /// The payload, or the events of it; empty if nothing has the id.

@@ -20,12 +20,13 @@ mod tenant;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use shared::telemetry::CommandError;
+use shared::telemetry::{CommandError, audit};
 
 use self::accounts::TenantAccounts;
 use self::eraser::Eraser;
 use self::erasure::Erasure;
 use super::Deployment;
+use super::arguments::CallerArgs;
 use super::output::Output;
 use crate::config::Config;
 use crate::out::store::{self, UNRESOLVED};
@@ -47,6 +48,8 @@ pub struct EraseArgs {
     /// JSON instead of text
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub(crate) caller: CallerArgs,
 }
 
 /// Counts, and deletes if told to.
@@ -55,6 +58,11 @@ pub struct EraseArgs {
 /// [`CommandError`]; or nothing was found, or something is left.
 pub async fn run(config: &Config, args: &EraseArgs) -> anyhow::Result<()> {
     let found = erase(config, args).await.map_err(CommandError)?;
+    if found.erased {
+        let of = args.customer.as_ref().or(args.tenant.as_ref());
+        let of = of.map_or("", String::as_str);
+        audit("erase", &args.caller.name(), of, found.objects());
+    }
     let mut output = Output::new();
     if args.json {
         output.json(&found)?;

@@ -15,7 +15,7 @@ use super::output::{Output, Style, row, short};
 use super::{Deployment, Section, within};
 
 /// All of one kind of place, where a command looks.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where it was found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -99,7 +99,17 @@ pub(super) struct SearchExtent {
 }
 
 impl Located {
-    fn could_not_look_everywhere(&self) -> bool {
+    /// Keys of the files that were found.
+    pub(super) fn media_keys(&self) -> Vec<String> {
+        let found = self.found.iter();
+        let keys = found.filter_map(|occurrence| match occurrence {
+            Occurrence::Media { key } => Some(key.clone()),
+            _ => None,
+        });
+        keys.collect()
+    }
+
+    pub(super) fn could_not_look_everywhere(&self) -> bool {
         let mut searched = self.searched.iter();
         searched.any(|place| !place.extent.known().is_some_and(|extent| extent.all))
     }

@@ -4,29 +4,38 @@
 use anyhow::Context;
 use bytes::Bytes;
 use chrono::SecondsFormat;
+use clap::Args;
+use futures::TryStreamExt;
+use futures::future::ready;
 use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::json;
 use shared::admin;
-use shared::telemetry::EndsWith;
+use shared::telemetry::{EndsWith, audit};
 
+use super::Deployment;
+use super::arguments::CallerArgs;
+use super::given_id::GivenId;
+use super::inspect::InspectArgs;
+use super::locate::{LIMIT, locate};
 use super::output::{Output, Style};
 use crate::config::Config;
-use crate::out::store::{Store, StoreResult};
-use clap::Args;
+use crate::out::store::{Bucket, Store, StoreResult};
 
 #[derive(Args, Debug, Clone)]
 pub struct PresignArgs {
-    /// Meta's id of the message
+    /// A message's id or its hash, a correlation id, an event's or an entry's id, or an object's key
     #[arg(value_name = "ID")]
-    pub id: String,
+    pub id: GivenId,
     /// Whose it is; without it, all tenants' folders are looked into
     #[arg(long)]
     pub tenant: Option<String>,
     /// JSON instead of text
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub(crate) caller: CallerArgs,
 }
 
 /// A media object, and a URL that gives it to whoever has it.
@@ -39,18 +48,26 @@ struct PresignedObject {
     url_expires_at: String,
 }
 
-/// Prints a fresh URL for each media object of a message.
+/// Prints a fresh URL for each media object of whatever has the id.
 ///
 /// # Errors
-/// The store is away or refuses; exit status 1 where it has nothing of this message.
+/// The store is away or refuses; exit status 1 where it has nothing of it, 2 where it was not looked for
+/// everywhere.
 pub async fn run(config: &Config, args: &PresignArgs) -> anyhow::Result<()> {
-    let secrets = config
-        .secrets()
-        .map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))?;
-    let keys = secrets.store.context("MINIO_ACCESS_KEY is not set")?;
-    let store = Store::new(&config.store, &config.objects, keys)?;
-    let found = urls(&store, args.tenant.as_deref(), &args.id).await;
-    let found = found.context("the object store")?;
+    let deployment = Deployment::open(config).await?;
+    let store = &deployment.store;
+    let (keys, all) = match &args.id {
+        GivenId::Item(id) => {
+            let keys = store.find_media(args.tenant.as_deref(), id).await;
+            (keys.context("the object store")?, true)
+        }
+        id => located(&deployment, id, args).await?,
+    };
+    let found = urls(store, keys).await.context("the object store")?;
+    if !found.is_empty() {
+        let count = found.len() as u64;
+        audit("presign", &args.caller.name(), &args.id.text(), count);
+    }
     let mut output = Output::new();
     if args.json {
         output.json(&found)?;
@@ -58,10 +75,35 @@ pub async fn run(config: &Config, args: &PresignArgs) -> anyhow::Result<()> {
         write(&mut output, &found);
     }
     output.show()?;
-    match found.is_empty() {
-        true => Err(EndsWith(1).into()),
-        false => Ok(()),
+    match (found.is_empty(), all) {
+        (true, false) => Err(EndsWith(2).into()),
+        (true, true) => Err(EndsWith(1).into()),
+        (false, _) => Ok(()),
     }
+}
+
+/// Keys of the files of what has an id that isn't Meta's, and whether it was looked for everywhere.
+async fn located(
+    deployment: &Deployment,
+    id: &GivenId,
+    args: &PresignArgs,
+) -> anyhow::Result<(Vec<String>, bool)> {
+    if let GivenId::Key(key) = id
+        && let Some((folder, _)) = key.rsplit_once('/')
+    {
+        let listed = deployment.store.listed(Bucket::Media, folder);
+        let of_key = listed.try_filter(|listed| ready(listed == key));
+        let found: Vec<_> = of_key.try_collect().await.context("the object store")?;
+        if !found.is_empty() {
+            return Ok((found, true));
+        }
+    }
+    let looking = InspectArgs {
+        tenant: args.tenant.clone(),
+        ..InspectArgs::default()
+    };
+    let located = locate(deployment, id, &looking, LIMIT).await;
+    Ok((located.media_keys(), !located.could_not_look_everywhere()))
 }
 
 fn write(output: &mut Output, found: &[PresignedObject]) {
@@ -75,13 +117,9 @@ fn write(output: &mut Output, found: &[PresignedObject]) {
     }
 }
 
-async fn urls(
-    store: &Store,
-    tenant_id: Option<&str>,
-    message_id: &str,
-) -> StoreResult<Vec<PresignedObject>> {
+async fn urls(store: &Store, keys: Vec<String>) -> StoreResult<Vec<PresignedObject>> {
     let mut urls = Vec::new();
-    for key in store.find_media(tenant_id, message_id).await? {
+    for key in keys {
         let presigned = store.presign_media(&key).await?;
         let expires_at = presigned.expires_at;
         urls.push(PresignedObject {
@@ -109,7 +147,11 @@ pub fn route(path: &str) -> Option<(String, String)> {
 
 /// The answer of the admin route: the media of one tenant's message.
 pub async fn answer(store: &Store, tenant_id: &str, message_id: &str) -> Response<Bytes> {
-    match urls(store, Some(tenant_id), message_id).await {
+    let found = async {
+        let keys = store.find_media(Some(tenant_id), message_id).await?;
+        urls(store, keys).await
+    };
+    match found.await {
         Ok(found) if found.is_empty() => {
             let problem = json!({"error": "there is no media of this message"});
             admin::json(StatusCode::NOT_FOUND, &problem)

@@ -13,10 +13,13 @@
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use futures::stream::StreamExt;
+use serde::Serialize;
 use shared::keys::Keys;
 use shared::script::Script;
+use shared::telemetry::{CommandError, audit};
 
 use super::Deployment;
+use super::arguments::CallerArgs;
 use super::output::{Output, Style, row};
 use crate::config::Config;
 use crate::out::store::Bucket;
@@ -26,6 +29,21 @@ pub struct RepartitionArgs {
     /// The new count
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub to: u16,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(crate) caller: CallerArgs,
+}
+
+/// How a change ended.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Repartitioned {
+    partitions: u16,
+    before: u16,
+    /// The change that a run before had begun.
+    undone: bool,
 }
 
 /// What a partition still holds.
@@ -53,7 +71,12 @@ impl PartitionContents {
 /// unless the message says otherwise.
 pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> {
     let deployment = Deployment::open(config).await?;
-    deployment.connection.ping().await.context("Redis")?;
+    deployment
+        .connection
+        .ping()
+        .await
+        .context("Redis")
+        .map_err(CommandError)?;
     let old = deployment.stored_partitions.context(
         "nothing has run on this Redis yet: set STREAM_PARTITIONS and start the programs",
     )?;
@@ -86,7 +109,12 @@ pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> 
     }
     if new == old && begun.is_some() {
         open_for(&deployment, most, old).await?;
-        return write_undone(old);
+        let done = Repartitioned {
+            partitions: old,
+            before: old,
+            undone: true,
+        };
+        return done.tell(args);
     }
     let refused = fence(&deployment, most, Some(new)).await?;
     if refused.iter().any(PartitionContents::holds) {
@@ -98,53 +126,83 @@ pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> 
     let keys = Keys::new(&config.redis.redis_key_prefix, new);
     copy_limits(&deployment, most, &keys)
         .await
-        .context("Redis: the change is not complete, run this again")?;
+        .context("Redis: the change is not complete, run this again")
+        .map_err(CommandError)?;
     set_count(&deployment, old, new)
         .await
-        .context("the change is not complete, run this again")?;
+        .context("the change is not complete, run this again")
+        .map_err(CommandError)?;
     delete_stray_limits(&deployment, most, &keys)
         .await
-        .context("Redis")?;
+        .context("Redis")
+        .map_err(CommandError)?;
     if let Err(error) = nobody_works(&deployment).await {
         bail!("the count is {new} now, but {error}");
     }
-    write_done(old, new)
+    let done = Repartitioned {
+        partitions: new,
+        before: old,
+        undone: false,
+    };
+    done.tell(args)
 }
 
 async fn spool_is_empty(deployment: &Deployment) -> anyhow::Result<bool> {
     let mut spool = deployment.store.listed(Bucket::Webhooks, "spool");
     let first = spool.next().await.transpose();
-    Ok(first.context("the object store")?.is_none())
+    Ok(first
+        .context("the object store")
+        .map_err(CommandError)?
+        .is_none())
 }
 
-fn write_done(old: u16, new: u16) -> anyhow::Result<()> {
-    let mut output = Output::new();
-    output.line(Style::Good, format!("{new} partitions (there were {old})"));
-    output.line(
-        Style::Plain,
-        format!("start ingress and workers with STREAM_PARTITIONS={new}"),
-    );
-    if new != old {
-        output.line(
-            Style::Faint,
-            "what was remembered of items stays where it was: a webhook that Meta repeats now may be \
-             processed again, with the same eventId",
-        );
+impl Repartitioned {
+    fn tell(&self, args: &RepartitionArgs) -> anyhow::Result<()> {
+        let count = self.partitions.to_string();
+        audit("repartition", &args.caller.name(), &count, 1);
+        let mut output = Output::new();
+        if args.json {
+            output.json(self)?;
+        } else {
+            self.write(&mut output);
+        }
+        Ok(output.show()?)
     }
-    Ok(output.show()?)
-}
 
-fn write_undone(count: u16) -> anyhow::Result<()> {
-    let mut output = Output::new();
-    output.line(
-        Style::Good,
-        format!("{count} partitions, as before: the change that had begun is undone"),
-    );
-    Ok(output.show()?)
+    fn write(&self, output: &mut Output) {
+        let Self {
+            partitions: new,
+            before: old,
+            undone,
+        } = self;
+        if *undone {
+            output.line(
+                Style::Good,
+                format!("{new} partitions, as before: the change that had begun is undone"),
+            );
+            return;
+        }
+        output.line(Style::Good, format!("{new} partitions (there were {old})"));
+        output.line(
+            Style::Plain,
+            format!("start ingress and workers with STREAM_PARTITIONS={new}"),
+        );
+        if new != old {
+            output.line(
+                Style::Faint,
+                "what was remembered of items stays where it was: a webhook that Meta repeats now may be \
+                 processed again, with the same eventId",
+            );
+        }
+    }
 }
 
 async fn nobody_works(deployment: &Deployment) -> anyhow::Result<()> {
-    let workers = deployment.live_workers().await.context("Redis")?;
+    let workers = deployment
+        .live_workers()
+        .await
+        .context("Redis")
+        .map_err(CommandError)?;
     ensure!(
         workers.is_empty(),
         "{} workers live: stop them first (one that was killed counts for LEASE_TTL)",
@@ -180,7 +238,8 @@ async fn fence(
         let (entries, owed, leased, taken_for): (_, _, _, String) = call
             .run(&mut deployment.connection.clone())
             .await
-            .context("Redis")?;
+            .context("Redis")
+            .map_err(CommandError)?;
         partitions.push(PartitionContents {
             partition,
             entries,

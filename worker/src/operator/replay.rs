@@ -17,7 +17,7 @@ use anyhow::{Context, bail, ensure};
 use futures::stream::{StreamExt, TryStreamExt};
 use shared::keys::Keys;
 use shared::redis::{Connection, StartCheck, class, memory_used, warn_will_retry};
-use shared::telemetry::CommandError;
+use shared::telemetry::{CommandError, audit};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -73,12 +73,13 @@ pub async fn run(config: &Config, args: &ReplayArgs) -> anyhow::Result<()> {
     let show = ReplayOutput::new(args.running.json);
     let command = ReplayRun::new((store, connection, keys), args.running.rate, show, stop);
     if args.running.abandon {
-        return command.abandon().await;
+        let by = args.running.caller.name();
+        return command.abandon(&by).await;
     }
     if args.running.dry_run {
         return command.dry_run(&selection).await;
     }
-    command.run(&selection).await
+    command.run(&selection, &args.running.caller.name()).await
 }
 
 fn nothing_named(selection: &Selection) -> String {
@@ -244,10 +245,11 @@ impl ReplayRun {
         Self::new(servers, rate, ReplayOutput::quiet(), stop)
     }
 
-    async fn abandon(mut self) -> anyhow::Result<()> {
+    async fn abandon(mut self, by: &str) -> anyhow::Result<()> {
         match self.turn.take().await? {
             (ReplayStatus::Mine, Some(replay)) => {
                 self.turn.ends(&replay).await?;
+                audit("abandon replay", by, &replay.id, replay.total);
                 self.show
                     .say(&format!("replay {} is ended where it was", replay.id))?;
             }
@@ -266,11 +268,12 @@ impl ReplayRun {
         Ok(self.show.tally(&tally)?)
     }
 
-    async fn run(mut self, selection: &Selection) -> anyhow::Result<()> {
+    async fn run(mut self, selection: &Selection, by: &str) -> anyhow::Result<()> {
         let Some((standing, replay)) = self.start(selection).await? else {
             return Ok(self.show.say("nothing to put back")?);
         };
         let Replay { id, total, .. } = &replay;
+        audit("replay", by, id, *total);
         let typed = replay.selection.typed.clone();
         self.show.say(&if replay.selection == *selection {
             format!("replay {id}: {total} payloads are put back ({typed})")
@@ -528,7 +531,11 @@ impl ReplayRun {
     // Watching
 
     async fn stopped(mut self, replay: &Replay) -> anyhow::Result<()> {
-        self.turn.stops(replay).await.context("Redis")?;
+        self.turn
+            .stops(replay)
+            .await
+            .context("Redis")
+            .map_err(CommandError)?;
         Ok(self.show.say(&format!(
             "replay {} is stopped; run the command again to go on, or with --abandon to end it here",
             replay.id

@@ -109,9 +109,11 @@ pub async fn run(config: &Config, args: &TenantViewArgs) -> anyhow::Result<()> {
         write(&mut output, &report, &args.id);
     }
     output.show()?;
-    match report.accounts.is_empty() && report.is_nothing() {
-        true => Err(EndsWith(1).into()),
-        false => Ok(()),
+    let nothing = report.accounts.is_empty() && report.is_nothing();
+    match (report.has_unknown(), nothing) {
+        (true, _) => Err(EndsWith(2).into()),
+        (false, true) => Err(EndsWith(1).into()),
+        (false, false) => Ok(()),
     }
 }
 
@@ -160,7 +162,7 @@ pub(crate) async fn tenant(
             &metrics,
             (deployment.connection.clone(), deployment.keys.clone()),
         )?,
-        callback_url: None,
+        callback_url: config.callback_url.as_ref(),
     };
     let mut reports = Vec::new();
     for account in &accounts {
@@ -236,8 +238,10 @@ async fn media_waiting(deployment: &Deployment, tenant_id: Option<&str>) -> anyh
     };
     let mut count = 0;
     let mut redis = deployment.connection.clone();
-    for partition in 0..deployment.keys.partitions() {
-        let list = deployment.keys.owed_list(partition, OwedKind::Media.into());
+    let kinds = [OwedKind::Media, OwedKind::OtherMedia];
+    let partitions = 0..deployment.keys.partitions();
+    for (partition, kind) in partitions.flat_map(|it| kinds.map(|kind| (it, kind))) {
+        let list = deployment.keys.owed_list(partition, kind.into());
         for page in 0..MOST_PIECES / PIECES {
             let mut range = redis::cmd("ZRANGE");
             range
@@ -245,9 +249,7 @@ async fn media_waiting(deployment: &Deployment, tenant_id: Option<&str>) -> anyh
                 .arg(page * PIECES)
                 .arg((page + 1) * PIECES - 1);
             let pieces: Vec<String> = range.query_async(&mut redis).await.context("Redis")?;
-            let owed = pieces
-                .iter()
-                .filter_map(|piece| Owed::read(OwedKind::Media, piece));
+            let owed = pieces.iter().filter_map(|piece| Owed::read(kind, piece));
             count += owed.filter(|owed| owed.tenant() == tenant_id).count();
             if pieces.len() < PIECES {
                 break;
@@ -325,7 +327,36 @@ async fn last_seen(deployment: &Deployment, account: &str) -> anyhow::Result<Opt
     Ok(ms.map(|ms| time(ms as i64)))
 }
 
+impl<T> Section<T> {
+    fn is_unknown(&self) -> bool {
+        self.known().is_none()
+    }
+}
+
 impl TenantReport {
+    /// A server could not be asked.
+    fn has_unknown(&self) -> bool {
+        let Self {
+            last_out,
+            last_set_aside,
+            set_aside,
+            media_waiting,
+            ..
+        } = self;
+        let of_accounts = self.accounts.iter().any(|account| {
+            account.verdict.is_unknown()
+                || account.checks.is_unknown()
+                || account.rate.is_unknown()
+                || account.numbers.is_unknown()
+                || account.last_seen.is_unknown()
+        });
+        of_accounts
+            || last_out.is_unknown()
+            || last_set_aside.is_unknown()
+            || set_aside.is_unknown()
+            || media_waiting.is_unknown()
+    }
+
     /// Nothing is kept of it either.
     fn is_nothing(&self) -> bool {
         let none = |section: &Section<Option<String>>| section.known().is_some_and(Option::is_none);

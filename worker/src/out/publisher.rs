@@ -208,6 +208,7 @@ impl Publisher {
             tracing::warn!(class = error.class(), %error, "connecting to RabbitMQ failed, will retry");
             backoff.wait().await;
         }
+        topology::warn_of_classic(args);
         let links = std::iter::once(first).chain((1..args.amqp_channels).map(link));
         let tasks = links
             .map(|link| {

@@ -329,6 +329,17 @@ async fn bind(
         .await
 }
 
+/// What is lost with classic queues.
+pub(crate) const CLASSIC: &str = "AMQP_QUEUE_TYPE=classic: queues are not replicated, a dead letter may be lost \
+     on its way, and nothing limits how often a message returns";
+
+/// Says so in the log.
+pub(crate) fn warn_of_classic(args: &AmqpArgs) {
+    if args.amqp_queue_type == QueueType::Classic {
+        tracing::warn!("{CLASSIC}");
+    }
+}
+
 fn queue_type(args: &AmqpArgs) -> FieldTable {
     let mut table = FieldTable::default();
     let kind = match args.amqp_queue_type {

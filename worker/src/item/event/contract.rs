@@ -5,6 +5,8 @@ mod unions;
 
 pub use self::unions::unions;
 
+use std::collections::HashSet;
+
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::json_schema;
 use serde_json::{Map, Value, json};
@@ -268,7 +270,10 @@ pub fn asyncapi() -> Value {
 
 /// The routing keys of a type of event.
 fn event_channel(kind: EventType, name: &str) -> Value {
-    let (group, words, _) = routes(kind);
+    let (group, mut words, _) = routes(kind);
+    // Messages and statuses both have the word `unknown`.
+    let mut seen = HashSet::new();
+    words.retain(|word| seen.insert(*word));
     let words = if words.is_empty() {
         json!({"description": "These are the first 100 characters of `account.field`, with `_` for each that isn't an ASCII letter, a digit, `_` or `-`."})
     } else {

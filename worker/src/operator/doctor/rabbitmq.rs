@@ -13,7 +13,7 @@ use super::finding::{CheckStatus, Finding, Findings, fail, ok, unknown, warn};
 use crate::config::Config;
 use crate::operator::Deployment;
 use crate::out::publisher::refuses_size;
-use crate::out::topology::{self, TopologyError};
+use crate::out::topology::{self, QueueType, TopologyError};
 
 const CHECK: &str = "rabbitmq";
 /// A publication of ours is confirmed within this time, unless the broker takes none.
@@ -33,6 +33,9 @@ pub(super) async fn check(deployment: &Deployment, config: &Config) -> Findings 
     // Nothing is created: all of it is there.
     if all_exist {
         found.push(declared(&connection, config).await);
+        if config.amqp.amqp_queue_type == QueueType::Classic {
+            found.push(warn(CHECK, topology::CLASSIC, "quorum is the default"));
+        }
         found.push(dead_letters(&connection, config, url.expose()).await);
     }
     let published = publish(&connection).await;
@@ -42,8 +45,8 @@ pub(super) async fn check(deployment: &Deployment, config: &Config) -> Findings 
         found.push(largest_event(&connection, config.read_bytes).await);
     }
     found.push(unknown(CHECK,
-        "policies can't be seen over AMQP",
-        "see that none sets message-ttl, expires or max-length on these queues (rabbitmqctl list_policies)",
+        "version and policies can't be seen over AMQP",
+        "rabbitmqctl version tells the one; see that none of the policies sets message-ttl, expires or max-length on these queues (rabbitmqctl list_policies)",
     ));
     drop(connection.close(200, "done".into()).await);
     Ok(found)

@@ -106,7 +106,8 @@ fn waiting(partitions: &[PartitionReport]) -> Vec<Finding> {
     for (kind, count) in partitions.iter().flat_map(|it| &it.owed) {
         *owed.entry(*kind).or_default() += count;
     }
-    let media = owed.remove("media").unwrap_or(0);
+    let media = ["media", "other_media"].map(|kind| owed.remove(kind).unwrap_or(0));
+    let media: u64 = media.iter().sum();
     let all: u64 = owed.values().sum();
     let kinds: Vec<_> = owed.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
     let status = |count: u64, usual: u64| match count > usual {

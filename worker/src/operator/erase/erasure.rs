@@ -38,6 +38,12 @@ pub(super) struct LeftObject {
 }
 
 impl Erasure {
+    /// How many objects it is about.
+    pub(super) fn objects(&self) -> u64 {
+        let payloads: usize = self.payloads.values().sum();
+        (payloads + self.rewritten + self.media) as u64
+    }
+
     /// # Errors
     /// What is to be done next.
     pub(super) fn verdict(&self) -> anyhow::Result<()> {

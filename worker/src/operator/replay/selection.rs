@@ -7,7 +7,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use serde::{Deserialize, Serialize};
 use shared::webhook;
 
-use crate::operator::arguments::{Moment, PayloadFilter, PeriodArgs, message_id};
+use crate::operator::arguments::{CallerArgs, Moment, PayloadFilter, PeriodArgs, message_id};
 use crate::operator::given_id::GivenId;
 use crate::out::store::{self, Bucket, Store, StoreResult, StoredObject};
 use crate::owed::readmit;
@@ -50,6 +50,8 @@ pub struct ReplayRunArgs {
     /// End a replay that was stopped: what it hasn't put back stays where it is
     #[arg(long)]
     pub abandon: bool,
+    #[command(flatten)]
+    pub(crate) caller: CallerArgs,
 }
 
 impl Default for ReplayRunArgs {
@@ -59,6 +61,7 @@ impl Default for ReplayRunArgs {
             dry_run: false,
             json: false,
             abandon: false,
+            caller: CallerArgs::default(),
         }
     }
 }
