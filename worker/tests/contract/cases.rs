@@ -261,7 +261,7 @@ fn a_body_in_which_ingress_found_other_items_is_not_read() {
     for known in [0, 1] {
         assert_eq!(counted(known).expect("as many").items.len(), 1);
     }
-    let unopened = counted(2).err().expect("another number");
+    let unopened = counted(2).expect_err("another number");
     assert_eq!(
         unopened.unreadable.to_string(),
         "ingress, of another version, found 2 items in it, and this version finds 1"
