@@ -5,11 +5,13 @@
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use shared::entry::{self, EntryHeader, StreamEntry, format_numbers, parse_numbers};
+use shared::entry::{
+    self, EntryFields, EntryHeader, StreamEntry, format_numbers, parse_numbers,
+};
 use worker::item::payload::Payload;
 
 fuzz_target!(|data: &[u8]| {
-    let mut fields = HashMap::new();
+    let mut fields = EntryFields::new();
     let mut parts = data.split(|byte| *byte == 0);
     while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
         fields.insert(String::from_utf8_lossy(name).into_owned(), value.to_vec().into());
