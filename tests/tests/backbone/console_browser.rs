@@ -1,6 +1,7 @@
 //! The jobs of a bad day, by the console in a real browser.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tests::browser::BrowserPage;
 use tests::meta::payload::{self, Number};
@@ -47,6 +48,13 @@ async fn signed_in(scene: &Scene) -> BrowserPage {
     page
 }
 
+/// Closes what is looked at.
+async fn closed(page: &mut BrowserPage) {
+    page.click("#detail", "Close").await;
+    page.wait_for("!document.querySelector('#detail').open")
+        .await;
+}
+
 fn assert_quiet(page: &BrowserPage) {
     assert_eq!(page.complaints, Vec::<String>::new());
 }
@@ -56,6 +64,15 @@ async fn the_page_fits_every_window_and_each_field_has_a_name() {
     let scene = Scene::new().await;
     let mut page = signed_in(&scene).await;
     page.wait_for_text("#tiles", "Set aside").await;
+    let mut sending = tokio::time::interval(Duration::from_millis(100));
+    let (sender, number) = (scene.stage.sender(&scene.ingress), Number::fresh());
+    let rate = "[...document.querySelectorAll('.tile')].some((it) => /Webhooks a second\\s*[1-9]/.test(it.innerText))";
+    let until = tokio::time::Instant::now() + SOON;
+    while page.value(rate).await != true {
+        assert!(tokio::time::Instant::now() < until, "no rate");
+        sending.tick().await;
+        sender.send(number.message(payload::text(ADA, "b"))).await;
+    }
     page.wait_for_text("#cards", "tenant suspended").await;
     page.wait_for_text("#cards", "0.1.0").await;
     picture(&mut page, "overview").await;
@@ -99,7 +116,7 @@ async fn what_is_set_aside_is_looked_at_replayed_and_discarded_in_the_browser() 
     page.wait_for_text("#detail", "set aside").await;
     page.click("#detail", "Show the payload").await;
     page.wait_for_text("#detail pre", TEXT).await;
-    page.click("#detail", "Close").await;
+    closed(&mut page).await;
 
     let account = &suspended.waba_id;
     stage.neighbours.set_tenant(account, Tenant::Active);
@@ -149,7 +166,7 @@ async fn messages_customers_and_tenants_are_found_in_the_browser() {
         .await;
     page.click("#search-result", &scene.archive_key).await;
     page.wait_for_text("#detail pre", TEXT).await;
-    page.click("#detail", "Close").await;
+    closed(&mut page).await;
     page.click("nav", "Tenant").await;
     page.fill("#tenant-form [name=id]", &scene.suspended.waba_id)
         .await;

@@ -150,7 +150,16 @@ const isDead = (queue) => queue.name.endsWith(".DLQ");
 const owedOf = (partition, kinds) => sum(Object.entries(partition.owed).filter(([kind]) => kinds(kind)), ([, count]) => count);
 const isMedia = (kind) => kind.endsWith("media");
 
+// Webhooks that workers read a second, from what they had read when it was asked before and now.
+let readBefore = null, readRate = null;
+const throughput = (read) => {
+  if (readBefore && read && read.atMs > readBefore.atMs) readRate = Math.max(0, read.webhooks - readBefore.webhooks) / ((read.atMs - readBefore.atMs) / 1000);
+  readBefore = read;
+  return read ? readRate : null;
+};
+
 const tiles = ({ redis, rabbitmq, store }) => {
+  const rate = throughput(redis.read);
   const partitions = known(redis.partitions) || [], queues = known(rabbitmq.queues) || [];
   const failed = known(store.failed), spool = known(store.spool), limited = known(redis.limited) || [];
   const waiting = sum(partitions, (one) => one.length), media = sum(partitions, (one) => owedOf(one, isMedia));
@@ -160,6 +169,7 @@ const tiles = ({ redis, rabbitmq, store }) => {
   const helped = (is, section) => (is ? runbook(section) : undefined);
   return [
     tile("Workers", number((known(redis.workers) || []).length), "that live"),
+    tile("Webhooks a second", rate === null ? "–" : number(rate), "that workers read"),
     tile("Entries waiting", number(waiting), `the oldest for ${age(oldest)}`, oldest > 60 ? "warn" : "", helped(oldest > 60, "laggrowing")),
     tile("Owed", number(sum(partitions, (one) => owedOf(one, (kind) => !isMedia(kind)))), "pieces of acknowledged webhooks"),
     tile("Media waiting", number(media), "files", media ? "warn" : "", helped(media, "mediaparked")),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::Console;
 use super::problem::ConsoleProblem;
 use crate::item::traffic;
-use crate::operator::{Deployment, inspect, replay, within};
+use crate::operator::{Deployment, Section, inspect, replay, within};
 use crate::out::error::Reason;
 use crate::out::store::FAILED;
 use crate::watch::health;
@@ -114,10 +114,9 @@ pub(super) async fn overview(
             cache.rabbitmq.get(of_rabbitmq(deployment)),
             cache.store.get(of_store(deployment)),
         );
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Ok(json!({
             "version": version(),
-            "atMs": now.map_or(0, |now| now.as_millis() as u64),
+            "atMs": now_ms(),
             "reasons": Reason::iter().map(Reason::name).collect::<Vec<_>>(),
             "partitionCount": deployment.keys.partitions(),
             "redis": redis,
@@ -128,10 +127,15 @@ pub(super) async fn overview(
     asked.await.map(Json)
 }
 
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_millis() as u64)
+}
+
 async fn of_redis(deployment: &Deployment) -> Value {
-    let (workers, partitions, replay, limited, silent, unwell) = tokio::join!(
+    let (workers, (partitions, read), replay, limited, silent, unwell) = tokio::join!(
         within(LIMIT, workers(deployment)),
-        within(LIMIT, busy_partitions(deployment)),
+        busy_partitions(deployment),
         within(LIMIT, replay::progress(deployment)),
         within(LIMIT, limited(deployment)),
         within(LIMIT, silent(deployment)),
@@ -140,6 +144,7 @@ async fn of_redis(deployment: &Deployment) -> Value {
     json!({
         "workers": workers,
         "partitions": partitions,
+        "read": read,
         "replay": replay,
         "limited": limited,
         "silent": silent,
@@ -169,10 +174,28 @@ async fn workers(deployment: &Deployment) -> anyhow::Result<Vec<LiveWorker>> {
     Ok(workers)
 }
 
-async fn busy_partitions(deployment: &Deployment) -> anyhow::Result<Vec<inspect::PartitionReport>> {
-    let mut partitions = inspect::partitions(deployment).await?;
-    partitions.retain(|it| !it.is_idle());
-    Ok(partitions)
+/// How many webhooks workers had read at a time: two of these make a rate.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadSoFar {
+    webhooks: u64,
+    at_ms: u64,
+}
+
+/// Partitions that aren't idle, and what was read of all of them.
+async fn busy_partitions(
+    deployment: &Deployment,
+) -> (Section<Vec<inspect::PartitionReport>>, Option<ReadSoFar>) {
+    let mut partitions = within(LIMIT, inspect::partitions(deployment)).await;
+    let Section::Known(all) = &mut partitions else {
+        return (partitions, None);
+    };
+    let read = ReadSoFar {
+        webhooks: all.iter().map(|it| it.ever_read).sum(),
+        at_ms: now_ms(),
+    };
+    all.retain(|it| !it.is_idle());
+    (partitions, Some(read))
 }
 
 async fn limited(deployment: &Deployment) -> anyhow::Result<Vec<LimitedAccount>> {

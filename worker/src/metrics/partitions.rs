@@ -58,6 +58,8 @@ pub struct Backlog {
     pub pending: u64,
     /// Pieces that acknowledged entries still owe, in the order of [`OwedKind`].
     pub owed: [u64; 5],
+    /// Entries that workers have ever read, as Redis counts them; 0: it doesn't know.
+    pub ever_read: u64,
     /// Of the oldest entry that isn't acknowledged; zero if there is none.
     pub age: Duration,
 }

@@ -87,6 +87,8 @@ pub(crate) struct PartitionReport {
     lag: u64,
     pub(super) oldest_age_seconds: Option<u64>,
     pub(super) owner: Option<String>,
+    /// Entries that workers have ever read.
+    pub(crate) ever_read: u64,
     /// Pieces that acknowledged entries still owe, by kind.
     pub(crate) owed: BTreeMap<&'static str, u64>,
 }
@@ -248,6 +250,7 @@ async fn partition(
             .split_once(':')
             .map(|(worker, _)| worker.to_owned())
             .or(Some(owner).filter(|owner| !owner.is_empty())),
+        ever_read: backlog.ever_read,
         owed: OWED.into_iter().zip(backlog.owed).collect(),
     })
 }

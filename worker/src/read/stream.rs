@@ -426,12 +426,13 @@ pub(crate) async fn backlog(
         media,
         other_media,
     ]);
-    let (stream, pending, age_ms, owner, owed): (_, _, i64, _, _) =
+    let (stream, pending, age_ms, owner, owed, ever_read): (_, _, i64, _, _, _) =
         call.arg(GROUP).run(connection).await?;
     let backlog = Backlog {
         stream,
         pending,
         owed,
+        ever_read,
         age: Duration::from_millis(age_ms.max(0) as u64),
     };
     Ok((backlog, owner))
