@@ -784,7 +784,9 @@ async fn fresh_urls(stage: &Stage, worker: &Worker, tenant: &str, wamid: &str, b
         let got = client.get(&url).send().await.expect("an answer");
         assert_eq!(got.bytes().await.expect("bytes"), bytes);
     }
-    assert_eq!(presign(&[wamid, "--tenant", "tenant-1"]), None);
+    for id in [wamid, &key] {
+        assert_eq!(presign(&[id, "--tenant", "tenant-1"]), None);
+    }
     for other in ["tenant-1", "tenant-1%2F..%2F", "..", "%2E%2E"] {
         let route = route.replace(tenant, other);
         assert_ne!(admin(&route).await.status(), 200, "{route}");

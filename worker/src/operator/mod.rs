@@ -190,6 +190,10 @@ impl<T> Section<T> {
             Self::Unknown { .. } => None,
         }
     }
+
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.known().is_none()
+    }
 }
 
 /// How a command ends that only looks: an error means that it could not.

@@ -21,7 +21,7 @@ use super::inspect::InspectArgs;
 use super::locate::{LIMIT, locate};
 use super::output::{Output, Style};
 use crate::config::Config;
-use crate::out::store::{Bucket, Store, StoreResult};
+use crate::out::store::{Bucket, Store, StoreResult, segment};
 
 #[derive(Args, Debug, Clone)]
 pub struct PresignArgs {
@@ -72,7 +72,7 @@ pub async fn run(config: &Config, args: &PresignArgs) -> anyhow::Result<()> {
     if args.json {
         output.json(&found)?;
     } else {
-        write(&mut output, &found);
+        write(&mut output, &found, all);
     }
     output.show()?;
     match (found.is_empty(), all) {
@@ -92,7 +92,11 @@ async fn located(
         && let Some((folder, _)) = key.rsplit_once('/')
     {
         let listed = deployment.store.listed(Bucket::Media, folder);
-        let of_key = listed.try_filter(|listed| ready(listed == key));
+        let of_tenant = args.tenant.as_deref().is_none_or(|tenant| {
+            let theirs = key.strip_prefix(&segment(tenant));
+            theirs.is_some_and(|rest| rest.starts_with('/'))
+        });
+        let of_key = listed.try_filter(|listed| ready(of_tenant && listed == key));
         let found: Vec<_> = of_key.try_collect().await.context("the object store")?;
         if !found.is_empty() {
             return Ok((found, true));
@@ -106,9 +110,13 @@ async fn located(
     Ok((located.media_keys(), !located.could_not_look_everywhere()))
 }
 
-fn write(output: &mut Output, found: &[PresignedObject]) {
+fn write(output: &mut Output, found: &[PresignedObject], all: bool) {
     if found.is_empty() {
-        output.line(Style::Bad, "there is no media of this message");
+        let none = match all {
+            true => "there is no media of this message",
+            false => "none was found, but not all was looked at: --tenant makes that quick",
+        };
+        output.line(Style::Bad, none);
     }
     for object in found {
         output.head(&format!("{}/{}", object.bucket, object.key));

@@ -327,12 +327,6 @@ async fn last_seen(deployment: &Deployment, account: &str) -> anyhow::Result<Opt
     Ok(ms.map(|ms| time(ms as i64)))
 }
 
-impl<T> Section<T> {
-    fn is_unknown(&self) -> bool {
-        self.known().is_none()
-    }
-}
-
 impl TenantReport {
     /// A server could not be asked.
     fn has_unknown(&self) -> bool {
