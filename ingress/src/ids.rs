@@ -533,11 +533,10 @@ mod tests {
                     .iter()
                     .map(|(value, field)| format!(r#"{{{beside}{field}"value":{value}}}"#));
                 let changes = changes.collect::<Vec<_>>().join(",");
-                // None instead of an empty list.
-                let changes = if changes.is_empty() && beside.len() > 10 {
-                    String::new()
-                } else {
-                    format!(r#""changes":[{changes}],"#)
+                // An entry with a value of its own has no `changes`, rather than an empty list.
+                let changes = match changes.is_empty() && beside.contains("value") {
+                    true => String::new(),
+                    false => format!(r#""changes":[{changes}],"#),
                 };
                 format!(r#"{{{beside}{waba_id}{changes}"uid":1}}"#)
             });

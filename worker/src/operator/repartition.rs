@@ -128,10 +128,7 @@ pub async fn run(config: &Config, args: &RepartitionArgs) -> anyhow::Result<()> 
         .await
         .context("Redis: the change is not complete, run this again")
         .map_err(CommandError)?;
-    set_count(&deployment, old, new)
-        .await
-        .context("the change is not complete, run this again")
-        .map_err(CommandError)?;
+    set_count(&deployment, old, new).await?;
     delete_stray_limits(&deployment, most, &keys)
         .await
         .context("Redis")
@@ -259,7 +256,8 @@ async fn open_for(deployment: &Deployment, most: u16, count: u16) -> anyhow::Res
         open.arg("partitions").arg(count);
         open.query_async::<()>(&mut deployment.connection.clone())
             .await
-            .context("Redis: some partitions still refuse the old count, run this again")?;
+            .context("Redis: some partitions still refuse the old count, run this again")
+            .map_err(CommandError)?;
     }
     Ok(())
 }
@@ -272,7 +270,8 @@ async fn set_count(deployment: &Deployment, old: u16, new: u16) -> anyhow::Resul
         .arg(new)
         .run(&mut deployment.connection.clone())
         .await
-        .context("Redis")?;
+        .context("Redis: the change is not complete, run this again")
+        .map_err(CommandError)?;
     ensure!(
         set,
         "somebody else has changed the count meanwhile: look, and run this again"

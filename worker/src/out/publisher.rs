@@ -1,6 +1,7 @@
 //! Events into RabbitMQ. Some tasks, each the only user of its own channel: it publishes what was handed
-//! over together and what waits beside it as a batch, awaits every confirm, and only then looks which messages came back as unroutable, by their
-//! `message_id` (lapin hands a return to whichever confirm resolves next).
+//! over together and what waits beside it as a batch, awaits every confirm, and only then looks which
+//! messages came back as unroutable, by their `message_id` (lapin hands a return to whichever confirm
+//! resolves next).
 //!
 //! A broker that is away is waited for here, for ever; what can't be known (a time-out, a broken
 //! channel) is published again with the same `message_id`. A channel that the broker closed over the
