@@ -1,5 +1,6 @@
 //! Ingress beside the same work in Node, beside a server that does nothing, and Redis' part of it beside a
-//! bare `XADD` of the same fields, one after the other in each run, as fast as they answer.
+//! bare `XADD` of the same fields, as fast as they answer. The servers run side by side and take turns, so
+//! that a machine whose pace changes is the same for all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,12 +25,36 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const PIPELINED: usize = 128;
 const LINKS: usize = 2;
 
-/// What a server did with all it could get.
-struct Saturated {
-    per_second: f64,
-    /// CPU per request, in µs.
+/// A server has its time in so many turns.
+const TURNS: u32 = 4;
+
+/// A server, and what it did with all it could get.
+struct Saturated<'a> {
+    name: &'static str,
+    address: &'a str,
+    process: u32,
+    redis: Option<&'a Redis>,
+    requests: Requests,
+    answered: u64,
+    seconds: f64,
+    /// CPU in µs.
     own_us: f64,
     redis_us: f64,
+}
+
+impl Saturated<'_> {
+    fn per_second(&self) -> f64 {
+        self.answered as f64 / self.seconds
+    }
+
+    /// Its own CPU for a request, in µs.
+    fn own_us(&self) -> f64 {
+        self.own_us / self.answered as f64
+    }
+
+    fn redis_us(&self) -> f64 {
+        self.redis_us / self.answered as f64
+    }
 }
 
 /// One run.
@@ -38,41 +63,61 @@ struct Saturated {
 /// Something can't be started, or answers anything but 200.
 pub async fn run(figures: &mut Figures, time: Duration) -> anyhow::Result<()> {
     let bare = Baseline::bare().await?;
-    let bare = saturate("bare hyper", &bare.address, bare.id(), None, time)?;
-    let ours = {
-        let redis = Redis::start(RedisOptions::without_rewrites()).await?;
-        let mut ingress = Ingress::builder(&redis.url())
-            .env("RATE_LIMIT_PER_MINUTE", 1_000_000)
-            .env("LOG_LEVEL", "warn")
-            .try_start()
-            .await?;
-        let (address, id) = (ingress.address().to_owned(), ingress.process().id());
-        saturate("ingress", &address, id, Some(&redis), time)?
-    };
+    let redis = Redis::start(RedisOptions::without_rewrites()).await?;
+    let mut ours = Ingress::builder(&redis.url())
+        .env("RATE_LIMIT_PER_MINUTE", 1_000_000)
+        .env("LOG_LEVEL", "warn")
+        .try_start()
+        .await?;
+    let (address, id) = (ours.address().to_owned(), ours.process().id());
+    let express_redis = Redis::start(RedisOptions::without_rewrites()).await?;
+    let express = Baseline::node("express", &express_redis.url()).await?;
+    let fastify_redis = Redis::start(RedisOptions::without_rewrites()).await?;
+    let fastify = Baseline::node("fastify", &fastify_redis.url()).await?;
+    let mut servers = [
+        warm("bare hyper", &bare.address, bare.id(), None),
+        warm("ingress", &address, id, Some(&redis)),
+        warm(
+            "express",
+            &express.address,
+            express.id(),
+            Some(&express_redis),
+        ),
+        warm(
+            "fastify",
+            &fastify.address,
+            fastify.id(),
+            Some(&fastify_redis),
+        ),
+    ];
+    for turn in 1..=TURNS {
+        super::tell(&format!(
+            "as fast as they answer, turn {turn} of {TURNS} each"
+        ));
+        for server in &mut servers {
+            take_turn(server, turn, time / TURNS)?;
+        }
+    }
+    let [bare, ours, express, fastify] = servers;
     let xadd_us = pipelined_xadd(time).await?;
-    let express = node("express", time).await?;
-    let fastify = node("fastify", time).await?;
-    let mut told = |name: &str, saturated: &Saturated| {
+    for server in [&bare, &ours, &express, &fastify] {
+        let name = server.name;
         figures.add(
             format!("{name}: webhooks"),
             "/s",
             Goal::None,
-            saturated.per_second,
+            server.per_second(),
         );
         figures.add(
             format!("{name}: CPU per webhook"),
             "µs",
             Goal::None,
-            saturated.own_us,
+            server.own_us(),
         );
-    };
-    told("bare hyper", &bare);
-    told("ingress", &ours);
-    told("express", &express);
-    told("fastify", &fastify);
+    }
     let mut ratio = |name: &str, goal, value| figures.add(name, "x", goal, value);
-    let rate = |theirs: &Saturated| ours.per_second / theirs.per_second;
-    let cpu = |theirs: &Saturated| theirs.own_us / ours.own_us;
+    let rate = |theirs: &Saturated| ours.per_second() / theirs.per_second();
+    let cpu = |theirs: &Saturated| theirs.own_us() / ours.own_us();
     ratio(
         "throughput of ingress to express",
         Goal::AtLeast(6.0),
@@ -102,7 +147,7 @@ pub async fn run(figures: &mut Figures, time: Duration) -> anyhow::Result<()> {
         "CPU of Redis per webhook, by ingress",
         "µs",
         Goal::None,
-        ours.redis_us,
+        ours.redis_us(),
     );
     figures.add(
         "CPU of Redis per pipelined XADD of the same fields",
@@ -114,13 +159,13 @@ pub async fn run(figures: &mut Figures, time: Duration) -> anyhow::Result<()> {
         "CPU of Redis by ingress to that of a pipelined XADD",
         "x",
         Goal::AtMost(2.0),
-        ours.redis_us / xadd_us,
+        ours.redis_us() / xadd_us,
     );
     figures.add(
         "CPU of Redis per webhook, by express",
         "µs",
         Goal::None,
-        express.redis_us,
+        express.redis_us(),
     );
     figures.add(
         "XADD of as many bytes by redis-benchmark -P 16",
@@ -131,36 +176,43 @@ pub async fn run(figures: &mut Figures, time: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn node(framework: &str, time: Duration) -> anyhow::Result<Saturated> {
-    let redis = Redis::start(RedisOptions::without_rewrites()).await?;
-    let server = Baseline::node(framework, &redis.url()).await?;
-    saturate(framework, &server.address, server.id(), Some(&redis), time)
-}
-
-fn saturate(
-    name: &str,
-    address: &str,
+fn warm<'a>(
+    name: &'static str,
+    address: &'a str,
     process: u32,
-    redis: Option<&Redis>,
-    time: Duration,
-) -> anyhow::Result<Saturated> {
-    super::tell(&format!("{name}, as fast as it answers"));
+    redis: Option<&'a Redis>,
+) -> Saturated<'a> {
     let requests = Requests::new(address, "/webhook/meta", APP_SECRET, Shape::default());
     load::closed(address, &requests, 0, CONNECTIONS, WARM_UP);
+    Saturated {
+        name,
+        address,
+        process,
+        redis,
+        requests,
+        answered: 0,
+        seconds: 0.0,
+        own_us: 0.0,
+        redis_us: 0.0,
+    }
+}
+
+fn take_turn(server: &mut Saturated<'_>, turn: u32, time: Duration) -> anyhow::Result<()> {
+    let (name, process, redis) = (server.name, server.process, server.redis);
     let redis_cpu = || redis.map_or(Ok(0.0), |redis| cpu_us(redis.id()));
     let before = (cpu_us(process)?, redis_cpu()?);
-    let report = load::closed(address, &requests, 1_000_000_000, CONNECTIONS, time);
-    let total = report.total() as f64;
+    let first = u64::from(turn) * 1_000_000_000;
+    let report = load::closed(server.address, &server.requests, first, CONNECTIONS, time);
     ensure!(
         report.of(200) == report.total(),
         "{name} answered {:?}",
         report.answers
     );
-    Ok(Saturated {
-        per_second: total / report.seconds,
-        own_us: (cpu_us(process)? - before.0) / total,
-        redis_us: (redis_cpu()? - before.1) / total,
-    })
+    server.answered += report.total();
+    server.seconds += report.seconds;
+    server.own_us += cpu_us(process)? - before.0;
+    server.redis_us += redis_cpu()? - before.1;
+    Ok(())
 }
 
 /// CPU of Redis in µs for an `XADD` of the fields of ingress' entries, of which many are always on their way.

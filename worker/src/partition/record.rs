@@ -1,5 +1,7 @@
 //! Tells Redis what became of many entries at once; where it refuses one of them, of each alone.
 
+use std::time::Duration;
+
 use shared::redis::{FailureKind, warn_will_retry};
 
 use super::window::EntryNumber;
@@ -7,6 +9,10 @@ use crate::read::leases::Tenure;
 use crate::read::owed::{Finished, Owed};
 use crate::read::stream::{Stream, StreamError};
 use crate::retry::Backoff;
+
+/// Between tries. The window publishes nothing more while a record is late, so they don't grow long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is recorded of an entry.
 pub(super) enum EntryRecord {
@@ -74,7 +80,7 @@ async fn try_together(
             EntryRecord::Progress(numbers) => progress.push((id.clone(), numbers.clone())),
         }
     }
-    let mut backoff = Backoff::for_server();
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         let error = match stream.record(tenure, &finished, &progress).await {
             Ok(()) => return Ok(()),
