@@ -116,8 +116,8 @@ pub async fn run(figures: &mut Figures, time: Duration) -> anyhow::Result<()> {
         );
     }
     let mut ratio = |name: &str, goal, value| figures.add(name, "x", goal, value);
-    let rate = |theirs: &Saturated| ours.per_second() / theirs.per_second();
-    let cpu = |theirs: &Saturated| theirs.own_us() / ours.own_us();
+    let rate = |theirs: &Saturated<'_>| ours.per_second() / theirs.per_second();
+    let cpu = |theirs: &Saturated<'_>| theirs.own_us() / ours.own_us();
     ratio(
         "throughput of ingress to express",
         Goal::AtLeast(6.0),
