@@ -50,8 +50,6 @@ const RETURNING: usize = 256;
 /// Publications of a partition that Redis doesn't know of yet: as many can be repeated after a crash.
 /// Beyond, nothing is published, so a Redis that is away stops it.
 const MOST_UNRECORDED: usize = 64;
-/// So many times [`PROGRESS_INTERVAL`] Redis may take for a record while events are published.
-const TICKS_TO_BE_LATE: usize = 2;
 /// What is published of entries that go on is recorded this often, and as soon as it is this much.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 const WORTH_A_RECORD: usize = 16;
@@ -119,7 +117,6 @@ impl Driver {
             ticks_to_park: TICKS_TO_PARK,
             returning: RETURNING,
             unrecorded: MOST_UNRECORDED,
-            ticks_to_be_late: TICKS_TO_BE_LATE,
             worth_a_record: WORTH_A_RECORD,
             entries_per_record: ENTRIES_PER_RECORD,
             ticks_to_retry: TICKS_TO_RETRY,

@@ -10,7 +10,7 @@ use crate::read::owed::{Finished, Owed};
 use crate::read::stream::{Stream, StreamError};
 use crate::retry::Backoff;
 
-/// Between tries. The window publishes nothing more while a record is late, so they don't grow long.
+/// Between tries. Little is published while Redis doesn't know of what was, so they don't grow long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 

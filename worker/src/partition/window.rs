@@ -47,8 +47,6 @@ pub(super) struct Limits {
     pub(super) returning: usize,
     /// Publications that Redis doesn't know of yet: as many can be repeated after a crash.
     pub(super) unrecorded: usize,
-    /// A record that has taken so many ticks is late: nothing more is published before it has ended.
-    pub(super) ticks_to_be_late: usize,
     /// So many publications of entries that go on are recorded at once, fewer with the next tick.
     pub(super) worth_a_record: usize,
     /// Entries of one record.
@@ -190,8 +188,6 @@ struct Recording {
     finished: Vec<EntryNumber>,
     /// It is the only one, and could not be recorded before.
     retry: bool,
-    /// Since it began.
-    ticks: usize,
     /// How many more publications of these entries.
     progress: Vec<(EntryNumber, usize)>,
 }
@@ -342,9 +338,6 @@ impl<B: Clone> Window<B> {
                 self.progress_due = true;
                 self.progress_refused = false;
                 self.refused_ticks += 1;
-                if let Some(recording) = &mut self.recording {
-                    recording.ticks += 1;
-                }
                 self.unread_ticks += usize::from(self.waits_for_tenants() && !self.returns());
             }
             Input::Drain => self.draining = true,
@@ -838,16 +831,7 @@ impl<B: Clone> Window<B> {
         }
     }
 
-    /// While Redis is away, what is published can be repeated after a crash.
-    fn record_is_late(&self) -> bool {
-        let ticks = self.recording.as_ref().map_or(0, |it| it.ticks);
-        ticks >= self.limits.ticks_to_be_late
-    }
-
     fn publish_more(&mut self) {
-        if self.record_is_late() {
-            return;
-        }
         let turns = std::iter::from_fn(|| self.turns.take());
         let items: Vec<ItemId> = turns.map(|(_, item)| item).collect();
         if !items.is_empty() {

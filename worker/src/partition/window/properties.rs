@@ -20,7 +20,6 @@ const LIMITS: Limits = Limits {
     ticks_to_park: 2,
     returning: 2,
     unrecorded: 4,
-    ticks_to_be_late: 2,
     worth_a_record: 2,
     entries_per_record: 3,
     ticks_to_retry: 2,
@@ -114,8 +113,6 @@ struct Tenure {
     running: HashSet<ItemId>,
     /// Entries that Redis has refused to record.
     refused: HashSet<EntryId>,
-    /// Since the record began that is under way, or the last one.
-    ticks_of_record: usize,
     draining: bool,
     over: bool,
 }
@@ -313,20 +310,9 @@ impl Tenure {
             begun: HashMap::new(),
             running: HashSet::new(),
             refused: HashSet::new(),
-            ticks_of_record: 0,
             draining: false,
             over: false,
         }
-    }
-
-    fn tick(&mut self) {
-        self.ticks_of_record += 1;
-        self.window.handle(Input::Tick);
-    }
-
-    fn record_is_late(&self) -> bool {
-        let records = |it: &UnderWay| matches!(it, UnderWay::Record(..));
-        self.flights.iter().any(records) && self.ticks_of_record >= LIMITS.ticks_to_be_late
     }
 
     /// Does what the window wants, as far as nobody else is needed for it.
@@ -360,7 +346,6 @@ impl Tenure {
                 }
                 Command::Archive(number) => UnderWay::Archive(number),
                 Command::Record { finished, progress } => {
-                    self.ticks_of_record = 0;
                     let finished = finished.into_iter().map(|(number, _)| number);
                     UnderWay::Record(finished.collect(), progress)
                 }
@@ -425,7 +410,6 @@ impl Tenure {
                     items.all(|item| self.running.contains(item)),
                     "not prepared"
                 );
-                assert!(!self.record_is_late(), "published without Redis");
             }
             Command::SetAside((number, _), reason) => self.goes_out(world, *number, Some(*reason)),
             Command::Archive(number) => {
@@ -882,7 +866,7 @@ impl History {
                 drop(world.read(tenure.token, next, most));
             }
             Step::Late(_) | Step::Refuse(_) => {}
-            Step::Tick => tenure.tick(),
+            Step::Tick => tenure.window.handle(Input::Tick),
             Step::TenantNote => self.note(),
             Step::Accept => world.refused.clear(),
             Step::Tenant(account, true) => {
@@ -909,7 +893,7 @@ impl History {
     /// With the next tick, all that was published is recorded.
     fn note(&mut self) {
         let (world, tenure) = (&mut self.world, &mut self.tenure);
-        tenure.tick();
+        tenure.window.handle(Input::Tick);
         tenure.run(world);
         tenure.answer_all(world, |it| matches!(it, UnderWay::Record(..)));
         let left = tenure.unrecorded(world);
