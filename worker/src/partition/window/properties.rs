@@ -1320,3 +1320,55 @@ fn what_waits_leaves_memory_to_what_could_go_on() {
         }
     }
 }
+
+/// Its tenant is forgotten while the first one is opened: those behind it wait until it is known again.
+#[test]
+fn what_returns_waits_again_if_its_tenant_is_forgotten() {
+    let limits = Limits {
+        kept: 4,
+        bytes: 40,
+        ..LIMITS
+    };
+    let of = |n| ReadEntry {
+        id: EntryId::new(n, 0),
+        bytes: 1,
+        ..entry_of("a0", false)
+    };
+    let mut window = Window::new(limits, Parked::new(Arc::default()), Given::default());
+    assert!(matches!(window.poll(), Some(Command::Read { .. })));
+    window.handle(Input::Read(ReadEnd::Entries {
+        delivered: EntryId::new(3, 0),
+        pending: 3,
+        entries: (1..=3).map(of).collect(),
+    }));
+    let opened = |wanted: Vec<Command<()>>| -> Vec<EntryNumber> {
+        let opened = wanted.into_iter().filter_map(|it| match it {
+            Command::Open(number, _) => Some(number),
+            _ => None,
+        });
+        opened.collect()
+    };
+    let known = || Input::Tenant("a0".to_owned(), verdict(0));
+    let open = |verdict: Option<Verdict>| {
+        Input::Opened(Opened::Items(Items {
+            account: "a0".to_owned(),
+            bytes: 1,
+            open: vec![(0, vec![0])],
+            verdict,
+            ..Items::default()
+        }))
+    };
+    assert!(opened(wanted(&mut window)).is_empty());
+    window.handle(known());
+    assert_eq!(opened(wanted(&mut window)), [0]);
+    window.handle(open(None));
+    assert!(
+        opened(wanted(&mut window)).is_empty(),
+        "nobody knows its tenant"
+    );
+    assert_eq!((window.kept, window.parked.len()), (2, 2));
+    window.handle(known());
+    assert_eq!(opened(wanted(&mut window)), [1]);
+    window.handle(open(Some(verdict(0))));
+    assert_eq!(opened(wanted(&mut window)), [2]);
+}
