@@ -19,7 +19,7 @@ MOST_WORDS = 900
 # Words in capitals with an underscore that are no settings of the two programs, each with whose it is.
 NOT_SETTINGS = {
     "queues": ["INBOUND_WHATSAPP_MESSAGES", "WHATSAPP_STATUS_UPDATES", "WHATSAPP_EVENTS"],
-    "compose.yaml": ["RABBITMQ_USER", "RABBITMQ_PASSWORD", "GRAFANA_PASSWORD", "POSTGRES_PASSWORD"],
+    "compose.yaml": ["RABBITMQ_USER", "RABBITMQ_PASSWORD", "GRAFANA_PASSWORD", "POSTGRES_PASSWORD", "COMMIT"],
     "tests and scripts": [
         "ALARM_INTERVAL", "CHAOS_BUILD", "ODD_LOG", "ODD_LOGS", "ODD_SECONDS", "ODD_SEED", "UPDATE_DOCUMENTS",
         "UPDATE_EXAMPLES", "CARGO_TARGET_DIR", "LAB_S3", "BUILD_COMMIT",

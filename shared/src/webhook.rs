@@ -47,13 +47,15 @@ pub struct Webhook<'a> {
     pub entries: Vec<WebhookEntry<'a>>,
 }
 
-/// One element of `entry[]`: updates of one business account.
+/// Updates of one business account: an element of `entry[]`, or a part of one that names several.
 #[derive(Debug)]
 pub struct WebhookEntry<'a> {
     /// The account's id, or [`NO_WABA`].
     pub waba_id: Cow<'a, str>,
     /// The element's bytes as they came.
     pub raw: Json<'a>,
+    /// Of an element that names several accounts: those of its `changes` that are this one's.
+    part: Option<Vec<Json<'a>>>,
     /// `time`, as sent.
     pub time: Option<Json<'a>>,
     /// Those that have items.
@@ -107,15 +109,16 @@ pub fn read(body: &[u8]) -> Result<Webhook<'_>, UnreadableBody> {
     if entries.len() > MOST_ENTRIES {
         return Err(UnreadableBody::TooMany);
     }
-    let mut items = 0;
-    let entries = entries.into_iter().map(|entry| {
-        let entry = read_entry(entry)?;
-        items += entry.items.len();
-        (items <= MOST_ITEMS)
-            .then_some(entry)
-            .ok_or(UnreadableBody::TooMany)
-    });
-    let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
+    let raw_entries = entries;
+    let (mut entries, mut items) = (Vec::with_capacity(raw_entries.len()), 0);
+    for raw in raw_entries {
+        let read = read_entry(raw)?;
+        items += read.iter().map(|entry| entry.items.len()).sum::<usize>();
+        entries.extend(read);
+        if items > MOST_ITEMS || entries.len() > MOST_ENTRIES {
+            return Err(UnreadableBody::TooMany);
+        }
+    }
     if items == 0 && says_something(top, &BODY_ENVELOPE) {
         // Its entries say nothing beside the account, so it is one entry, as a whole.
         let first = entries.first().map(|entry| entry.waba_id.clone());
@@ -128,7 +131,15 @@ pub fn read(body: &[u8]) -> Result<Webhook<'_>, UnreadableBody> {
     Ok(Webhook { entries })
 }
 
-fn read_entry(raw: Json<'_>) -> Result<WebhookEntry<'_>, UnreadableBody> {
+/// An element of `changes[]`.
+struct RawChange<'a> {
+    raw: Json<'a>,
+    field: Option<Json<'a>>,
+    value: Option<Json<'a>>,
+}
+
+/// Of each account that an element of `entry[]` names what is its own.
+fn read_entry(raw: Json<'_>) -> Result<Vec<WebhookEntry<'_>>, UnreadableBody> {
     let [id, time, changes, entry_field] = members(raw, ["id", "time", "changes", "field"]).ok_or(
         UnreadableBody::Shape("an element of `entry` is not an object"),
     )?;
@@ -144,31 +155,56 @@ fn read_entry(raw: Json<'_>) -> Result<WebhookEntry<'_>, UnreadableBody> {
             let [field, value] = members(change, ["field", "value"]).ok_or(
                 UnreadableBody::Shape("an element of `changes` is not an object"),
             )?;
-            Ok((change, field, value))
+            Ok(RawChange {
+                raw: change,
+                field,
+                value: value.filter(|value| value.get() != "null"),
+            })
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let mut values = changes.iter().filter_map(|(_, _, value)| *value);
-    let of_portfolio = values.find_map(portfolio_waba);
-    let waba_id = of_portfolio
-        .or_else(|| id.and_then(scalar))
-        .filter(|id| !id.is_empty())
-        .unwrap_or(Cow::Borrowed(NO_WABA));
-    let mut read = WebhookEntry::empty(waba_id, raw, time);
-    for (change, field, value) in changes {
-        if read.items.len() > MOST_ITEMS {
-            break;
+    let waba_id = id.and_then(scalar).filter(|id| !id.is_empty());
+    let waba_id = waba_id.unwrap_or(Cow::Borrowed(NO_WABA));
+    let accounts = by_account(&waba_id, changes)?;
+    let several = accounts.len() > 1;
+    let mut parts = Vec::with_capacity(accounts.len().max(1));
+    for (waba_id, changes) in accounts {
+        let mut part = WebhookEntry::empty(waba_id, raw, time);
+        part.part = several.then(|| changes.iter().map(|change| change.raw).collect());
+        part.add_changes(changes, entry_field);
+        parts.push(part);
+    }
+    if parts.iter().any(|part| !part.items.is_empty()) {
+        parts.retain(|part| !part.items.is_empty());
+        return Ok(parts);
+    }
+    let waba_id = match &mut parts[..] {
+        [part] => std::mem::take(&mut part.waba_id),
+        _ => waba_id,
+    };
+    let mut whole = WebhookEntry::empty(waba_id, raw, time);
+    whole.add(field_name(None, entry_field), None, (raw, &ENTRY_ENVELOPE));
+    Ok(vec![whole])
+}
+
+/// The accounts of an element's changes, in the order in which they first stand in it, and what is whose. A
+/// change that names no account is the element's own.
+fn by_account<'a>(
+    own: &Cow<'a, str>,
+    changes: Vec<RawChange<'a>>,
+) -> Result<Vec<(Cow<'a, str>, Vec<RawChange<'a>>)>, UnreadableBody> {
+    let mut accounts: Vec<(Cow<'a, str>, Vec<RawChange<'a>>)> = Vec::new();
+    for change in changes {
+        let waba_id = change.value.and_then(portfolio_waba);
+        let waba_id = waba_id.unwrap_or_else(|| own.clone());
+        match accounts.iter_mut().find(|(id, _)| *id == waba_id) {
+            Some((_, changes)) => changes.push(change),
+            None => accounts.push((waba_id, vec![change])),
         }
-        let value = value.filter(|value| value.get() != "null");
-        read.add(
-            field_name(field, entry_field),
-            value,
-            (change, &CHANGE_ENVELOPE),
-        );
+        if accounts.len() > MOST_ENTRIES {
+            return Err(UnreadableBody::TooMany);
+        }
     }
-    if read.items.is_empty() {
-        read.add(field_name(None, entry_field), None, (raw, &ENTRY_ENVELOPE));
-    }
-    Ok(read)
+    Ok(accounts)
 }
 
 /// Two of Meta's published examples carry `field` beside `changes`.
@@ -199,9 +235,34 @@ impl<'a> WebhookEntry<'a> {
         Self {
             waba_id,
             raw,
+            part: None,
             time,
             changes: Vec::new(),
             items: Vec::new(),
+        }
+    }
+
+    /// The element as it came, or the part of it.
+    pub fn json(&self) -> Cow<'a, str> {
+        let Some(changes) = &self.part else {
+            return Cow::Borrowed(self.raw.get());
+        };
+        let others = all_members(self.raw).unwrap_or_default().into_iter();
+        let others = others.filter(|(name, _)| name != "changes");
+        let others = others
+            .map(|(name, member)| format!("{}:{},", serde_json::Value::from(name), member.get()));
+        let changes: Vec<_> = changes.iter().map(|change| change.get()).collect();
+        let others: String = others.collect();
+        format!(r#"{{{others}"changes":[{}]}}"#, changes.join(",")).into()
+    }
+
+    fn add_changes(&mut self, changes: Vec<RawChange<'a>>, entry_field: Option<Json<'a>>) {
+        for change in changes {
+            if self.items.len() > MOST_ITEMS {
+                break;
+            }
+            let field = field_name(change.field, entry_field);
+            self.add(field, change.value, (change.raw, &CHANGE_ENVELOPE));
         }
     }
 

@@ -30,10 +30,10 @@ const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Args, Debug, Clone)]
 pub struct Config {
-    /// /metrics, /health and /ready
+    /// /metrics, /health, /ready, the console and its routes
     #[arg(long, env = "WORKER_ADMIN_LISTEN", default_value = "0.0.0.0:9081")]
     pub admin_listen: SocketAddr,
-    /// Guards the admin routes that change something; without it they are off
+    /// Guards the admin routes that change something or show contents; without it they are off
     #[arg(long, env = "WORKER_ADMIN_TOKEN", hide_env_values = true)]
     pub admin_token: Option<Secret>,
     /// File that has it, read again when it changes
@@ -49,7 +49,8 @@ pub struct Config {
     /// MAX_BODY_BYTES), or a partition can stop at one
     #[arg(long, env = "READ_BYTES", default_value_t = 8_388_608)]
     pub read_bytes: usize,
-    /// How often an entry may take the worker down with it before it is set aside
+    /// An entry that was pending at three crashes is read alone; after so many more crashes during that it
+    /// is set aside
     #[arg(long, env = "MAX_DELIVERIES", default_value_t = 5)]
     pub max_deliveries: usize,
     /// Threads; default: cores

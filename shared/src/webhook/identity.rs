@@ -180,10 +180,9 @@ pub fn identity_parts(raw: Json<'_>) -> IdentityParts<'_> {
         id: id.and_then(string),
         status: status.and_then(string),
         event: event.and_then(string),
-        participant: participant
-            .and_then(string)
-            .or_else(|| participant_old.and_then(string))
-            .or_else(|| participant_user.and_then(string)),
+        participant: [participant, participant_old, participant_user]
+            .into_iter()
+            .find_map(|it| it.and_then(string).filter(|it| !it.is_empty())),
         has_type: kind.is_some(),
     }
 }

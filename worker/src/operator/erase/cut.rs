@@ -234,7 +234,10 @@ pub(super) fn cuts(body: &[u8], customer: &str) -> Vec<Range<usize>> {
     let changes = shared::webhook::read(body).map(|webhook| {
         let entries = webhook.entries.into_iter();
         let changes = entries.filter_map(|entry| members(entry.raw, ["changes"])?[0]);
-        changes.collect::<Vec<_>>()
+        let mut changes = changes.collect::<Vec<_>>();
+        // An element that names several accounts is an entry of each.
+        changes.dedup_by_key(|changes| changes.get().as_ptr());
+        changes
     });
     for changes in changes.unwrap_or_default() {
         walk(body, changes, customer, 0, &mut cuts);
