@@ -1373,3 +1373,52 @@ fn what_returns_waits_again_if_its_tenant_is_forgotten() {
     window.handle(open(Some(verdict(0))));
     assert_eq!(opened(wanted(&mut window)), [2]);
 }
+
+/// All bodies that are here may wait for one that isn't: it is loaded, though there is no room for it.
+#[test]
+fn a_body_that_others_wait_for_is_loaded_into_full_memory() {
+    let note = [("a0", r#"{"now":{"tenantId":"t0"}}"#)];
+    let (mut window, _) = window_of(entry_of("a0", true), &note);
+    let open = |bytes, lanes: &[LaneKey]| {
+        Input::Opened(Opened::Items(Items {
+            account: "a0".to_owned(),
+            bytes,
+            open: lanes.iter().map(|lane| vec![*lane]).enumerate().collect(),
+            verdict: Some(verdict(0)),
+            ..Items::default()
+        }))
+    };
+    let read = |n| {
+        Input::Read(ReadEnd::Entries {
+            delivered: EntryId::new(n, 0),
+            pending: n as usize,
+            entries: vec![ReadEntry {
+                id: EntryId::new(n, 0),
+                ..entry_of("a0", true)
+            }],
+        })
+    };
+    // The second one's second item waits for the first, and the third, which fills memory, for that.
+    for (n, (bytes, lanes)) in [(1, &[0][..]), (1, &[1, 0]), (LIMITS.bytes, &[0])]
+        .into_iter()
+        .enumerate()
+    {
+        if n > 0 {
+            window.handle(read(n as u64 + 1));
+            wanted(&mut window);
+        }
+        window.handle(open(bytes, lanes));
+        wanted(&mut window);
+        if n < 2 {
+            window.handle(Input::Prepared((n as EntryNumber, 0)));
+            wanted(&mut window);
+        }
+    }
+    let ended = |number| Input::Ended((number, 0), End::Published);
+    window.handle(ended(1));
+    let forgets = |it: &Command<()>| matches!(it, Command::Forget(1));
+    assert!(wanted(&mut window).iter().any(forgets));
+    window.handle(ended(0));
+    let loads = |it: &Command<()>| matches!(it, Command::Load(1));
+    assert!(wanted(&mut window).iter().any(loads));
+}
