@@ -24,6 +24,9 @@ pub const NO_WABA: &str = "0";
 /// history; far more of them in one script would hold up everybody else's.
 pub const MOST_ITEMS: usize = 20_000;
 pub const MOST_ENTRIES: usize = 1000;
+/// Accounts that one element of `entry[]` may name, and bytes that are copied for each of them.
+const MOST_ACCOUNTS: usize = 100;
+const MOST_COPIED: usize = 1000;
 
 /// Why a body can't be taken apart. It is stored whole and set aside, never dropped.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -34,7 +37,9 @@ pub enum UnreadableBody {
     OtherObject,
     #[error("not the shape of a webhook: {0}")]
     Shape(&'static str),
-    #[error("more than {MOST_ITEMS} items or {MOST_ENTRIES} entries")]
+    #[error(
+        "more than {MOST_ITEMS} items, {MOST_ENTRIES} entries, or {MOST_ACCOUNTS} accounts in one of them"
+    )]
     TooMany,
     /// Only in the worker: the numbers of its items mean nothing then.
     #[error("ingress, of another version, found {0} items in it, and this version finds {1}")]
@@ -54,13 +59,20 @@ pub struct WebhookEntry<'a> {
     pub waba_id: Cow<'a, str>,
     /// The element's bytes as they came.
     pub raw: Json<'a>,
-    /// Of an element that names several accounts: those of its `changes` that are this one's.
-    part: Option<Vec<Json<'a>>>,
+    /// Of an element that names several accounts: what of it is this one's.
+    part: Option<EntryPart<'a>>,
     /// `time`, as sent.
     pub time: Option<Json<'a>>,
     /// Those that have items.
     pub changes: Vec<WebhookChange<'a>>,
     pub items: Vec<WebhookItem<'a>>,
+}
+
+#[derive(Debug)]
+struct EntryPart<'a> {
+    changes: Vec<Json<'a>>,
+    /// The other members.
+    beside: Vec<(Cow<'a, str>, Json<'a>)>,
 }
 
 /// What items share.
@@ -162,45 +174,75 @@ fn read_entry(raw: Json<'_>) -> Result<Vec<WebhookEntry<'_>>, UnreadableBody> {
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let waba_id = id.and_then(scalar).filter(|id| !id.is_empty());
-    let waba_id = waba_id.unwrap_or(Cow::Borrowed(NO_WABA));
-    let accounts = by_account(&waba_id, changes)?;
+    let own = id.and_then(scalar).filter(|id| !id.is_empty());
+    let own = own.unwrap_or(Cow::Borrowed(NO_WABA));
+    let accounts = by_account(changes)?;
     let several = accounts.len() > 1;
-    let mut parts = Vec::with_capacity(accounts.len().max(1));
-    for (waba_id, changes) in accounts {
-        let mut part = WebhookEntry::empty(waba_id, raw, time);
-        part.part = several.then(|| changes.iter().map(|change| change.raw).collect());
-        part.add_changes(changes, entry_field);
-        parts.push(part);
+    let named = [("id", id), ("time", time), ("field", entry_field)];
+    let named = named
+        .into_iter()
+        .filter_map(|(name, member)| Some((Cow::Borrowed(name), member?)));
+    let beside: Vec<_> = named.collect();
+    if several && beside.iter().map(|(_, it)| it.get().len()).sum::<usize>() > MOST_COPIED {
+        return Err(UnreadableBody::TooMany);
     }
-    if parts.iter().any(|part| !part.items.is_empty()) {
-        parts.retain(|part| !part.items.is_empty());
+    let (mut parts, mut silent, mut items) = (Vec::with_capacity(accounts.len()), Vec::new(), 0);
+    for (account, changes) in accounts {
+        let raws = changes.iter().map(|change| change.raw).collect();
+        let mut part = WebhookEntry::empty(account.unwrap_or_else(|| own.clone()), raw, time);
+        part.add_changes(changes, entry_field);
+        items += part.items.len();
+        if items > MOST_ITEMS {
+            return Err(UnreadableBody::TooMany);
+        }
+        if part.items.is_empty() {
+            silent.push((part.waba_id, raws));
+        } else {
+            part.part = several.then(|| EntryPart {
+                changes: raws,
+                beside: beside.clone(),
+            });
+            parts.push(part);
+        }
+    }
+    if let Some(first) = parts.first_mut() {
+        if let Some(part) = &mut first.part {
+            // What tells nothing and what is unknown are nobody's: the first one keeps them for the archive.
+            part.changes
+                .extend(silent.into_iter().flat_map(|(_, raws)| raws));
+            part.beside = members_but_changes(raw);
+        }
         return Ok(parts);
     }
-    let waba_id = match &mut parts[..] {
-        [part] => std::mem::take(&mut part.waba_id),
-        _ => waba_id,
-    };
+    let only = silent.pop().filter(|_| silent.is_empty());
+    let waba_id = only.map_or(own, |(waba_id, _)| waba_id);
     let mut whole = WebhookEntry::empty(waba_id, raw, time);
     whole.add(field_name(None, entry_field), None, (raw, &ENTRY_ENVELOPE));
     Ok(vec![whole])
 }
 
-/// The accounts of an element's changes, in the order in which they first stand in it, and what is whose. A
-/// change that names no account is the element's own.
-fn by_account<'a>(
-    own: &Cow<'a, str>,
-    changes: Vec<RawChange<'a>>,
-) -> Result<Vec<(Cow<'a, str>, Vec<RawChange<'a>>)>, UnreadableBody> {
-    let mut accounts: Vec<(Cow<'a, str>, Vec<RawChange<'a>>)> = Vec::new();
+/// All but the `changes` that count: of a name that stands twice, the last.
+fn members_but_changes(entry: Json<'_>) -> Vec<(Cow<'_, str>, Json<'_>)> {
+    let mut members = all_members(entry).unwrap_or_default();
+    if let Some(at) = members.iter().rposition(|(name, _)| name == "changes") {
+        members.remove(at);
+    }
+    members
+}
+
+/// An account that changes name, or `None`: the element's own.
+type ChangesOf<'a> = (Option<Cow<'a, str>>, Vec<RawChange<'a>>);
+
+/// The accounts of an element's changes, in the order in which they first stand in it, and what is whose.
+fn by_account<'a>(changes: Vec<RawChange<'a>>) -> Result<Vec<ChangesOf<'a>>, UnreadableBody> {
+    let mut accounts: Vec<ChangesOf<'a>> = Vec::new();
     for change in changes {
-        let waba_id = change.value.and_then(portfolio_waba);
-        let waba_id = waba_id.unwrap_or_else(|| own.clone());
-        match accounts.iter_mut().find(|(id, _)| *id == waba_id) {
+        let named = change.value.and_then(portfolio_waba);
+        match accounts.iter_mut().find(|(account, _)| *account == named) {
             Some((_, changes)) => changes.push(change),
-            None => accounts.push((waba_id, vec![change])),
+            None => accounts.push((named, vec![change])),
         }
-        if accounts.len() > MOST_ENTRIES {
+        if accounts.len() > MOST_ACCOUNTS {
             return Err(UnreadableBody::TooMany);
         }
     }
@@ -244,16 +286,16 @@ impl<'a> WebhookEntry<'a> {
 
     /// The element as it came, or the part of it.
     pub fn json(&self) -> Cow<'a, str> {
-        let Some(changes) = &self.part else {
+        let Some(part) = &self.part else {
             return Cow::Borrowed(self.raw.get());
         };
-        let others = all_members(self.raw).unwrap_or_default().into_iter();
-        let others = others.filter(|(name, _)| name != "changes");
-        let others = others
-            .map(|(name, member)| format!("{}:{},", serde_json::Value::from(name), member.get()));
-        let changes: Vec<_> = changes.iter().map(|change| change.get()).collect();
-        let others: String = others.collect();
-        format!(r#"{{{others}"changes":[{}]}}"#, changes.join(",")).into()
+        let beside = part.beside.iter();
+        let beside = beside.map(|(name, member)| {
+            format!("{}:{},", serde_json::Value::from(&**name), member.get())
+        });
+        let beside: String = beside.collect();
+        let changes: Vec<_> = part.changes.iter().map(|change| change.get()).collect();
+        format!(r#"{{{beside}"changes":[{}]}}"#, changes.join(",")).into()
     }
 
     fn add_changes(&mut self, changes: Vec<RawChange<'a>>, entry_field: Option<Json<'a>>) {
