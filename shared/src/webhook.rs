@@ -155,34 +155,14 @@ fn read_entry(raw: Json<'_>) -> Result<Vec<WebhookEntry<'_>>, UnreadableBody> {
     let [id, time, changes, entry_field] = members(raw, ["id", "time", "changes", "field"]).ok_or(
         UnreadableBody::Shape("an element of `entry` is not an object"),
     )?;
-    let changes = match changes.filter(|changes| changes.get() != "null") {
-        None => Vec::new(),
-        Some(changes) => {
-            elements(changes).ok_or(UnreadableBody::Shape("`changes` is not an array"))?
-        }
-    };
-    let changes = changes
-        .into_iter()
-        .map(|change| -> Result<_, UnreadableBody> {
-            let [field, value] = members(change, ["field", "value"]).ok_or(
-                UnreadableBody::Shape("an element of `changes` is not an object"),
-            )?;
-            Ok(RawChange {
-                raw: change,
-                field,
-                value: value.filter(|value| value.get() != "null"),
-            })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
     let own = id.and_then(scalar).filter(|id| !id.is_empty());
     let own = own.unwrap_or(Cow::Borrowed(NO_WABA));
-    let accounts = by_account(changes)?;
+    let accounts = by_account(read_changes(changes)?)?;
     let several = accounts.len() > 1;
-    let named = [("id", id), ("time", time), ("field", entry_field)];
-    let named = named
-        .into_iter()
-        .filter_map(|(name, member)| Some((Cow::Borrowed(name), member?)));
-    let beside: Vec<_> = named.collect();
+    let beside = [("id", id), ("time", time), ("field", entry_field)];
+    let beside = beside.into_iter();
+    let beside = beside.filter_map(|(name, member)| Some((Cow::Borrowed(name), member?)));
+    let beside: Vec<_> = beside.collect();
     if several && beside.iter().map(|(_, it)| it.get().len()).sum::<usize>() > MOST_COPIED {
         return Err(UnreadableBody::TooMany);
     }
@@ -205,20 +185,39 @@ fn read_entry(raw: Json<'_>) -> Result<Vec<WebhookEntry<'_>>, UnreadableBody> {
             parts.push(part);
         }
     }
-    if let Some(first) = parts.first_mut() {
-        if let Some(part) = &mut first.part {
-            // What tells nothing and what is unknown are nobody's: the first one keeps them for the archive.
-            part.changes
-                .extend(silent.into_iter().flat_map(|(_, raws)| raws));
-            part.beside = members_but_changes(raw);
-        }
-        return Ok(parts);
+    let Some(first) = parts.first_mut() else {
+        let only = silent.pop().filter(|_| silent.is_empty());
+        let waba_id = only.map_or(own, |(waba_id, _)| waba_id);
+        let mut whole = WebhookEntry::empty(waba_id, raw, time);
+        whole.add(field_name(None, entry_field), None, (raw, &ENTRY_ENVELOPE));
+        return Ok(vec![whole]);
+    };
+    if let Some(first) = &mut first.part {
+        // What tells nothing and what is unknown are nobody's: the first one keeps them for the archive.
+        let silent = silent.into_iter().flat_map(|(_, raws)| raws);
+        first.changes.extend(silent);
+        first.beside = members_but_changes(raw);
     }
-    let only = silent.pop().filter(|_| silent.is_empty());
-    let waba_id = only.map_or(own, |(waba_id, _)| waba_id);
-    let mut whole = WebhookEntry::empty(waba_id, raw, time);
-    whole.add(field_name(None, entry_field), None, (raw, &ENTRY_ENVELOPE));
-    Ok(vec![whole])
+    Ok(parts)
+}
+
+/// The elements of `changes`, which may be absent or `null`.
+fn read_changes(changes: Option<Json<'_>>) -> Result<Vec<RawChange<'_>>, UnreadableBody> {
+    let Some(changes) = changes.filter(|changes| changes.get() != "null") else {
+        return Ok(Vec::new());
+    };
+    let changes = elements(changes).ok_or(UnreadableBody::Shape("`changes` is not an array"))?;
+    let changes = changes.into_iter().map(|raw| {
+        let [field, value] = members(raw, ["field", "value"]).ok_or(UnreadableBody::Shape(
+            "an element of `changes` is not an object",
+        ))?;
+        Ok(RawChange {
+            raw,
+            field,
+            value: value.filter(|value| value.get() != "null"),
+        })
+    });
+    changes.collect()
 }
 
 /// All but the `changes` that count: of a name that stands twice, the last.

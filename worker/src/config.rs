@@ -142,7 +142,7 @@ impl Config {
         let redis = keep(Redis::new(&self.redis).map(Some), &mut problems);
         let (url, file) = (amqp.amqp_url.as_ref(), amqp.amqp_url_file.as_deref());
         let url = url.or(default.as_ref());
-        let amqp = Rotating::open("AMQP_URL", url, file, publisher::url);
+        let amqp = Rotating::open("AMQP_URL", url, file, publisher::broker_url::parse);
         let amqp = keep(amqp, &mut problems);
         let mut plain = |variable, value: &Option<Secret>, file: &Option<PathBuf>| {
             let opened = Rotating::plain(variable, value.as_ref(), file.as_deref());

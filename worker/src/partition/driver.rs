@@ -48,8 +48,10 @@ const TICKS_TO_PARK: usize = 5;
 /// Entries that return at once when their tenant is known.
 const RETURNING: usize = 256;
 /// Publications of a partition that Redis doesn't know of yet: as many can be repeated after a crash.
-/// Beyond, nothing is published, so a Redis that is away stops it.
+/// Beyond, nothing is published.
 const MOST_UNRECORDED: usize = 64;
+/// Nor while Redis has answered nothing for so many times [`PROGRESS_INTERVAL`].
+const SILENT_TICKS: usize = 2;
 /// What is published of entries that go on is recorded this often, and as soon as it is this much.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 const WORTH_A_RECORD: usize = 16;
@@ -117,6 +119,7 @@ impl Driver {
             ticks_to_park: TICKS_TO_PARK,
             returning: RETURNING,
             unrecorded: MOST_UNRECORDED,
+            silent_ticks: SILENT_TICKS,
             worth_a_record: WORTH_A_RECORD,
             entries_per_record: ENTRIES_PER_RECORD,
             ticks_to_retry: TICKS_TO_RETRY,

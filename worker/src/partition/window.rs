@@ -47,6 +47,9 @@ pub(super) struct Limits {
     pub(super) returning: usize,
     /// Publications that Redis doesn't know of yet: as many can be repeated after a crash.
     pub(super) unrecorded: usize,
+    /// Redis has answered nothing for so many ticks: nothing is published before it does, since it might
+    /// not be told of it.
+    pub(super) silent_ticks: usize,
     /// So many publications of entries that go on are recorded at once, fewer with the next tick.
     pub(super) worth_a_record: usize,
     /// Entries of one record.
@@ -172,6 +175,7 @@ pub(super) enum Command<B> {
     Publish(Vec<ItemId>),
     SetAside(ItemId, Reason),
     Archive(EntryNumber),
+    /// With nothing in it, it only asks whether Redis answers.
     Record {
         /// With all items that were published.
         finished: Vec<(EntryNumber, Vec<usize>)>,
@@ -238,6 +242,9 @@ pub(super) struct Window<B> {
     /// [`Entry::unrecorded`] of all entries, and `publishing`.
     turns: Turns<ItemId>,
     publishing: usize,
+    /// How many ticks have come since Redis last answered a read or a record; enough, if a read has
+    /// failed since.
+    silent_ticks: usize,
     /// Entries that go on, with publications that Redis may not know of.
     with_progress: BTreeSet<EntryNumber>,
     /// A tick has come since their progress was recorded.
@@ -281,6 +288,7 @@ impl<B: Clone> Window<B> {
             lanes: Lanes::default(),
             starting: VecDeque::new(),
             publishing: 0,
+            silent_ticks: 0,
             with_progress: BTreeSet::new(),
             progress_due: false,
             progress_refused: false,
@@ -338,6 +346,7 @@ impl<B: Clone> Window<B> {
                 self.progress_due = true;
                 self.progress_refused = false;
                 self.refused_ticks += 1;
+                self.silent_ticks += 1;
                 self.unread_ticks += usize::from(self.waits_for_tenants() && !self.returns());
             }
             Input::Drain => self.draining = true,
@@ -426,6 +435,10 @@ impl<B: Clone> Window<B> {
     }
 
     fn read_ended(&mut self, end: ReadEnd<B>) {
+        self.silent_ticks = match end {
+            ReadEnd::Failed => self.limits.silent_ticks,
+            ReadEnd::Moved | ReadEnd::Entries { .. } => 0,
+        };
         let known = self.entries.len() + usize::from(self.opening.is_some()) + self.parked.len();
         let Some(read) = self.cursor.read_ended(end, known) else {
             return;
@@ -831,7 +844,15 @@ impl<B: Clone> Window<B> {
         }
     }
 
+    /// Redis may be away.
+    fn is_silent(&self) -> bool {
+        self.silent_ticks >= self.limits.silent_ticks
+    }
+
     fn publish_more(&mut self) {
+        if self.is_silent() {
+            return;
+        }
         let turns = std::iter::from_fn(|| self.turns.take());
         let items: Vec<ItemId> = turns.map(|(_, item)| item).collect();
         if !items.is_empty() {
@@ -954,7 +975,9 @@ impl<B: Clone> Window<B> {
                 }
             }
         }
-        if finished.is_empty() && progress.is_empty() {
+        // An empty record asks whether Redis answers.
+        let asks = self.is_silent() && self.turns.has_waiting() && !self.draining;
+        if finished.is_empty() && progress.is_empty() && !asks {
             return;
         }
         recording.finished = finished;
@@ -979,6 +1002,7 @@ impl<B: Clone> Window<B> {
         let Some(recording) = self.recording.take() else {
             return;
         };
+        self.silent_ticks = 0;
         if recording.retry {
             // Counted from its answer: before the next retry comes a record of the others, however long
             // each takes.

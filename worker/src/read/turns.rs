@@ -40,6 +40,11 @@ impl<T> Turns<T> {
         self.taken
     }
 
+    /// Somebody waits, whether or not a turn is left.
+    pub fn has_waiting(&self) -> bool {
+        !self.order.is_empty()
+    }
+
     /// Nothing is taken and nobody waits.
     pub fn is_idle(&self) -> bool {
         self.taken == 0 && self.waiting.is_empty()

@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     ticks_to_park: 2,
     returning: 2,
     unrecorded: 4,
+    silent_ticks: 2,
     worth_a_record: 2,
     entries_per_record: 3,
     ticks_to_retry: 2,
@@ -113,6 +114,8 @@ struct Tenure {
     running: HashSet<ItemId>,
     /// Entries that Redis has refused to record.
     refused: HashSet<EntryId>,
+    /// Ticks since Redis last answered a read or a record, as the window counts them.
+    silent_ticks: usize,
     draining: bool,
     over: bool,
 }
@@ -310,6 +313,7 @@ impl Tenure {
             begun: HashMap::new(),
             running: HashSet::new(),
             refused: HashSet::new(),
+            silent_ticks: 0,
             draining: false,
             over: false,
         }
@@ -410,6 +414,7 @@ impl Tenure {
                     items.all(|item| self.running.contains(item)),
                     "not prepared"
                 );
+                assert!(self.silent_ticks < LIMITS.silent_ticks, "Redis may be away");
             }
             Command::SetAside((number, _), reason) => self.goes_out(world, *number, Some(*reason)),
             Command::Archive(number) => {
@@ -542,6 +547,11 @@ impl Tenure {
             .collect()
     }
 
+    fn tick(&mut self) {
+        self.silent_ticks += 1;
+        self.window.handle(Input::Tick);
+    }
+
     fn drain(&mut self) {
         self.draining = true;
         self.window.handle(Input::Drain);
@@ -656,6 +666,11 @@ impl Tenure {
                 Input::Recorded(refused)
             }
         };
+        match happened {
+            Input::Read(ReadEnd::Failed) => self.silent_ticks = LIMITS.silent_ticks,
+            Input::Read(_) | Input::Recorded(_) => self.silent_ticks = 0,
+            _ => {}
+        }
         self.window.handle(happened);
     }
 
@@ -867,7 +882,7 @@ impl History {
                 drop(world.read(tenure.token, next, most));
             }
             Step::Late(_) | Step::Refuse(_) => {}
-            Step::Tick => tenure.window.handle(Input::Tick),
+            Step::Tick => tenure.tick(),
             Step::TenantNote => self.note(),
             Step::Accept => world.refused.clear(),
             Step::Tenant(account, true) => {
@@ -894,7 +909,7 @@ impl History {
     /// With the next tick, all that was published is recorded.
     fn note(&mut self) {
         let (world, tenure) = (&mut self.world, &mut self.tenure);
-        tenure.window.handle(Input::Tick);
+        tenure.tick();
         tenure.run(world);
         tenure.answer_all(world, |it| matches!(it, UnderWay::Record(..)));
         let left = tenure.unrecorded(world);
@@ -1127,6 +1142,55 @@ fn what_was_recorded_during_a_read_is_not_opened_again() {
     window.handle(read(vec![entry_of("a0", true)]));
     let opens = |it: &Command<()>| matches!(it, Command::Open(..));
     assert!(!wanted(&mut window).iter().any(opens));
+}
+
+/// What has waited for RabbitMQ would be published all at once while Redis can't be told of it.
+#[test]
+fn nothing_is_published_before_a_silent_redis_answers() {
+    let asks = |it: &Command<()>| match it {
+        Command::Record { finished, progress } => finished.is_empty() && progress.is_empty(),
+        _ => false,
+    };
+    let publishes = |it: &Command<()>| matches!(it, Command::Publish(_));
+    let quiet = || (0..LIMITS.silent_ticks).map(|_| Input::Tick).collect();
+    for silence in [quiet(), vec![Input::Read(ReadEnd::Failed)]] {
+        let (mut window, item) = preparing();
+        silence.into_iter().for_each(|it| window.handle(it));
+        let before = wanted(&mut window);
+        assert!(!before.iter().any(asks), "nothing waits for it: {before:?}");
+        window.handle(Input::Prepared(item));
+        let asked = wanted(&mut window);
+        assert!(
+            asked.iter().any(asks) && !asked.iter().any(publishes),
+            "{asked:?}"
+        );
+        window.handle(Input::Recorded(vec![]));
+        let after = wanted(&mut window);
+        assert!(after.iter().any(publishes), "{after:?}");
+    }
+}
+
+/// A window whose only item is being prepared.
+fn preparing() -> (Window<()>, ItemId) {
+    let (mut window, _) = window_of(entry_of("a0", true), &[]);
+    window.handle(Input::Opened(Opened::Items(Items {
+        account: "a0".to_owned(),
+        open: vec![(0, vec![0])],
+        verdict: Some(verdict(0)),
+        ..Items::default()
+    })));
+    for _ in 0..2 {
+        for command in wanted(&mut window) {
+            match command {
+                Command::NoteTenant(account, note) => {
+                    window.handle(Input::TenantNoted(account, note));
+                }
+                Command::Prepare(item) => return (window, item),
+                _ => {}
+            }
+        }
+    }
+    panic!("nothing is prepared");
 }
 
 /// Redis has a pause before it is asked again to record progress that it refused.
