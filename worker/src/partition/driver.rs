@@ -96,6 +96,7 @@ pub(super) struct Driver {
     /// Entries of the window whose bytes are read alone.
     suspects: HashSet<EntryNumber>,
     sleeper: Option<Box<Sleeper>>,
+    record_failed: Arc<Notify>,
     futures: FuturesUnordered<BoxFuture<'static, Done>>,
     ended: bool,
 }
@@ -133,6 +134,7 @@ impl Driver {
             notes: Notes::default(),
             contents: HashMap::new(),
             suspects: HashSet::new(),
+            record_failed: Arc::default(),
             futures: FuturesUnordered::new(),
             ended: false,
         };
@@ -142,6 +144,7 @@ impl Driver {
     async fn drive(mut self) {
         let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
         let mut draining = false;
+        let record_failed = self.record_failed.clone();
         loop {
             let mut commands = 0;
             while let Some(command) = self.window.poll() {
@@ -170,6 +173,7 @@ impl Driver {
                     self.window.handle(Input::Drain);
                     draining = true;
                 }
+                () = record_failed.notified() => self.window.handle(Input::RecordFailed),
                 _ = tick.tick() => self.window.handle(Input::Tick),
             }
         }
@@ -659,8 +663,10 @@ impl Driver {
         }
         let (work, tenure, owes) = (self.work.clone(), self.tenure.clone(), self.owes.clone());
         let finished = finished.into_iter().map(|(number, _)| number).collect();
+        let failed = self.record_failed.clone();
         self.push(async move {
-            let Ok(refused) = record::record(&work.stream, &tenure, &steps).await else {
+            let recording = record::record(&work.stream, &tenure, &steps, &failed);
+            let Ok(refused) = recording.await else {
                 return Done::NotOwner;
             };
             if steps.iter().any(|(_, _, step)| step.owes()) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shared::redis::{FailureKind, warn_will_retry};
+use tokio::sync::Notify;
 
 use super::window::EntryNumber;
 use crate::read::leases::Tenure;
@@ -38,7 +39,7 @@ enum NotRecorded {
     Refused,
 }
 
-/// Records entries, and returns those that Redis refuses.
+/// Records entries, and returns those that Redis refuses. `failed` hears of each try that is not the last.
 ///
 /// # Errors
 /// The lease is another worker's.
@@ -46,15 +47,16 @@ pub(super) async fn record(
     stream: &Stream,
     tenure: &Tenure,
     steps: &[NumberedRecord],
+    failed: &Notify,
 ) -> Result<Vec<EntryNumber>, StreamError> {
-    match try_together(stream, tenure, steps).await {
+    match try_together(stream, tenure, steps, failed).await {
         Ok(()) => return Ok(Vec::new()),
         Err(NotRecorded::NotOwner) => return Err(StreamError::NotOwner),
         Err(NotRecorded::Refused) => {}
     }
     let mut refused = Vec::new();
     for step in steps {
-        match try_together(stream, tenure, std::slice::from_ref(step)).await {
+        match try_together(stream, tenure, std::slice::from_ref(step), failed).await {
             Ok(()) => {}
             Err(NotRecorded::NotOwner) => return Err(StreamError::NotOwner),
             Err(NotRecorded::Refused) => {
@@ -72,6 +74,7 @@ async fn try_together(
     stream: &Stream,
     tenure: &Tenure,
     steps: &[NumberedRecord],
+    failed: &Notify,
 ) -> Result<(), NotRecorded> {
     let (mut finished, mut progress) = (Vec::new(), Vec::new());
     for (_, id, step) in steps {
@@ -94,6 +97,7 @@ async fn try_together(
         if FailureKind::of(&error) == FailureKind::NeedsRepair {
             return Err(NotRecorded::Refused);
         }
+        failed.notify_one();
         backoff.wait().await;
     }
 }

@@ -132,6 +132,8 @@ pub(super) enum Input<B> {
     Archived(EntryNumber),
     /// But for these, which Redis refuses: others can be recorded.
     Recorded(Vec<EntryNumber>),
+    /// Redis didn't answer a record, which is tried again.
+    RecordFailed,
     /// It is time to record what was published of entries that go on.
     Tick,
     /// The partition is handed over: nothing new is begun.
@@ -242,8 +244,8 @@ pub(super) struct Window<B> {
     /// [`Entry::unrecorded`] of all entries, and `publishing`.
     turns: Turns<ItemId>,
     publishing: usize,
-    /// How many ticks have come since Redis last answered a read or a record; enough, if a read has
-    /// failed since.
+    /// How many ticks have come since Redis last answered a read or a record; enough, if one has failed
+    /// since.
     silent_ticks: usize,
     /// Entries that go on, with publications that Redis may not know of.
     with_progress: BTreeSet<EntryNumber>,
@@ -342,6 +344,7 @@ impl<B: Clone> Window<B> {
             }
             Input::Archived(number) => self.archived(number),
             Input::Recorded(refused) => self.recorded(&refused),
+            Input::RecordFailed => self.silent_ticks = self.limits.silent_ticks,
             Input::Tick => {
                 self.progress_due = true;
                 self.progress_refused = false;

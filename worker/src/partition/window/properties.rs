@@ -661,13 +661,17 @@ impl Tenure {
                 let ids = refused.iter().map(|number| self.entries[number]);
                 self.refused.extend(ids);
                 if lost {
-                    return self.flights.push(UnderWay::Record(finished, progress));
+                    self.flights.push(UnderWay::Record(finished, progress));
+                    Input::RecordFailed
+                } else {
+                    Input::Recorded(refused)
                 }
-                Input::Recorded(refused)
             }
         };
         match happened {
-            Input::Read(ReadEnd::Failed) => self.silent_ticks = LIMITS.silent_ticks,
+            Input::Read(ReadEnd::Failed) | Input::RecordFailed => {
+                self.silent_ticks = LIMITS.silent_ticks;
+            }
             Input::Read(_) | Input::Recorded(_) => self.silent_ticks = 0,
             _ => {}
         }
