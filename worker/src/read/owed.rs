@@ -239,6 +239,33 @@ mod tests {
     }
 
     #[test]
+    fn files_of_a_history_take_turns_of_their_own() {
+        let [inbound, beside, history] = [
+            TransferPace::Inbound,
+            TransferPace::Beside,
+            TransferPace::History,
+        ]
+        .map(media);
+        assert_eq!(inbound.taker(), beside.taker());
+        assert_ne!(inbound.taker(), history.taker());
+    }
+
+    #[test]
+    fn what_others_delete_ends_in_time_whoever_is_away() {
+        assert_eq!(media(TransferPace::Inbound).until_ms(), Some(5));
+        let archive = Owed::Put(OwedPut::Archive("tenant-1".to_owned()));
+        assert_eq!(archive.until_ms(), None, "a write waits for its store");
+    }
+
+    #[test]
+    fn objects_are_counted_in_few_fields() {
+        let fields: std::collections::BTreeSet<_> = (0..10_000)
+            .map(|n| settled_field(&format!("failed/tenant-1/{n}")))
+            .collect();
+        assert_eq!(fields.len(), 256);
+    }
+
+    #[test]
     fn a_piece_without_a_pace_is_a_received_messages() {
         let piece = "1-0 {\"n\":0,\"tenant\":\"tenant-1\",\"until\":5}";
         let Some(Owed::Media(media)) = Owed::read(OwedKind::Media, piece) else {
