@@ -91,6 +91,7 @@ pub(crate) enum PublishStatus {
     Refused,
     TooLarge,
     LeaseLost,
+    RedisAway,
     Unknown,
 }
 

@@ -65,6 +65,57 @@ async fn a_read_whose_answer_is_lost_is_made_up_for() {
     drained(&stage).await;
 }
 
+/// What was handed over while RabbitMQ was away would go out although Redis can't be told of it.
+#[tokio::test]
+async fn nothing_is_published_while_redis_is_away() {
+    let stage = Stage::new().await;
+    let (redis, redis_url) = behind_a_proxy(&stage.redis.url()).await;
+    let (rabbitmq, amqp_url) = behind_a_proxy(&stage.amqp_url).await;
+    let ingress = stage.ingress().start().await;
+    let worker = stage
+        .worker()
+        .env("REDIS_URL", redis_url)
+        .env("AMQP_URL", amqp_url)
+        // No publication is held back since its lease is over.
+        .env("LEASE_TTL", "120s")
+        .start()
+        .await;
+    let (sender, number, events) = (stage.sender(&ingress), Number::fresh(), stage.events());
+    sender
+        .send(number.message(payload::text("1111111111", "first")))
+        .await;
+    events.wait_for(1, SOON).await;
+    drained(&stage).await;
+    rabbitmq.set(Mode::Refuse);
+    for n in 0..10 {
+        let customer = format!("222222222{n}");
+        sender
+            .send(number.message(payload::text(&customer, "later")))
+            .await;
+    }
+    eventually(SOON, "all are delivered", async || {
+        (pending(&stage).await == 10).then_some(())
+    })
+    .await;
+    redis.set(Mode::Refuse);
+    eventually(SOON, "the worker hears of it", async || {
+        worker.log().contains("redis command failed").then_some(())
+    })
+    .await;
+    rabbitmq.set(Mode::Pass);
+    eventually(SOON, "they are held back", async || {
+        let held_back = "status=\"redis_away\"";
+        let held_back = worker.metric("rabbitmq_publish_total", held_back).await;
+        (held_back >= 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(events.count(), 1, "Redis knows of no other");
+    redis.set(Mode::Pass);
+    let seen = events.wait_for(11, SOON).await;
+    assert_eq!(repeats(&seen), 0);
+    drained(&stage).await;
+}
+
 /// The items of a body that are done, as Redis knows it; of the first entry that is not finished.
 async fn noted(stage: &Stage, number: &Number) -> Vec<usize> {
     let partition = shared::keys::Keys::new("whatsapp", 16).partition_of(&number.waba_id);

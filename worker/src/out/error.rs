@@ -107,7 +107,9 @@ impl Failure {
     pub fn decide(&self) -> Decision {
         match self {
             // A queue that is missing or full is an operator's to mend, not the item's fault.
-            Self::NotPublished(NotPublished::Unroutable | NotPublished::Refused)
+            Self::NotPublished(
+                NotPublished::Unroutable | NotPublished::Refused | NotPublished::RedisAway,
+            )
             | Self::Unsigned(_) => Decision::Retry,
             Self::NotPublished(NotPublished::TooLarge) => Decision::SetAside(Reason::TooLarge),
             Self::NotPublished(NotPublished::LeaseLost) => Decision::Leave,
@@ -145,6 +147,7 @@ mod tests {
         let decided = [
             (NotPublished::Unroutable.into(), Decision::Retry),
             (NotPublished::Refused.into(), Decision::Retry),
+            (NotPublished::RedisAway.into(), Decision::Retry),
             (NotPublished::LeaseLost.into(), Decision::Leave),
             (
                 NotPublished::TooLarge.into(),

@@ -43,6 +43,8 @@ pub enum NotPublished {
     TooLarge,
     #[error("the partition's lease is gone")]
     LeaseLost,
+    #[error("Redis doesn't answer")]
+    RedisAway,
 }
 
 /// An event that is about to be published.

@@ -203,7 +203,7 @@ impl From<NotPublished> for NotYet {
         tracing::warn!(%error, "a media event is published again later");
         match error {
             NotPublished::Unroutable | NotPublished::Refused => Self::Unroutable,
-            NotPublished::LeaseLost => Self::Elsewhere,
+            NotPublished::LeaseLost | NotPublished::RedisAway => Self::Elsewhere,
             NotPublished::TooLarge => Self::TooLarge,
         }
     }

@@ -96,7 +96,7 @@ pub(super) struct Driver {
     /// Entries of the window whose bytes are read alone.
     suspects: HashSet<EntryNumber>,
     sleeper: Option<Box<Sleeper>>,
-    record_failed: Arc<Notify>,
+    redis_failed: Arc<Notify>,
     futures: FuturesUnordered<BoxFuture<'static, Done>>,
     ended: bool,
 }
@@ -134,7 +134,7 @@ impl Driver {
             notes: Notes::default(),
             contents: HashMap::new(),
             suspects: HashSet::new(),
-            record_failed: Arc::default(),
+            redis_failed: Arc::default(),
             futures: FuturesUnordered::new(),
             ended: false,
         };
@@ -144,7 +144,7 @@ impl Driver {
     async fn drive(mut self) {
         let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
         let mut draining = false;
-        let record_failed = self.record_failed.clone();
+        let redis_failed = self.redis_failed.clone();
         loop {
             let mut commands = 0;
             while let Some(command) = self.window.poll() {
@@ -157,6 +157,7 @@ impl Driver {
             if self.ended {
                 return;
             }
+            self.tenure.set_redis_failed(self.window.redis_failed());
             let tenure = self.tenure.clone();
             let lease_ends = tenure.good_until();
             tokio::select! {
@@ -173,7 +174,7 @@ impl Driver {
                     self.window.handle(Input::Drain);
                     draining = true;
                 }
-                () = record_failed.notified() => self.window.handle(Input::RecordFailed),
+                () = redis_failed.notified() => self.window.handle(Input::RedisFailed),
                 _ = tick.tick() => self.window.handle(Input::Tick),
             }
         }
@@ -271,6 +272,7 @@ impl Driver {
             Next::New(expected) => ReadFrom::New(expected.to_string()),
         };
         let (work, tenure) = (self.work.clone(), self.tenure.clone());
+        let failed = self.redis_failed.clone();
         self.push(async move {
             let reading = async {
                 let notes = match next == Next::Pending(EntryId::ZERO) {
@@ -282,6 +284,7 @@ impl Driver {
             let read = reading.await;
             if let Err(StreamError::Redis(error)) = &read {
                 warn_will_retry(error);
+                failed.notify_one();
                 Backoff::for_server().wait().await;
             }
             Done::Read(read)
@@ -334,9 +337,11 @@ impl Driver {
         let Some(mut sleeper) = self.sleeper.take() else {
             return;
         };
+        let failed = self.redis_failed.clone();
         self.push(async move {
             if let Err(error) = sleeper.sleep(&after.to_string()).await {
                 warn_will_retry(&error);
+                failed.notify_one();
                 Backoff::for_server().wait().await;
             }
             Done::Slept(sleeper)
@@ -600,8 +605,12 @@ impl Driver {
     }
 
     fn publish_later(&mut self, id: ItemId, mut prepared: Prepared, failure: &Failure) {
-        // The publisher tells it once for all events with that routing key.
-        if !matches!(failure, Failure::NotPublished(NotPublished::Unroutable)) {
+        // Each of these is told once for many: by the publisher for a routing key, and where Redis failed.
+        let told = matches!(
+            failure,
+            Failure::NotPublished(NotPublished::Unroutable | NotPublished::RedisAway)
+        );
+        if !told {
             tracing::warn!(item = id.1, error = %failure, "an event is published again later");
         }
         self.window.handle(Input::Delayed(id));
@@ -663,7 +672,7 @@ impl Driver {
         }
         let (work, tenure, owes) = (self.work.clone(), self.tenure.clone(), self.owes.clone());
         let finished = finished.into_iter().map(|(number, _)| number).collect();
-        let failed = self.record_failed.clone();
+        let failed = self.redis_failed.clone();
         self.push(async move {
             let recording = record::record(&work.stream, &tenure, &steps, &failed);
             let Ok(refused) = recording.await else {

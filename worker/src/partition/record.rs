@@ -65,6 +65,12 @@ pub(super) async fn record(
             }
         }
     }
+    // It may refuse whatever comes, such as a login: then it takes not even an empty record.
+    if refused.len() == steps.len()
+        && let Err(NotRecorded::NotOwner) = try_together(stream, tenure, &[], failed).await
+    {
+        return Err(StreamError::NotOwner);
+    }
     Backoff::for_server().wait().await;
     Ok(refused)
 }
@@ -94,7 +100,9 @@ async fn try_together(
         if !tenure.holds() {
             return Err(NotRecorded::NotOwner);
         }
-        if FailureKind::of(&error) == FailureKind::NeedsRepair {
+        // With nothing in it, there is nothing that Redis could refuse: it refuses the login, say.
+        let asks = steps.is_empty();
+        if FailureKind::of(&error) == FailureKind::NeedsRepair && !asks {
             return Err(NotRecorded::Refused);
         }
         failed.notify_one();

@@ -132,8 +132,8 @@ pub(super) enum Input<B> {
     Archived(EntryNumber),
     /// But for these, which Redis refuses: others can be recorded.
     Recorded(Vec<EntryNumber>),
-    /// Redis didn't answer a record, which is tried again.
-    RecordFailed,
+    /// Redis didn't answer a read, a record or a wait for new entries; each is tried again.
+    RedisFailed,
     /// It is time to record what was published of entries that go on.
     Tick,
     /// The partition is handed over: nothing new is begun.
@@ -244,9 +244,10 @@ pub(super) struct Window<B> {
     /// [`Entry::unrecorded`] of all entries, and `publishing`.
     turns: Turns<ItemId>,
     publishing: usize,
-    /// How many ticks have come since Redis last answered a read or a record; enough, if one has failed
-    /// since.
+    /// How many ticks have come since Redis last answered a read or a record, and whether it failed to
+    /// answer one since.
     silent_ticks: usize,
+    redis_failed: bool,
     /// Entries that go on, with publications that Redis may not know of.
     with_progress: BTreeSet<EntryNumber>,
     /// A tick has come since their progress was recorded.
@@ -291,6 +292,7 @@ impl<B: Clone> Window<B> {
             starting: VecDeque::new(),
             publishing: 0,
             silent_ticks: 0,
+            redis_failed: false,
             with_progress: BTreeSet::new(),
             progress_due: false,
             progress_refused: false,
@@ -306,6 +308,11 @@ impl<B: Clone> Window<B> {
     /// How many entries wait for their tenant.
     pub(super) fn parked(&self) -> usize {
         self.parked.len()
+    }
+
+    /// Redis has failed, and answered nothing since.
+    pub(super) fn redis_failed(&self) -> bool {
+        self.redis_failed
     }
 
     /// Whose an entry is that won't go out: for where it is kept.
@@ -344,7 +351,7 @@ impl<B: Clone> Window<B> {
             }
             Input::Archived(number) => self.archived(number),
             Input::Recorded(refused) => self.recorded(&refused),
-            Input::RecordFailed => self.silent_ticks = self.limits.silent_ticks,
+            Input::RedisFailed => self.redis_failed = true,
             Input::Tick => {
                 self.progress_due = true;
                 self.progress_refused = false;
@@ -388,7 +395,12 @@ impl<B: Clone> Window<B> {
     /// under way, one has just been looked for.
     fn is_idle(&self) -> bool {
         let archiving = |entry: &Entry| matches!(entry.phase, Phase::Archiving);
-        self.publishing == 0 && self.recording.is_none() && !self.entries.values().any(archiving)
+        // The answer to an empty record changes nothing, unless something waits for its end.
+        let recorded = self.recording.as_ref().is_none_or(|recording| {
+            let asks = recording.finished.is_empty() && recording.progress.is_empty();
+            asks && self.finished.is_empty() && self.with_progress.is_empty()
+        });
+        self.publishing == 0 && recorded && !self.entries.values().any(archiving)
     }
 
     // Reading
@@ -438,10 +450,10 @@ impl<B: Clone> Window<B> {
     }
 
     fn read_ended(&mut self, end: ReadEnd<B>) {
-        self.silent_ticks = match end {
-            ReadEnd::Failed => self.limits.silent_ticks,
-            ReadEnd::Moved | ReadEnd::Entries { .. } => 0,
-        };
+        match end {
+            ReadEnd::Failed => {}
+            ReadEnd::Moved | ReadEnd::Entries { .. } => self.redis_answered(),
+        }
         let known = self.entries.len() + usize::from(self.opening.is_some()) + self.parked.len();
         let Some(read) = self.cursor.read_ended(end, known) else {
             return;
@@ -847,9 +859,14 @@ impl<B: Clone> Window<B> {
         }
     }
 
+    fn redis_answered(&mut self) {
+        self.silent_ticks = 0;
+        self.redis_failed = false;
+    }
+
     /// Redis may be away.
     fn is_silent(&self) -> bool {
-        self.silent_ticks >= self.limits.silent_ticks
+        self.redis_failed || self.silent_ticks >= self.limits.silent_ticks
     }
 
     fn publish_more(&mut self) {
@@ -979,7 +996,8 @@ impl<B: Clone> Window<B> {
             }
         }
         // An empty record asks whether Redis answers.
-        let asks = self.is_silent() && self.turns.has_waiting() && !self.draining;
+        let asks =
+            !self.draining && (self.redis_failed || self.is_silent() && self.turns.may_take());
         if finished.is_empty() && progress.is_empty() && !asks {
             return;
         }
@@ -1005,7 +1023,7 @@ impl<B: Clone> Window<B> {
         let Some(recording) = self.recording.take() else {
             return;
         };
-        self.silent_ticks = 0;
+        self.redis_answered();
         if recording.retry {
             // Counted from its answer: before the next retry comes a record of the others, however long
             // each takes.

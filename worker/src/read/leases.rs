@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::{Pool, PoolError};
@@ -34,6 +34,7 @@ pub struct Tenure {
     /// Ms after `epoch` until which the lease surely holds, by this machine's monotonic clock.
     good_until: AtomicU64,
     epoch: Instant,
+    redis_failed: AtomicBool,
     /// Cancelled when the lease is gone: nothing may be published any more.
     pub lost: CancellationToken,
     /// Cancelled when the partition is to be handed over: nothing new is begun.
@@ -47,6 +48,7 @@ impl Tenure {
             token,
             good_until: AtomicU64::new(0),
             epoch: Instant::now(),
+            redis_failed: AtomicBool::new(false),
             lost: CancellationToken::new(),
             drain: CancellationToken::new(),
         };
@@ -67,6 +69,16 @@ impl Tenure {
     /// Whether the lease surely holds now: asked before each publication.
     pub fn holds(&self) -> bool {
         !self.lost.is_cancelled() && Instant::now() < self.good_until()
+    }
+
+    /// Whether Redis answers nothing of this partition since a command failed: asked before each
+    /// publication, too, since Redis could not be told of it.
+    pub fn redis_failed(&self) -> bool {
+        self.redis_failed.load(Ordering::Relaxed)
+    }
+
+    pub fn set_redis_failed(&self, failed: bool) {
+        self.redis_failed.store(failed, Ordering::Relaxed);
     }
 }
 

@@ -40,9 +40,13 @@ impl<T> Turns<T> {
         self.taken
     }
 
-    /// Somebody waits, whether or not a turn is left.
-    pub fn has_waiting(&self) -> bool {
-        !self.order.is_empty()
+    /// Whether [`Turns::take`] would give a turn to somebody.
+    pub fn may_take(&self) -> bool {
+        let has_turn = |account: &String| {
+            let taken = self.taken_of.get(account);
+            taken.is_none_or(|taken| *taken < self.most_of_account)
+        };
+        self.taken < self.most && self.order.iter().any(has_turn)
     }
 
     /// Nothing is taken and nobody waits.

@@ -306,13 +306,7 @@ impl ChannelTask {
         let mut backoff = Backoff::for_server();
         while self.next_batch(&mut messages, &mut batch).await {
             while !batch.is_empty() {
-                // Nobody waits for these any more, or the partition is another worker's.
-                batch.retain(|message: &Publication| !message.reply.is_closed());
-                let (mine, lost): (Vec<_>, Vec<_>) =
-                    batch.drain(..).partition(|message| message.tenure.holds());
-                let lost = lost.into_iter();
-                settle(lost.map(|message| (message, Err(NotPublished::LeaseLost))));
-                batch = mine;
+                self.hold_back(&mut batch);
                 if self.open.is_none()
                     && let Err(error) = self.connect().await
                 {
@@ -350,6 +344,26 @@ impl ChannelTask {
                 batch.extend(later);
             }
         }
+    }
+
+    /// Lets go of those that must not be published now, and of those for which nobody waits any more:
+    /// RabbitMQ may have been away since they were handed over.
+    fn hold_back(&self, batch: &mut Vec<Publication>) {
+        let mut held_back = Vec::new();
+        for message in std::mem::take(batch) {
+            let why = match &message.tenure {
+                _ if message.reply.is_closed() => continue,
+                tenure if !tenure.holds() => Err(NotPublished::LeaseLost),
+                tenure if tenure.redis_failed() => Err(NotPublished::RedisAway),
+                _ => {
+                    batch.push(message);
+                    continue;
+                }
+            };
+            self.metrics.published(status(why));
+            held_back.push((message, why));
+        }
+        settle(held_back);
     }
 
     /// Publishes these once, side by side. What isn't settled by that stays in `batch`.
@@ -437,6 +451,7 @@ fn status(outcome: Result<(), NotPublished>) -> PublishStatus {
         Err(NotPublished::Refused) => PublishStatus::Refused,
         Err(NotPublished::TooLarge) => PublishStatus::TooLarge,
         Err(NotPublished::LeaseLost) => PublishStatus::LeaseLost,
+        Err(NotPublished::RedisAway) => PublishStatus::RedisAway,
     }
 }
 

@@ -114,8 +114,9 @@ struct Tenure {
     running: HashSet<ItemId>,
     /// Entries that Redis has refused to record.
     refused: HashSet<EntryId>,
-    /// Ticks since Redis last answered a read or a record, as the window counts them.
+    /// Ticks since Redis last answered a read or a record, and whether one failed since.
     silent_ticks: usize,
+    redis_failed: bool,
     draining: bool,
     over: bool,
 }
@@ -314,6 +315,7 @@ impl Tenure {
             running: HashSet::new(),
             refused: HashSet::new(),
             silent_ticks: 0,
+            redis_failed: false,
             draining: false,
             over: false,
         }
@@ -414,7 +416,8 @@ impl Tenure {
                     items.all(|item| self.running.contains(item)),
                     "not prepared"
                 );
-                assert!(self.silent_ticks < LIMITS.silent_ticks, "Redis may be away");
+                let is_silent = self.redis_failed || self.silent_ticks >= LIMITS.silent_ticks;
+                assert!(!is_silent, "Redis may be away");
             }
             Command::SetAside((number, _), reason) => self.goes_out(world, *number, Some(*reason)),
             Command::Archive(number) => {
@@ -527,7 +530,9 @@ impl Tenure {
         );
         let archives = |number| matches!(self.window.entries[number].phase, Phase::Archiving);
         let mut under_way = self.flights.iter().filter(|it| match it {
-            UnderWay::Publish(_) | UnderWay::Record(..) => true,
+            UnderWay::Publish(_) => true,
+            // An empty one only asks.
+            UnderWay::Record(finished, progress) => finished.len() + progress.len() > 0,
             UnderWay::Archive(number) => archives(number),
             _ => false,
         });
@@ -550,6 +555,16 @@ impl Tenure {
     fn tick(&mut self) {
         self.silent_ticks += 1;
         self.window.handle(Input::Tick);
+    }
+
+    fn redis_fails(&mut self) {
+        self.redis_failed = true;
+        self.window.handle(Input::RedisFailed);
+    }
+
+    fn redis_answers(&mut self) {
+        self.redis_failed = false;
+        self.silent_ticks = 0;
     }
 
     fn drain(&mut self) {
@@ -609,6 +624,7 @@ impl Tenure {
         let happened = match flight {
             UnderWay::Read(next, most) if lost => {
                 self.late.push((next, most));
+                self.redis_fails();
                 Input::Read(ReadEnd::Failed)
             }
             UnderWay::Answer(end) => Input::Read(end),
@@ -661,19 +677,15 @@ impl Tenure {
                 let ids = refused.iter().map(|number| self.entries[number]);
                 self.refused.extend(ids);
                 if lost {
-                    self.flights.push(UnderWay::Record(finished, progress));
-                    Input::RecordFailed
-                } else {
-                    Input::Recorded(refused)
+                    self.redis_fails();
+                    return self.flights.push(UnderWay::Record(finished, progress));
                 }
+                self.redis_answers();
+                Input::Recorded(refused)
             }
         };
-        match happened {
-            Input::Read(ReadEnd::Failed) | Input::RecordFailed => {
-                self.silent_ticks = LIMITS.silent_ticks;
-            }
-            Input::Read(_) | Input::Recorded(_) => self.silent_ticks = 0,
-            _ => {}
+        if matches!(&happened, Input::Read(end) if !matches!(end, ReadEnd::Failed)) {
+            self.redis_answers();
         }
         self.window.handle(happened);
     }
@@ -1157,17 +1169,15 @@ fn nothing_is_published_before_a_silent_redis_answers() {
     };
     let publishes = |it: &Command<()>| matches!(it, Command::Publish(_));
     let quiet = || (0..LIMITS.silent_ticks).map(|_| Input::Tick).collect();
-    for silence in [quiet(), vec![Input::Read(ReadEnd::Failed)]] {
+    for (silence, at_once) in [(quiet(), false), (vec![Input::RedisFailed], true)] {
         let (mut window, item) = preparing();
         silence.into_iter().for_each(|it| window.handle(it));
-        let before = wanted(&mut window);
-        assert!(!before.iter().any(asks), "nothing waits for it: {before:?}");
+        let mut asked = wanted(&mut window);
+        assert_eq!(asked.iter().any(asks), at_once, "{asked:?}");
         window.handle(Input::Prepared(item));
-        let asked = wanted(&mut window);
-        assert!(
-            asked.iter().any(asks) && !asked.iter().any(publishes),
-            "{asked:?}"
-        );
+        asked.extend(wanted(&mut window));
+        assert_eq!(asked.iter().filter(|it| asks(it)).count(), 1, "{asked:?}");
+        assert!(!asked.iter().any(publishes), "{asked:?}");
         window.handle(Input::Recorded(vec![]));
         let after = wanted(&mut window);
         assert!(after.iter().any(publishes), "{after:?}");
