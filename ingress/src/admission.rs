@@ -5,7 +5,7 @@
 //! | --- | --- | --- | --- |
 //! | connections | `MAX_CONNECTIONS`, or as many as there are file descriptors for | closed | each takes a file descriptor and a read buffer |
 //! | memory ([`memory`]) | `MAX_IN_FLIGHT_BYTES`; large bodies leave an eighth of it alone | closed | bodies count as they come in, and with their copies once they are signed |
-//! | turns ([`rounds`]) | rounds of 32 webhooks a thread; 200 ms of waiting, on a thread that is busy for 500 ms | goes on | what is half done goes before what has just come |
+//! | turns ([`rounds`]) | rounds of 32 webhooks a thread; 500 ms of waiting, on a thread that is busy for 500 ms | goes on | what is half done goes before what has just come |
 //! | in flight | `MAX_IN_FLIGHT` | goes on | after the signature: strangers take none of these places |
 //! | queue ([`queue`]) | 16 to 4,096 deliveries a partition, by how long Redis takes | goes on | better to refuse some at once than to answer all of them late |
 //!

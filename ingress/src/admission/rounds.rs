@@ -15,7 +15,7 @@ const ROUND: usize = 32;
 /// For so long everybody is let in, however long he waits: a burst, or many connections that close.
 const BURST: Duration = Duration::from_millis(500);
 /// After that, whoever waits longer for his turn is refused before he costs more.
-const LONGEST: Duration = Duration::from_millis(200);
+const LONGEST: Duration = Duration::from_millis(500);
 
 /// The turns of one thread.
 pub(crate) struct AdmissionRounds {
