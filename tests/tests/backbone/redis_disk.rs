@@ -166,8 +166,9 @@ async fn a_full_disk_under_a_worker_repeats_at_most() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_starts_while_redis_is_loading_waits_for_it() {
-    // 80 ms for each key, asked for other things in between: about 5 s.
-    let loading = "--key-load-delay 80000 --loading-process-events-interval-bytes 1024";
+    // 240 ms for each key, asked for other things in between: about 15 s, in which both programs start and
+    // are asked, also on a machine that has much else to do.
+    let loading = "--key-load-delay 240000 --loading-process-events-interval-bytes 1024";
     let mut stage = stage(RedisOptions {
         arguments: loading.split(' ').map(str::to_owned).collect(),
         ..RedisOptions::default()

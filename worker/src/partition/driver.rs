@@ -50,7 +50,7 @@ const RETURNING: usize = 256;
 /// Publications of a partition that Redis doesn't know of yet: as many can be repeated after a crash.
 /// Beyond, nothing is published.
 const MOST_UNRECORDED: usize = 64;
-/// Nor while Redis has answered nothing for so many times [`PROGRESS_INTERVAL`].
+/// Nothing is published while Redis has answered nothing for so many times [`PROGRESS_INTERVAL`].
 const SILENT_TICKS: usize = 2;
 /// What is published of entries that go on is recorded this often, and as soon as it is this much.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -96,6 +96,7 @@ pub(super) struct Driver {
     /// Entries of the window whose bytes are read alone.
     suspects: HashSet<EntryNumber>,
     sleeper: Option<Box<Sleeper>>,
+    /// Notified of each read, record and wait for new entries that Redis didn't answer.
     redis_failed: Arc<Notify>,
     futures: FuturesUnordered<BoxFuture<'static, Done>>,
     ended: bool,
@@ -605,12 +606,12 @@ impl Driver {
     }
 
     fn publish_later(&mut self, id: ItemId, mut prepared: Prepared, failure: &Failure) {
-        // Each of these is told once for many: by the publisher for a routing key, and where Redis failed.
-        let told = matches!(
+        // Logged once for many: by the publisher for each routing key, and where the command failed.
+        let logged_elsewhere = matches!(
             failure,
             Failure::NotPublished(NotPublished::Unroutable | NotPublished::RedisAway)
         );
-        if !told {
+        if !logged_elsewhere {
             tracing::warn!(item = id.1, error = %failure, "an event is published again later");
         }
         self.window.handle(Input::Delayed(id));

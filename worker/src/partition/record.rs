@@ -39,7 +39,8 @@ enum NotRecorded {
     Refused,
 }
 
-/// Records entries, and returns those that Redis refuses. `failed` hears of each try that is not the last.
+/// Records entries, and returns those that Redis refuses. `failed` is notified of each try that Redis
+/// didn't answer.
 ///
 /// # Errors
 /// The lease is another worker's.
@@ -100,9 +101,9 @@ async fn try_together(
         if !tenure.holds() {
             return Err(NotRecorded::NotOwner);
         }
-        // With nothing in it, there is nothing that Redis could refuse: it refuses the login, say.
-        let asks = steps.is_empty();
-        if FailureKind::of(&error) == FailureKind::NeedsRepair && !asks {
+        // Of an empty record there is nothing to refuse but whoever asks: a login that is wrong by now.
+        let is_empty = steps.is_empty();
+        if FailureKind::of(&error) == FailureKind::NeedsRepair && !is_empty {
             return Err(NotRecorded::Refused);
         }
         failed.notify_one();

@@ -34,6 +34,7 @@ pub struct Tenure {
     /// Ms after `epoch` until which the lease surely holds, by this machine's monotonic clock.
     good_until: AtomicU64,
     epoch: Instant,
+    /// As the partition's window has it.
     redis_failed: AtomicBool,
     /// Cancelled when the lease is gone: nothing may be published any more.
     pub lost: CancellationToken,
@@ -71,8 +72,8 @@ impl Tenure {
         !self.lost.is_cancelled() && Instant::now() < self.good_until()
     }
 
-    /// Whether Redis answers nothing of this partition since a command failed: asked before each
-    /// publication, too, since Redis could not be told of it.
+    /// Whether Redis has failed to answer a command of this partition, and answered none since. Asked before
+    /// each publication, too, since Redis could not be told of it.
     pub fn redis_failed(&self) -> bool {
         self.redis_failed.load(Ordering::Relaxed)
     }
