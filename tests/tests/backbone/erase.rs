@@ -135,6 +135,16 @@ async fn erase_deletes_what_is_theirs_and_nothing_else() {
     assert!(!list(&media, &one).await[0].contains(&id(&image)));
     assert_eq!(list(&webhooks, &other).await.len(), 1);
 
+    let mut redis = stage.redis.connection().await;
+    let health = |number: &Number| format!("quality:{}:4930901820", number.waba_id);
+    for number in [&one, &other] {
+        let state = json!({"kind": "quality", "account": number.waba_id, "subject": "4930901820",
+            "state": "dropped", "detail": null, "at_ms": 1, "until": null});
+        redis
+            .hset::<_, _, _, ()>("whatsapp:health", health(number), state.to_string())
+            .await
+            .expect("HSET");
+    }
     let tenant_other = tenant(&other);
     let erase = [
         "erase",
@@ -153,7 +163,8 @@ async fn erase_deletes_what_is_theirs_and_nothing_else() {
     assert!(text(&output).contains(&format!("1  payloads in {tenant_other}")));
     assert_eq!(list(&webhooks, &other).await, Vec::<String>::new());
     assert_eq!(list(&webhooks, &one).await, left);
-    let mut redis = stage.redis.connection().await;
+    let states: Vec<String> = redis.hkeys("whatsapp:health").await.expect("HKEYS");
+    assert_eq!(states, [health(&one)]);
     let there = async |redis: &mut redis::aio::MultiplexedConnection, number: &Number| {
         let key = format!("whatsapp:tenant:{}", number.waba_id);
         redis.exists::<_, bool>(key).await.expect("EXISTS")

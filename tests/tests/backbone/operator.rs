@@ -583,7 +583,7 @@ async fn why_a_tenants_events_stopped_stands_on_one_screen() {
     let account = scene.event.text("/channel/businessAccountId");
     stage.neighbours.refuse_token(&format!("token-{account}"));
     let report = of_tenant(worker, &well).await;
-    assert!(report["lastOut"].is_string(), "{report:#}");
+    assert!(report["lastArchived"].is_string(), "{report:#}");
     let of_account = &report["accounts"][0];
     assert_eq!(of_account["verdict"], "active");
     assert_eq!(of_account["checks"][0]["status"], "FAIL", "{report:#}");

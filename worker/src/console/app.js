@@ -405,7 +405,7 @@ const showTenant = (report) => {
   });
   byId("tenant-result").replaceChildren(
     card(report.tenantId ? `Tenant ${report.tenantId}` : "No tenant", pairs([
-      ["last webhook that went out", value(report.lastOut)], ["last one set aside", value(report.lastSetAside)], ["set aside", aside],
+      ["last webhook in the archive", value(report.lastArchived)], ["last one set aside", value(report.lastSetAside)], ["set aside", aside],
       ["media waiting", value(report.mediaWaiting, (count) => [count, count ? "warn" : ""])],
     ]), runbook("why-did-a-tenant-stop")), ...accounts);
 };

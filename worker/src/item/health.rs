@@ -39,6 +39,11 @@ impl HealthNote {
         let subject = self.subject.as_deref().unwrap_or_default();
         format!("{}:{}:{subject}", self.kind.name(), self.account)
     }
+
+    /// The account of a [`HealthNote::key`].
+    pub fn account_of(key: &str) -> Option<&str> {
+        key.split(':').nth(1)
+    }
 }
 
 /// What was noted and not written yet.
@@ -89,10 +94,12 @@ impl HealthNotes {
 #[serde(default)]
 struct HealthWords {
     event: String,
-    ban_info: BanWords,
-    restriction_info: Vec<RestrictionWords>,
+    ban_info: Option<BanWords>,
+    restriction_info: Option<Vec<RestrictionWords>>,
     display_phone_number: Option<String>,
-    current_limit: Option<String>,
+    /// A number, or a text such as `TIER_2K`; it has one of two names.
+    current_limit: Value,
+    max_daily_conversations_per_business: Value,
     message_template_id: Value,
     message_template_name: Option<String>,
 }
@@ -100,13 +107,13 @@ struct HealthWords {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct BanWords {
-    waba_ban_state: String,
+    waba_ban_state: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct RestrictionWords {
-    restriction_type: String,
+    restriction_type: Option<String>,
     /// A number, or a text of one.
     expiration: Value,
 }
@@ -138,14 +145,15 @@ fn account(said: &HealthWords) -> Option<HealthNote> {
         detail: Some(short(&said.event)),
         ..noted(HealthKind::Offboarding, state)
     };
+    let restrictions = said.restriction_info.as_deref().unwrap_or_default();
+    let ban = said.ban_info.as_ref();
+    let ban_state = ban.and_then(|it| it.waba_ban_state.as_deref());
     Some(match said.event.as_str() {
-        "ACCOUNT_RESTRICTION" if said.restriction_info.is_empty() => restriction("lifted"),
+        "ACCOUNT_RESTRICTION" if restrictions.is_empty() => restriction("lifted"),
         "ACCOUNT_RESTRICTION" => {
-            let types = said.restriction_info.iter().map(|it| &*it.restriction_type);
-            let ends = said
-                .restriction_info
-                .iter()
-                .map(|it| number(&it.expiration));
+            let types = restrictions.iter();
+            let types = types.filter_map(|it| it.restriction_type.as_deref());
+            let ends = restrictions.iter().map(|it| number(&it.expiration));
             HealthNote {
                 detail: Some(short(&types.collect::<Vec<_>>().join(", "))),
                 // One that doesn't say when it ends lasts.
@@ -155,10 +163,10 @@ fn account(said: &HealthWords) -> Option<HealthNote> {
                 ..restriction("restricted")
             }
         }
-        "DISABLED_UPDATE" => match said.ban_info.waba_ban_state.as_str() {
-            "DISABLE" => restriction("banned"),
-            "SCHEDULE_FOR_DISABLE" => restriction("ban_scheduled"),
-            "REINSTATE" => restriction("lifted"),
+        "DISABLED_UPDATE" => match ban_state {
+            Some("DISABLE") => restriction("banned"),
+            Some("SCHEDULE_FOR_DISABLE") => restriction("ban_scheduled"),
+            Some("REINSTATE") => restriction("lifted"),
             _ => return None,
         },
         "ACCOUNT_OFFBOARDED"
@@ -178,7 +186,11 @@ fn quality(said: HealthWords) -> Option<HealthNote> {
         "UNFLAGGED" | "UPGRADE" | "ONBOARDING" => "recovered",
         _ => return None,
     };
-    let limit = said.current_limit.unwrap_or_default();
+    let limits = [
+        said.current_limit,
+        said.max_daily_conversations_per_business,
+    ];
+    let limit = limits.iter().find_map(text).unwrap_or_default();
     Some(HealthNote {
         subject: Some(short(&said.display_phone_number?)),
         detail: Some(short(format!("{} {limit}", said.event).trim_end())),
@@ -205,6 +217,11 @@ fn template(said: HealthWords) -> Option<HealthNote> {
 fn number(value: &Value) -> Option<i64> {
     let text = value.as_str().and_then(|text| text.parse().ok());
     value.as_i64().or(text)
+}
+
+fn text(value: &Value) -> Option<String> {
+    let text = value.as_str().map(str::to_owned);
+    text.or_else(|| value.as_number().map(ToString::to_string))
 }
 
 fn short(text: &str) -> String {
@@ -274,6 +291,27 @@ mod tests {
         );
         assert_eq!(state("flows", json!({"event": "FLAGGED"})), None);
         assert_eq!(state("account_update", json!([])), None);
+    }
+
+    #[test]
+    fn a_limit_is_read_in_each_spelling_and_null_is_nothing() {
+        for (limit, detail) in [
+            (json!({"current_limit": "TIER_2K"}), "FLAGGED TIER_2K"),
+            (json!({"current_limit": 2000}), "FLAGGED 2000"),
+            (
+                json!({"max_daily_conversations_per_business": -1}),
+                "FLAGGED -1",
+            ),
+            (json!({"current_limit": null}), "FLAGGED"),
+        ] {
+            let mut said = json!({"event": "FLAGGED", "display_phone_number": "4930901820",
+                "ban_info": null, "restriction_info": null});
+            let members = said.as_object_mut().expect("an object");
+            members.extend(limit.as_object().expect("an object").clone());
+            let said = serde_json::from_value(said).expect("readable");
+            let note = read("phone_number_quality_update", said).expect("a note");
+            assert_eq!(note.detail.as_deref(), Some(detail));
+        }
     }
 
     #[test]

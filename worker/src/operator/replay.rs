@@ -246,7 +246,7 @@ impl ReplayRun {
     }
 
     async fn abandon(mut self, by: &str) -> anyhow::Result<()> {
-        match self.turn.take().await? {
+        match self.turn.take().await.map_err(not_asked)? {
             (ReplayStatus::Mine, Some(replay)) => {
                 self.turn.ends(&replay).await?;
                 audit("abandon replay", by, &replay.id, replay.total);
@@ -291,13 +291,14 @@ impl ReplayRun {
 
     /// Begins a replay, or joins the one that is under way; `None`: there is nothing to put back.
     async fn start(&self, selection: &Selection) -> anyhow::Result<Option<(ReplayStatus, Replay)>> {
-        let (standing, replay) = match self.turn.take().await? {
+        let (standing, replay) = match self.turn.take().await.map_err(not_asked)? {
             (ReplayStatus::None | ReplayStatus::Ended, _) => {
                 let total = self.count(selection, false).await?.total;
                 if total == 0 {
                     return Ok(None);
                 }
-                self.turn.begin(selection, total).await?
+                let begun = self.turn.begin(selection, total).await;
+                begun.map_err(not_asked)?
             }
             under_way @ (ReplayStatus::Mine | ReplayStatus::Others, _) => under_way,
         };
@@ -354,12 +355,14 @@ impl ReplayRun {
     }
 
     async fn count_all(&self, selection: &Selection, in_detail: bool) -> anyhow::Result<Tally> {
-        let away = "the object store can't be listed";
+        let away = |error| {
+            not_asked(anyhow::Error::new(error).context("the object store can't be listed"))
+        };
         let look =
             selection.asks_for_reason() || (in_detail && selection.source == ReplaySource::Failed);
-        let keys = selection.listed(&self.store, None).await.context(away)?;
+        let keys = selection.listed(&self.store, None).await.map_err(away)?;
         let keys = keys.try_filter(|key| std::future::ready(selection.may_be(key, "")));
-        keys.map_err(|error| anyhow::Error::new(error).context(away))
+        keys.map_err(away)
             .map_ok(async |key| {
                 let reason = if selection.asks_for_body() {
                     match self.store.read(&key).await {
@@ -607,4 +610,9 @@ fn damaged(error: ReadError) -> anyhow::Result<Option<String>> {
         ReadError::Corrupt | ReadError::TooLarge(_) => Ok(Some("(can't be read)".to_owned())),
         ReadError::Store(_) => Err(error.into()),
     }
+}
+
+/// A server could not be asked: the command ends with 2.
+fn not_asked(error: anyhow::Error) -> anyhow::Error {
+    CommandError(error).into()
 }

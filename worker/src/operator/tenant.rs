@@ -52,8 +52,8 @@ pub(crate) struct TenantReport {
     /// `None`: the account has none.
     tenant_id: Option<String>,
     accounts: Vec<AccountReport>,
-    /// When ingress took the last webhook of which all is published.
-    last_out: Section<Option<String>>,
+    /// When ingress took the last webhook that is in the archive: events of it are out, or may go out.
+    last_archived: Section<Option<String>>,
     /// When it took the last one of which something was set aside.
     last_set_aside: Section<Option<String>>,
     set_aside: Section<FailedReport>,
@@ -170,7 +170,7 @@ pub(crate) async fn tenant(
     }
     let folders = folders(tenant_id.as_deref(), &accounts);
     Ok(TenantReport {
-        last_out: within(
+        last_archived: within(
             LIMIT,
             last(deployment, PayloadArea::Archive, tenant_id.as_deref()),
         )
@@ -331,7 +331,7 @@ impl TenantReport {
     /// A server could not be asked.
     fn has_unknown(&self) -> bool {
         let Self {
-            last_out,
+            last_archived,
             last_set_aside,
             set_aside,
             media_waiting,
@@ -345,7 +345,7 @@ impl TenantReport {
                 || account.last_seen.is_unknown()
         });
         of_accounts
-            || last_out.is_unknown()
+            || last_archived.is_unknown()
             || last_set_aside.is_unknown()
             || set_aside.is_unknown()
             || media_waiting.is_unknown()
@@ -354,7 +354,7 @@ impl TenantReport {
     /// Nothing is kept of it either.
     fn is_nothing(&self) -> bool {
         let none = |section: &Section<Option<String>>| section.known().is_some_and(Option::is_none);
-        none(&self.last_out) && none(&self.last_set_aside)
+        none(&self.last_archived) && none(&self.last_set_aside)
     }
 }
 
@@ -396,7 +396,10 @@ fn write(output: &mut Output, report: &TenantReport, id: &str) {
         (style, format!("{count} files"))
     });
     output.table(&[
-        named("last webhook that went out", text(&report.last_out, at)),
+        named(
+            "last webhook in the archive",
+            text(&report.last_archived, at),
+        ),
         named("last webhook set aside", text(&report.last_set_aside, at)),
         named("set aside", set_aside),
         named("media waiting", media),

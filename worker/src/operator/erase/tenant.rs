@@ -5,6 +5,7 @@ use anyhow::Context;
 use super::eraser::Eraser;
 use super::erasure::Erasure;
 use super::in_transit::InTransit;
+use crate::item::health::HealthNote;
 use crate::item::traffic;
 use crate::out::store::{self, Bucket};
 
@@ -79,8 +80,30 @@ impl Eraser<'_> {
             publish.arg(keys.tenants_changed()).arg(account);
             publish.query_async::<()>(&mut redis).await?;
         }
+        self.forget_health().await?;
         let mut numbers = self.deployment.numbers().await?;
         numbers.retain(|(account, _)| self.accounts.contains(account));
         traffic::forget(&self.deployment.connection, keys, &numbers).await
+    }
+
+    /// The states of the accounts, their numbers and templates.
+    async fn forget_health(&self) -> redis::RedisResult<()> {
+        let health = self.deployment.keys.health();
+        let mut redis = self.deployment.connection.clone();
+        let states: Vec<String> = redis::cmd("HKEYS")
+            .arg(&health)
+            .query_async(&mut redis)
+            .await?;
+        let is_theirs = |state: &&String| {
+            let account = HealthNote::account_of(state);
+            account.is_some_and(|account| self.accounts.iter().any(|it| it == account))
+        };
+        let theirs: Vec<&String> = states.iter().filter(is_theirs).collect();
+        if theirs.is_empty() {
+            return Ok(());
+        }
+        let mut del = redis::cmd("HDEL");
+        del.arg(health).arg(theirs);
+        del.query_async(&mut redis).await
     }
 }
