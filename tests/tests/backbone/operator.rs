@@ -150,7 +150,13 @@ async fn every_id_that_is_printed_leads_to_its_message() {
         ("MINIO_ENDPOINT", "http://127.0.0.1:1"),
         ("REDIS_URL", "redis://127.0.0.1:1"),
     ];
-    for command in [&["inspect", none][..], &["cat", none], &["failed", "list"]] {
+    for command in [
+        &["inspect", none][..],
+        &["cat", none],
+        &["failed", "list"],
+        &["replay"],
+        &["failed", "replay"],
+    ] {
         let output = run_with(worker, command, &away).await;
         assert_eq!(
             output.status.code(),
@@ -159,6 +165,8 @@ async fn every_id_that_is_printed_leads_to_its_message() {
             errors(&output)
         );
     }
+    let output = run_with(worker, &["replay"], &away[..1]).await;
+    assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
     let output = run(worker, &["inspect", "no such id"]).await;
     assert_eq!(output.status.code(), Some(2));
 }
