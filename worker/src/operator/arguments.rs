@@ -27,6 +27,23 @@ pub struct PayloadFilter {
     pub period: PeriodArgs,
 }
 
+impl PayloadFilter {
+    /// Its flags as they were typed, each with a space before it.
+    pub(super) fn typed(&self) -> String {
+        let moment = |moment: &Option<Moment>| moment.as_ref().map(|it| it.typed.clone());
+        let flags = [
+            ("--from", moment(&self.period.from)),
+            ("--to", moment(&self.period.to)),
+            ("--tenant", self.tenant.clone()),
+            ("--reason", self.reason.clone()),
+        ];
+        let flags = flags.into_iter();
+        flags
+            .filter_map(|(flag, value)| Some(format!(" {flag} {}", value?)))
+            .collect()
+    }
+}
+
 /// When payloads came.
 #[derive(Args, Debug, Clone, Default, Deserialize)]
 pub struct PeriodArgs {

@@ -20,7 +20,6 @@ use tracing::Span;
 
 pub(crate) use self::batch::{properties, short};
 use self::channel::{ChannelProblems, ChannelTask, ConnectError};
-use self::sizes::Sizes;
 pub(crate) use self::sizes::refuses_size;
 use self::unroutable::Unroutable;
 use crate::item::event::Event;
@@ -120,18 +119,7 @@ impl Publisher {
     ) -> anyhow::Result<Self> {
         let unroutable = Arc::new(Unroutable::default());
         let problems = ChannelProblems::new(readiness);
-        let channel = |n| ChannelTask {
-            n,
-            url: url.clone(),
-            pool: None,
-            args: args.clone(),
-            problems: problems.clone(),
-            metrics: metrics.clone(),
-            state: None,
-            open: None,
-            unroutable: unroutable.clone(),
-            sizes: Sizes::default(),
-        };
+        let channel = |n| ChannelTask::new(n, (url, args), &problems, &unroutable, metrics);
         let mut first = channel(0);
         let mut backoff = Backoff::for_server();
         while let Err(error) = first.connect().await {

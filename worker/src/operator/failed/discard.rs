@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::FailedObject;
 use crate::config::Config;
-use crate::operator::arguments::{CallerArgs, Moment, PayloadFilter};
+use crate::operator::arguments::{CallerArgs, PayloadFilter};
 use crate::operator::given_id::GivenId;
 use crate::operator::objects::{NamedObjects, PayloadArea};
 use crate::operator::output::{Output, ProgressLine, Style};
@@ -216,25 +216,9 @@ async fn one(deployment: &Deployment, key: &str, by: &str) -> Result<(), NotDisc
 }
 
 fn selection(args: &DiscardArgs) -> String {
-    let ids: Vec<String> = args.ids.iter().map(GivenId::text).collect();
-    if !ids.is_empty() {
-        return ids.join(" ");
-    }
-    let (filter, period) = (&args.filter, &args.filter.period);
-    let moment = |moment: &Option<Moment>| moment.as_ref().map(|it| it.typed.clone());
-    let typed = [
-        ("--tenant", filter.tenant.clone()),
-        ("--reason", filter.reason.clone()),
-        ("--from", moment(&period.from)),
-        ("--to", moment(&period.to)),
-    ];
-    let typed = typed.into_iter();
-    let typed = typed.filter_map(|(flag, value)| Some(format!("{flag} {}", value?)));
-    let typed: Vec<_> = typed.collect();
-    match typed.is_empty() {
-        true => "--all".to_owned(),
-        false => typed.join(" "),
-    }
+    let all = if args.all { "--all" } else { "" };
+    let ids = args.ids.iter().map(|id| format!(" {}", id.text()));
+    format!("{all}{}{}", args.filter.typed(), ids.collect::<String>())
 }
 
 fn write(output: &mut Output, report: &DiscardReport, yes: bool) {

@@ -7,7 +7,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use serde::{Deserialize, Serialize};
 use shared::webhook;
 
-use crate::operator::arguments::{CallerArgs, Moment, PayloadFilter, PeriodArgs, message_id};
+use crate::operator::arguments::{CallerArgs, PayloadFilter, PeriodArgs, message_id};
 use crate::operator::given_id::GivenId;
 use crate::out::store::{self, Bucket, Store, StoreResult, StoredObject};
 use crate::owed::readmit;
@@ -147,23 +147,16 @@ impl Selection {
             ),
             ReplaySource::Failed => {}
         }
-        let moment = |moment: &Option<Moment>| moment.as_ref().map(|it| it.typed.clone());
-        let words = [
-            ("--from", moment(typed_from)),
-            ("--to", moment(typed_to)),
-            ("--tenant", tenant.clone()),
-            ("--message-id", args.message_id.clone()),
-            ("--reason", reason.clone()),
-        ];
+        let message_id = args
+            .message_id
+            .iter()
+            .map(|id| format!(" --message-id {id}"));
         let ids = args.ids.iter().map(|id| format!(" {}", id.text()));
-        let words = words
-            .into_iter()
-            .filter_map(|(flag, value)| Some(format!(" {flag} {}", value?)));
         let typed = format!(
             "--source {}{}{}",
             args.source.name(),
-            words.collect::<String>(),
-            ids.collect::<String>()
+            args.filter.typed(),
+            message_id.chain(ids).collect::<String>()
         );
         Ok(Self {
             source: args.source,

@@ -97,19 +97,19 @@ impl ChannelProblems {
 
 /// One connection and its only channel.
 pub(super) struct ChannelTask {
-    pub(super) n: u16,
-    pub(super) url: Arc<Rotating<Secret>>,
+    n: u16,
+    url: Arc<Rotating<Secret>>,
     /// For the version of the URL that it was made of; what it connected ends with it.
-    pub(super) pool: Option<(u64, Pool, DropGuard)>,
-    pub(super) args: AmqpArgs,
+    pool: Option<(u64, Pool, DropGuard)>,
+    args: AmqpArgs,
     /// Of all channels.
-    pub(super) problems: ChannelProblems,
-    pub(super) metrics: Metrics,
-    pub(super) state: Option<ChannelState>,
-    pub(super) open: Option<(Object, Channel)>,
+    problems: ChannelProblems,
+    metrics: Metrics,
+    state: Option<ChannelState>,
+    open: Option<(Object, Channel)>,
     /// Of all channels.
-    pub(super) unroutable: Arc<Unroutable>,
-    pub(super) sizes: Sizes,
+    unroutable: Arc<Unroutable>,
+    sizes: Sizes,
 }
 
 /// How a round of publishing ended.
@@ -123,6 +123,28 @@ enum BatchRound {
 }
 
 impl ChannelTask {
+    /// Not connected yet. `problems` and `unroutable` are those of all channels.
+    pub(super) fn new(
+        n: u16,
+        (url, args): (&Arc<Rotating<Secret>>, &AmqpArgs),
+        problems: &ChannelProblems,
+        unroutable: &Arc<Unroutable>,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            n,
+            url: url.clone(),
+            pool: None,
+            args: args.clone(),
+            problems: problems.clone(),
+            metrics: metrics.clone(),
+            state: None,
+            open: None,
+            unroutable: unroutable.clone(),
+            sizes: Sizes::default(),
+        }
+    }
+
     fn pool(&mut self) -> Result<Pool, ConnectError> {
         let version = self.url.version();
         if let Some((made_for, pool, _)) = &self.pool
